@@ -1,0 +1,1 @@
+//! Calls as state machines, sans-IO.

@@ -1,0 +1,1 @@
+//! The edge: AF_XDP and UDP ports.

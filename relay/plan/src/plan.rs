@@ -1,0 +1,331 @@
+//! The media truth of one call.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::SocketAddr;
+use core::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::key::Protection;
+use crate::message::Refusal;
+
+/// Names a call, 128 random bits; prints as 32 lower-case hexadecimal digits and is unguessable.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CallId(pub u128);
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Not 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParseCallIdError;
+
+impl fmt::Display for ParseCallIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a call id is 32 hexadecimal digits")
+    }
+}
+
+impl core::error::Error for ParseCallIdError {}
+
+impl FromStr for CallId {
+    type Err = ParseCallIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        if !digits {
+            return Err(ParseCallIdError);
+        }
+        u128::from_str_radix(text, 16).map(Self).map_err(|_| ParseCallIdError)
+    }
+}
+
+/// Side of the appliance that an interface belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Zone {
+    /// Browsers: ICE, DTLS-SRTP, one UDP port.
+    Outside = 1,
+    /// Telephony: SIP, RTP, a port pair per medium.
+    Inside = 2,
+}
+
+/// Whose packet this is: zone and 5-tuple (UDP is understood). As an egress it says where a packet goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FlowKey {
+    /// Zone of the ingress (or egress) interface.
+    pub zone: Zone,
+    /// Our address and port.
+    pub local: SocketAddr,
+    /// The peer's address and port.
+    pub remote: SocketAddr,
+}
+
+/// Synchronization source (RFC 3550 section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Ssrc(pub u32);
+
+/// RTP payload type, 0..=127.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Pt(pub u8);
+
+/// One payload type and what it becomes on the other leg. A type without an entry is dropped and counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PtMap {
+    /// As it arrives.
+    pub from: Pt,
+    /// As it leaves.
+    pub to: Pt,
+}
+
+/// Kind of medium (RFC 8866 section 5.14).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Medium {
+    /// `m=audio`
+    Audio,
+    /// `m=video`
+    Video,
+}
+
+/// Names a direction within its call; stays the same over all versions of the plan, and with it the stream's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DirectionIndex(pub u8);
+
+/// Whether a direction lets media pass (RFC 3264 section 8.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mute {
+    /// Media passes.
+    Open,
+    /// Media is dropped and counted as held; RTCP passes.
+    Held,
+}
+
+/// One one-way translation: open, rewrite, seal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Direction {
+    /// Name within the call.
+    pub index: DirectionIndex,
+    /// What kind of medium it carries.
+    pub medium: Medium,
+    /// Whose packets feed it: one flow where RTP and RTCP share a port (RFC 5761), two where they do not.
+    pub ingress: Vec<FlowKey>,
+    /// How packets arrive. `None` until the handshake has ended: media is then dropped as early.
+    pub open: Option<Protection>,
+    /// How packets leave. `None` until the handshake has ended.
+    pub seal: Option<Protection>,
+    /// Where RTP goes.
+    pub rtp: FlowKey,
+    /// Where RTCP goes; equal to `rtp` on a leg with rtcp-mux.
+    pub rtcp: FlowKey,
+    /// SSRC of the outgoing stream: announced to the peer, kept for the life of the call.
+    pub ssrc: Ssrc,
+    /// Payload types, at most 32.
+    pub payload_types: Vec<PtMap>,
+    /// The direction that runs the other way; its streams give RTCP report blocks their names.
+    pub reverse: DirectionIndex,
+    /// Whether media passes.
+    pub mute: Mute,
+}
+
+/// Our role in ICE with its tie-breaker (RFC 8445 section 7.3.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IceRole {
+    /// We nominate.
+    Controlling(u64),
+    /// The peer nominates.
+    Controlled(u64),
+}
+
+/// ICE on a nominated pair, as the relay keeps it alive without control (RFC 7675).
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consent {
+    /// The nominated pair.
+    pub flow: FlowKey,
+    /// Our user fragment.
+    pub local_ufrag: String,
+    /// Our password: keys the checks that we answer.
+    pub local_pwd: String,
+    /// The peer's user fragment.
+    pub remote_ufrag: String,
+    /// The peer's password: keys the checks that we send.
+    pub remote_pwd: String,
+    /// Our role.
+    pub role: IceRole,
+}
+
+impl fmt::Debug for Consent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consent").field("flow", &self.flow).field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+/// The whole media truth of one call at one version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The call.
+    pub call: CallId,
+    /// Grows by at least one with each change; the relay refuses one that does not.
+    pub version: u32,
+    /// At most 16.
+    pub directions: Vec<Direction>,
+    /// At most 8, one per nominated pair.
+    pub consents: Vec<Consent>,
+    /// Opaque to the relay, at most [`Plan::RECORD_MAX`] octets: what a new control needs to go on with the call.
+    pub record: Vec<u8>,
+}
+
+impl Plan {
+    /// Octets that a record may have.
+    pub const RECORD_MAX: usize = 32 * 1024;
+    /// Directions that a plan may have.
+    pub const DIRECTIONS_MAX: usize = 16;
+
+    /// Checks all that can be checked without knowing other calls. Control calls it before it sends a plan, the relay
+    /// before it obeys one.
+    ///
+    /// # Errors
+    /// The first [`Refusal`] found: too large, a name used twice, a flow fed by two directions, a broken key, a reverse
+    /// that does not exist, or two directions that would seal under one key and SSRC.
+    pub fn validate(&self) -> Result<(), Refusal> {
+        if self.record.len() > Self::RECORD_MAX
+            || self.directions.len() > Self::DIRECTIONS_MAX
+            || self.consents.len() > 8
+        {
+            return Err(Refusal::TooLarge);
+        }
+        for (at, direction) in self.directions.iter().enumerate() {
+            self.validate_direction(direction)?;
+            for other in &self.directions[..at] {
+                conflict(direction, other)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_direction(&self, direction: &Direction) -> Result<(), Refusal> {
+        if direction.ingress.is_empty() || direction.ingress.len() > 2 || direction.payload_types.len() > 32 {
+            return Err(Refusal::Malformed);
+        }
+        if direction.payload_types.iter().any(|map| map.from.0 > 127 || map.to.0 > 127) {
+            return Err(Refusal::Malformed);
+        }
+        if !self.directions.iter().any(|other| other.index == direction.reverse) {
+            return Err(Refusal::Malformed);
+        }
+        for protection in [&direction.open, &direction.seal].into_iter().flatten() {
+            if let Protection::Srtp(key) = protection
+                && !key.is_well_formed()
+            {
+                return Err(Refusal::Malformed);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn conflict(one: &Direction, other: &Direction) -> Result<(), Refusal> {
+    if one.index == other.index {
+        return Err(Refusal::Malformed);
+    }
+    if one.ingress.iter().any(|flow| other.ingress.contains(flow)) {
+        return Err(Refusal::FlowTaken);
+    }
+    match (&one.seal, &other.seal) {
+        (Some(Protection::Srtp(a)), Some(Protection::Srtp(b))) if a == b && one.ssrc == other.ssrc => {
+            Err(Refusal::KeyReuse)
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{KeyMaterial, Profile};
+    use alloc::vec;
+
+    fn flow(port: u16) -> FlowKey {
+        let local = SocketAddr::from(([192, 0, 2, 1], 10000));
+        FlowKey { zone: Zone::Outside, local, remote: SocketAddr::from(([198, 51, 100, 7], port)) }
+    }
+
+    fn direction(index: u8, reverse: u8, port: u16) -> Direction {
+        let key = KeyMaterial::new(Profile::AeadAes128Gcm, &[index; 16], &[0; 12]).unwrap();
+        Direction {
+            index: DirectionIndex(index),
+            medium: Medium::Audio,
+            ingress: vec![flow(port)],
+            open: Some(Protection::Plain),
+            seal: Some(Protection::Srtp(key)),
+            rtp: flow(port),
+            rtcp: flow(port),
+            ssrc: Ssrc(7),
+            payload_types: vec![PtMap { from: Pt(0), to: Pt(0) }],
+            reverse: DirectionIndex(reverse),
+            mute: Mute::Open,
+        }
+    }
+
+    fn plan() -> Plan {
+        let directions = vec![direction(0, 1, 4000), direction(1, 0, 4002)];
+        Plan { call: CallId(1), version: 1, directions, consents: vec![], record: vec![] }
+    }
+
+    #[test]
+    fn a_sound_plan_passes() {
+        assert_eq!(plan().validate(), Ok(()));
+    }
+
+    #[test]
+    fn one_key_and_ssrc_sealed_twice_is_refused() {
+        let mut plan = plan();
+        plan.directions[1].seal = plan.directions[0].seal.clone();
+        assert_eq!(plan.validate(), Err(Refusal::KeyReuse));
+        plan.directions[1].ssrc = Ssrc(8);
+        assert_eq!(plan.validate(), Ok(()));
+    }
+
+    #[test]
+    fn one_flow_cannot_feed_two_directions() {
+        let mut plan = plan();
+        plan.directions[1].ingress = plan.directions[0].ingress.clone();
+        assert_eq!(plan.validate(), Err(Refusal::FlowTaken));
+    }
+
+    #[test]
+    fn malformed_plans_are_refused() {
+        let mut reverse = plan();
+        reverse.directions[0].reverse = DirectionIndex(9);
+        let mut twice = plan();
+        twice.directions[1].index = DirectionIndex(0);
+        let mut no_flow = plan();
+        no_flow.directions[0].ingress.clear();
+        let mut pt = plan();
+        pt.directions[0].payload_types[0].to = Pt(128);
+        for bad in [reverse, twice, no_flow, pt] {
+            assert_eq!(bad.validate(), Err(Refusal::Malformed));
+        }
+        let mut large = plan();
+        large.record = vec![0; Plan::RECORD_MAX + 1];
+        assert_eq!(large.validate(), Err(Refusal::TooLarge));
+    }
+
+    #[test]
+    fn call_ids_read_back_what_they_print() {
+        let id = CallId(0x0123_4567_89ab_cdef);
+        assert_eq!(alloc::format!("{id}").parse(), Ok(id));
+        assert!("+1".parse::<CallId>().is_err());
+        assert!("".parse::<CallId>().is_err());
+    }
+}

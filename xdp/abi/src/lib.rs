@@ -1,0 +1,1 @@
+//! Contract 2: the C header shared by kernel and userspace.

@@ -1,0 +1,1 @@
+//! Loads, attaches, pins and reads the XDP program.
