@@ -1,1 +1,29 @@
-//! The edge: AF_XDP and UDP ports.
+//! The edge: datagrams in and out, by AF_XDP or by ordinary sockets, behind one trait.
+//!
+//! A [`Port`] belongs to one worker. What comes in lies in a [`Frame`] that has exactly one owner at any time: the system
+//! or the port's user; [`FrameCount`] says who has how many. The user takes a [`Burst`], looks at [`Port::buffer`], and
+//! gives each frame back by [`Port::transmit`] or [`Port::release`]; nothing is copied and nothing allocated per packet.
+//!
+//! - [`AfXdpPort`]: one UMEM over one AF_XDP socket per interface. Received frames carry the [`Received::tag`] that the
+//!   XDP program put in front of them; transmitted ones get their headers here and need [`Egress::link`].
+//! - [`UdpPort`]: `recvmmsg` and `sendmmsg` over sockets that are bound and unbound while it runs.
+
+#![deny(unsafe_code)]
+
+#[allow(unsafe_code)]
+mod afxdp;
+mod engine;
+mod meta;
+mod open;
+mod pool;
+mod port;
+mod ring;
+mod sockets;
+#[allow(unsafe_code)]
+mod udp;
+
+pub use meta::{META_FLOW, META_LEN, META_MAGIC, META_PUNT};
+pub use open::{AfXdpPort, Binding, Mode, OpenError};
+pub use pool::Frame;
+pub use port::{Burst, Counters, Egress, FRAME_SIZE, FrameCount, HEADROOM, Port, Received, TransmitError};
+pub use sockets::UdpPort;

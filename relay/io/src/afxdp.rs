@@ -1,0 +1,389 @@
+//! AF_XDP's system calls and shared memory: the kernel's documentation networking/af_xdp and its header `linux/if_xdp.h`.
+//!
+//! All `unsafe` of the AF_XDP port is here; what to do with the rings is decided in `engine`, how to open them in `open`.
+
+use std::ffi::c_void;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::engine::{Chunks, KernelCounters, Socket};
+use crate::port::{FRAME_SIZE, HEADROOM};
+use crate::ring::{Descriptor, Memory};
+
+/// Octets that the kernel leaves free in front of each received frame by itself (`XDP_PACKET_HEADROOM`).
+const KERNEL_HEADROOM: usize = 256;
+
+/// Socket option: descriptors that one `sendto` takes in copy mode. Since Linux 6.17; too new for `libc`.
+const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+
+/// A shared mapping, unmapped on drop.
+#[derive(Debug)]
+struct Mapping {
+    base: NonNull<c_void>,
+    length: usize,
+}
+
+// SAFETY: the mapping is memory of the process, not of a thread; its owner decides who touches it.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    /// Maps `length` octets: of a socket's ring at an offset, or anonymous ones.
+    fn new(length: usize, of: Option<(BorrowedFd<'_>, u64)>) -> io::Result<Self> {
+        // Shared even when anonymous: a private page would be copied on write after a fork, and the kernel would go on
+        // with the other copy.
+        let (fd, offset, anonymous) = match of {
+            Some((fd, offset)) => (fd.as_raw_fd(), offset, 0),
+            None => (-1, 0, libc::MAP_ANONYMOUS),
+        };
+        let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let flags = libc::MAP_SHARED | libc::MAP_POPULATE | anonymous;
+        // SAFETY: a new mapping at an address that the kernel chooses touches no memory that is in use.
+        let base = unsafe {
+            libc::mmap(ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, fd, offset)
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(Self { base, length })
+    }
+
+    /// Pointer to `count` values of `T` at an offset, where they lie within the mapping and are aligned.
+    fn at<T>(&self, offset: u64, count: usize) -> io::Result<NonNull<T>> {
+        let wrong = || {
+            io::Error::new(io::ErrorKind::InvalidData, "the kernel's ring layout does not fit its mapping")
+        };
+        let offset = usize::try_from(offset).map_err(|_| wrong())?;
+        let end = count.checked_mul(size_of::<T>()).and_then(|octets| octets.checked_add(offset));
+        if end.is_none_or(|end| end > self.length) || !offset.is_multiple_of(align_of::<T>()) {
+            return Err(wrong());
+        }
+        // SAFETY: the offset is within the mapping, as just checked.
+        Ok(unsafe { self.base.byte_add(offset) }.cast())
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and whole, and pointers into it live only in structures that own it.
+        unsafe { libc::munmap(self.base.as_ptr(), self.length) };
+    }
+}
+
+/// The octets of all frames. The kernel pins the pages while a socket uses them, so the order of dropping is free.
+#[derive(Debug)]
+pub(crate) struct Umem {
+    mapping: Mapping,
+    base: NonNull<u8>,
+    frames: u32,
+}
+
+// SAFETY: `base` points into the mapping, which may move between threads and is owned by the same structure.
+unsafe impl Send for Umem {}
+
+impl Umem {
+    /// Maps zeroed memory for `frames` frames, which no core dump will hold: it carries media in the clear.
+    pub fn new(frames: u32) -> io::Result<Self> {
+        let length = (frames as usize).checked_mul(FRAME_SIZE).ok_or(io::ErrorKind::OutOfMemory)?;
+        let mapping = Mapping::new(length, None)?;
+        let base = mapping.at(0, length)?;
+        // SAFETY: the advice concerns our own whole mapping and changes no octet of it. It may be refused.
+        unsafe { libc::madvise(mapping.base.as_ptr(), length, libc::MADV_DONTDUMP) };
+        Ok(Self { mapping, base, frames })
+    }
+}
+
+impl Chunks for Umem {
+    fn chunk(&mut self, index: u32) -> &mut [u8] {
+        if index >= self.frames {
+            return &mut [];
+        }
+        // SAFETY: the chunk lies in the mapping, which lives as long as `self`, and is initialised (zeroes at first).
+        // No other reference to it exists, since this one borrows all of `self`; the kernel does not touch it, since
+        // the engine asks only for chunks that its pool says are not the kernel's.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.base.add(index as usize * FRAME_SIZE).as_ptr(), FRAME_SIZE)
+        }
+    }
+}
+
+/// Which side of a ring is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Producer,
+    Consumer,
+}
+
+/// One mapped ring with entries of type `T`.
+#[derive(Debug)]
+pub(crate) struct Ring<T> {
+    /// Owns what the pointers point into.
+    _mapping: Mapping,
+    ours: NonNull<AtomicU32>,
+    theirs: NonNull<AtomicU32>,
+    flags: NonNull<AtomicU32>,
+    entries: NonNull<T>,
+    size: u32,
+}
+
+// SAFETY: the pointers point into the mapping, which may move between threads and is owned by the same structure; the
+// entries are plain numbers.
+unsafe impl<T: Send> Send for Ring<T> {}
+
+impl<T: Copy> Ring<T> {
+    fn new(
+        fd: BorrowedFd<'_>,
+        page: u64,
+        layout: &libc::xdp_ring_offset,
+        size: u32,
+        side: Side,
+    ) -> io::Result<Self> {
+        let length = usize::try_from(layout.desc).map_err(|_| io::ErrorKind::InvalidData)?;
+        let mapping = Mapping::new(length + size as usize * size_of::<T>(), Some((fd, page)))?;
+        let (ours, theirs) = match side {
+            Side::Producer => (layout.producer, layout.consumer),
+            Side::Consumer => (layout.consumer, layout.producer),
+        };
+        Ok(Self {
+            ours: mapping.at(ours, 1)?,
+            theirs: mapping.at(theirs, 1)?,
+            flags: mapping.at(layout.flags, 1)?,
+            entries: mapping.at(layout.desc, size as usize)?,
+            size,
+            _mapping: mapping,
+        })
+    }
+
+    fn entry(&self, slot: u32) -> NonNull<T> {
+        // SAFETY: the size is a power of two, so the masked slot is below it, and `new` checked that so many entries
+        // lie in the mapping.
+        unsafe { self.entries.add((slot & (self.size - 1)) as usize) }
+    }
+}
+
+impl<T: Copy> Memory for Ring<T> {
+    type Entry = T;
+
+    fn size(&self) -> u32 {
+        self.size
+    }
+
+    fn theirs(&self) -> u32 {
+        // SAFETY: `new` checked place and alignment; both sides access the word atomically only.
+        unsafe { self.theirs.as_ref() }.load(Ordering::Acquire)
+    }
+
+    fn publish(&mut self, ours: u32) {
+        // SAFETY: as in `theirs`.
+        unsafe { self.ours.as_ref() }.store(ours, Ordering::Release);
+    }
+
+    fn read(&self, slot: u32) -> T {
+        // SAFETY: the place is valid; the other side does not write to a slot between our acquiring its cursor and our
+        // publishing ours, and `T` is a plain number or a structure of such: any bits are valid.
+        unsafe { self.entry(slot).read() }
+    }
+
+    fn write(&mut self, slot: u32, entry: T) {
+        // SAFETY: the place is valid; the other side does not look at a slot before we publish our cursor behind it.
+        unsafe { self.entry(slot).write(entry) }
+    }
+
+    fn wants_wakeup(&self) -> bool {
+        // SAFETY: as in `theirs`.
+        unsafe { self.flags.as_ref() }.load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
+    }
+}
+
+/// Structures of the kernel that are plain numbers.
+///
+/// # Safety
+/// Any bits are a valid value.
+unsafe trait Plain: Copy {}
+
+// SAFETY: an integer.
+unsafe impl Plain for u32 {}
+// SAFETY: integers only, by its definition in `linux/if_xdp.h`.
+unsafe impl Plain for libc::xdp_umem_reg {}
+// SAFETY: integers only, by its definition in `linux/if_xdp.h`.
+unsafe impl Plain for libc::xdp_mmap_offsets {}
+// SAFETY: integers only, by its definition in `linux/if_xdp.h`.
+unsafe impl Plain for libc::xdp_statistics {}
+// SAFETY: integers only, by its definition in `linux/if_xdp.h`.
+unsafe impl Plain for libc::xdp_options {}
+
+/// Sizes of a socket's rings, powers of two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    pub fill: u32,
+    pub completion: u32,
+    pub receive: u32,
+    pub transmit: u32,
+}
+
+/// The four rings of a socket.
+#[derive(Debug)]
+pub(crate) struct Rings {
+    pub fill: Ring<u64>,
+    pub completion: Ring<u64>,
+    pub receive: Ring<Descriptor>,
+    pub transmit: Ring<Descriptor>,
+}
+
+/// An AF_XDP socket.
+#[derive(Debug)]
+pub(crate) struct Xsk {
+    fd: OwnedFd,
+}
+
+impl Xsk {
+    /// A socket without memory or rings. Needs CAP_NET_RAW.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: the call takes no pointer.
+        let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is new, valid, and nobody else's.
+        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    fn set<T: Plain>(&self, option: libc::c_int, value: T) -> io::Result<()> {
+        let length = libc::socklen_t::try_from(size_of::<T>()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: the kernel reads `length` octets of a live value.
+        let result = unsafe {
+            libc::setsockopt(self.fd.as_raw_fd(), libc::SOL_XDP, option, (&raw const value).cast(), length)
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    fn get<T: Plain>(&self, option: libc::c_int) -> io::Result<T> {
+        // SAFETY: any bits are a valid `T`.
+        let mut value: T = unsafe { std::mem::zeroed() };
+        let mut length =
+            libc::socklen_t::try_from(size_of::<T>()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: the kernel writes at most `length` octets to a live value for which any bits are valid.
+        let result = unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_XDP,
+                option,
+                (&raw mut value).cast(),
+                &raw mut length,
+            )
+        };
+        if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Makes the memory this socket's. ENOBUFS: above the limit of locked memory, without CAP_IPC_LOCK.
+    pub fn register(&self, umem: &Umem) -> io::Result<()> {
+        let chunk_size = u32::try_from(FRAME_SIZE).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let headroom = u32::try_from(HEADROOM - KERNEL_HEADROOM).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let addr = umem.base.as_ptr().expose_provenance() as u64;
+        let registration = libc::xdp_umem_reg {
+            addr,
+            len: umem.mapping.length as u64,
+            chunk_size,
+            headroom,
+            flags: 0,
+            tx_metadata_len: 0,
+        };
+        self.set(libc::XDP_UMEM_REG, registration)
+    }
+
+    /// Creates and maps the rings.
+    pub fn rings(&self, sizes: Sizes) -> io::Result<Rings> {
+        self.set(libc::XDP_UMEM_FILL_RING, sizes.fill)?;
+        self.set(libc::XDP_UMEM_COMPLETION_RING, sizes.completion)?;
+        self.set(libc::XDP_RX_RING, sizes.receive)?;
+        self.set(libc::XDP_TX_RING, sizes.transmit)?;
+        // Only older kernels refuse it, and then take 32 at a time.
+        let _ = self.set(XDP_MAX_TX_SKB_BUDGET, sizes.transmit.min(256));
+        let at: libc::xdp_mmap_offsets = self.get(libc::XDP_MMAP_OFFSETS)?;
+        let fd = self.fd.as_fd();
+        let page = |offset: libc::off_t| offset.unsigned_abs();
+        Ok(Rings {
+            fill: Ring::new(fd, libc::XDP_UMEM_PGOFF_FILL_RING, &at.fr, sizes.fill, Side::Producer)?,
+            completion: Ring::new(
+                fd,
+                libc::XDP_UMEM_PGOFF_COMPLETION_RING,
+                &at.cr,
+                sizes.completion,
+                Side::Consumer,
+            )?,
+            receive: Ring::new(fd, page(libc::XDP_PGOFF_RX_RING), &at.rx, sizes.receive, Side::Consumer)?,
+            transmit: Ring::new(fd, page(libc::XDP_PGOFF_TX_RING), &at.tx, sizes.transmit, Side::Producer)?,
+        })
+    }
+
+    /// Binds to a queue, once. `first`: the socket that registered the memory, where it was another; its flags hold then.
+    pub fn bind(&self, ifindex: u32, queue: u32, copy: bool, first: Option<&Self>) -> io::Result<()> {
+        let (flags, shared) = match first {
+            Some(first) => (libc::XDP_SHARED_UMEM, first.fd.as_raw_fd()),
+            None if copy => (libc::XDP_USE_NEED_WAKEUP | libc::XDP_COPY, 0),
+            None => (libc::XDP_USE_NEED_WAKEUP, 0),
+        };
+        let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+        let address = libc::sockaddr_xdp {
+            sxdp_family: u16::try_from(libc::AF_XDP).map_err(|_| invalid())?,
+            sxdp_flags: flags,
+            sxdp_ifindex: ifindex,
+            sxdp_queue_id: queue,
+            sxdp_shared_umem_fd: u32::try_from(shared).map_err(|_| invalid())?,
+        };
+        let length = libc::socklen_t::try_from(size_of_val(&address)).map_err(|_| invalid())?;
+        // SAFETY: the kernel reads `length` octets of a live address of the socket's family.
+        let result = unsafe { libc::bind(self.fd.as_raw_fd(), (&raw const address).cast(), length) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Whether the driver works on the memory itself.
+    pub fn zero_copy(&self) -> bool {
+        let options = self.get::<libc::xdp_options>(libc::XDP_OPTIONS);
+        options.is_ok_and(|options| options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
+    }
+}
+
+impl Socket for Xsk {
+    type Addresses = Ring<u64>;
+    type Descriptors = Ring<Descriptor>;
+
+    fn kick(&self) -> io::Result<()> {
+        // SAFETY: no octets and no address are passed.
+        let result =
+            unsafe { libc::sendto(self.fd.as_raw_fd(), ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    fn wake(&self) {
+        // An error says that nothing can be received now; the next call tries again.
+        // SAFETY: no octets are asked for and no address.
+        let _ = unsafe {
+            libc::recvfrom(
+                self.fd.as_raw_fd(),
+                ptr::null_mut(),
+                0,
+                libc::MSG_DONTWAIT,
+                ptr::null_mut(),
+                ptr::null_mut(),
+            )
+        };
+    }
+
+    fn counters(&self) -> KernelCounters {
+        let Ok(counted) = self.get::<libc::xdp_statistics>(libc::XDP_STATISTICS) else {
+            return KernelCounters::default();
+        };
+        KernelCounters {
+            starved: counted.rx_fill_ring_empty_descs,
+            dropped: counted.rx_dropped + counted.rx_ring_full,
+            invalid: counted.rx_invalid_descs + counted.tx_invalid_descs,
+        }
+    }
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

@@ -1,0 +1,277 @@
+//! The AF_XDP port and how it is opened.
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::net::if_::if_indextoname;
+
+use crate::afxdp::{Sizes, Umem, Xsk};
+use crate::engine::{Channel, Engine, Shares, Socket};
+use crate::pool::Frame;
+use crate::port::{Burst, Counters, Egress, FrameCount, Port, TransmitError};
+use crate::ring::{Consumer, Producer};
+
+/// How the XDP program is attached to an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver: zero-copy where it can, else the kernel copies.
+    Native,
+    /// In the network stack (skb): the kernel copies.
+    Generic,
+}
+
+/// One queue of one interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Binding {
+    /// Index of the interface.
+    pub ifindex: u32,
+    /// Receive (and transmit) queue.
+    pub queue: u32,
+    /// Zone of the interface: 1 outside, 2 inside.
+    pub zone: u8,
+    /// How its XDP program is attached.
+    pub mode: Mode,
+}
+
+/// Why an AF_XDP port could not be opened. Sockets remain as the slower way.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No queue was given, or more than 255.
+    #[error("an AF_XDP port needs 1 to 255 queues, not {0}")]
+    Bindings(usize),
+    /// Too few frames for the sockets, or more than [`AfXdpPort::FRAMES_MAX`].
+    #[error("{frames} frames do not do: {least} to {most} are possible")]
+    Frames {
+        /// Frames asked for.
+        frames: u32,
+        /// Fewest for so many sockets.
+        least: u32,
+        /// Most.
+        most: u32,
+    },
+    /// EPERM or EACCES.
+    #[error("AF_XDP needs the capability CAP_NET_RAW")]
+    Permission,
+    /// EAFNOSUPPORT.
+    #[error("this kernel has no AF_XDP")]
+    Unsupported,
+    /// ENOBUFS: the pages cannot be locked.
+    #[error(
+        "{0} KiB of packet memory exceed the limit of locked memory: raise it (LimitMEMLOCK) or grant CAP_IPC_LOCK"
+    )]
+    Memory(u64),
+    /// ENODEV.
+    #[error("there is no interface with index {0}")]
+    NoInterface(u32),
+    /// EINVAL or ENXIO at bind.
+    #[error("{interface} has no queue {queue}, or its driver cannot do AF_XDP")]
+    NoQueue {
+        /// Name of the interface.
+        interface: String,
+        /// The queue.
+        queue: u32,
+    },
+    /// EBUSY, for a second and longer.
+    #[error("queue {queue} of {interface} is in use by another AF_XDP socket")]
+    Busy {
+        /// Name of the interface.
+        interface: String,
+        /// The queue.
+        queue: u32,
+    },
+    /// ENETDOWN.
+    #[error("{interface} is down")]
+    Down {
+        /// Name of the interface.
+        interface: String,
+    },
+    /// Any other error.
+    #[error("AF_XDP: {step}: {source}")]
+    Other {
+        /// What was tried.
+        step: &'static str,
+        /// What the system answered.
+        source: io::Error,
+    },
+}
+
+/// The port of one worker on the fast path: one UMEM over one AF_XDP socket per interface, so that a frame received on one
+/// leaves on another without a copy. The XDP program is not its business: enter [`AfXdpPort::sockets`] into its map.
+#[derive(Debug)]
+pub struct AfXdpPort {
+    engine: Engine<Umem, Xsk>,
+    bindings: Vec<Binding>,
+}
+
+impl AfXdpPort {
+    /// Most frames of a port: 128 MiB.
+    pub const FRAMES_MAX: u32 = 1 << 16;
+
+    /// Fewest frames for each socket: two bursts to receive into, and as many to send.
+    pub const FRAMES_MIN: u32 = 256;
+
+    /// How long a queue may stay busy: the kernel gives it up some time after its former socket was closed.
+    const BUSY: Duration = Duration::from_secs(1);
+
+    /// Opens a socket for each queue and stocks it. `frames`, each of [`crate::FRAME_SIZE`] octets, are shared by all;
+    /// half of them wait for packets. May block for a second per queue while a former owner's socket goes away.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing stays open.
+    pub fn open(bindings: &[Binding], frames: u32) -> Result<Self, OpenError> {
+        let sockets = u32::try_from(bindings.len()).unwrap_or(u32::MAX);
+        if bindings.is_empty() || bindings.len() > usize::from(u8::MAX) {
+            return Err(OpenError::Bindings(bindings.len()));
+        }
+        let (least, most) = (Self::FRAMES_MIN * sockets, Self::FRAMES_MAX);
+        if frames < least || frames > most {
+            return Err(OpenError::Frames { frames, least, most });
+        }
+        // One memory is either mapped for every driver or for none.
+        if bindings.iter().all(|binding| binding.mode == Mode::Native)
+            && let Ok(port) = Self::attempt(bindings, frames, false)
+        {
+            return Ok(port);
+        }
+        Self::attempt(bindings, frames, true)
+    }
+
+    /// The sockets for the map of the XDP program: interface index, queue, descriptor.
+    pub fn sockets(&self) -> Vec<(u32, u32, BorrowedFd<'_>)> {
+        let descriptors = self.engine.sockets().map(Socket::descriptor);
+        self.bindings
+            .iter()
+            .zip(descriptors)
+            .map(|(binding, fd)| (binding.ifindex, binding.queue, fd))
+            .collect()
+    }
+
+    /// Whether the drivers work on the memory itself; otherwise the kernel copies each packet.
+    pub fn zero_copy(&self) -> bool {
+        self.engine.sockets().all(Xsk::zero_copy)
+    }
+
+    fn attempt(bindings: &[Binding], frames: u32, copy: bool) -> Result<Self, OpenError> {
+        let shares = Shares::of(frames, u32::try_from(bindings.len()).unwrap_or(u32::MAX));
+        let ring = shares.fill.next_power_of_two();
+        // Completions of all frames fit at any time, so that ring never holds up the kernel.
+        let (transmit, completion) = (shares.transmit.next_power_of_two(), frames.next_power_of_two());
+        let sizes = Sizes { fill: ring, receive: ring, transmit, completion };
+        let umem = Umem::new(frames).map_err(|source| OpenError::Other { step: "mmap", source })?;
+        let mut channels: Vec<Channel<Xsk>> = Vec::with_capacity(bindings.len());
+        for binding in bindings {
+            let first = channels.first().map(|channel| &channel.socket);
+            let socket = Xsk::new().map_err(socket_error)?;
+            if first.is_none() {
+                socket.register(&umem).map_err(|error| memory_error(error, frames))?;
+            }
+            let rings = socket.rings(sizes).map_err(|source| OpenError::Other { step: "rings", source })?;
+            bind(&socket, binding, copy, first)?;
+            channels.push(Channel {
+                socket,
+                zone: binding.zone,
+                fill: Producer::new(rings.fill, 0),
+                completion: Consumer::new(rings.completion, 0),
+                receive: Consumer::new(rings.receive, 0),
+                transmit: Producer::new(rings.transmit, 0),
+                stocked: 0,
+            });
+        }
+        Ok(Self { engine: Engine::new(umem, channels, frames, shares), bindings: bindings.to_vec() })
+    }
+}
+
+/// Binds, and again for a while where the queue is still busy.
+fn bind(socket: &Xsk, binding: &Binding, copy: bool, first: Option<&Xsk>) -> Result<(), OpenError> {
+    let until = Instant::now() + AfXdpPort::BUSY;
+    loop {
+        match socket.bind(binding.ifindex, binding.queue, copy, first) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < until => {
+                sleep(Duration::from_millis(10));
+            }
+            Err(error) => return Err(bind_error(error, binding)),
+        }
+    }
+}
+
+fn bind_error(source: io::Error, binding: &Binding) -> OpenError {
+    let name = if_indextoname(binding.ifindex);
+    let interface = match name {
+        Ok(name) => name.to_string_lossy().into_owned(),
+        Err(_) => format!("interface {}", binding.ifindex),
+    };
+    match source.raw_os_error() {
+        Some(libc::ENODEV) => OpenError::NoInterface(binding.ifindex),
+        Some(libc::EINVAL | libc::ENXIO) => OpenError::NoQueue { interface, queue: binding.queue },
+        Some(libc::EBUSY) => OpenError::Busy { interface, queue: binding.queue },
+        Some(libc::ENETDOWN) => OpenError::Down { interface },
+        Some(libc::EPERM | libc::EACCES) => OpenError::Permission,
+        _ => OpenError::Other { step: "bind", source },
+    }
+}
+
+fn socket_error(source: io::Error) -> OpenError {
+    match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => OpenError::Permission,
+        Some(libc::EAFNOSUPPORT) => OpenError::Unsupported,
+        _ => OpenError::Other { step: "socket", source },
+    }
+}
+
+fn memory_error(source: io::Error, frames: u32) -> OpenError {
+    match source.raw_os_error() {
+        Some(libc::ENOBUFS) => OpenError::Memory(u64::from(frames) * crate::FRAME_SIZE as u64 / 1024),
+        _ => OpenError::Other { step: "memory registration", source },
+    }
+}
+
+impl Port for AfXdpPort {
+    fn receive(&mut self, burst: &mut Burst) -> io::Result<usize> {
+        self.engine.receive(burst)
+    }
+
+    fn buffer<'a>(&'a mut self, frame: &Frame) -> &'a mut [u8] {
+        self.engine.buffer(frame)
+    }
+
+    fn transmit(
+        &mut self,
+        frame: Frame,
+        payload: Range<usize>,
+        egress: &Egress,
+    ) -> Result<(), TransmitError> {
+        self.engine.transmit(frame, payload, egress)
+    }
+
+    fn allocate(&mut self) -> Option<Frame> {
+        self.engine.allocate()
+    }
+
+    fn release(&mut self, frame: Frame) {
+        self.engine.release(frame);
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.engine.flush()
+    }
+
+    fn pending(&self) -> usize {
+        self.engine.pending()
+    }
+
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.engine.descriptors()
+    }
+
+    fn frames(&self) -> FrameCount {
+        self.engine.frames()
+    }
+
+    fn counters(&self) -> Counters {
+        self.engine.counters()
+    }
+}
