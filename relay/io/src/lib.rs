@@ -23,7 +23,7 @@ mod sockets;
 mod udp;
 
 pub use meta::{META_FLOW, META_LEN, META_MAGIC, META_PUNT};
-pub use open::{AfXdpPort, Binding, Mode, OpenError};
+pub use open::{AfXdpPort, Mode, OpenError, Queue};
 pub use pool::Frame;
 pub use port::{Burst, Counters, Egress, FRAME_SIZE, FrameCount, HEADROOM, Port, Received, TransmitError};
 pub use sockets::UdpPort;

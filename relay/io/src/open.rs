@@ -25,7 +25,7 @@ pub enum Mode {
 
 /// One queue of one interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Binding {
+pub struct Queue {
     /// Index of the interface.
     pub ifindex: u32,
     /// Receive (and transmit) queue.
@@ -41,7 +41,7 @@ pub struct Binding {
 pub enum OpenError {
     /// No queue was given, or more than 255.
     #[error("an AF_XDP port needs 1 to 255 queues, not {0}")]
-    Bindings(usize),
+    Queues(usize),
     /// Too few frames for the sockets, or more than [`AfXdpPort::FRAMES_MAX`].
     #[error("{frames} frames do not do: {least} to {most} are possible")]
     Frames {
@@ -67,26 +67,26 @@ pub enum OpenError {
     #[error("there is no interface with index {0}")]
     NoInterface(u32),
     /// EINVAL or ENXIO at bind.
-    #[error("{interface} has no queue {queue}, or its driver cannot do AF_XDP")]
+    #[error("{} has no queue {queue}, or its driver cannot do AF_XDP", interface(*ifindex))]
     NoQueue {
-        /// Name of the interface.
-        interface: String,
+        /// Index of the interface.
+        ifindex: u32,
         /// The queue.
         queue: u32,
     },
     /// EBUSY, for a second and longer.
-    #[error("queue {queue} of {interface} is in use by another AF_XDP socket")]
+    #[error("queue {queue} of {} is in use by another AF_XDP socket", interface(*ifindex))]
     Busy {
-        /// Name of the interface.
-        interface: String,
+        /// Index of the interface.
+        ifindex: u32,
         /// The queue.
         queue: u32,
     },
     /// ENETDOWN.
-    #[error("{interface} is down")]
+    #[error("{} is down", interface(*ifindex))]
     Down {
-        /// Name of the interface.
-        interface: String,
+        /// Index of the interface.
+        ifindex: u32,
     },
     /// Any other error.
     #[error("AF_XDP: {step}: {source}")]
@@ -103,7 +103,7 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct AfXdpPort {
     engine: Engine<Umem, Xsk>,
-    bindings: Vec<Binding>,
+    queues: Vec<Queue>,
 }
 
 impl AfXdpPort {
@@ -121,32 +121,28 @@ impl AfXdpPort {
     ///
     /// # Errors
     /// [`OpenError`]; nothing stays open.
-    pub fn open(bindings: &[Binding], frames: u32) -> Result<Self, OpenError> {
-        let sockets = u32::try_from(bindings.len()).unwrap_or(u32::MAX);
-        if bindings.is_empty() || bindings.len() > usize::from(u8::MAX) {
-            return Err(OpenError::Bindings(bindings.len()));
+    pub fn open(queues: &[Queue], frames: u32) -> Result<Self, OpenError> {
+        let sockets = u32::try_from(queues.len()).unwrap_or(u32::MAX);
+        if queues.is_empty() || queues.len() > usize::from(u8::MAX) {
+            return Err(OpenError::Queues(queues.len()));
         }
         let (least, most) = (Self::FRAMES_MIN * sockets, Self::FRAMES_MAX);
         if frames < least || frames > most {
             return Err(OpenError::Frames { frames, least, most });
         }
         // One memory is either mapped for every driver or for none.
-        if bindings.iter().all(|binding| binding.mode == Mode::Native)
-            && let Ok(port) = Self::attempt(bindings, frames, false)
+        if queues.iter().all(|queue| queue.mode == Mode::Native)
+            && let Ok(port) = Self::attempt(queues, frames, false)
         {
             return Ok(port);
         }
-        Self::attempt(bindings, frames, true)
+        Self::attempt(queues, frames, true)
     }
 
     /// The sockets for the map of the XDP program: interface index, queue, descriptor.
     pub fn sockets(&self) -> Vec<(u32, u32, BorrowedFd<'_>)> {
         let descriptors = self.engine.sockets().map(Socket::descriptor);
-        self.bindings
-            .iter()
-            .zip(descriptors)
-            .map(|(binding, fd)| (binding.ifindex, binding.queue, fd))
-            .collect()
+        self.queues.iter().zip(descriptors).map(|(queue, fd)| (queue.ifindex, queue.queue, fd)).collect()
     }
 
     /// Whether the drivers work on the memory itself; otherwise the kernel copies each packet.
@@ -154,25 +150,25 @@ impl AfXdpPort {
         self.engine.sockets().all(Xsk::zero_copy)
     }
 
-    fn attempt(bindings: &[Binding], frames: u32, copy: bool) -> Result<Self, OpenError> {
-        let shares = Shares::of(frames, u32::try_from(bindings.len()).unwrap_or(u32::MAX));
+    fn attempt(queues: &[Queue], frames: u32, copy: bool) -> Result<Self, OpenError> {
+        let shares = Shares::of(frames, u32::try_from(queues.len()).unwrap_or(u32::MAX));
         let ring = shares.fill.next_power_of_two();
         // Completions of all frames fit at any time, so that ring never holds up the kernel.
         let (transmit, completion) = (shares.transmit.next_power_of_two(), frames.next_power_of_two());
         let sizes = Sizes { fill: ring, receive: ring, transmit, completion };
         let umem = Umem::new(frames).map_err(|source| OpenError::Other { step: "mmap", source })?;
-        let mut channels: Vec<Channel<Xsk>> = Vec::with_capacity(bindings.len());
-        for binding in bindings {
+        let mut channels: Vec<Channel<Xsk>> = Vec::with_capacity(queues.len());
+        for queue in queues {
             let first = channels.first().map(|channel| &channel.socket);
             let socket = Xsk::new().map_err(socket_error)?;
             if first.is_none() {
                 socket.register(&umem).map_err(|error| memory_error(error, frames))?;
             }
             let rings = socket.rings(sizes).map_err(|source| OpenError::Other { step: "rings", source })?;
-            bind(&socket, binding, copy, first)?;
+            bind(&socket, queue, copy, first)?;
             channels.push(Channel {
                 socket,
-                zone: binding.zone,
+                zone: queue.zone,
                 fill: Producer::new(rings.fill, 0),
                 completion: Consumer::new(rings.completion, 0),
                 receive: Consumer::new(rings.receive, 0),
@@ -180,38 +176,40 @@ impl AfXdpPort {
                 stocked: 0,
             });
         }
-        Ok(Self { engine: Engine::new(umem, channels, frames, shares), bindings: bindings.to_vec() })
+        Ok(Self { engine: Engine::new(umem, channels, frames, shares), queues: queues.to_vec() })
     }
 }
 
 /// Binds, and again for a while where the queue is still busy.
-fn bind(socket: &Xsk, binding: &Binding, copy: bool, first: Option<&Xsk>) -> Result<(), OpenError> {
+fn bind(socket: &Xsk, queue: &Queue, copy: bool, first: Option<&Xsk>) -> Result<(), OpenError> {
     let until = Instant::now() + AfXdpPort::BUSY;
     loop {
-        match socket.bind(binding.ifindex, binding.queue, copy, first) {
+        match socket.bind(queue.ifindex, queue.queue, copy, first) {
             Ok(()) => return Ok(()),
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < until => {
                 sleep(Duration::from_millis(10));
             }
-            Err(error) => return Err(bind_error(error, binding)),
+            Err(error) => return Err(bind_error(error, queue)),
         }
     }
 }
 
-fn bind_error(source: io::Error, binding: &Binding) -> OpenError {
-    let name = if_indextoname(binding.ifindex);
-    let interface = match name {
-        Ok(name) => name.to_string_lossy().into_owned(),
-        Err(_) => format!("interface {}", binding.ifindex),
-    };
+fn bind_error(source: io::Error, queue: &Queue) -> OpenError {
+    let Queue { ifindex, queue, .. } = *queue;
     match source.raw_os_error() {
-        Some(libc::ENODEV) => OpenError::NoInterface(binding.ifindex),
-        Some(libc::EINVAL | libc::ENXIO) => OpenError::NoQueue { interface, queue: binding.queue },
-        Some(libc::EBUSY) => OpenError::Busy { interface, queue: binding.queue },
-        Some(libc::ENETDOWN) => OpenError::Down { interface },
+        Some(libc::ENODEV) => OpenError::NoInterface(ifindex),
+        Some(libc::EINVAL | libc::ENXIO) => OpenError::NoQueue { ifindex, queue },
+        Some(libc::EBUSY) => OpenError::Busy { ifindex, queue },
+        Some(libc::ENETDOWN) => OpenError::Down { ifindex },
         Some(libc::EPERM | libc::EACCES) => OpenError::Permission,
         _ => OpenError::Other { step: "bind", source },
     }
+}
+
+/// Name of an interface for messages.
+fn interface(ifindex: u32) -> String {
+    if_indextoname(ifindex)
+        .map_or_else(|_| format!("interface {ifindex}"), |name| name.to_string_lossy().into_owned())
 }
 
 fn socket_error(source: io::Error) -> OpenError {

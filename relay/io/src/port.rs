@@ -171,6 +171,11 @@ impl Burst {
         self.items.is_empty()
     }
 
+    /// Whether no datagram fits any more: there may be more to receive.
+    pub fn is_full(&self) -> bool {
+        self.room() == 0
+    }
+
     /// Datagrams that still fit.
     pub fn room(&self) -> usize {
         Self::CAPACITY - self.items.len()
@@ -181,7 +186,7 @@ impl Burst {
     /// # Errors
     /// Gives it back where there is no room.
     pub fn push(&mut self, received: Received) -> Result<(), Received> {
-        if self.room() == 0 {
+        if self.is_full() {
             return Err(received);
         }
         self.items.push(received);

@@ -49,7 +49,7 @@ pub struct UdpPort {
     epoll: Epoll,
     slots: Vec<Option<Bound>>,
     vacant: Vec<usize>,
-    by_address: HashMap<(u8, SocketAddr), usize>,
+    by_address: HashMap<SocketAddr, usize>,
     /// Slots of sockets that were readable when last asked, the next one last.
     ready: Vec<usize>,
     events: Vec<EpollEvent>,
@@ -106,7 +106,7 @@ impl UdpPort {
     /// Takes over a socket that is bound already. Returns its address.
     ///
     /// # Errors
-    /// As [`UdpPort::bind`]; `AddrInUse` where the port has a socket of that zone and address.
+    /// As [`UdpPort::bind`]; `AddrInUse` where the port has a socket of that address.
     pub fn adopt(&mut self, zone: u8, socket: UdpSocket) -> io::Result<SocketAddr> {
         let local = socket.local_addr()?;
         if local.ip().is_unspecified() {
@@ -115,7 +115,7 @@ impl UdpPort {
                 "a media socket needs a specific address",
             ));
         }
-        if self.by_address.contains_key(&(zone, local)) {
+        if self.by_address.contains_key(&local) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         // Beyond the system's limit only with CAP_NET_ADMIN; less is no reason to fail.
@@ -128,19 +128,17 @@ impl UdpPort {
             Some(slot) => self.slots[slot] = bound,
             None => self.slots.push(bound),
         }
-        self.by_address.insert((zone, local), slot);
+        self.by_address.insert(local, slot);
         Ok(local)
     }
 
-    /// Closes the socket of an address. Datagrams still waiting to be sent by it are dropped and counted as refused.
-    ///
-    /// # Errors
-    /// `NotFound` where there is none.
-    pub fn unbind(&mut self, zone: u8, address: SocketAddr) -> io::Result<()> {
-        let slot = self.by_address.remove(&(zone, address)).ok_or(io::ErrorKind::NotFound)?;
-        let Some(bound) = self.slots.get_mut(slot).and_then(Option::take) else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
+    /// Closes the socket of an address; `false` where there is none. Datagrams still waiting to be sent by it are dropped
+    /// and counted as refused.
+    pub fn unbind(&mut self, address: SocketAddr) -> bool {
+        let Some(slot) = self.by_address.remove(&address) else { return false };
+        let Some(bound) = self.slots.get_mut(slot).and_then(Option::take) else { return false };
+        // Closing alone would leave the registration to other holders of the same socket.
+        let _ = self.epoll.delete(&bound.socket);
         self.ready.retain(|ready| *ready != slot);
         let Self { queue, pool, counters, .. } = self;
         queue.retain(|queued| {
@@ -152,12 +150,19 @@ impl UdpPort {
             stays
         });
         self.vacant.push(slot);
-        Ok(self.epoll.delete(&bound.socket)?)
+        true
     }
 
-    /// Addresses that sockets are bound to, with their zones, in no order.
+    /// Zones and addresses that sockets are bound to, in no order.
     pub fn bound(&self) -> impl Iterator<Item = (u8, SocketAddr)> + '_ {
-        self.by_address.keys().copied()
+        self.slots.iter().flatten().map(|bound| (bound.zone, bound.local))
+    }
+
+    /// Slot of the socket that an egress leaves by.
+    fn route(&self, egress: &Egress) -> Option<usize> {
+        let slot = *self.by_address.get(&egress.local)?;
+        let bound = self.slots.get(slot)?.as_ref()?;
+        (bound.zone == egress.zone).then_some(slot)
     }
 
     /// Asks which sockets are readable. Only once the former answer is used up, or the first ones would come first again
@@ -272,7 +277,7 @@ impl Port for UdpPort {
         egress: &Egress,
     ) -> Result<(), TransmitError> {
         let Some(index) = self.pool.index(&frame) else { return Err(TransmitError::Foreign) };
-        let slot = self.by_address.get(&(egress.zone, egress.local)).copied();
+        let slot = self.route(egress);
         let fits = payload.start <= payload.end && payload.end <= FRAME_SIZE;
         let (Some(slot), true) = (slot, fits) else {
             self.release(frame);
