@@ -1,0 +1,94 @@
+//! `sallyport status` and `sallyport calls`: questions to the REST API.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde_json::Value;
+
+/// Options of the questions.
+#[derive(Args)]
+pub struct Options {
+    /// Where the REST API is.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// Bearer token.
+    #[arg(long, env = "SALLYPORT_TOKEN", hide_env_values = true)]
+    token: String,
+    /// The API's own JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the state of the appliance.
+///
+/// # Errors
+/// Where the API does not answer, or refuses.
+pub fn status(options: &Options) -> anyhow::Result<ExitCode> {
+    let status = ask(options, "/v1/status")?;
+    if options.json {
+        println!("{status}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("sallyport {}, up {} s", text(&status["version"]), text(&status["uptime_s"]));
+    println!("calls: {} being set up, {} active", text(&status["calls"]["setup"]), text(&status["calls"]["active"]));
+    for interface in status["relay"]["interfaces"].as_array().into_iter().flatten() {
+        println!(
+            "{:<8} {:<16} path {:<8} {} queues, UDP {} to {}",
+            text(&interface["zone"]),
+            text(&interface["name"]),
+            text(&interface["path"]),
+            text(&interface["queues"]),
+            text(&interface["port_min"]),
+            text(&interface["port_max"]),
+        );
+    }
+    let counters = status["relay"]["counters"].as_object().into_iter().flatten();
+    for (name, value) in counters.filter(|(_, value)| value.as_u64() != Some(0)) {
+        println!("{name:<36} {:>14}", text(value));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a line a call.
+///
+/// # Errors
+/// Where the API does not answer, or refuses.
+pub fn calls(options: &Options) -> anyhow::Result<ExitCode> {
+    let calls = ask(options, "/v1/calls")?;
+    if options.json {
+        println!("{calls}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let list = calls["calls"].as_array().or_else(|| calls.as_array());
+    println!("{:<34} {:<12} {}", "call", "state", "to");
+    for call in list.into_iter().flatten() {
+        println!("{:<34} {:<12} {}", text(&call["id"]), text(&call["state"]), text(&call["to"]));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".into(),
+        other => other.to_string(),
+    }
+}
+
+fn ask(options: &Options, path: &str) -> anyhow::Result<Value> {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(Duration::from_secs(10)))
+        .http_status_as_error(false)
+        .build()
+        .into();
+    let url = format!("{}{path}", options.url.trim_end_matches('/'));
+    let request = agent.get(&url).header("Authorization", format!("Bearer {}", options.token));
+    let mut response = request.call().with_context(|| format!("{url} does not answer"))?;
+    let body = response.body_mut().read_to_string().context("the answer cannot be read")?;
+    if !response.status().is_success() {
+        bail!("{url} answers {}: {body}", response.status());
+    }
+    serde_json::from_str(&body).context("the answer is not JSON")
+}

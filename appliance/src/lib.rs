@@ -1,1 +1,0 @@
-//! The installer and the sallyport command.

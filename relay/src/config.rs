@@ -1,0 +1,291 @@
+//! What the relay is told: the sections of the configuration file that it obeys, and the options that override them.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+/// Sections that other processes read from the same file.
+const FOREIGN_SECTIONS: &[&str] = &["http", "sip", "supervisor"];
+
+/// Why a configuration is not obeyed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or has a key that no one knows, or a value of the wrong kind.
+    #[error("{path}: {message}")]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// Line, column and what was expected.
+        message: String,
+    },
+    /// A value that cannot be.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// Which way packets take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum PathChoice {
+    /// Native XDP, else generic XDP, else sockets.
+    #[default]
+    Auto,
+    /// Native XDP with AF_XDP, or nothing.
+    Xdp,
+    /// Generic XDP with AF_XDP, or nothing.
+    Generic,
+    /// UDP sockets.
+    Socket,
+}
+
+/// Options of `sallyport-relay`.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "sallyport-relay", version, about = "Sallyport's media plane: XDP, AF_XDP and the SRTP translator")]
+pub struct Options {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Outside interface: browsers. Overrides the file.
+    #[arg(long, value_name = "IF")]
+    pub outside: Option<String>,
+    /// Inside interface: telephony. Overrides the file.
+    #[arg(long, value_name = "IF")]
+    pub inside: Option<String>,
+    /// Way that packets take. Overrides the file.
+    #[arg(long, value_enum)]
+    pub path: Option<PathChoice>,
+    /// Check the configuration, print what is in effect, and exit.
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// What the relay obeys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Config {
+    /// Browsers' side.
+    pub outside: Outside,
+    /// Telephony's side.
+    pub inside: Inside,
+    /// The relay itself.
+    pub relay: Relay,
+    /// Logs.
+    pub log: Log,
+}
+
+/// `[outside]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outside {
+    /// Interface that browsers reach.
+    pub interface: String,
+    /// Media addresses; empty: the interface's global ones.
+    pub addresses: Vec<IpAddr>,
+    /// The one UDP port for all browsers; 0 stands for 10000.
+    pub port: u16,
+    /// Read by control: addresses that a 1:1 NAT maps to ours.
+    #[serde(skip_serializing)]
+    pub advertised: Vec<IpAddr>,
+    /// Read by control: STUN server.
+    #[serde(skip_serializing)]
+    pub stun: String,
+    /// Read by control: `full` or `lite`.
+    #[serde(skip_serializing)]
+    pub ice: String,
+}
+
+/// `[inside]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Inside {
+    /// Interface that telephony reaches.
+    pub interface: String,
+    /// Media addresses; empty: the interface's global ones.
+    pub addresses: Vec<IpAddr>,
+    /// Lowest and highest media port; RTP takes the even ones.
+    pub ports: [u16; 2],
+}
+
+impl Default for Inside {
+    fn default() -> Self {
+        Self { interface: String::new(), addresses: Vec::new(), ports: [20000, 29999] }
+    }
+}
+
+/// `[relay]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Relay {
+    /// Way that packets take.
+    pub path: PathChoice,
+    /// Workers; 0: one per RX queue.
+    pub workers: u32,
+    /// Socket that control connects to.
+    pub socket: PathBuf,
+    /// Where maps are pinned: a bpffs of our own.
+    pub pins: PathBuf,
+    /// Calls at the most.
+    pub max_calls: u32,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self {
+            path: PathChoice::Auto,
+            workers: 0,
+            socket: "/run/sallyport/relay.sock".into(),
+            pins: "/run/sallyport/bpf".into(),
+            max_calls: 1000,
+        }
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Directives of tracing's `EnvFilter`.
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".into() }
+    }
+}
+
+/// The file as it lies there: ours checked, the others' sections let pass.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct File {
+    outside: Outside,
+    inside: Inside,
+    relay: Relay,
+    log: Log,
+    #[serde(flatten)]
+    others: toml::Table,
+}
+
+impl Config {
+    /// Reads the file named by the options, lets the options override it, and checks the outcome.
+    ///
+    /// # Errors
+    /// [`ConfigError`] says which file, line or value.
+    pub fn load(options: &Options) -> Result<Self, ConfigError> {
+        let file = options.config.as_deref().map_or_else(|| Ok(File::default()), read)?;
+        let mut config =
+            Self { outside: file.outside, inside: file.inside, relay: file.relay, log: file.log };
+        config.override_by(options);
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn override_by(&mut self, options: &Options) {
+        if let Some(interface) = &options.outside {
+            self.outside.interface.clone_from(interface);
+        }
+        if let Some(interface) = &options.inside {
+            self.inside.interface.clone_from(interface);
+        }
+        if let Some(path) = options.path {
+            self.relay.path = path;
+        }
+        if self.outside.port == 0 {
+            self.outside.port = 10000;
+        }
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        let invalid = |text: &str| Err(ConfigError::Invalid(text.into()));
+        if self.outside.interface.is_empty() {
+            return invalid("[outside] interface is missing: name it in the file or with --outside");
+        }
+        if self.inside.interface.is_empty() {
+            return invalid("[inside] interface is missing: name it in the file or with --inside");
+        }
+        if self.outside.interface == self.inside.interface {
+            return invalid("[outside] and [inside] must be two interfaces");
+        }
+        let [low, high] = self.inside.ports;
+        if low < 1024 || high <= low {
+            return invalid("[inside] ports must be [lowest, highest] with 1024 <= lowest < highest");
+        }
+        if self.relay.max_calls == 0 || self.relay.max_calls > 100_000 {
+            return invalid("[relay] max_calls must lie between 1 and 100000");
+        }
+        if self.relay.workers > 64 {
+            return invalid("[relay] workers must be 64 at the most");
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<File, ConfigError> {
+    let text =
+        fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    parse(&text).map_err(|message| ConfigError::Parse { path: path.into(), message })
+}
+
+fn parse(text: &str) -> Result<File, String> {
+    let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+    match file.others.keys().find(|name| !FOREIGN_SECTIONS.contains(&name.as_str())) {
+        Some(name) => Err(format!("unknown section [{name}]")),
+        None => Ok(file),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let file = parse(text).map_err(ConfigError::Invalid)?;
+        let mut config =
+            Config { outside: file.outside, inside: file.inside, relay: file.relay, log: file.log };
+        config.override_by(&Options::parse_from(["sallyport-relay"]));
+        config.validate()?;
+        Ok(config)
+    }
+
+    #[test]
+    fn two_interfaces_are_enough() {
+        let config = load("[outside]\ninterface = 'a'\n[inside]\ninterface = 'b'\n").unwrap();
+        assert_eq!(config.outside.port, 10000);
+        assert_eq!(config.inside.ports, [20000, 29999]);
+        assert_eq!(config.relay.path, PathChoice::Auto);
+    }
+
+    #[test]
+    fn each_mistake_is_named() {
+        let base = "[outside]\ninterface = 'a'\n[inside]\ninterface = 'b'\n";
+        let cases = [
+            ("[outside]\ninterfaces = 'a'\n".to_owned(), "unknown field `interfaces`"),
+            (format!("{base}[rellay]\n"), "unknown section [rellay]"),
+            ("[inside]\ninterface = 'b'\n".to_owned(), "--outside"),
+            ("[outside]\ninterface = 'a'\n".to_owned(), "--inside"),
+            ("[outside]\ninterface = 'a'\n[inside]\ninterface = 'a'\n".to_owned(), "two interfaces"),
+            (format!("{base}ports = [9, 8]\n"), "ports must be"),
+            (format!("{base}[relay]\nmax_calls = 0\n"), "max_calls"),
+            (format!("{base}[relay]\npath = 'dpdk'\n"), "unknown variant `dpdk`"),
+        ];
+        for (text, expected) in cases {
+            let error = load(&text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn sections_of_the_other_processes_pass() {
+        load("[outside]\ninterface='a'\n[inside]\ninterface='b'\n[http]\ntokens=['x']\n[sip]\nuser='u'\n").unwrap();
+    }
+}

@@ -1,0 +1,153 @@
+//! Brings the relay up in order, and down again.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Instant;
+use std::{io, thread};
+
+use anyhow::Context;
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::resource::{Resource, setrlimit};
+use sallyport_core::{Limits, Translator};
+use sallyport_io::UdpPort;
+use sallyport_plan::Zone;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::config::{Config, PathChoice};
+use crate::edge::Edge;
+use crate::facts::{self, Interface};
+use crate::handoff;
+use crate::link;
+use crate::nexthop;
+use crate::offload::Offload;
+use crate::ports::Ports;
+use crate::sessions::Sessions;
+use crate::uplink::{self, Message, Uplink, Waiting};
+use crate::worker::{self, Handle, Worker};
+
+/// Buffers of the one worker on the socket path.
+const SOCKET_FRAMES: u32 = 4096;
+
+/// Runs until a signal: `SIGTERM` leaves calls for the next relay, `SIGINT` ends everything.
+///
+/// # Errors
+/// What keeps the relay from starting, in words.
+pub fn run(config: &Config) -> anyhow::Result<()> {
+    let interfaces = facts::read(config)?;
+    // UMEM is locked memory; only the hard limit of a root without CAP_SYS_RESOURCE can keep us from this.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, u64::MAX, u64::MAX);
+    let (inbox, messages) = channel();
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context("signals cannot be caught")?;
+    let (offload, edges) = open_path(config, &interfaces)?;
+    keep_capabilities();
+    let (sessions, orphans) = Sessions::open(config.relay.max_calls).context("no memory for sessions")?;
+    let waiting = Waiting::new(AtomicUsize::new(0));
+    let framed = offload.is_some();
+    let workers = spawn_workers(edges, framed, config.relay.max_calls, &inbox, &waiting)?;
+    let next_hops = framed.then(|| spawn_resolver(&interfaces, &inbox)).transpose()?;
+    let mut uplink = Uplink {
+        ports: Ports::new(&interfaces[1].addresses, config.inside.ports[0], config.inside.ports[1]),
+        max_calls: config.relay.max_calls as usize,
+        interfaces,
+        offload,
+        workers,
+        next_hops,
+        sessions,
+        waiting,
+        state: uplink::State::default(),
+    };
+    uplink.adopt(orphans);
+    let control = inbox.clone();
+    link::listen(&config.relay.socket, move |message| control.send(Message::Control(message)).is_ok())
+        .with_context(|| format!("cannot listen on {}", config.relay.socket.display()))?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            let _ = inbox.send(Message::Stop { keep: signal == SIGTERM });
+        }
+    })?;
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    uplink.run(&messages);
+    let _ = std::fs::remove_file(&config.relay.socket);
+    Ok(())
+}
+
+/// The way that packets take, and a port per worker.
+fn open_path(config: &Config, interfaces: &[Interface; 2]) -> anyhow::Result<(Option<Offload>, Vec<Edge>)> {
+    let relay = &config.relay;
+    if relay.path != PathChoice::Socket {
+        match Offload::open(interfaces, relay.path, &relay.pins, relay.workers, relay.max_calls) {
+            Ok((offload, ports)) => {
+                for zone in [Zone::Outside, Zone::Inside] {
+                    tracing::info!(?zone, path = offload.path(zone), queues = offload.queues(zone), "packets take AF_XDP");
+                }
+                let edges = ports.into_iter().map(|port| Edge::AfXdp(Box::new(port))).collect();
+                return Ok((Some(offload), edges));
+            }
+            Err(error) if relay.path == PathChoice::Auto => {
+                tracing::warn!("no XDP, so packets take UDP sockets, which is slower: {error:#}");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let port = UdpPort::new(SOCKET_FRAMES).context("no socket port")?;
+    let mut edge = Edge::Udp(Box::new(port));
+    let outside = &interfaces[0];
+    let addresses: Vec<_> = outside.addresses.iter().map(|address| (*address, outside.port_min).into()).collect();
+    edge.bind(Zone::Outside as u8, &addresses).context("the outside media port cannot be opened")?;
+    tracing::info!("packets take UDP sockets");
+    Ok((None, vec![edge]))
+}
+
+fn spawn_workers(
+    edges: Vec<Edge>,
+    framed: bool,
+    max_calls: u32,
+    inbox: &Sender<Message>,
+    waiting: &Waiting,
+) -> anyhow::Result<Vec<Handle>> {
+    let wakes: io::Result<Vec<Arc<EventFd>>> = edges.iter().map(|_| wake()).collect();
+    let wakes = wakes.context("no eventfd")?;
+    let epoch = Instant::now();
+    let meshes = handoff::mesh(&wakes);
+    let limits = Limits { calls: max_calls as usize, directions: max_calls as usize * 4 };
+    let mut handles = Vec::new();
+    for (at, ((edge, wake), handoff)) in edges.into_iter().zip(wakes).zip(meshes).enumerate() {
+        let index = u8::try_from(at).context("more than 256 workers")?;
+        let translator = Translator::new(index, limits);
+        let worker = Worker { index, edge, translator, handoff, wake, framed, epoch };
+        let notify = uplink::notifier(index, inbox.clone(), waiting.clone());
+        handles.push(worker::spawn(worker, notify).context("a worker does not start")?);
+    }
+    Ok(handles)
+}
+
+fn wake() -> io::Result<Arc<EventFd>> {
+    Ok(Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?))
+}
+
+fn spawn_resolver(
+    interfaces: &[Interface; 2],
+    inbox: &Sender<Message>,
+) -> anyhow::Result<Sender<nexthop::Question>> {
+    let answers = inbox.clone();
+    let answer = move |answer| {
+        let _ = answers.send(Message::NextHop(answer));
+    };
+    nexthop::spawn(interfaces.clone(), answer).context("rtnetlink cannot be asked")
+}
+
+/// From here on only what maps and AF_XDP sockets need. Capabilities belong to threads: this comes before any is made.
+fn keep_capabilities() {
+    let mut kept = CapsHashSet::new();
+    kept.extend([Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW]);
+    let held = caps::read(None, CapSet::Permitted).unwrap_or_default();
+    let kept: CapsHashSet = kept.intersection(&held).copied().collect();
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        if let Err(error) = caps::set(None, set, &kept) {
+            tracing::warn!(%error, ?set, "capabilities are not dropped");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The two interfaces as the system describes them.
+
+use std::net::IpAddr;
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nametoindex;
+use sallyport_plan::Zone;
+
+use crate::config::{Config, ConfigError};
+use crate::netlink::{Mac, Netlink};
+
+/// One interface and what media it may carry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its index in our network namespace.
+    pub ifindex: u32,
+    /// Its side.
+    pub zone: Zone,
+    /// Its hardware address; zeros where it has none.
+    pub mac: Mac,
+    /// Our media addresses on it.
+    pub addresses: Vec<IpAddr>,
+    /// RX queues that it was made with.
+    pub queues: u32,
+    /// Lowest media port.
+    pub port_min: u16,
+    /// Highest media port.
+    pub port_max: u16,
+}
+
+/// Reads both interfaces, outside first.
+///
+/// # Errors
+/// [`ConfigError::Invalid`] where an interface does not exist or has no address that media could use.
+pub fn read(config: &Config) -> Result<[Interface; 2], ConfigError> {
+    let port = config.outside.port;
+    let [low, high] = config.inside.ports;
+    let outside = Wanted {
+        name: &config.outside.interface,
+        zone: Zone::Outside,
+        addresses: &config.outside.addresses,
+        ports: (port, port),
+    };
+    let inside = Wanted {
+        name: &config.inside.interface,
+        zone: Zone::Inside,
+        addresses: &config.inside.addresses,
+        ports: (low, high),
+    };
+    Ok([outside.read()?, inside.read()?])
+}
+
+struct Wanted<'a> {
+    name: &'a str,
+    zone: Zone,
+    addresses: &'a [IpAddr],
+    ports: (u16, u16),
+}
+
+impl Wanted<'_> {
+    fn read(&self) -> Result<Interface, ConfigError> {
+        let invalid = |text: String| ConfigError::Invalid(format!("interface {}: {text}", self.name));
+        let ifindex = if_nametoindex(self.name).map_err(|error| invalid(error.desc().into()))?;
+        let (mac, found) = addresses(self.name).map_err(|error| invalid(error.desc().into()))?;
+        let addresses = if self.addresses.is_empty() { found } else { self.addresses.to_vec() };
+        if addresses.is_empty() {
+            return Err(invalid("it has no address that media could use".into()));
+        }
+        let queues = Netlink::open().and_then(|mut netlink| netlink.rx_queues(ifindex));
+        Ok(Interface {
+            name: self.name.into(),
+            ifindex,
+            zone: self.zone,
+            mac,
+            addresses,
+            queues: queues.unwrap_or(1).max(1),
+            port_min: self.ports.0,
+            port_max: self.ports.1,
+        })
+    }
+}
+
+/// The hardware address and all unicast addresses that are not link-local.
+fn addresses(name: &str) -> nix::Result<(Mac, Vec<IpAddr>)> {
+    let mut mac = Mac::default();
+    let mut found = Vec::new();
+    for entry in getifaddrs()?.filter(|entry| entry.interface_name == name) {
+        let Some(address) = entry.address else { continue };
+        if let Some(link) = address.as_link_addr() {
+            mac = link.addr().unwrap_or_default();
+        } else if let Some(v4) = address.as_sockaddr_in() {
+            found.push(IpAddr::V4(v4.ip()));
+        } else if let Some(v6) = address.as_sockaddr_in6()
+            && !v6.ip().is_unicast_link_local()
+        {
+            found.push(IpAddr::V6(v6.ip()));
+        }
+    }
+    Ok((mac, found))
+}
+
+impl Interface {
+    /// Whether `address` is one of our media addresses and `port` one of its media ports.
+    pub fn serves(&self, address: std::net::SocketAddr) -> bool {
+        self.addresses.contains(&address.ip()) && (self.port_min..=self.port_max).contains(&address.port())
+    }
+}

@@ -1,0 +1,121 @@
+//! Packets that reached the wrong worker: a bounded ring from each worker to each other one.
+
+use std::sync::Arc;
+
+use nix::sys::eventfd::EventFd;
+use rtrb::{Consumer, Producer, RingBuffer};
+use sallyport_core::Tag;
+use sallyport_plan::FlowKey;
+
+/// Strays that a ring holds; more are dropped and counted.
+const RING: usize = 256;
+/// Octets of the longest stray.
+const STRAY_MAX: usize = 1500;
+
+/// A packet on its way to the worker that owns its direction.
+pub struct Stray {
+    /// Whose direction.
+    pub tag: Tag,
+    /// Where it came from.
+    pub key: FlowKey,
+    length: u16,
+    bytes: [u8; STRAY_MAX],
+}
+
+impl Stray {
+    /// UDP payload.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
+/// One worker's ends of all rings.
+pub struct Handoff {
+    outgoing: Vec<Option<(Producer<Stray>, Arc<EventFd>)>>,
+    incoming: Vec<Consumer<Stray>>,
+    asleep: u64,
+}
+
+/// Makes the rings between workers that are woken by these descriptors.
+pub fn mesh(wakes: &[Arc<EventFd>]) -> Vec<Handoff> {
+    let mut ends: Vec<Handoff> =
+        wakes.iter().map(|_| Handoff { outgoing: Vec::new(), incoming: Vec::new(), asleep: 0 }).collect();
+    for from in 0..wakes.len() {
+        for (to, wake) in wakes.iter().enumerate() {
+            let ring = (from != to).then(|| RingBuffer::new(RING));
+            let outgoing = ring.map(|(producer, consumer)| {
+                ends[to].incoming.push(consumer);
+                (producer, wake.clone())
+            });
+            ends[from].outgoing.push(outgoing);
+        }
+    }
+    ends
+}
+
+impl Handoff {
+    /// Copies a packet into the ring toward worker `to`; whether it fitted.
+    pub fn push(&mut self, to: u8, tag: Tag, key: FlowKey, packet: &[u8]) -> bool {
+        let Some(Some((producer, _))) = self.outgoing.get_mut(usize::from(to)) else { return false };
+        let mut stray = Stray { tag, key, length: 0, bytes: [0; STRAY_MAX] };
+        let Some(room) = stray.bytes.get_mut(..packet.len()) else { return false };
+        room.copy_from_slice(packet);
+        stray.length = u16::try_from(packet.len()).unwrap_or_default();
+        let pushed = producer.push(stray).is_ok();
+        if pushed {
+            self.asleep |= 1 << (to % 64);
+        }
+        pushed
+    }
+
+    /// Takes one packet from any of the others.
+    pub fn pop(&mut self) -> Option<Stray> {
+        self.incoming.iter_mut().find_map(|ring| ring.pop().ok())
+    }
+
+    /// Wakes the workers that were given something since the last call.
+    pub fn wake_others(&mut self) {
+        for (to, end) in self.outgoing.iter().enumerate() {
+            if let Some((_, wake)) = end
+                && self.asleep & (1 << (to % 64)) != 0
+            {
+                let _ = wake.write(1);
+            }
+        }
+        self.asleep = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::eventfd::EfdFlags;
+    use sallyport_core::DirectionId;
+    use sallyport_plan::Zone;
+    use std::net::SocketAddr;
+
+    fn wake() -> Arc<EventFd> {
+        Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK).unwrap())
+    }
+
+    #[test]
+    fn strays_reach_their_owner_and_a_full_ring_refuses() {
+        let wakes = [wake(), wake(), wake()];
+        let mut ends = mesh(&wakes);
+        let here = SocketAddr::from(([192, 0, 2, 1], 1));
+        let key = FlowKey { zone: Zone::Outside, local: here, remote: here };
+        let tag = Tag { direction: DirectionId(2 << 24), epoch: 1 };
+        for n in 0..RING {
+            assert!(ends[0].push(2, tag, key, &[n as u8]));
+        }
+        assert!(!ends[0].push(2, tag, key, &[0]));
+        assert!(!ends[0].push(0, tag, key, &[0]), "no ring to oneself");
+        assert!(!ends[0].push(1, tag, key, &[0; STRAY_MAX + 1]));
+        ends[0].wake_others();
+        assert!(wakes[2].read().is_ok() && wakes[1].read().is_err());
+        for n in 0..RING {
+            assert_eq!(ends[2].pop().unwrap().bytes(), &[n as u8]);
+        }
+        assert!(ends[2].pop().is_none() && ends[1].pop().is_none());
+    }
+}

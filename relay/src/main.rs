@@ -1,0 +1,45 @@
+//! `sallyport-relay`: the media plane as a process.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use sallyport_relay::config::{Config, Options};
+use sallyport_relay::daemon;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let config = match Config::load(&options) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("sallyport-relay: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    if options.check {
+        return check(&config);
+    }
+    let filter = tracing_subscriber::EnvFilter::new(&config.log.filter);
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match daemon::run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check(config: &Config) -> ExitCode {
+    match toml::to_string(config) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("sallyport-relay: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Who the next hop of an address is, and its hardware address: AF_XDP frames carry their own Ethernet header.
+//!
+//! One thread asks the kernel, so that a next hop that does not answer keeps nobody waiting; it watches what it has
+//! answered and reports a neighbour that moved.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sallyport_plan::{FlowKey, Refusal, Zone};
+use sallyport_wire::frame::Link;
+
+use crate::facts::Interface;
+use crate::netlink::{Mac, Netlink};
+
+/// How long a next hop may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often an unanswered one is looked at.
+const GLANCE: Duration = Duration::from_millis(10);
+/// How often the answered ones are looked at.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// Link headers of some paths.
+pub type Links = Vec<(FlowKey, Link)>;
+
+/// What the resolver is asked.
+#[derive(Debug)]
+pub enum Question {
+    /// Resolve these paths; the answer carries `ticket`.
+    Resolve {
+        /// Comes back with the answer.
+        ticket: u64,
+        /// Where packets are to go.
+        paths: Vec<FlowKey>,
+        /// Keep watching them until forgotten.
+        watch: bool,
+    },
+    /// Nobody sends there any more.
+    Forget(Vec<FlowKey>),
+}
+
+/// What the resolver says.
+#[derive(Debug)]
+pub enum Answer {
+    /// All paths of a question, or why not.
+    Resolved {
+        /// Of the question.
+        ticket: u64,
+        /// Their links.
+        links: Result<Links, Refusal>,
+    },
+    /// Watched paths whose next hop has another hardware address now.
+    Moved(Links),
+}
+
+/// Starts the resolver in the network namespace of the calling thread; it ends when the returned sender is dropped.
+///
+/// # Errors
+/// What the system says of the netlink socket or the thread.
+pub fn spawn(
+    interfaces: [Interface; 2],
+    answer: impl Fn(Answer) + Send + 'static,
+) -> io::Result<Sender<Question>> {
+    let (questions, inbox) = channel();
+    let resolver =
+        Resolver { netlink: Netlink::open()?, interfaces, waiting: Vec::new(), watched: HashMap::new(), answer };
+    thread::Builder::new().name("nexthop".into()).spawn(move || resolver.run(&inbox))?;
+    Ok(questions)
+}
+
+struct Waiting {
+    ticket: u64,
+    watch: bool,
+    until: Instant,
+    hops: Vec<(FlowKey, Hop)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Hop {
+    ifindex: u32,
+    address: IpAddr,
+    mac: Option<Mac>,
+}
+
+struct Resolver<F> {
+    netlink: Netlink,
+    interfaces: [Interface; 2],
+    waiting: Vec<Waiting>,
+    watched: HashMap<FlowKey, Hop>,
+    answer: F,
+}
+
+impl<F: Fn(Answer)> Resolver<F> {
+    fn run(mut self, inbox: &Receiver<Question>) {
+        let mut refresh = Instant::now() + REFRESH;
+        loop {
+            let pause = if self.waiting.is_empty() { REFRESH } else { GLANCE };
+            match inbox.recv_timeout(pause) {
+                Ok(question) => self.take(question),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if !self.waiting.is_empty() {
+                self.look();
+            }
+            if Instant::now() >= refresh {
+                self.refresh();
+                refresh = Instant::now() + REFRESH;
+            }
+        }
+    }
+
+    fn take(&mut self, question: Question) {
+        match question {
+            Question::Forget(paths) => {
+                for path in paths {
+                    self.watched.remove(&path);
+                }
+            }
+            Question::Resolve { ticket, paths, watch } => {
+                let hops: Result<Vec<_>, Refusal> =
+                    paths.into_iter().map(|path| Ok((path, self.hop(&path)?))).collect();
+                match hops {
+                    Ok(hops) => {
+                        let until = Instant::now() + PATIENCE;
+                        self.waiting.push(Waiting { ticket, watch, until, hops });
+                    }
+                    Err(refusal) => (self.answer)(Answer::Resolved { ticket, links: Err(refusal) }),
+                }
+            }
+        }
+    }
+
+    fn interface(&self, zone: Zone) -> &Interface {
+        match zone {
+            Zone::Outside => &self.interfaces[0],
+            Zone::Inside => &self.interfaces[1],
+        }
+    }
+
+    /// The route decides the gateway; the zone decides the interface, so that nothing crosses by a stray route.
+    fn hop(&mut self, path: &FlowKey) -> Result<Hop, Refusal> {
+        let ifindex = self.interface(path.zone).ifindex;
+        let route = self.netlink.route(path.remote.ip()).map_err(|_| Refusal::Unreachable)?;
+        if route.ifindex != ifindex {
+            return Err(Refusal::Unreachable);
+        }
+        Ok(Hop { ifindex, address: route.next_hop, mac: None })
+    }
+
+    fn look(&mut self) {
+        let mut table = self.table();
+        let mut waiting = std::mem::take(&mut self.waiting);
+        for job in &mut waiting {
+            for (_, hop) in &mut job.hops {
+                hop.mac = table.get(&(hop.ifindex, hop.address)).copied();
+                if hop.mac.is_none() {
+                    // Asked once per look and next hop; the kernel paces its own solicitations.
+                    let _ = self.netlink.resolve(hop.ifindex, hop.address);
+                    if let Some(mac) = self.table_entry(hop) {
+                        table.insert((hop.ifindex, hop.address), mac);
+                        hop.mac = Some(mac);
+                    }
+                }
+            }
+        }
+        waiting.retain(|job| !self.finish(job));
+        self.waiting = waiting;
+    }
+
+    fn table_entry(&mut self, hop: &Hop) -> Option<Mac> {
+        let entries = self.netlink.neighbours(hop.ifindex).ok()?;
+        entries.into_iter().find(|(address, _)| *address == hop.address).map(|(_, mac)| mac)
+    }
+
+    /// Answers a job that is resolved or out of patience; whether it did.
+    fn finish(&mut self, job: &Waiting) -> bool {
+        let links: Option<Links> = job.hops.iter().map(|(path, hop)| Some((*path, self.link(path, hop)?))).collect();
+        let links = match links {
+            Some(links) => {
+                if job.watch {
+                    self.watched.extend(job.hops.iter().copied());
+                }
+                Ok(links)
+            }
+            None if Instant::now() >= job.until => Err(Refusal::Unreachable),
+            None => return false,
+        };
+        (self.answer)(Answer::Resolved { ticket: job.ticket, links });
+        true
+    }
+
+    fn link(&self, path: &FlowKey, hop: &Hop) -> Option<Link> {
+        let source_mac = self.interface(path.zone).mac;
+        hop.mac.map(|destination_mac| Link { source_mac, destination_mac, vlan: None, dscp: 0 })
+    }
+
+    fn table(&mut self) -> HashMap<(u32, IpAddr), Mac> {
+        let mut table = HashMap::new();
+        for ifindex in [self.interfaces[0].ifindex, self.interfaces[1].ifindex] {
+            for (address, mac) in self.netlink.neighbours(ifindex).unwrap_or_default() {
+                table.insert((ifindex, address), mac);
+            }
+        }
+        table
+    }
+
+    fn refresh(&mut self) {
+        if self.watched.is_empty() {
+            return;
+        }
+        let table = self.table();
+        let mut moved = Vec::new();
+        for (path, hop) in &mut self.watched {
+            let now = table.get(&(hop.ifindex, hop.address)).copied();
+            if now.is_some() && now != hop.mac {
+                hop.mac = now;
+                moved.push((*path, *hop));
+            }
+        }
+        let links: Links = moved.iter().filter_map(|(path, hop)| Some((*path, self.link(path, hop)?))).collect();
+        if !links.is_empty() {
+            (self.answer)(Answer::Moved(links));
+        }
+    }
+}

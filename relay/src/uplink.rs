@@ -1,0 +1,319 @@
+//! The relay's middle: takes control's commands, drives workers, kernel and next hops in order, and reports.
+//!
+//! One thread owns it. Setting up goes directions, flows (reverse before forward), acknowledgement; tearing down goes
+//! the other way. Nothing here is on the packet path.
+
+mod install;
+mod status;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Instant;
+
+use sallyport_plan::{CallId, Command, Event, FlowKey, Plan, PortPair, Refusal, Zone};
+use sallyport_wire::frame::Link;
+
+use crate::facts::Interface;
+use crate::link::{Connection, FromControl};
+use crate::nexthop::{Answer, Question};
+use crate::offload::Offload;
+use crate::ports::Ports;
+use crate::sessions::Sessions;
+use crate::worker::{Handle, Notice, Order};
+
+/// Punted datagrams that may wait for the uplink at once; more are dropped and counted.
+pub const PUNTS_WAITING: usize = 1024;
+
+/// Everything that the uplink hears.
+pub enum Message {
+    /// From the socket.
+    Control(FromControl),
+    /// From worker `.0`.
+    Worker(u8, Notice),
+    /// From the resolver of next hops.
+    NextHop(Answer),
+    /// End: leave flows and program in place for the next relay, or take everything down.
+    Stop {
+        /// Whether calls are to survive.
+        keep: bool,
+    },
+}
+
+/// How many punts wait: workers add, the uplink takes off.
+pub type Waiting = Arc<AtomicUsize>;
+
+/// Hands a worker's notice to the uplink; punts are bounded.
+pub fn notifier(worker: u8, inbox: Sender<Message>, waiting: Waiting) -> impl Fn(Notice) -> bool + Send + 'static {
+    move |notice| {
+        if matches!(notice, Notice::Punt { .. }) && waiting.fetch_add(1, Ordering::Relaxed) >= PUNTS_WAITING {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        inbox.send(Message::Worker(worker, notice)).is_ok()
+    }
+}
+
+/// What the uplink is made of.
+pub struct Uplink {
+    /// Outside first.
+    pub interfaces: [Interface; 2],
+    /// The kernel program; `None` on the socket path.
+    pub offload: Option<Offload>,
+    /// One a worker.
+    pub workers: Vec<Handle>,
+    /// Asks for next hops; `None` on the socket path.
+    pub next_hops: Option<Sender<Question>>,
+    /// Port pairs inside.
+    pub ports: Ports,
+    /// What a next relay would adopt.
+    pub sessions: Sessions,
+    /// Calls at the most.
+    pub max_calls: usize,
+    /// Punts that wait.
+    pub waiting: Waiting,
+    /// What runs and what is under way.
+    pub state: State,
+}
+
+/// What runs and what is under way.
+#[derive(Default)]
+pub struct State {
+    connection: Option<Connection>,
+    calls: HashMap<CallId, Running>,
+    installing: HashMap<CallId, VecDeque<Plan>>,
+    tickets: HashMap<u64, Ticket>,
+    next_ticket: u64,
+    statuses: VecDeque<status::Gathering>,
+    links: HashMap<FlowKey, Link>,
+    reserving: HashMap<CallId, Vec<PortPair>>,
+    dropped_events: u64,
+}
+
+/// A call as it runs.
+struct Running {
+    worker: u8,
+    plan: Plan,
+    flows: Vec<(FlowKey, sallyport_core::Tag)>,
+}
+
+/// Why the resolver was asked.
+enum Ticket {
+    Install(CallId),
+    Send { path: FlowKey, payload: Vec<u8> },
+}
+
+impl Uplink {
+    /// Serves until told to stop.
+    pub fn run(mut self, inbox: &Receiver<Message>) {
+        while let Ok(message) = inbox.recv() {
+            match message {
+                Message::Control(message) => self.control(message),
+                Message::Worker(worker, notice) => self.notice(worker, notice),
+                Message::NextHop(answer) => self.next_hop(answer),
+                Message::Stop { keep } => {
+                    self.stop(keep);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn stop(&mut self, keep: bool) {
+        for worker in &mut self.workers {
+            worker.stop();
+        }
+        if let Some(offload) = self.offload.take() {
+            offload.end(keep);
+        }
+        if !keep {
+            self.sessions.clear();
+        }
+    }
+
+    fn tell(&mut self, event: &Event) {
+        let Some(connection) = &mut self.state.connection else {
+            self.state.dropped_events += 1;
+            return;
+        };
+        if let Err(error) = connection.send(event) {
+            tracing::warn!(%error, "control does not read its socket; connection closed");
+            connection.close();
+            self.state.connection = None;
+        }
+    }
+
+    fn refuse(&mut self, call: CallId, refusal: Refusal) {
+        tracing::debug!(%call, %refusal, "refused");
+        self.tell(&Event::Refused { call, refusal });
+    }
+
+    fn control(&mut self, message: FromControl) {
+        match message {
+            FromControl::Connected(connection) => {
+                if let Some(old) = self.state.connection.replace(connection) {
+                    old.close();
+                }
+                tracing::info!("control connected");
+            }
+            FromControl::Gone { id } => {
+                if self.state.connection.as_ref().is_some_and(|connection| connection.id == id) {
+                    self.state.connection = None;
+                    tracing::info!(calls = self.state.calls.len(), "control is gone; media goes on");
+                    self.release_unplanned();
+                }
+            }
+            FromControl::Command { id, command } => {
+                if self.state.connection.as_ref().is_some_and(|connection| connection.id == id) {
+                    self.command(*command);
+                }
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Hello { version } => self.hello(version),
+            Command::Reserve { call, toward, pairs } => self.reserve(call, toward, pairs),
+            Command::Install(plan) => self.install(plan),
+            Command::Remove { call } => self.remove(call),
+            Command::Send { path, payload } => self.send(path, payload),
+            Command::List => {
+                let running: Vec<Plan> = self.state.calls.values().map(|call| call.plan.clone()).collect();
+                for plan in running {
+                    self.tell(&Event::Running(plan));
+                }
+                self.tell(&Event::Listed);
+            }
+            Command::Report { call } => match self.state.calls.get(&call) {
+                Some(running) => self.order(running.worker, Order::Report(call)),
+                None => self.refuse(call, Refusal::UnknownCall),
+            },
+            Command::Status => self.gather(status::For::Status),
+        }
+    }
+
+    fn hello(&mut self, version: u16) {
+        if version == sallyport_plan::VERSION {
+            self.gather(status::For::Hello);
+            return;
+        }
+        tracing::error!(theirs = version, ours = sallyport_plan::VERSION, "control speaks another version");
+        let status = self.bare_status();
+        self.tell(&Event::Hello { version: sallyport_plan::VERSION, status });
+        if let Some(connection) = self.state.connection.take() {
+            connection.close();
+        }
+    }
+
+    fn order(&self, worker: u8, order: Order) {
+        if let Some(worker) = self.workers.get(usize::from(worker)) {
+            worker.order(order);
+        }
+    }
+
+    fn reserve(&mut self, call: CallId, toward: std::net::IpAddr, pairs: u8) {
+        match self.ports.reserve(call, toward, pairs, Instant::now()) {
+            Err(refusal) => self.refuse(call, refusal),
+            Ok(ports) if self.offload.is_some() => self.tell(&Event::Reserved { call, ports }),
+            Ok(ports) => {
+                let addresses = ports.iter().flat_map(|pair| [pair.rtp, pair.rtcp]).collect();
+                self.state.reserving.insert(call, ports);
+                self.order(0, Order::Bind { call, addresses });
+            }
+        }
+    }
+
+    fn bound(&mut self, call: CallId, bound: bool) {
+        let Some(ports) = self.state.reserving.remove(&call) else { return };
+        if bound {
+            self.tell(&Event::Reserved { call, ports });
+        } else {
+            self.ports.release(call, Instant::now());
+            self.refuse(call, Refusal::NoPorts);
+        }
+    }
+
+    fn release_ports(&mut self, call: CallId) {
+        let released = self.ports.release(call, Instant::now());
+        if self.offload.is_none() && !released.is_empty() {
+            let addresses = released.iter().flat_map(|pair| [pair.rtp, pair.rtcp]).collect();
+            self.order(0, Order::Unbind(addresses));
+        }
+    }
+
+    /// Ports that a control reserved and never used die with its connection.
+    fn release_unplanned(&mut self) {
+        let state = &self.state;
+        let unplanned = |call: &CallId| !state.calls.contains_key(call) && !state.installing.contains_key(call);
+        let orphans: Vec<CallId> = self.ports.holders().filter(unplanned).collect();
+        for call in orphans {
+            self.release_ports(call);
+        }
+    }
+
+    fn send(&mut self, path: FlowKey, payload: Vec<u8>) {
+        if payload.len() > 1500 || !self.is_ours(path.zone, path.local) {
+            tracing::debug!("control asked to send what no media address of ours can");
+            return;
+        }
+        let Some(next_hops) = &self.next_hops else {
+            self.order(0, Order::Send { path, link: None, payload });
+            return;
+        };
+        if let Some(link) = self.state.links.get(&path).copied() {
+            self.order(0, Order::Send { path, link: Some(link), payload });
+            return;
+        }
+        let ticket = self.state.next_ticket;
+        self.state.next_ticket += 1;
+        self.state.tickets.insert(ticket, Ticket::Send { path, payload });
+        // The resolver lives as long as the daemon.
+        let _ = next_hops.send(Question::Resolve { ticket, paths: vec![path], watch: false });
+    }
+
+    fn is_ours(&self, zone: Zone, local: SocketAddr) -> bool {
+        self.interfaces.iter().any(|interface| interface.zone == zone && interface.serves(local))
+    }
+
+    fn next_hop(&mut self, answer: Answer) {
+        match answer {
+            Answer::Moved(links) => {
+                tracing::info!(paths = links.len(), "a next hop has another hardware address");
+                self.state.links.extend(links.iter().copied());
+                for worker in &self.workers {
+                    worker.order(Order::Links(links.clone()));
+                }
+            }
+            Answer::Resolved { ticket, links } => match self.state.tickets.remove(&ticket) {
+                Some(Ticket::Install(call)) => self.resolved(call, links),
+                Some(Ticket::Send { path, payload }) => match links {
+                    Ok(links) => {
+                        let link = links.first().map(|(_, link)| *link);
+                        self.order(0, Order::Send { path, link, payload });
+                    }
+                    Err(_) => tracing::debug!("no next hop for a datagram of control"),
+                },
+                None => {}
+            },
+        }
+    }
+
+    fn notice(&mut self, worker: u8, notice: Notice) {
+        match notice {
+            Notice::Installed { call, changes } => self.installed(worker, call, changes),
+            Notice::Removed { call, removed } => self.removed(call, removed),
+            Notice::Bound { call, bound } => self.bound(call, bound),
+            Notice::Report { call, directions: Some(directions) } => self.tell(&Event::Report { call, directions }),
+            Notice::Report { call, directions: None } => self.refuse(call, Refusal::UnknownCall),
+            Notice::Status { ticket, counters, frames } => self.gathered(ticket, counters, frames),
+            Notice::Punt { path, call, payload } => {
+                self.waiting.fetch_sub(1, Ordering::Relaxed);
+                self.tell(&Event::Punt { path, call, payload });
+            }
+            Notice::ConsentLost { call, flow } => self.tell(&Event::ConsentLost { call, flow }),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Installing, swapping and removing the plan of a call.
+
+use std::collections::VecDeque;
+
+use sallyport_core::{FlowChanges, Removed, Tag};
+use sallyport_plan::{CallId, Event, FlowKey, Plan, Refusal, Zone};
+
+use super::{Running, Ticket, Uplink};
+use crate::nexthop::{Links, Question};
+use crate::worker::Order;
+
+impl Uplink {
+    pub(super) fn install(&mut self, plan: Plan) {
+        let call = plan.call;
+        if let Err(refusal) = self.admit(&plan) {
+            self.refuse(call, refusal);
+            return;
+        }
+        let queue = self.state.installing.entry(call).or_default();
+        queue.push_back(plan);
+        if queue.len() == 1 {
+            self.start_install(call);
+        }
+    }
+
+    /// What can be refused before anything moves.
+    fn admit(&self, plan: &Plan) -> Result<(), Refusal> {
+        plan.validate()?;
+        let known = self.state.calls.contains_key(&plan.call) || self.state.installing.contains_key(&plan.call);
+        if !known && self.state.calls.len() + self.state.installing.len() >= self.max_calls {
+            return Err(Refusal::Full);
+        }
+        for direction in &plan.directions {
+            for path in direction.ingress.iter().chain([&direction.rtp, &direction.rtcp]) {
+                self.admit_path(plan.call, path)?;
+            }
+        }
+        plan.consents.iter().try_for_each(|consent| self.admit_path(plan.call, &consent.flow))
+    }
+
+    fn admit_path(&self, call: CallId, path: &FlowKey) -> Result<(), Refusal> {
+        let reserved = path.zone == Zone::Outside || self.ports.owns(call, path.local);
+        let remote = path.remote.ip();
+        let loops = self.interfaces.iter().any(|interface| interface.addresses.contains(&remote));
+        let astray = remote.is_unspecified() || remote.is_multicast() || remote.is_loopback();
+        let ours = self.is_ours(path.zone, path.local);
+        let families = path.local.is_ipv4() == path.remote.is_ipv4();
+        if ours && reserved && families && !loops && !astray && path.remote.port() != 0 {
+            Ok(())
+        } else {
+            Err(Refusal::NotOurs)
+        }
+    }
+
+    /// Takes the first waiting plan of the call to the resolver, or straight to its worker.
+    fn start_install(&mut self, call: CallId) {
+        let Some(plan) = self.state.installing.get(&call).and_then(VecDeque::front) else { return };
+        let mut paths: Vec<FlowKey> =
+            plan.directions.iter().flat_map(|direction| [direction.rtp, direction.rtcp]).collect();
+        paths.extend(plan.consents.iter().map(|consent| consent.flow));
+        paths.sort_unstable();
+        paths.dedup();
+        let Some(next_hops) = &self.next_hops else {
+            self.resolved(call, Ok(Links::new()));
+            return;
+        };
+        let ticket = self.state.next_ticket;
+        self.state.next_ticket += 1;
+        self.state.tickets.insert(ticket, Ticket::Install(call));
+        let _ = next_hops.send(Question::Resolve { ticket, paths, watch: true });
+    }
+
+    pub(super) fn resolved(&mut self, call: CallId, links: Result<Links, Refusal>) {
+        let Some(plan) = self.state.installing.get(&call).and_then(VecDeque::front).cloned() else { return };
+        match links {
+            Ok(links) => {
+                self.state.links.extend(links.iter().copied());
+                let worker = self.worker_for(call);
+                self.order(worker, Order::Install { plan: Box::new(plan), links });
+            }
+            Err(refusal) => {
+                self.refuse(call, refusal);
+                self.next_install(call);
+            }
+        }
+    }
+
+    /// A call stays with its worker; a new one goes to the worker with the fewest.
+    fn worker_for(&self, call: CallId) -> u8 {
+        if let Some(running) = self.state.calls.get(&call) {
+            return running.worker;
+        }
+        let mut load = vec![0usize; self.workers.len()];
+        for running in self.state.calls.values() {
+            if let Some(count) = load.get_mut(usize::from(running.worker)) {
+                *count += 1;
+            }
+        }
+        let lightest = load.iter().enumerate().min_by_key(|(_, count)| **count).map_or(0, |(at, _)| at);
+        u8::try_from(lightest).unwrap_or(0)
+    }
+
+    pub(super) fn installed(&mut self, worker: u8, call: CallId, changes: Result<FlowChanges, Refusal>) {
+        let Some(plan) = self.state.installing.get(&call).and_then(VecDeque::front).cloned() else {
+            // Removed while it was on its way: the worker's part goes as well.
+            self.order(worker, Order::Remove(call));
+            return;
+        };
+        match changes {
+            Err(refusal) => self.refuse(call, refusal),
+            Ok(changes) => self.settle(worker, plan, changes),
+        }
+        self.next_install(call);
+    }
+
+    /// Brings the kernel's flows in line with the directions, then acknowledges.
+    fn settle(&mut self, worker: u8, plan: Plan, changes: FlowChanges) {
+        let (call, version) = (plan.call, plan.version);
+        let FlowChanges { mut insert, remove } = changes;
+        insert.sort_by_key(|(flow, _)| std::cmp::Reverse(flow.zone));
+        if let Err(error) = self.insert_flows(&insert) {
+            tracing::error!(%call, %error, "the kernel refused a flow; the call ends");
+            self.refuse(call, Refusal::Kernel);
+            self.drop_flows(&insert);
+            self.order(worker, Order::Remove(call));
+            return;
+        }
+        if let Some(offload) = &mut self.offload {
+            for flow in &remove {
+                offload.remove_flow(flow);
+            }
+        }
+        self.route(worker, insert.clone(), remove.clone());
+        self.sessions.store(worker, &plan);
+        let running = self.state.calls.entry(call).or_insert_with(|| Running {
+            worker,
+            plan: plan.clone(),
+            flows: Vec::new(),
+        });
+        running.plan = plan;
+        running.flows.retain(|(flow, _)| !remove.contains(flow) && !insert.iter().any(|(new, _)| new == flow));
+        running.flows.extend(insert);
+        self.tell(&Event::Installed { call, version });
+    }
+
+    fn insert_flows(&mut self, flows: &[(FlowKey, Tag)]) -> Result<(), sallyport_xdp::MapError> {
+        let Some(offload) = &mut self.offload else { return Ok(()) };
+        flows.iter().try_for_each(|(flow, tag)| offload.insert_flow(flow, *tag))
+    }
+
+    fn drop_flows(&mut self, flows: &[(FlowKey, Tag)]) {
+        if let Some(offload) = &mut self.offload {
+            for (flow, _) in flows {
+                offload.remove_flow(flow);
+            }
+        }
+    }
+
+    /// Other workers learn whose the flow is, for frames that come without metadata.
+    fn route(&self, owner: u8, insert: Vec<(FlowKey, Tag)>, remove: Vec<FlowKey>) {
+        for (at, worker) in self.workers.iter().enumerate() {
+            if at != usize::from(owner) {
+                worker.order(Order::Routes { insert: insert.clone(), remove: remove.clone() });
+            }
+        }
+    }
+
+    fn next_install(&mut self, call: CallId) {
+        let Some(queue) = self.state.installing.get_mut(&call) else { return };
+        queue.pop_front();
+        if queue.is_empty() {
+            self.state.installing.remove(&call);
+        } else {
+            self.start_install(call);
+        }
+    }
+
+    /// Flows go first, so that nothing reaches a direction that is on its way out.
+    pub(super) fn remove(&mut self, call: CallId) {
+        let pending = self.state.installing.remove(&call);
+        let Some(running) = self.state.calls.remove(&call) else {
+            if pending.is_some() {
+                tracing::debug!(%call, "removed before it was installed");
+            }
+            self.release_ports(call);
+            self.tell(&Event::Removed { call, directions: Vec::new() });
+            return;
+        };
+        let mut flows = running.flows;
+        flows.sort_by_key(|(flow, _)| flow.zone);
+        self.drop_flows(&flows);
+        let keys = flows.iter().map(|(flow, _)| *flow).collect();
+        self.route(running.worker, Vec::new(), keys);
+        self.sessions.forget(call);
+        self.order(running.worker, Order::Remove(call));
+    }
+
+    pub(super) fn removed(&mut self, call: CallId, removed: Option<Removed>) {
+        if let Some(removed) = &removed {
+            for path in &removed.egress {
+                self.state.links.remove(path);
+            }
+            if let Some(next_hops) = &self.next_hops {
+                let _ = next_hops.send(Question::Forget(removed.egress.clone()));
+            }
+        }
+        self.state.calls.remove(&call);
+        self.release_ports(call);
+        let directions = removed.map(|removed| removed.reports).unwrap_or_default();
+        self.tell(&Event::Removed { call, directions });
+    }
+}

@@ -1,0 +1,105 @@
+//! The state of the relay, gathered from all workers and the kernel.
+
+use std::collections::BTreeMap;
+
+use sallyport_io::FrameCount;
+use sallyport_plan::{Counter, Event, InterfaceStatus, Status};
+
+use super::Uplink;
+use crate::worker::Order;
+
+/// Who asked.
+pub(super) enum For {
+    Hello,
+    Status,
+}
+
+/// Answers of the workers so far.
+pub(super) struct Gathering {
+    ticket: u64,
+    purpose: For,
+    missing: usize,
+    counters: BTreeMap<String, u64>,
+    frames: (u64, u64),
+}
+
+impl Uplink {
+    /// Asks every worker; the last answer completes the report.
+    pub(super) fn gather(&mut self, purpose: For) {
+        let missing = self.workers.iter().filter(|worker| worker.is_alive()).count();
+        let ticket = self.state.next_ticket;
+        self.state.next_ticket += 1;
+        let gathering = Gathering { ticket, purpose, missing, counters: BTreeMap::new(), frames: (0, 0) };
+        self.state.statuses.push_back(gathering);
+        for worker in self.workers.iter().filter(|worker| worker.is_alive()) {
+            worker.order(Order::Status(ticket));
+        }
+    }
+
+    /// Adds one worker's answer to the report that asked for it.
+    pub(super) fn gathered(&mut self, ticket: u64, counters: Vec<Counter>, frames: FrameCount) {
+        let asked = self.state.statuses.iter_mut().find(|gathering| gathering.ticket == ticket);
+        let Some(gathering) = asked else { return };
+        gathering.missing -= 1;
+        for counter in counters {
+            *gathering.counters.entry(counter.name).or_default() += counter.value;
+        }
+        gathering.frames.0 += frames.total;
+        gathering.frames.1 += frames.missing();
+        while self.state.statuses.front().is_some_and(|gathering| gathering.missing == 0) {
+            if let Some(gathering) = self.state.statuses.pop_front() {
+                self.publish(gathering);
+            }
+        }
+    }
+
+    fn publish(&mut self, gathering: Gathering) {
+        let mut status = self.bare_status();
+        status.frames = gathering.frames;
+        status.counters = gathering.counters.into_iter().map(|(name, value)| Counter { name, value }).collect();
+        if let Some(offload) = &self.offload {
+            let kernel = offload.counters();
+            status.counters.extend(kernel.into_iter().map(|(name, value)| Counter { name: format!("xdp_{name}"), value }));
+        }
+        let dropped = self.state.dropped_events;
+        status.counters.push(Counter { name: "events_without_control".into(), value: dropped });
+        let event = match gathering.purpose {
+            For::Hello => Event::Hello { version: sallyport_plan::VERSION, status },
+            For::Status => Event::Status(status),
+        };
+        self.tell(&event);
+    }
+
+    /// The status without counters and frames.
+    pub(super) fn bare_status(&self) -> Status {
+        let path = self.offload.as_ref();
+        let interfaces = self
+            .interfaces
+            .iter()
+            .map(|interface| InterfaceStatus {
+                name: interface.name.clone(),
+                zone: interface.zone,
+                path: path.map_or("socket", |offload| offload.path(interface.zone)).into(),
+                queues: path.map_or(0, |offload| offload.queues(interface.zone)),
+                addresses: interface.addresses.clone(),
+                port_min: interface.port_min,
+                port_max: interface.port_max,
+            })
+            .collect();
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let calls = &self.state.calls;
+        Status {
+            interfaces,
+            workers: count(self.workers.len()),
+            calls: count(calls.len()),
+            directions: count(calls.values().map(|call| call.plan.directions.len()).sum()),
+            flows: path.map_or_else(
+                || count(calls.values().map(|call| call.flows.len()).sum()),
+                |offload| count(offload.flows()),
+            ),
+            ports: count(self.ports.taken()),
+            frames: (0, 0),
+            counters: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,518 @@
+//! One worker: its port, its translator, its share of the calls. Nobody else touches either.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Instant;
+use std::{io, thread};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
+use sallyport_core::{CoreEvent, FlowChanges, Now, Removed, Tag, Translator, Verdict};
+use sallyport_io::{Burst, Egress, Frame, FrameCount, HEADROOM, Received, TransmitError};
+use sallyport_plan::{CallId, Counter, DirectionReport, FlowKey, Plan, Refusal, Zone};
+use sallyport_wire::PacketBuf;
+use sallyport_wire::frame::Link;
+
+use crate::edge::Edge;
+use crate::handoff::{Handoff, Stray};
+use crate::nexthop::Links;
+
+/// Milliseconds that a worker sleeps at the most.
+const NAP_MS: u64 = 100;
+
+/// What the uplink asks of a worker. Each is answered by the notice of the same name, unless said otherwise.
+pub enum Order {
+    /// Obey a plan; packets leave by these links.
+    Install {
+        /// The plan.
+        plan: Box<Plan>,
+        /// Link headers of its egress paths; empty on the socket path.
+        links: Links,
+    },
+    /// End a call.
+    Remove(CallId),
+    /// Link headers that changed. No answer.
+    Links(Links),
+    /// Flows of other workers, for frames that come without metadata. No answer.
+    Routes {
+        /// Flows and their tags.
+        insert: Vec<(FlowKey, Tag)>,
+        /// Flows that are gone.
+        remove: Vec<FlowKey>,
+    },
+    /// Send a datagram. No answer.
+    Send {
+        /// From and to where.
+        path: FlowKey,
+        /// Its link header; `None` on the socket path.
+        link: Option<Link>,
+        /// UDP payload.
+        payload: Vec<u8>,
+    },
+    /// Bind sockets for a call (socket path only).
+    Bind {
+        /// For whom.
+        call: CallId,
+        /// Where.
+        addresses: Vec<SocketAddr>,
+    },
+    /// Close sockets (socket path only). No answer.
+    Unbind(Vec<SocketAddr>),
+    /// Statistics of a call.
+    Report(CallId),
+    /// Counters and frames; the number comes back.
+    Status(u64),
+    /// End the thread. No answer.
+    Stop,
+}
+
+/// What a worker tells the uplink.
+#[derive(Debug)]
+pub enum Notice {
+    /// Outcome of `Install`.
+    Installed {
+        /// Which call.
+        call: CallId,
+        /// Kernel flows to add and remove, or why not.
+        changes: Result<FlowChanges, Refusal>,
+    },
+    /// Outcome of `Remove`; `None` for an unknown call.
+    Removed {
+        /// Which call.
+        call: CallId,
+        /// Its flows and last statistics.
+        removed: Option<Removed>,
+    },
+    /// Outcome of `Bind`.
+    Bound {
+        /// For whom.
+        call: CallId,
+        /// Whether all sockets are open; none is where one failed.
+        bound: bool,
+    },
+    /// Outcome of `Report`; `None` for an unknown call.
+    Report {
+        /// Which call.
+        call: CallId,
+        /// By direction.
+        directions: Option<Vec<DirectionReport>>,
+    },
+    /// Outcome of `Status`.
+    Status {
+        /// The number asked with.
+        ticket: u64,
+        /// Every counter of the worker.
+        counters: Vec<Counter>,
+        /// Where its frames are.
+        frames: FrameCount,
+    },
+    /// A datagram for control.
+    Punt {
+        /// Where it came from.
+        path: FlowKey,
+        /// Whose flow; `None` for STUN from nowhere known.
+        call: Option<CallId>,
+        /// UDP payload.
+        payload: Vec<u8>,
+    },
+    /// Consent lapsed.
+    ConsentLost {
+        /// Which call.
+        call: CallId,
+        /// Which pair.
+        flow: FlowKey,
+    },
+}
+
+/// The uplink's hold on a worker.
+pub struct Handle {
+    orders: Sender<Order>,
+    wake: Arc<EventFd>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Handle {
+    /// Hands over an order and wakes the worker.
+    pub fn order(&self, order: Order) {
+        // Both fail only when the worker is gone, and then the daemon is on its way down.
+        let _ = self.orders.send(order);
+        let _ = self.wake.write(1);
+    }
+
+    /// Whether the thread still runs.
+    pub fn is_alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Stops the worker and waits for its end.
+    pub fn stop(&mut self) {
+        self.order(Order::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What a worker is made of.
+pub struct Worker {
+    /// Which worker.
+    pub index: u8,
+    /// Its port.
+    pub edge: Edge,
+    /// Its share of the calls.
+    pub translator: Translator,
+    /// Rings to and from the other workers.
+    pub handoff: Handoff,
+    /// Wakes this worker.
+    pub wake: Arc<EventFd>,
+    /// Whether packets are lent to the kernel with a header of ours (AF_XDP) or without (sockets).
+    pub framed: bool,
+    /// The clock's zero, the same for all workers.
+    pub epoch: Instant,
+}
+
+/// Starts a worker. `notify` says whether the uplink took the notice.
+///
+/// # Errors
+/// What the system says of the thread.
+pub fn spawn<N>(worker: Worker, notify: N) -> io::Result<Handle>
+where
+    N: Fn(Notice) -> bool + Send + 'static,
+{
+    let (orders, inbox) = std::sync::mpsc::channel();
+    let wake = worker.wake.clone();
+    let running = Running {
+        worker,
+        inbox,
+        notify,
+        links: HashMap::new(),
+        routes: HashMap::new(),
+        counts: Counts::default(),
+        stopped: false,
+    };
+    let name = format!("worker-{}", running.worker.index);
+    let thread = thread::Builder::new().name(name).spawn(move || running.run())?;
+    Ok(Handle { orders, wake, thread: Some(thread) })
+}
+
+/// What the worker counts itself; the translator counts the rest.
+#[derive(Debug, Default)]
+struct Counts {
+    received: u64,
+    forwarded: u64,
+    replied: u64,
+    punted: u64,
+    punt_overflow: u64,
+    no_frame: u64,
+    no_link: u64,
+    transmit_full: u64,
+    transmit_failed: u64,
+    sent: u64,
+    strays: u64,
+    stray_overflow: u64,
+    receive_errors: u64,
+}
+
+struct Running<N> {
+    worker: Worker,
+    inbox: Receiver<Order>,
+    notify: N,
+    links: HashMap<FlowKey, Link>,
+    routes: HashMap<FlowKey, Tag>,
+    counts: Counts,
+    stopped: bool,
+}
+
+impl<N: Fn(Notice) -> bool> Running<N> {
+    fn run(mut self) {
+        let mut burst = Burst::new();
+        while !self.stopped {
+            if let Err(error) = self.sleep() {
+                tracing::error!(%error, worker = self.worker.index, "poll failed");
+                return;
+            }
+            self.obey();
+            self.take_strays();
+            self.receive(&mut burst);
+            self.tick();
+            if self.worker.edge.port().flush().is_err() {
+                self.counts.transmit_failed += 1;
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now(u64::try_from(self.worker.epoch.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// Sleeps until a packet, an order, a stray or a timer is due.
+    fn sleep(&mut self) -> io::Result<()> {
+        let nap = if self.worker.edge.port().pending() > 0 { 1 } else { NAP_MS };
+        let due = self.worker.translator.poll_timeout().map_or(nap, |at| {
+            let micros = at.0.saturating_sub(self.now().0);
+            micros.div_ceil(1000).min(nap)
+        });
+        {
+            let wake = std::os::fd::AsFd::as_fd(&*self.worker.wake);
+            let mut polled: Vec<PollFd<'_>> = vec![PollFd::new(wake, PollFlags::POLLIN)];
+            let port = self.worker.edge.port();
+            polled.extend(port.descriptors().into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+            let timeout = PollTimeout::try_from(due).unwrap_or(PollTimeout::ZERO);
+            match poll(&mut polled, timeout) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // Non-blocking: an unsignalled eventfd answers EAGAIN.
+        let _ = self.worker.wake.read();
+        Ok(())
+    }
+
+    fn receive(&mut self, burst: &mut Burst) {
+        let now = self.now();
+        loop {
+            match self.worker.edge.port().receive(burst) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(_) => {
+                    self.counts.receive_errors += 1;
+                    return;
+                }
+            }
+            let full = burst.room() == 0;
+            for received in burst.drain() {
+                self.counts.received += 1;
+                self.handle(received, now);
+            }
+            self.worker.handoff.wake_others();
+            if !full {
+                return;
+            }
+            if self.worker.edge.port().flush().is_err() {
+                self.counts.transmit_failed += 1;
+            }
+        }
+    }
+
+    fn handle(&mut self, received: Received, now: Now) {
+        let Received { frame, zone, local, remote, payload, tag, .. } = received;
+        let zone = if zone == Zone::Outside as u8 { Zone::Outside } else { Zone::Inside };
+        let key = FlowKey { zone, local, remote };
+        let tag = tag.map(|(direction, epoch)| Tag { direction: sallyport_core::DirectionId(direction), epoch });
+        let tag = tag.or_else(|| self.worker.translator.lookup(&key)).or_else(|| self.routes.get(&key).copied());
+        if let Some(tag) = tag
+            && tag.direction.worker() != self.worker.index
+        {
+            self.hand_over(frame, payload, tag, key);
+            return;
+        }
+        self.translate(frame, payload, tag, key, now);
+    }
+
+    fn translate(
+        &mut self,
+        frame: Frame,
+        payload: std::ops::Range<usize>,
+        tag: Option<Tag>,
+        key: FlowKey,
+        now: Now,
+    ) {
+        let port = self.worker.edge.port();
+        let Ok(mut buf) = PacketBuf::new(port.buffer(&frame), payload) else {
+            port.release(frame);
+            return;
+        };
+        let verdict = match tag {
+            Some(tag) => self.worker.translator.translate(tag, &key, &mut buf, now),
+            None => self.worker.translator.unknown(&key, &buf, now),
+        };
+        let range = buf.range();
+        match verdict {
+            Verdict::Forward(cleared) => {
+                self.counts.forwarded += 1;
+                self.transmit(frame, range, *cleared.egress());
+            }
+            Verdict::Reply(egress) => {
+                self.counts.replied += 1;
+                self.transmit(frame, range, egress);
+            }
+            Verdict::Punt(call) => {
+                let payload = buf.packet().to_vec();
+                self.punt(Notice::Punt { path: key, call, payload });
+                self.worker.edge.port().release(frame);
+            }
+            Verdict::Drop(_) => self.worker.edge.port().release(frame),
+        }
+    }
+
+    fn punt(&mut self, notice: Notice) {
+        if (self.notify)(notice) {
+            self.counts.punted += 1;
+        } else {
+            self.counts.punt_overflow += 1;
+        }
+    }
+
+    fn transmit(&mut self, frame: Frame, payload: std::ops::Range<usize>, path: FlowKey) {
+        let link = self.links.get(&path).copied();
+        self.transmit_by(frame, payload, path, link);
+    }
+
+    fn transmit_by(&mut self, frame: Frame, payload: std::ops::Range<usize>, path: FlowKey, link: Option<Link>) {
+        let port = self.worker.edge.port();
+        if self.worker.framed && link.is_none() {
+            self.counts.no_link += 1;
+            port.release(frame);
+            return;
+        }
+        let egress = Egress { zone: path.zone as u8, local: path.local, remote: path.remote, link };
+        match port.transmit(frame, payload, &egress) {
+            Ok(()) => self.counts.sent += 1,
+            Err(TransmitError::Full) => self.counts.transmit_full += 1,
+            Err(_) => self.counts.transmit_failed += 1,
+        }
+    }
+
+    /// Puts `bytes` into a frame of our own and sends it.
+    fn send(&mut self, path: FlowKey, link: Option<Link>, bytes: &[u8]) {
+        let port = self.worker.edge.port();
+        let Some(frame) = port.allocate() else {
+            self.counts.no_frame += 1;
+            return;
+        };
+        let range = HEADROOM..HEADROOM + bytes.len();
+        let Some(room) = port.buffer(&frame).get_mut(range.clone()) else {
+            port.release(frame);
+            self.counts.transmit_failed += 1;
+            return;
+        };
+        room.copy_from_slice(bytes);
+        self.transmit_by(frame, range, path, link);
+    }
+
+    fn hand_over(&mut self, frame: Frame, payload: std::ops::Range<usize>, tag: Tag, key: FlowKey) {
+        let bytes = self.worker.edge.port().buffer(&frame).get(payload).unwrap_or_default();
+        let taken = self.worker.handoff.push(tag.direction.worker(), tag, key, bytes);
+        self.worker.edge.port().release(frame);
+        if taken {
+            self.counts.strays += 1;
+        } else {
+            self.counts.stray_overflow += 1;
+        }
+    }
+
+    fn take_strays(&mut self) {
+        let now = self.now();
+        while let Some(stray) = self.worker.handoff.pop() {
+            let Stray { tag, key, .. } = stray;
+            let port = self.worker.edge.port();
+            let Some(frame) = port.allocate() else {
+                self.counts.no_frame += 1;
+                continue;
+            };
+            let bytes = stray.bytes();
+            let range = HEADROOM..HEADROOM + bytes.len();
+            if let Some(room) = port.buffer(&frame).get_mut(range.clone()) {
+                room.copy_from_slice(bytes);
+            }
+            self.translate(frame, range, Some(tag), key, now);
+        }
+    }
+
+    /// Consent checks that are due, and what happened since.
+    fn tick(&mut self) {
+        let now = self.now();
+        if self.worker.translator.poll_timeout().is_some_and(|at| at <= now) {
+            let mut due: Vec<(FlowKey, Vec<u8>)> = Vec::new();
+            self.worker.translator.handle_timeout(now, &mut |path, bytes| due.push((*path, bytes.to_vec())));
+            for (path, bytes) in due {
+                let link = self.links.get(&path).copied();
+                self.send(path, link, &bytes);
+            }
+        }
+        while let Some(event) = self.worker.translator.poll_event() {
+            match event {
+                CoreEvent::ConsentLost { call, flow } => {
+                    (self.notify)(Notice::ConsentLost { call, flow });
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self) {
+        while let Ok(order) = self.inbox.try_recv() {
+            match order {
+                Order::Install { plan, links } => self.install(*plan, links),
+                Order::Remove(call) => self.remove(call),
+                Order::Links(links) => self.links.extend(links),
+                Order::Routes { insert, remove } => {
+                    for flow in remove {
+                        self.routes.remove(&flow);
+                    }
+                    self.routes.extend(insert);
+                }
+                Order::Send { path, link, payload } => self.send(path, link, &payload),
+                Order::Bind { call, addresses } => self.bind(call, &addresses),
+                Order::Unbind(addresses) => self.worker.edge.unbind(&addresses),
+                Order::Report(call) => {
+                    let directions = self.worker.translator.report(call);
+                    (self.notify)(Notice::Report { call, directions });
+                }
+                Order::Status(ticket) => self.status(ticket),
+                Order::Stop => self.stopped = true,
+            }
+        }
+    }
+
+    fn install(&mut self, plan: Plan, links: Links) {
+        let call = plan.call;
+        let now = self.now();
+        let changes = self.worker.translator.install(plan, now);
+        if changes.is_ok() {
+            self.links.extend(links);
+        }
+        (self.notify)(Notice::Installed { call, changes });
+    }
+
+    fn remove(&mut self, call: CallId) {
+        let removed = self.worker.translator.remove(call);
+        if let Some(removed) = &removed {
+            for path in &removed.egress {
+                self.links.remove(path);
+            }
+        }
+        (self.notify)(Notice::Removed { call, removed });
+    }
+
+    fn bind(&mut self, call: CallId, addresses: &[SocketAddr]) {
+        let bound = self.worker.edge.bind(Zone::Inside as u8, addresses).is_ok();
+        (self.notify)(Notice::Bound { call, bound });
+    }
+
+    fn status(&mut self, ticket: u64) {
+        let counts = &self.counts;
+        let own = [
+            ("received", counts.received),
+            ("forwarded", counts.forwarded),
+            ("stun_answered", counts.replied),
+            ("punted", counts.punted),
+            ("punt_overflow", counts.punt_overflow),
+            ("sent", counts.sent),
+            ("drop_no_frame", counts.no_frame),
+            ("drop_no_link", counts.no_link),
+            ("drop_transmit_full", counts.transmit_full),
+            ("drop_transmit_failed", counts.transmit_failed),
+            ("strays", counts.strays),
+            ("drop_stray_overflow", counts.stray_overflow),
+            ("receive_errors", counts.receive_errors),
+        ];
+        let port = self.worker.edge.port();
+        let frames = port.frames();
+        let edge = port.counters().named();
+        let counters = own.into_iter().chain(edge).chain(self.worker.translator.counters());
+        let counters = counters.map(|(name, value)| Counter { name: name.into(), value }).collect();
+        (self.notify)(Notice::Status { ticket, counters, frames });
+    }
+}
