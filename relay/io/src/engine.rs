@@ -56,6 +56,15 @@ pub(crate) struct Channel<S: Socket> {
     pub transmit: Producer<S::Descriptors>,
     /// Frames that the kernel has to receive into.
     pub stocked: u32,
+    /// Whether the last flush met an error.
+    pub refusing: bool,
+}
+
+impl<S: Socket> Channel<S> {
+    /// Why no more fits on the transmit ring.
+    fn jam(&self) -> TransmitError {
+        if self.refusing { TransmitError::Io } else { TransmitError::Full }
+    }
 }
 
 /// How many frames may be where.
@@ -217,7 +226,7 @@ impl<U: Chunks, S: Socket> Engine<U, S> {
         if self.pool.census().transmit >= self.shares.transmit {
             self.reap();
             if self.pool.census().transmit >= self.shares.transmit {
-                return Err(TransmitError::Full);
+                return Err(self.channels[at].jam());
             }
         }
         let mut packet =
@@ -226,7 +235,8 @@ impl<U: Chunks, S: Socket> Engine<U, S> {
         let range = packet.range();
         let length = u32::try_from(range.len()).map_err(|_| TransmitError::Short)?;
         let descriptor = Descriptor { address: address(index, range.start), length, options: 0 };
-        if self.channels[at].transmit.push(descriptor) { Ok(name(at)) } else { Err(TransmitError::Full) }
+        let channel = &mut self.channels[at];
+        if channel.transmit.push(descriptor) { Ok(name(at)) } else { Err(channel.jam()) }
     }
 
     /// Makes the kernel take what is on one transmit ring. Copy mode takes a limited number for each call and says
@@ -322,7 +332,9 @@ impl<U: Chunks, S: Socket> Port for Engine<U, S> {
         let mut result = Ok(());
         for at in 0..self.channels.len() {
             // One interface that is down must not hold up the other.
-            result = result.and(self.flush_by(at));
+            let flushed = self.flush_by(at);
+            self.channels[at].refusing = flushed.is_err();
+            result = result.and(flushed);
         }
         self.reap();
         result
@@ -363,3 +375,6 @@ impl<U: Chunks, S: Socket> Port for Engine<U, S> {
         counters
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,8 @@ mod pool;
 mod port;
 mod ring;
 mod sockets;
+#[cfg(test)]
+mod testing;
 #[allow(unsafe_code)]
 mod udp;
 

@@ -174,6 +174,7 @@ impl AfXdpPort {
                 receive: Consumer::new(rings.receive, 0),
                 transmit: Producer::new(rings.transmit, 0),
                 stocked: 0,
+                refusing: false,
             });
         }
         Ok(Self { engine: Engine::new(umem, channels, frames, shares), queues: queues.to_vec() })

@@ -155,3 +155,119 @@ impl Pool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TOTAL: u32 = 12;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Take(u8),
+        Allocate,
+        HandOut(u8, u32),
+        Reclaim(u8, u32),
+        Accept(usize, u8),
+        Lose(usize),
+    }
+
+    fn owner(kind: u8) -> Owner {
+        [Owner::Free, Owner::Held, Owner::Fill(0), Owner::Fill(1), Owner::Transmit(0), Owner::Transmit(1)]
+            [usize::from(kind) % 6]
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let index = 0..TOTAL + 2;
+        let step = prop_oneof![
+            (2u8..6).prop_map(Step::Take),
+            Just(Step::Allocate),
+            (any::<u8>(), index.clone()).prop_map(|(kind, index)| Step::HandOut(kind, index)),
+            (any::<u8>(), index).prop_map(|(kind, index)| Step::Reclaim(kind, index)),
+            (any::<usize>(), prop::sample::select(vec![0u8, 2, 3, 4, 5]))
+                .prop_map(|(at, kind)| Step::Accept(at, kind)),
+            any::<usize>().prop_map(Step::Lose),
+        ];
+        prop::collection::vec(step, 1..300)
+    }
+
+    proptest! {
+        /// Against a plain table: a frame changes hands only from the owner it has, and none is ever in two places.
+        #[test]
+        fn each_frame_has_one_owner(steps in steps()) {
+            let mut pool = Pool::new(TOTAL);
+            let mut model = vec![Owner::Free; TOTAL as usize];
+            let mut held: Vec<Frame> = Vec::new();
+            let mut lost = 0;
+            for step in steps {
+                match step {
+                    Step::Take(kind) => {
+                        let taken = pool.take(owner(kind));
+                        prop_assert_eq!(taken.is_some(), model.contains(&Owner::Free));
+                        if let Some(index) = taken {
+                            prop_assert_eq!(model[index as usize], Owner::Free);
+                            model[index as usize] = owner(kind);
+                        }
+                    }
+                    Step::Allocate => if let Some(frame) = pool.allocate() {
+                        prop_assert_eq!(model[frame.index as usize], Owner::Free);
+                        model[frame.index as usize] = Owner::Held;
+                        held.push(frame);
+                    } else {
+                        prop_assert!(!model.contains(&Owner::Free));
+                    },
+                    Step::HandOut(kind, index) => {
+                        let systems = matches!(owner(kind), Owner::Fill(_) | Owner::Transmit(_));
+                        let right = systems && model.get(index as usize) == Some(&owner(kind));
+                        let frame = pool.hand_out(owner(kind), index);
+                        prop_assert_eq!(frame.is_some(), right);
+                        if let Some(frame) = frame {
+                            model[index as usize] = Owner::Held;
+                            held.push(frame);
+                        }
+                    }
+                    Step::Reclaim(kind, index) => {
+                        let systems = matches!(owner(kind), Owner::Fill(_) | Owner::Transmit(_));
+                        let right = systems && model.get(index as usize) == Some(&owner(kind));
+                        prop_assert_eq!(pool.reclaim(owner(kind), index), right);
+                        if right { model[index as usize] = Owner::Free; }
+                    }
+                    Step::Accept(at, kind) => if !held.is_empty() {
+                        let frame = held.swap_remove(at % held.len());
+                        let index = frame.index;
+                        prop_assert_eq!(pool.accept(frame, owner(kind)), Some(index));
+                        model[index as usize] = owner(kind);
+                    },
+                    Step::Lose(at) => if held.len() > 6 {
+                        drop(held.swap_remove(at % held.len()));
+                        lost += 1;
+                    },
+                }
+                let count = |wanted: fn(&Owner) -> bool| {
+                    u32::try_from(model.iter().filter(|owner| wanted(owner)).count()).unwrap()
+                };
+                prop_assert_eq!(pool.census(), Census {
+                    free: count(|owner| *owner == Owner::Free),
+                    fill: count(|owner| matches!(owner, Owner::Fill(_))),
+                    transmit: count(|owner| matches!(owner, Owner::Transmit(_))),
+                    held: count(|owner| *owner == Owner::Held),
+                });
+                prop_assert_eq!(pool.free.len(), pool.census().free as usize);
+                prop_assert_eq!(pool.census().held as usize, held.len() + lost);
+                prop_assert_eq!(pool.lost(), lost as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_of_another_pool_is_refused_and_lost_to_its_own() {
+        let (mut one, mut other) = (Pool::new(2), Pool::new(2));
+        let frame = other.allocate().unwrap();
+        assert_eq!(one.index(&frame), None);
+        assert_eq!(one.accept(frame, Owner::Free), None);
+        assert_eq!((one.lost(), other.lost()), (0, 1));
+        assert_eq!(one.census(), Census { free: 2, ..Census::default() });
+    }
+}

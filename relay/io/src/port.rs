@@ -60,13 +60,14 @@ pub enum TransmitError {
     /// The ring or queue is full: the system takes packets slower than they come.
     #[error("transmit queue is full")]
     Full,
-    /// The port writes headers itself and the egress has no next hop, or none of a family that fits.
+    /// The port writes headers itself and the egress has no next hop.
     #[error("no next hop for this egress")]
     NoLink,
     /// No interface of that zone, or no socket bound to that address.
     #[error("no interface or socket for this egress")]
     NoSocket,
-    /// The payload range lies outside the buffer, or there is no room in front of it for the headers.
+    /// The payload range lies outside the buffer, there is no room in front of it for the headers, or the egress names
+    /// two address families.
     #[error("no room for the headers, or payload outside the frame")]
     Short,
     /// The queue is full and the system answers with an error instead of taking packets (interface down).
