@@ -1,0 +1,60 @@
+//! Key derivation (RFC 3711 section 4.3, key derivation rate 0). Both profiles use AES in counter mode (RFC 7714
+//! section 11 for AEAD).
+
+use aes::Aes128Enc;
+use ctr::Ctr128BE;
+use ctr::cipher::{KeyIvInit, StreamCipher};
+use sallyport_plan::KeyMaterial;
+use zeroize::Zeroizing;
+
+use crate::KeyError;
+
+/// What a session key is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Label {
+    RtpEncryption = 0,
+    RtpAuthentication = 1,
+    RtpSalt = 2,
+    RtcpEncryption = 3,
+    RtcpAuthentication = 4,
+    RtcpSalt = 5,
+}
+
+/// Derives `N` octets under a label.
+pub fn derive<const N: usize>(master: &KeyMaterial, label: Label) -> Result<Zeroizing<[u8; N]>, KeyError> {
+    let mut iv = Zeroizing::new([0u8; 16]);
+    let salt = master.salt();
+    iv.get_mut(..salt.len()).ok_or(KeyError)?.copy_from_slice(salt);
+    iv[7] ^= label as u8;
+    let mut cipher = Ctr128BE::<Aes128Enc>::new_from_slices(master.key(), &iv[..]).map_err(|_| KeyError)?;
+    let mut out = Zeroizing::new([0u8; N]);
+    cipher.apply_keystream(&mut out[..]);
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sallyport_plan::Profile;
+
+    fn hex(text: &str) -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    }
+
+    /// RFC 3711 appendix B.3.
+    #[test]
+    fn matches_the_rfc() {
+        let key = hex("E1F97A0D3E018BE0D64FA32C06DE4139");
+        let salt = hex("0EC675AD498AFEEBB6960B3AABE6");
+        let master = KeyMaterial::new(Profile::AesCm128HmacSha1_80, &key, &salt).unwrap();
+        let cipher = derive::<16>(&master, Label::RtpEncryption).unwrap();
+        assert_eq!(cipher[..], hex("C61E7A93744F39EE10734AFE3FF7A087"));
+        let salt = derive::<14>(&master, Label::RtpSalt).unwrap();
+        assert_eq!(salt[..], hex("30CBBC08863D8C85D49DB34A9AE1"));
+        let auth = derive::<94>(&master, Label::RtpAuthentication).unwrap();
+        let expected = "CEBE321F6FF7716B6FD4AB49AF256A156D38BAA48F0A0ACF3C34E2359E6CDBCEE049646C43D9327AD175578EF\
+                        72270986371C10C9A369AC2F94A8C5FBCDDDC256D6E919A48B610EF17C2041E474035766B68642C59BBFC2F34DB60DBDFB2";
+        assert_eq!(auth[..], hex(expected)[..94]);
+    }
+}
