@@ -82,12 +82,6 @@ pub enum OpenError {
         /// The queue.
         queue: u32,
     },
-    /// ENETDOWN.
-    #[error("{} is down", interface(*ifindex))]
-    Down {
-        /// Index of the interface.
-        ifindex: u32,
-    },
     /// Any other error.
     #[error("AF_XDP: {step}: {source}")]
     Other {
@@ -201,7 +195,6 @@ fn bind_error(source: io::Error, queue: &Queue) -> OpenError {
         Some(libc::ENODEV) => OpenError::NoInterface(ifindex),
         Some(libc::EINVAL | libc::ENXIO) => OpenError::NoQueue { ifindex, queue },
         Some(libc::EBUSY) => OpenError::Busy { ifindex, queue },
-        Some(libc::ENETDOWN) => OpenError::Down { ifindex },
         Some(libc::EPERM | libc::EACCES) => OpenError::Permission,
         _ => OpenError::Other { step: "bind", source },
     }

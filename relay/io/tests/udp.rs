@@ -1,5 +1,7 @@
 //! The UDP port against ordinary sockets on the loopback interface.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
+
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;

@@ -68,6 +68,9 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Serial number and tag of a packet on its way in.
+type Incoming = (u64, Option<(u32, u32)>);
+
 /// The engine, its kernel, and what must be true of both.
 struct Model {
     engine: FakeEngine,
@@ -76,7 +79,7 @@ struct Model {
     /// Frames in the user's hands, with their payloads.
     held: Vec<(Frame, Range<usize>)>,
     /// By socket: serials and tags that came in and were not received yet.
-    incoming: [VecDeque<(u64, Option<(u32, u32)>)>; 2],
+    incoming: [VecDeque<Incoming>; 2],
     /// By socket: serials that were accepted and not seen by the kernel yet.
     outgoing: [VecDeque<u64>; 2],
     seen: [usize; 2],
