@@ -1,0 +1,127 @@
+//! Why a packet died. Every drop counts exactly one.
+
+/// Reasons, in the order in which a packet meets them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// No flow has this 5-tuple.
+    UnknownFlow,
+    /// STUN from an unknown address beyond its source's rate.
+    RateLimited,
+    /// The flow's direction has been replaced since the packet was tagged.
+    StaleFlow,
+    /// Not what its first octets promise.
+    Malformed,
+    /// A kind of packet that this leg does not carry.
+    Unexpected,
+    /// STUN whose integrity is wrong.
+    StunIntegrity,
+    /// Consent of the pair has lapsed.
+    ConsentLost,
+    /// Media before the handshake has ended.
+    Early,
+    /// Media while the direction is held.
+    Held,
+    /// A wrong tag.
+    BadTag,
+    /// Seen before.
+    Replay,
+    /// Below the replay window.
+    TooOld,
+    /// SRTCP without encryption.
+    NotEncrypted,
+    /// A payload type that the plan does not map.
+    PayloadType,
+    /// Older than the point at which the outgoing stream was re-based.
+    Late,
+    /// A report of a source that is not this direction's.
+    RtcpSource,
+    /// Nothing of the compound belongs on the other leg.
+    RtcpEmpty,
+    /// The outgoing index was sealed before.
+    IndexReuse,
+    /// All indices of the key are used up.
+    Exhausted,
+    /// No room behind the packet for the tag.
+    NoRoom,
+}
+
+impl Reason {
+    /// All of them, in order.
+    pub const ALL: [Self; 20] = [
+        Self::UnknownFlow,
+        Self::RateLimited,
+        Self::StaleFlow,
+        Self::Malformed,
+        Self::Unexpected,
+        Self::StunIntegrity,
+        Self::ConsentLost,
+        Self::Early,
+        Self::Held,
+        Self::BadTag,
+        Self::Replay,
+        Self::TooOld,
+        Self::NotEncrypted,
+        Self::PayloadType,
+        Self::Late,
+        Self::RtcpSource,
+        Self::RtcpEmpty,
+        Self::IndexReuse,
+        Self::Exhausted,
+        Self::NoRoom,
+    ];
+
+    /// Name of the counter, stable.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UnknownFlow => "drop_unknown_flow",
+            Self::RateLimited => "drop_rate_limited",
+            Self::StaleFlow => "drop_stale_flow",
+            Self::Malformed => "drop_malformed",
+            Self::Unexpected => "drop_unexpected",
+            Self::StunIntegrity => "drop_stun_integrity",
+            Self::ConsentLost => "drop_consent_lost",
+            Self::Early => "drop_early",
+            Self::Held => "drop_held",
+            Self::BadTag => "drop_bad_tag",
+            Self::Replay => "drop_replay",
+            Self::TooOld => "drop_too_old",
+            Self::NotEncrypted => "drop_not_encrypted",
+            Self::PayloadType => "drop_payload_type",
+            Self::Late => "drop_late",
+            Self::RtcpSource => "drop_rtcp_source",
+            Self::RtcpEmpty => "drop_rtcp_empty",
+            Self::IndexReuse => "drop_index_reuse",
+            Self::Exhausted => "drop_exhausted",
+            Self::NoRoom => "drop_no_room",
+        }
+    }
+}
+
+/// One number a reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drops([u64; Reason::ALL.len()]);
+
+impl Drops {
+    /// Counts one.
+    pub fn count(&mut self, reason: Reason) {
+        self.0[reason as usize] += 1;
+    }
+
+    /// Names and numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        Reason::ALL.iter().map(|reason| (reason.name(), self.0[*reason as usize]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_complete_and_in_order() {
+        for (at, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, at);
+            assert!(reason.name().starts_with("drop_"));
+        }
+    }
+}
