@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The kernel's part of the packet path. It looks at UDP to our media addresses and ports only; everything else is the
+// kernel's. A known flow goes to the AF_XDP socket of its queue, an unknown one dies here.
+
+#include "decide.h"
+
+SEC("xdp.frags")
+int sallyport(struct xdp_md *ctx)
+{
+	__u32 ifindex = ctx->ingress_ifindex;
+	struct sallyport_interface_value *in = bpf_map_lookup_elem(&interfaces, &ifindex);
+
+	if (!in)
+		return leave(SALLYPORT_PASS_INTERFACE, XDP_PASS);
+	return decide(ctx, in);
+}
+
+char _license[] SEC("license") = "GPL";
