@@ -116,12 +116,19 @@ fn spawn_workers(
     let mut handles = Vec::new();
     for (at, ((edge, wake), handoff)) in edges.into_iter().zip(wakes).zip(meshes).enumerate() {
         let index = u8::try_from(at).context("more than 256 workers")?;
-        let translator = Translator::new(index, limits);
+        let translator = Translator::new(index, limits, seed().context("no randomness")?);
         let worker = Worker { index, edge, translator, handoff, wake, framed, epoch };
         let notify = uplink::notifier(index, inbox.clone(), waiting.clone());
         handles.push(worker::spawn(worker, notify).context("a worker does not start")?);
     }
     Ok(handles)
+}
+
+/// Random octets for transaction ids.
+fn seed() -> io::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut seed)?;
+    Ok(seed)
 }
 
 fn wake() -> io::Result<Arc<EventFd>> {
@@ -149,5 +156,17 @@ fn keep_capabilities() {
         if let Err(error) = caps::set(None, set, &kept) {
             tracing::warn!(%error, ?set, "capabilities are not dropped");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// `io` and `xdp/abi` must not know each other; here both are known.
+    #[test]
+    fn metadata_means_the_same_on_both_sides() {
+        assert_eq!(sallyport_io::META_MAGIC, sallyport_abi::META_MAGIC);
+        assert_eq!(sallyport_io::META_FLOW, sallyport_abi::META_FLOW);
+        assert_eq!(sallyport_io::META_PUNT, sallyport_abi::META_PUNT);
+        assert_eq!(sallyport_io::META_LEN, size_of::<sallyport_abi::Meta>());
     }
 }

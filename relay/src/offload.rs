@@ -52,6 +52,8 @@ impl Offload {
         wanted: PathChoice,
         workers: u32,
     ) -> anyhow::Result<([(Zone, Attachment, u32); 2], Vec<AfXdpPort>)> {
+        // Flows of a former relay name its directions, not ours.
+        kernel.clear_flows().context("the flow map cannot be cleared")?;
         let [outside, inside] = interfaces;
         let attachments = [attach(kernel, outside, wanted)?, attach(kernel, inside, wanted)?];
         let mut queues = [outside.queues, inside.queues];

@@ -4,8 +4,11 @@
 //! holder of `sallyport run`). One slot a call, written in place; keys never touch a disk.
 //!
 //! ```text
-//!   slot: | length u32 | worker u32 | postcard(Plan) ... |     length 0: free
+//!   slot: | length u32 | postcard(Plan) ... | at 48 KiB: length u32 | postcard(Checkpoint) ... |     length 0: free
 //! ```
+//!
+//! The checkpoint holds the SRTP indices of a second ago at the most; whoever adopts it jumps ahead of all that can
+//! have been sent since.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -14,48 +17,62 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use sallyport_core::Checkpoint;
 use sallyport_plan::{CallId, Plan};
 use sd_notify::NotifyState;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 /// Name of the memory in the descriptor store.
 const NAME: &str = "sallyport-sessions";
 /// Octets of a slot: the largest plan with room to spare.
 const SLOT: u64 = 64 * 1024;
+/// Where in a slot the checkpoint lies.
+const CHECKPOINT: u64 = 48 * 1024;
+
+/// A call that a former relay had.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Orphan {
+    /// Its plan.
+    pub plan: Plan,
+    /// Its indices, as old as a second.
+    pub checkpoint: Option<Checkpoint>,
+}
 
 /// The slots, and which call has which.
 pub struct Sessions {
-    memory: Option<File>,
+    memory: File,
     slots: u64,
     used: HashMap<CallId, u64>,
     free: Vec<u64>,
 }
 
 impl Sessions {
-    /// Opens the memory that a former relay left in the descriptor store, or makes it; returns the plans found in it
-    /// with the worker that had them.
+    /// Opens the memory that a former relay left in the descriptor store, or makes it; returns what is found in it.
     ///
     /// # Errors
     /// What the system says where no memory can be made.
-    pub fn open(max_calls: u32) -> io::Result<(Self, Vec<(u8, Plan)>)> {
+    pub fn open(max_calls: u32) -> io::Result<(Self, Vec<Orphan>)> {
         let slots = u64::from(max_calls);
         let memory = match inherited()? {
             Some(memory) => memory,
             None => create()?,
         };
         memory.set_len(slots * SLOT)?;
-        let mut sessions = Self { memory: Some(memory), slots, used: HashMap::new(), free: Vec::new() };
+        let mut sessions = Self { memory, slots, used: HashMap::new(), free: Vec::new() };
         let found = sessions.scan();
         Ok((sessions, found))
     }
 
-    fn scan(&mut self) -> Vec<(u8, Plan)> {
+    fn scan(&mut self) -> Vec<Orphan> {
         let mut found = Vec::new();
         for slot in (0..self.slots).rev() {
-            match self.read(slot) {
-                Some((worker, plan)) => {
+            match self.read::<Plan>(slot * SLOT, CHECKPOINT).filter(|plan| plan.validate().is_ok()) {
+                Some(plan) => {
                     self.used.insert(plan.call, slot);
-                    found.push((worker, plan));
+                    let checkpoint = self.read::<Checkpoint>(slot * SLOT + CHECKPOINT, SLOT - CHECKPOINT);
+                    found.push(Orphan { plan, checkpoint });
                 }
                 None => self.free.push(slot),
             }
@@ -63,43 +80,44 @@ impl Sessions {
         found
     }
 
-    fn read(&self, slot: u64) -> Option<(u8, Plan)> {
-        let memory = self.memory.as_ref()?;
-        let mut head = [0; 8];
-        memory.read_exact_at(&mut head, slot * SLOT).ok()?;
-        let [a, b, c, d, worker, ..] = head;
-        let length = u64::from(u32::from_le_bytes([a, b, c, d]));
-        if length == 0 || length > SLOT - 8 {
+    fn read<T: DeserializeOwned>(&self, at: u64, room: u64) -> Option<T> {
+        let mut length = [0; 4];
+        self.memory.read_exact_at(&mut length, at).ok()?;
+        let length = u64::from(u32::from_le_bytes(length));
+        if length == 0 || length > room - 4 {
             return None;
         }
         let mut body = Zeroizing::new(vec![0; usize::try_from(length).ok()?]);
-        memory.read_exact_at(&mut body, slot * SLOT + 8).ok()?;
-        let plan: Plan = postcard::from_bytes(&body).ok()?;
-        plan.validate().is_ok().then_some((worker, plan))
+        self.memory.read_exact_at(&mut body, at + 4).ok()?;
+        postcard::from_bytes(&body).ok()
+    }
+
+    /// Length last: what was being written when the process died reads as not there.
+    fn write<T: Serialize>(&self, value: &T, at: u64, room: u64) -> io::Result<()> {
+        let body = Zeroizing::new(postcard::to_allocvec(value).map_err(io::Error::other)?);
+        let length = u32::try_from(body.len()).ok().filter(|length| u64::from(*length) <= room - 4);
+        let length = length.ok_or(io::ErrorKind::FileTooLarge)?;
+        self.memory.write_all_at(&[0; 4], at)?;
+        self.memory.write_all_at(&body, at + 4)?;
+        self.memory.write_all_at(&length.to_le_bytes(), at)
     }
 
     /// Writes the call's plan; a failure costs a restart's survival, not the call.
-    pub fn store(&mut self, worker: u8, plan: &Plan) {
-        if let Err(error) = self.write(worker, plan) {
+    pub fn store(&mut self, plan: &Plan) {
+        let slot = self.used.get(&plan.call).copied().or_else(|| self.free.pop());
+        let Some(slot) = slot else { return };
+        self.used.insert(plan.call, slot);
+        if let Err(error) = self.write(plan, slot * SLOT, CHECKPOINT) {
             tracing::warn!(call = %plan.call, %error, "the call would not survive a restart of the relay");
         }
     }
 
-    fn write(&mut self, worker: u8, plan: &Plan) -> io::Result<()> {
-        let memory = self.memory.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        let slot = match self.used.get(&plan.call) {
-            Some(slot) => *slot,
-            None => self.free.pop().ok_or(io::ErrorKind::StorageFull)?,
-        };
-        self.used.insert(plan.call, slot);
-        let body = Zeroizing::new(postcard::to_allocvec(plan).map_err(io::Error::other)?);
-        let length = u32::try_from(body.len()).ok().filter(|length| u64::from(*length) <= SLOT - 8);
-        let length = length.ok_or(io::ErrorKind::FileTooLarge)?;
-        // Length last: a slot that was being written when the process died reads as free.
-        memory.write_all_at(&[0; 8], slot * SLOT)?;
-        memory.write_all_at(&body, slot * SLOT + 8)?;
-        let [a, b, c, d] = length.to_le_bytes();
-        memory.write_all_at(&[a, b, c, d, worker, 0, 0, 0], slot * SLOT)
+    /// Writes the indices of a call that is stored.
+    pub fn checkpoint(&mut self, checkpoint: &Checkpoint) {
+        let Some(slot) = self.used.get(&checkpoint.call) else { return };
+        if let Err(error) = self.write(checkpoint, slot * SLOT + CHECKPOINT, SLOT - CHECKPOINT) {
+            tracing::warn!(call = %checkpoint.call, %error, "indices are not kept for a restart");
+        }
     }
 
     /// Wipes the call's slot.
@@ -118,9 +136,7 @@ impl Sessions {
     }
 
     fn wipe(&self, slot: u64) {
-        if let Some(memory) = &self.memory {
-            let _ = memory.write_all_at(&[0; SLOT as usize], slot * SLOT);
-        }
+        let _ = self.memory.write_all_at(&[0; SLOT as usize], slot * SLOT);
     }
 }
 
@@ -153,26 +169,29 @@ mod tests {
     fn plans_are_found_again_and_forgotten_ones_are_not() {
         let (mut sessions, found) = Sessions::open(3).unwrap();
         assert!(found.is_empty());
-        sessions.store(1, &plan(1, b"one"));
-        sessions.store(2, &plan(2, b"two"));
-        sessions.store(2, &plan(2, b"two again"));
+        sessions.store(&plan(1, b"one"));
+        sessions.store(&plan(2, b"two"));
+        sessions.store(&plan(2, b"two again"));
         sessions.forget(CallId(1));
-        let memory = sessions.memory.as_ref().unwrap().try_clone().unwrap();
-        let mut next = Sessions { memory: Some(memory), slots: 3, used: HashMap::new(), free: vec![] };
-        assert_eq!(next.scan(), [(2, plan(2, b"two again"))]);
+        let checkpoint = Checkpoint { call: CallId(2), directions: vec![] };
+        sessions.checkpoint(&checkpoint);
+        sessions.checkpoint(&Checkpoint { call: CallId(1), directions: vec![] });
+        let memory = sessions.memory.try_clone().unwrap();
+        let mut next = Sessions { memory, slots: 3, used: HashMap::new(), free: vec![] };
+        assert_eq!(next.scan(), [Orphan { plan: plan(2, b"two again"), checkpoint: Some(checkpoint) }]);
         assert_eq!((next.used.len(), next.free.len()), (1, 2));
         next.clear();
         let mut bytes = vec![1; 3 * SLOT as usize];
-        next.memory.as_ref().unwrap().read_exact_at(&mut bytes, 0).unwrap();
+        next.memory.read_exact_at(&mut bytes, 0).unwrap();
         assert!(bytes.iter().all(|byte| *byte == 0), "keys are wiped");
     }
 
     #[test]
     fn a_torn_or_foreign_slot_reads_as_free() {
         let (mut sessions, _) = Sessions::open(2).unwrap();
-        sessions.store(0, &plan(7, b"x"));
+        sessions.store(&plan(7, b"x"));
         let slot = sessions.used[&CallId(7)];
-        sessions.memory.as_ref().unwrap().write_all_at(&u32::MAX.to_le_bytes(), slot * SLOT).unwrap();
+        sessions.memory.write_all_at(&u32::MAX.to_le_bytes(), slot * SLOT).unwrap();
         assert!(sessions.scan().is_empty());
     }
 }

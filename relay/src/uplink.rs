@@ -89,6 +89,7 @@ pub struct State {
     statuses: VecDeque<status::Gathering>,
     links: HashMap<FlowKey, Link>,
     reserving: HashMap<CallId, Vec<PortPair>>,
+    adopted: HashMap<CallId, sallyport_core::Checkpoint>,
     dropped_events: u64,
 }
 
@@ -312,6 +313,11 @@ impl Uplink {
             Notice::Punt { path, call, payload } => {
                 self.waiting.fetch_sub(1, Ordering::Relaxed);
                 self.tell(&Event::Punt { path, call, payload });
+            }
+            Notice::Checkpoint(checkpoints) => {
+                for checkpoint in &checkpoints {
+                    self.sessions.checkpoint(checkpoint);
+                }
             }
             Notice::ConsentLost { call, flow } => self.tell(&Event::ConsentLost { call, flow }),
         }

@@ -9,7 +9,7 @@ use std::{io, thread};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
-use sallyport_core::{CoreEvent, FlowChanges, Now, Removed, Tag, Translator, Verdict};
+use sallyport_core::{Checkpoint, CoreEvent, FlowChanges, Now, Removed, Tag, Translator, Verdict};
 use sallyport_io::{Burst, Egress, Frame, FrameCount, HEADROOM, Received, TransmitError};
 use sallyport_plan::{CallId, Counter, DirectionReport, FlowKey, Plan, Refusal, Zone};
 use sallyport_wire::PacketBuf;
@@ -21,6 +21,10 @@ use crate::nexthop::Links;
 
 /// Milliseconds that a worker sleeps at the most.
 const NAP_MS: u64 = 100;
+/// How often indices are kept for a restart, in microseconds.
+const CHECKPOINT_INTERVAL: u64 = 1_000_000;
+/// Packets that a stream can have sent since the checkpoint that a restart goes on from.
+const AHEAD: u16 = 8192;
 
 /// What the uplink asks of a worker. Each is answered by the notice of the same name, unless said otherwise.
 pub enum Order {
@@ -30,6 +34,8 @@ pub enum Order {
         plan: Box<Plan>,
         /// Link headers of its egress paths; empty on the socket path.
         links: Links,
+        /// Indices of a former relay to go on behind.
+        checkpoint: Option<Checkpoint>,
     },
     /// End a call.
     Remove(CallId),
@@ -108,6 +114,8 @@ pub enum Notice {
         /// Where its frames are.
         frames: FrameCount,
     },
+    /// Indices of all calls, once a second.
+    Checkpoint(Vec<Checkpoint>),
     /// A datagram for control.
     Punt {
         /// Where it came from.
@@ -190,6 +198,7 @@ where
         links: HashMap::new(),
         routes: HashMap::new(),
         counts: Counts::default(),
+        kept: Now(0),
         stopped: false,
     };
     let name = format!("worker-{}", running.worker.index);
@@ -222,6 +231,7 @@ struct Running<N> {
     links: HashMap<FlowKey, Link>,
     routes: HashMap<FlowKey, Tag>,
     counts: Counts,
+    kept: Now,
     stopped: bool,
 }
 
@@ -343,7 +353,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                 self.punt(Notice::Punt { path: key, call, payload });
                 self.worker.edge.port().release(frame);
             }
-            Verdict::Drop(_) => self.worker.edge.port().release(frame),
+            Verdict::Consumed | Verdict::Drop(_) => self.worker.edge.port().release(frame),
         }
     }
 
@@ -424,6 +434,13 @@ impl<N: Fn(Notice) -> bool> Running<N> {
     /// Consent checks that are due, and what happened since.
     fn tick(&mut self) {
         let now = self.now();
+        if now.since(self.kept) >= CHECKPOINT_INTERVAL {
+            self.kept = now;
+            let checkpoints = self.worker.translator.checkpoint();
+            if !checkpoints.is_empty() {
+                (self.notify)(Notice::Checkpoint(checkpoints));
+            }
+        }
         if self.worker.translator.poll_timeout().is_some_and(|at| at <= now) {
             let mut due: Vec<(FlowKey, Vec<u8>)> = Vec::new();
             self.worker.translator.handle_timeout(now, &mut |path, bytes| due.push((*path, bytes.to_vec())));
@@ -444,7 +461,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
     fn obey(&mut self) {
         while let Ok(order) = self.inbox.try_recv() {
             match order {
-                Order::Install { plan, links } => self.install(*plan, links),
+                Order::Install { plan, links, checkpoint } => self.install(*plan, links, checkpoint.as_ref()),
                 Order::Remove(call) => self.remove(call),
                 Order::Links(links) => self.links.extend(links),
                 Order::Routes { insert, remove } => {
@@ -466,12 +483,15 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         }
     }
 
-    fn install(&mut self, plan: Plan, links: Links) {
+    fn install(&mut self, plan: Plan, links: Links, checkpoint: Option<&Checkpoint>) {
         let call = plan.call;
         let now = self.now();
         let changes = self.worker.translator.install(plan, now);
         if changes.is_ok() {
             self.links.extend(links);
+            if let Some(checkpoint) = checkpoint {
+                self.worker.translator.restore(checkpoint, AHEAD, now);
+            }
         }
         (self.notify)(Notice::Installed { call, changes });
     }

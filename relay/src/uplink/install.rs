@@ -7,9 +7,29 @@ use sallyport_plan::{CallId, Event, FlowKey, Plan, Refusal, Zone};
 
 use super::{Running, Ticket, Uplink};
 use crate::nexthop::{Links, Question};
+use crate::sessions::Orphan;
 use crate::worker::Order;
 
 impl Uplink {
+    /// Goes on with the calls of a former relay. One whose indices are not known could only go on by using some twice.
+    pub fn adopt(&mut self, orphans: Vec<Orphan>) {
+        for Orphan { plan, checkpoint } in orphans {
+            let call = plan.call;
+            let inside = plan.directions.iter().flat_map(|direction| &direction.ingress);
+            let inside = inside.filter(|flow| flow.zone == Zone::Inside).map(|flow| flow.local);
+            self.ports.adopt(call, inside);
+            let Some(checkpoint) = checkpoint.filter(|_| self.offload.is_some()) else {
+                tracing::warn!(%call, "a call of the former relay cannot go on");
+                self.ports.release(call, std::time::Instant::now());
+                self.sessions.forget(call);
+                continue;
+            };
+            tracing::info!(%call, "a call of the former relay goes on");
+            self.state.adopted.insert(call, checkpoint);
+            self.install(plan);
+        }
+    }
+
     pub(super) fn install(&mut self, plan: Plan) {
         let call = plan.call;
         if let Err(refusal) = self.admit(&plan) {
@@ -76,7 +96,8 @@ impl Uplink {
             Ok(links) => {
                 self.state.links.extend(links.iter().copied());
                 let worker = self.worker_for(call);
-                self.order(worker, Order::Install { plan: Box::new(plan), links });
+                let checkpoint = self.state.adopted.remove(&call);
+                self.order(worker, Order::Install { plan: Box::new(plan), links, checkpoint });
             }
             Err(refusal) => {
                 self.refuse(call, refusal);
@@ -131,7 +152,7 @@ impl Uplink {
             }
         }
         self.route(worker, insert.clone(), remove.clone());
-        self.sessions.store(worker, &plan);
+        self.sessions.store(&plan);
         let running = self.state.calls.entry(call).or_insert_with(|| Running {
             worker,
             plan: plan.clone(),
