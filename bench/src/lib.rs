@@ -1,1 +1,5 @@
-//! Latency harness and stories.
+//! The latency harness, `bench try`, and what the stories need.
+
+#![forbid(unsafe_code)]
+
+pub mod load;

@@ -273,10 +273,15 @@ fn load(options: &Options) -> Result<Ebpf, aya::EbpfError> {
     loader.load(PROGRAM)
 }
 
-/// Removes every pin; the kernel lets go of links and maps with them.
+/// Removes our pins; the kernel lets go of links and maps with them. What else a bpffs shows is the kernel's own.
 fn clear(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
-        fs::remove_file(entry?.path())?;
+        let entry = entry?;
+        let name = entry.file_name();
+        let ours = name.to_str().is_some_and(|name| sallyport_abi::MAPS.contains(&name) || name.starts_with("link-"));
+        if ours {
+            fs::remove_file(entry.path())?;
+        }
     }
     Ok(())
 }
