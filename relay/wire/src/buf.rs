@@ -1,10 +1,19 @@
 //! A packet in the middle of a larger buffer.
 
+use core::fmt;
 use core::ops::Range;
 
 /// No room, or fewer octets than asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Short;
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no room")
+    }
+}
+
+impl core::error::Error for Short {}
 
 /// A packet inside a borrowed buffer (a UMEM frame, a `recvmmsg` slot, a test's array): it grows and shrinks at both
 /// ends within the room that the buffer has.

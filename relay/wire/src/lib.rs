@@ -1,4 +1,7 @@
-//! Bytes to headers and back.
+//! Bytes to headers and back: Ethernet, IP, UDP, RTP, RTCP, STUN.
+//!
+//! Every parser takes any octets: it checks each length once, says [`Malformed`] or hands out a view, and never panics.
+//! Nothing here allocates, copies more than a header, or keeps state.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -10,6 +13,8 @@ pub mod frame;
 pub mod rtcp;
 pub mod rtp;
 pub mod stun;
+
+use core::fmt;
 
 pub use buf::{PacketBuf, Short};
 
@@ -29,3 +34,18 @@ pub enum Malformed {
     /// Anything else that the RFC forbids.
     Invalid,
 }
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Short => "too few octets for the fixed part",
+            Self::Length => "a length field contradicts the octets that are there",
+            Self::Version => "another version",
+            Self::Fragment => "a fragment",
+            Self::NotUdp => "not UDP over IPv4 or IPv6",
+            Self::Invalid => "forbidden contents",
+        })
+    }
+}
+
+impl core::error::Error for Malformed {}

@@ -153,7 +153,8 @@ mod tests {
 
     /// Version 2, extension of one word, one CSRC, marker, PT 111, two octets of payload.
     const PACKET: [u8; 26] = [
-        0x91, 0xef, 0x12, 0x34, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 9, 0xbe, 0xde, 0, 1, 0x10, 0xff, 0, 0, 0xaa, 0xbb,
+        0x91, 0xef, 0x12, 0x34, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 9, 0xbe, 0xde, 0, 1, 0x10, 0xff, 0, 0, 0xaa,
+        0xbb,
     ];
 
     #[test]

@@ -63,11 +63,15 @@ impl Class {
     }
 }
 
-/// Whether `payload` looks like STUN: leading zero bits, cookie, a length that fits.
+/// Whether `payload` looks like STUN: a first octet of 0 to 3 (RFC 7983 section 7; methods up to 0x0ff), the cookie, a length
+/// that is the payload's.
 pub fn is_stun(payload: &[u8]) -> bool {
     let Some(header) = payload.first_chunk::<HEADER>() else { return false };
     let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    header[0] & 0xc0 == 0 && header[4..8] == COOKIE.to_be_bytes() && length % 4 == 0 && HEADER + length == payload.len()
+    header[0] <= 3
+        && header[4..8] == COOKIE.to_be_bytes()
+        && length.is_multiple_of(4)
+        && HEADER + length == payload.len()
 }
 
 /// A checked view of a message.
@@ -154,16 +158,18 @@ impl<'a> Message<'a> {
         hmac: impl FnOnce(&[&[u8]]) -> [u8; TAG],
         equal: impl FnOnce(&[u8], &[u8]) -> bool,
     ) -> bool {
-        let Some((_, at, tag)) = self.attributes().find(|(kind, ..)| *kind == MESSAGE_INTEGRITY) else { return false };
+        let Some((_, at, tag)) = self.attributes().find(|(kind, ..)| *kind == MESSAGE_INTEGRITY) else {
+            return false;
+        };
         let Ok(length) = u16::try_from(at + 4 + TAG - HEADER) else { return false };
         tag.len() == TAG && equal(tag, &hmac(&[&self.bytes[..2], &length.to_be_bytes(), &self.bytes[4..at]]))
     }
 
-    /// Checks FINGERPRINT; `None` where there is none.
+    /// Checks FINGERPRINT: the last attribute, over all before it. `None` where there is none.
     pub fn has_right_fingerprint(&self) -> Option<bool> {
         let (_, at, value) = self.attributes().find(|(kind, ..)| *kind == FINGERPRINT)?;
-        let value = u32::from_be_bytes(*value.first_chunk()?);
-        Some(at + 8 == self.bytes.len() && value == crc32(&self.bytes[..at]) ^ FINGERPRINT_XOR)
+        let expected = crc32(&self.bytes[..at]) ^ FINGERPRINT_XOR;
+        Some(at + 8 == self.bytes.len() && value == expected.to_be_bytes())
     }
 
     /// The address in XOR-MAPPED-ADDRESS.
@@ -187,10 +193,11 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// Code in ERROR-CODE, 300 to 699.
+    /// Code in ERROR-CODE, 300 to 699 (RFC 8489 section 14.8).
     pub fn error_code(&self) -> Option<u16> {
-        let value = self.attribute(ERROR_CODE)?;
-        Some(u16::from(value.get(2)? & 7) * 100 + u16::from(*value.get(3)?))
+        let [_, _, hundreds, rest] = *self.attribute(ERROR_CODE)?.first_chunk::<4>()?;
+        let code = u16::from(hundreds & 7) * 100 + u16::from(rest);
+        (rest < 100 && (300..700).contains(&code)).then_some(code)
     }
 }
 
@@ -216,7 +223,7 @@ impl<'b> Builder<'b> {
         Ok(Self { bytes, length: HEADER })
     }
 
-    /// Adds an attribute.
+    /// Adds an attribute whose value is the pieces in their order; padding is zero.
     ///
     /// # Errors
     /// [`Short`] where it does not fit.
@@ -264,6 +271,19 @@ impl<'b> Builder<'b> {
             *octet ^= mask;
         }
         self.attribute(XOR_MAPPED_ADDRESS, &[&[0, family], &port, &octets[..length]])
+    }
+
+    /// Adds ERROR-CODE: a code of 300 to 699, and a reason for people to read (RFC 8489 section 14.8).
+    ///
+    /// # Errors
+    /// [`Short`] where it does not fit, or the code is another.
+    pub fn error_code(self, code: u16, reason: &str) -> Result<Self, Short> {
+        if !(300..700).contains(&code) {
+            return Err(Short);
+        }
+        // Both fit in an octet: 3 to 6, 0 to 99.
+        let [hundreds, rest] = [code / 100, code % 100].map(|part| part as u8);
+        self.attribute(ERROR_CODE, &[&[0, 0, hundreds, rest], reason.as_bytes()])
     }
 
     /// Adds MESSAGE-INTEGRITY; `hmac` is HMAC-SHA1 under the right key.
