@@ -1,1 +1,4 @@
 //! Network namespaces and real peers.
+#![forbid(unsafe_code)]
+pub mod tone;
+pub mod wav;
