@@ -4,9 +4,14 @@
 //!   | type 2 | length 2 | cookie 4 | transaction id 12 | attributes: (type 2, length 2, value, padding)* |
 //! ```
 
+mod builder;
+mod crc;
+
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::{Malformed, Short};
+use crate::Malformed;
+
+pub use builder::Builder;
 
 /// Octets of the header.
 pub const HEADER: usize = 20;
@@ -36,7 +41,7 @@ pub const ICE_CONTROLLED: u16 = 0x8029;
 /// `ICE-CONTROLLING`
 pub const ICE_CONTROLLING: u16 = 0x802a;
 
-const FINGERPRINT_XOR: u32 = 0x5354_554e;
+/// Octets of HMAC-SHA1.
 const TAG: usize = 20;
 
 /// Message class.
@@ -168,8 +173,7 @@ impl<'a> Message<'a> {
     /// Checks FINGERPRINT: the last attribute, over all before it. `None` where there is none.
     pub fn has_right_fingerprint(&self) -> Option<bool> {
         let (_, at, value) = self.attributes().find(|(kind, ..)| *kind == FINGERPRINT)?;
-        let expected = crc32(&self.bytes[..at]) ^ FINGERPRINT_XOR;
-        Some(at + 8 == self.bytes.len() && value == expected.to_be_bytes())
+        Some(at + 8 == self.bytes.len() && value == crc::fingerprint(&self.bytes[..at]))
     }
 
     /// The address in XOR-MAPPED-ADDRESS.
@@ -200,140 +204,3 @@ impl<'a> Message<'a> {
         (rest < 100 && (300..700).contains(&code)).then_some(code)
     }
 }
-
-/// Writes a message into a buffer, attribute by attribute.
-#[derive(Debug)]
-pub struct Builder<'b> {
-    bytes: &'b mut [u8],
-    length: usize,
-}
-
-impl<'b> Builder<'b> {
-    /// Begins a message.
-    ///
-    /// # Errors
-    /// [`Short`] where the buffer does not take the header.
-    pub fn new(bytes: &'b mut [u8], class: Class, method: u16, id: TransactionId) -> Result<Self, Short> {
-        let header = bytes.get_mut(..HEADER).ok_or(Short)?;
-        let bits = (method & 0x000f) | ((method & 0x0070) << 1) | ((method & 0x0f80) << 2) | class.bits();
-        header[0..2].copy_from_slice(&bits.to_be_bytes());
-        header[2..4].fill(0);
-        header[4..8].copy_from_slice(&COOKIE.to_be_bytes());
-        header[8..].copy_from_slice(&id);
-        Ok(Self { bytes, length: HEADER })
-    }
-
-    /// Adds an attribute whose value is the pieces in their order; padding is zero.
-    ///
-    /// # Errors
-    /// [`Short`] where it does not fit.
-    pub fn attribute(mut self, kind: u16, value: &[&[u8]]) -> Result<Self, Short> {
-        let length: usize = value.iter().map(|piece| piece.len()).sum();
-        let padded = 4 + length.next_multiple_of(4);
-        let room = self.bytes.get_mut(self.length..self.length + padded).ok_or(Short)?;
-        room[0..2].copy_from_slice(&kind.to_be_bytes());
-        room[2..4].copy_from_slice(&u16::try_from(length).map_err(|_| Short)?.to_be_bytes());
-        let mut at = 4;
-        for piece in value {
-            room[at..at + piece.len()].copy_from_slice(piece);
-            at += piece.len();
-        }
-        room[at..].fill(0);
-        self.length += padded;
-        self.write_length(self.length)?;
-        Ok(self)
-    }
-
-    fn write_length(&mut self, end: usize) -> Result<(), Short> {
-        let length = u16::try_from(end - HEADER).map_err(|_| Short)?;
-        self.bytes[2..4].copy_from_slice(&length.to_be_bytes());
-        Ok(())
-    }
-
-    /// Adds XOR-MAPPED-ADDRESS.
-    ///
-    /// # Errors
-    /// [`Short`] where it does not fit.
-    pub fn xor_mapped_address(self, address: SocketAddr) -> Result<Self, Short> {
-        let port = (address.port() ^ (COOKIE >> 16) as u16).to_be_bytes();
-        let mut octets = [0; 16];
-        let (family, length) = match address.ip() {
-            IpAddr::V4(v4) => {
-                octets[..4].copy_from_slice(&v4.octets());
-                (1, 4)
-            }
-            IpAddr::V6(v6) => {
-                octets = v6.octets();
-                (2, 16)
-            }
-        };
-        for (octet, mask) in octets.iter_mut().zip(&self.bytes[4..HEADER]) {
-            *octet ^= mask;
-        }
-        self.attribute(XOR_MAPPED_ADDRESS, &[&[0, family], &port, &octets[..length]])
-    }
-
-    /// Adds ERROR-CODE: a code of 300 to 699, and a reason for people to read (RFC 8489 section 14.8).
-    ///
-    /// # Errors
-    /// [`Short`] where it does not fit, or the code is another.
-    pub fn error_code(self, code: u16, reason: &str) -> Result<Self, Short> {
-        if !(300..700).contains(&code) {
-            return Err(Short);
-        }
-        // Both fit in an octet: 3 to 6, 0 to 99.
-        let [hundreds, rest] = [code / 100, code % 100].map(|part| part as u8);
-        self.attribute(ERROR_CODE, &[&[0, 0, hundreds, rest], reason.as_bytes()])
-    }
-
-    /// Adds MESSAGE-INTEGRITY; `hmac` is HMAC-SHA1 under the right key.
-    ///
-    /// # Errors
-    /// [`Short`] where it does not fit.
-    pub fn integrity(mut self, hmac: impl FnOnce(&[u8]) -> [u8; TAG]) -> Result<Self, Short> {
-        self.write_length(self.length + 4 + TAG)?;
-        let tag = hmac(self.bytes.get(..self.length).ok_or(Short)?);
-        self.attribute(MESSAGE_INTEGRITY, &[&tag])
-    }
-
-    /// Adds FINGERPRINT, which is the last attribute, and ends; returns the message's length.
-    ///
-    /// # Errors
-    /// [`Short`] where it does not fit.
-    pub fn fingerprint(mut self) -> Result<usize, Short> {
-        self.write_length(self.length + 8)?;
-        let crc = crc32(self.bytes.get(..self.length).ok_or(Short)?) ^ FINGERPRINT_XOR;
-        Ok(self.attribute(FINGERPRINT, &[&crc.to_be_bytes()])?.length)
-    }
-
-    /// Ends without FINGERPRINT; returns the message's length.
-    pub fn finish(self) -> usize {
-        self.length
-    }
-}
-
-/// CRC-32 of ITU V.42 (reflected, 0xedb88320), as FINGERPRINT uses it.
-fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for byte in bytes {
-        crc = (crc >> 8) ^ CRC_TABLE[((crc ^ u32::from(*byte)) & 0xff) as usize];
-    }
-    !crc
-}
-
-const CRC_TABLE: [u32; 256] = {
-    let mut table = [0; 256];
-    let mut at = 0;
-    while at < 256 {
-        #[allow(clippy::cast_possible_truncation)]
-        let mut crc = at as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
-            bit += 1;
-        }
-        table[at] = crc;
-        at += 1;
-    }
-    table
-};
