@@ -1,13 +1,16 @@
 //! SRTP and SRTCP, in place (RFC 3711, RFC 7714).
 //!
-//! An [`Opener`] takes what a peer sealed under one master key, a [`Sealer`] seals what a peer will open. Both keep the
-//! state of up to [`SOURCES`] synchronization sources inline; after `new` nothing is allocated.
+//! An [`Opener`] takes what a peer sealed under one master key, a [`Sealer`] seals what a peer will open. Both derive
+//! their session keys up front and keep the state of up to [`SOURCES`] synchronization sources inline: after `new`
+//! nothing is allocated but by `checkpoint`.
 //!
-//! Contract: an opener's state moves only behind a verified tag; a sealer never seals two payloads under one index.
-//! What it is not: it knows no key exchange, no address and no clock.
+//! Contract: an opener's state moves only behind a verified tag, and no packet is opened twice; a sealer never seals two
+//! payloads under one index. What the crate is not: it knows no key exchange, no address and no clock; no MKI, no key
+//! derivation rate, no header encryption.
 //!
-//! Session keys are wiped on drop where the libraries can: the AES and HMAC states are; ring's GCM keys are not, and are
-//! overwritten when the memory is used again.
+//! Keys are wiped on drop as far as the libraries can: AES round keys, HMAC states, session salts and all that key
+//! derivation leaves are; ring's GCM keys (round keys and hash key) are not, they stay in memory until it is used again.
+//! Copies that the compiler makes on the stack are out of reach. [`Opener`] and [`Sealer`] have no `Debug`.
 
 #![forbid(unsafe_code)]
 
@@ -15,12 +18,16 @@ mod index;
 mod kdf;
 mod opener;
 mod replay;
+mod rtcp;
+mod rtp;
 mod sealer;
 mod sources;
 mod suites;
 
+pub use index::INDEX_MAX;
 pub use opener::{OpenError, Opened, OpenedSource, Opener, OpenerState};
-pub use replay::Window;
+pub use replay::{WINDOW, Window};
+pub use rtcp::RTCP_INDEX_MAX;
 pub use sealer::{SealError, SealedSource, Sealer, SealerState};
 pub use sources::SOURCES;
 

@@ -1,15 +1,12 @@
-//! Opening what a peer sealed.
+//! Opening what a peer sealed: keys, indices, errors. The packets are in [`crate::rtp`] and [`crate::rtcp`].
 
 use sallyport_plan::KeyMaterial;
-use sallyport_wire::PacketBuf;
-use sallyport_wire::rtp::Header;
 use serde::{Deserialize, Serialize};
 
 use crate::KeyError;
-use crate::index::{INDEX_MAX, guess};
 use crate::replay::{Judgement, Window};
-use crate::sources::Sources;
-use crate::suites::{ENCRYPTED, RTCP_CLEAR, Suite};
+use crate::sources::{Forgotten, Sources};
+use crate::suites::Suite;
 
 /// Why a packet was not opened. No state moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +19,8 @@ pub enum OpenError {
     Tag,
     /// Opened before.
     Replay,
-    /// Below the replay window, or before the first index.
+    /// Below the replay window, behind the last index, or of a source that had to be forgotten: whether it was opened
+    /// before cannot be told.
     TooOld,
     /// SRTCP without encryption (E bit 0): not what was agreed.
     NotEncrypted,
@@ -39,10 +37,11 @@ pub struct Opened {
     pub sequence: u16,
 }
 
+/// The indices that a source has used; `None` before its first packet.
 #[derive(Debug, Clone, Copy, Default)]
-struct Source {
-    rtp: Option<Window>,
-    rtcp: Option<Window>,
+pub struct Seen {
+    pub rtp: Option<Window>,
+    pub rtcp: Option<Window>,
 }
 
 /// What one source has sent so far.
@@ -59,15 +58,22 @@ pub struct OpenedSource {
 /// An opener's indices: no keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenerState {
-    /// By source.
+    /// By source, the one heard longest ago first.
     pub sources: Vec<OpenedSource>,
+    /// Trace of the sources that were forgotten; empty where none was.
+    pub forgotten: Vec<u64>,
 }
 
 /// Opens the packets that a peer seals under one master key.
+///
+/// It keeps [`crate::SOURCES`] sources apart. A new one gets a place by its first packet whose tag verifies; where all
+/// are taken the source heard longest ago is forgotten, and nothing of it is opened any more: with its indices gone,
+/// a replay could not be told from a new packet.
 pub struct Opener {
-    rtp: Suite,
-    rtcp: Suite,
-    sources: Sources<Source>,
+    pub(crate) rtp: Suite,
+    pub(crate) rtcp: Suite,
+    sources: Sources<Seen>,
+    forgotten: Forgotten,
 }
 
 impl Opener {
@@ -76,92 +82,66 @@ impl Opener {
     /// # Errors
     /// [`KeyError`] where the key does not fit its profile.
     pub fn new(key: &KeyMaterial) -> Result<Self, KeyError> {
-        Ok(Self { rtp: Suite::rtp(key)?, rtcp: Suite::rtcp(key)?, sources: Sources::new() })
+        let (rtp, rtcp) = (Suite::rtp(key)?, Suite::rtcp(key)?);
+        Ok(Self { rtp, rtcp, sources: Sources::new(), forgotten: Forgotten::new() })
     }
 
-    /// Verifies, decrypts in place and takes the tag off. After [`OpenError::Tag`] the payload is undefined.
-    ///
-    /// # Errors
-    /// [`OpenError`]; the state is as before.
-    pub fn open_rtp(&mut self, buf: &mut PacketBuf<'_>) -> Result<Opened, OpenError> {
-        let header = Header::parse(buf.packet()).map_err(|_| OpenError::Malformed)?;
-        let (ssrc, sequence, header_len) = (header.ssrc(), header.sequence(), header.header_len());
-        let tag = self.rtp.tag_len();
-        if buf.len() < header_len + tag {
-            return Err(OpenError::Short);
+    /// What is known of a source; nothing of a new one.
+    pub(crate) fn seen(&self, ssrc: u32) -> Result<Seen, OpenError> {
+        match self.sources.of(ssrc) {
+            Some(seen) => Ok(seen),
+            None if self.forgotten.contains(ssrc) => Err(OpenError::TooOld),
+            None => Ok(Seen::default()),
         }
-        let mut source = self.sources.of(ssrc).unwrap_or_default();
-        let index = match source.rtp {
-            None => u64::from(sequence),
-            Some(window) => {
-                let index = guess(window.highest(), sequence).ok_or(OpenError::TooOld)?;
-                judge(&window, index)?;
-                index
-            }
-        };
-        self.rtp.open_rtp(buf.packet_mut(), header_len, ssrc, index).map_err(|_| OpenError::Tag)?;
-        buf.shrink_tail(tag).map_err(|_| OpenError::Short)?;
-        commit(&mut source.rtp, index);
-        self.sources.set(ssrc, source);
-        Ok(Opened { ssrc, index, sequence })
     }
 
-    /// Verifies, decrypts in place and takes index word and tag off; returns the index. After [`OpenError::Tag`] the
-    /// contents are undefined.
-    ///
-    /// # Errors
-    /// [`OpenError`]; the state is as before.
-    pub fn open_rtcp(&mut self, buf: &mut PacketBuf<'_>) -> Result<u32, OpenError> {
-        let at = self.rtcp.rtcp_index_at(buf.len()).ok_or(OpenError::Short)?;
-        if buf.len() < RTCP_CLEAR + 4 + self.rtcp.tag_len() {
-            return Err(OpenError::Short);
+    /// Changes what is known of a source, behind a verified tag only.
+    pub(crate) fn update(&mut self, ssrc: u32, change: impl FnOnce(&mut Seen)) {
+        if let Some(left) = self.sources.update(ssrc, change) {
+            self.forgotten.add(left);
         }
-        let packet = buf.packet();
-        if packet[0] >> 6 != 2 {
-            return Err(OpenError::Malformed);
-        }
-        let word = |at: usize| packet.get(at..).and_then(<[u8]>::first_chunk).map(|word| u32::from_be_bytes(*word));
-        let (ssrc, last) = (word(4).ok_or(OpenError::Short)?, word(at).ok_or(OpenError::Short)?);
-        if last & ENCRYPTED == 0 {
-            return Err(OpenError::NotEncrypted);
-        }
-        let index = last & !ENCRYPTED;
-        let mut source = self.sources.of(ssrc).unwrap_or_default();
-        if let Some(window) = source.rtcp {
-            judge(&window, u64::from(index))?;
-        }
-        self.rtcp.open_rtcp(buf.packet_mut(), ssrc, index).map_err(|_| OpenError::Tag)?;
-        buf.shrink_tail(4 + self.rtcp.tag_len()).map_err(|_| OpenError::Short)?;
-        commit(&mut source.rtcp, u64::from(index));
-        self.sources.set(ssrc, source);
-        Ok(index)
     }
 
-    /// The indices seen so far.
+    /// The indices seen so far. Allocates.
     pub fn checkpoint(&self) -> OpenerState {
-        let source = |(ssrc, source): (u32, Source)| OpenedSource { ssrc, rtp: source.rtp, rtcp: source.rtcp };
-        OpenerState { sources: self.sources.iter().map(source).collect() }
+        let source = |(ssrc, seen): (u32, Seen)| OpenedSource { ssrc, rtp: seen.rtp, rtcp: seen.rtcp };
+        OpenerState {
+            sources: self.sources.by_use().into_iter().map(source).collect(),
+            forgotten: self.forgotten.words(),
+        }
     }
 
-    /// Goes on behind a checkpoint: what was seen then stays seen.
+    /// Goes on behind a checkpoint: what was seen then stays seen, and so does what was seen here before. What was
+    /// opened between checkpoint and crash is not in it and would be opened once more.
     pub fn restore(&mut self, state: &OpenerState) {
+        self.forgotten.merge(&state.forgotten);
         for source in &state.sources {
-            self.sources.set(source.ssrc, Source { rtp: source.rtp, rtcp: source.rtcp });
+            self.update(source.ssrc, |seen| {
+                unite(&mut seen.rtp, source.rtp);
+                unite(&mut seen.rtcp, source.rtcp);
+            });
         }
     }
 }
 
-fn judge(window: &Window, index: u64) -> Result<(), OpenError> {
+fn unite(window: &mut Option<Window>, other: Option<Window>) {
+    match (window, other) {
+        (Some(window), Some(other)) => window.merge(other),
+        (window @ None, other) => *window = other,
+        (Some(_), None) => {}
+    }
+}
+
+/// Whether an index may be opened.
+pub fn judge(window: &Window, index: u64) -> Result<(), OpenError> {
     match window.judge(index) {
-        Judgement::New if index <= INDEX_MAX => Ok(()),
-        Judgement::New | Judgement::Old => Err(OpenError::TooOld),
+        Judgement::New => Ok(()),
+        Judgement::Old => Err(OpenError::TooOld),
         Judgement::Seen => Err(OpenError::Replay),
     }
 }
 
-fn commit(window: &mut Option<Window>, index: u64) {
-    match window {
-        Some(window) => window.commit(index),
-        None => *window = Some(Window::at(index)),
-    }
+/// Marks an index as seen.
+pub fn commit(window: &mut Option<Window>, index: u64) {
+    unite(window, Some(Window::at(index)));
 }

@@ -16,7 +16,7 @@ pub enum Judgement {
     Old,
 }
 
-/// The highest index seen and which of the 128 up to it were; bit 0 stands for the highest.
+/// The highest index seen and which of the [`WINDOW`] up to it were; bit 0 stands for the highest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     highest: u64,
@@ -25,12 +25,12 @@ pub struct Window {
 
 impl Window {
     /// A window that has seen `index` only.
-    pub const fn at(index: u64) -> Self {
+    pub(crate) const fn at(index: u64) -> Self {
         Self { highest: index, seen: 1 }
     }
 
     /// A window in which everything up to `index` counts as seen.
-    pub const fn closed_up_to(index: u64) -> Self {
+    pub(crate) const fn closed_up_to(index: u64) -> Self {
         Self { highest: index, seen: u128::MAX }
     }
 
@@ -40,7 +40,7 @@ impl Window {
     }
 
     /// Judges an index and changes nothing.
-    pub fn judge(&self, index: u64) -> Judgement {
+    pub(crate) fn judge(&self, index: u64) -> Judgement {
         match self.highest.checked_sub(index) {
             None => Judgement::New,
             Some(behind) if behind >= WINDOW => Judgement::Old,
@@ -49,17 +49,11 @@ impl Window {
         }
     }
 
-    /// Marks an index as seen.
-    pub fn commit(&mut self, index: u64) {
-        match self.highest.checked_sub(index) {
-            None => {
-                let ahead = index - self.highest;
-                self.seen = if ahead >= WINDOW { 1 } else { (self.seen << ahead) | 1 };
-                self.highest = index;
-            }
-            Some(behind) if behind < WINDOW => self.seen |= 1 << behind,
-            Some(_) => {}
-        }
+    /// Marks as seen what another window has seen.
+    pub(crate) fn merge(&mut self, other: Self) {
+        let (high, low) = if self.highest >= other.highest { (*self, other) } else { (other, *self) };
+        let behind = u32::try_from(high.highest - low.highest).unwrap_or(u32::MAX);
+        *self = Self { highest: high.highest, seen: high.seen | low.seen.checked_shl(behind).unwrap_or(0) };
     }
 }
 
@@ -75,30 +69,53 @@ mod tests {
         assert_eq!(window.judge(1000), Judgement::Seen);
         assert_eq!(window.judge(1000 - 127), Judgement::New);
         assert_eq!(window.judge(1000 - 128), Judgement::Old);
-        window.commit(1000 + 127);
+        window.merge(Window::at(1000 + 127));
         assert_eq!(window.judge(1000), Judgement::Seen);
-        window.commit(1000 + 128);
+        window.merge(Window::at(1000 + 128));
         assert_eq!(window.judge(1000), Judgement::Old);
-        window.commit(5000);
+        window.merge(Window::at(5000));
         assert_eq!((window.judge(4999), window.highest()), (Judgement::New, 5000));
+        window.merge(Window::at(1));
+        assert_eq!(window, Window::at(5000));
         assert_eq!(Window::closed_up_to(9).judge(3), Judgement::Seen);
     }
 
+    /// The slow obvious model: a set of all indices seen.
+    fn expected(seen: &BTreeSet<u64>, index: u64) -> Judgement {
+        let highest = *seen.last().unwrap();
+        if index + WINDOW <= highest {
+            Judgement::Old
+        } else if seen.contains(&index) {
+            Judgement::Seen
+        } else {
+            Judgement::New
+        }
+    }
+
     proptest! {
-        /// The slow obvious model: a set of all indices seen.
         #[test]
         fn agrees_with_a_set(steps in proptest::collection::vec(0u64..600, 1..400)) {
             let mut window = Window::at(steps[0]);
             let mut seen = BTreeSet::from([steps[0]]);
             for index in steps {
-                let highest = *seen.last().unwrap();
-                let expected = if seen.contains(&index) && index + WINDOW > highest { Judgement::Seen }
-                    else if index + WINDOW <= highest { Judgement::Old } else { Judgement::New };
-                prop_assert_eq!(window.judge(index), expected);
-                if expected == Judgement::New {
-                    window.commit(index);
-                    seen.insert(index);
-                }
+                prop_assert_eq!(window.judge(index), expected(&seen, index));
+                window.merge(Window::at(index));
+                seen.insert(index);
+            }
+        }
+
+        #[test]
+        fn merging_unites(one in proptest::collection::vec(0u64..400, 1..60), other in proptest::collection::vec(0u64..400, 1..60)) {
+            let window = |steps: &[u64]| {
+                let mut window = Window::at(steps[0]);
+                steps.iter().for_each(|index| window.merge(Window::at(*index)));
+                window
+            };
+            let mut merged = window(&one);
+            merged.merge(window(&other));
+            let seen = one.iter().chain(&other).copied().collect();
+            for index in 0..500 {
+                prop_assert_eq!(merged.judge(index), expected(&seen, index));
             }
         }
     }

@@ -1,36 +1,37 @@
-//! Sealing what a peer will open.
+//! Sealing what a peer will open: keys, indices, errors. The packets are in [`crate::rtp`] and [`crate::rtcp`].
 
 use sallyport_plan::KeyMaterial;
-use sallyport_wire::PacketBuf;
-use sallyport_wire::rtp::Header;
 use serde::{Deserialize, Serialize};
 
 use crate::KeyError;
-use crate::index::{INDEX_MAX, guess};
-use crate::replay::{Judgement, Window};
+use crate::index::INDEX_MAX;
+use crate::replay::Window;
+use crate::rtcp::RTCP_INDEX_MAX;
 use crate::sources::Sources;
-use crate::suites::{ENCRYPTED, RTCP_CLEAR, Suite};
+use crate::suites::Suite;
 
 /// Why a packet was not sealed. It is as it was, and no state moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SealError {
     /// No room for the tag behind the packet.
     Room,
-    /// Not RTP or RTCP.
+    /// Not RTP or RTCP, or longer than what may be encrypted under one index (2^20 octets of AES in counter mode).
     Malformed,
-    /// The index was sealed before, or lies so far back that it cannot be told.
+    /// The index was sealed before, lies so far back that it cannot be told, or so far ahead (more than half a turn of
+    /// the sequence number) that the peer would take it for an old one.
     IndexReuse,
-    /// All indices of the key are used up.
+    /// All indices of the key are used up (RFC 3711 section 9.2).
     Exhausted,
     /// More sources than a context keeps apart: forgetting one would forget what was sealed.
     Sources,
 }
 
+/// The indices that were sealed for a source.
 #[derive(Debug, Clone, Copy, Default)]
-struct Source {
-    rtp: Option<Window>,
+pub struct Used {
+    pub rtp: Option<Window>,
     /// The next SRTCP index.
-    rtcp: u32,
+    pub rtcp: u32,
 }
 
 /// What was sealed for one source so far.
@@ -51,11 +52,11 @@ pub struct SealerState {
     pub sources: Vec<SealedSource>,
 }
 
-/// Seals packets under one master key.
+/// Seals packets under one master key, for [`crate::SOURCES`] sources at the most.
 pub struct Sealer {
-    rtp: Suite,
-    rtcp: Suite,
-    sources: Sources<Source>,
+    pub(crate) rtp: Suite,
+    pub(crate) rtcp: Suite,
+    sources: Sources<Used>,
 }
 
 impl Sealer {
@@ -67,89 +68,44 @@ impl Sealer {
         Ok(Self { rtp: Suite::rtp(key)?, rtcp: Suite::rtcp(key)?, sources: Sources::new() })
     }
 
-    fn source(&self, ssrc: u32) -> Result<Source, SealError> {
-        match self.sources.of(ssrc) {
-            Some(source) => Ok(source),
-            None if self.sources.has_room() => Ok(Source::default()),
-            None => Err(SealError::Sources),
-        }
+    /// What was sealed for a source; nothing for a new one.
+    pub(crate) fn used(&self, ssrc: u32) -> Result<Used, SealError> {
+        let used = self.sources.of(ssrc).unwrap_or_default();
+        self.sources.has_room(ssrc).then_some(used).ok_or(SealError::Sources)
     }
 
-    /// Encrypts in place and adds the tag. Late packets may be sealed as long as their index was not.
-    ///
-    /// # Errors
-    /// [`SealError`]; packet and state are as before.
-    pub fn seal_rtp(&mut self, buf: &mut PacketBuf<'_>) -> Result<(), SealError> {
-        let header = Header::parse(buf.packet()).map_err(|_| SealError::Malformed)?;
-        let (ssrc, sequence, header_len) = (header.ssrc(), header.sequence(), header.header_len());
-        let mut source = self.source(ssrc)?;
-        let index = match source.rtp {
-            None => u64::from(sequence),
-            Some(window) => next_index(&window, sequence)?,
-        };
-        buf.grow_tail(self.rtp.tag_len()).map_err(|_| SealError::Room)?;
-        if self.rtp.seal_rtp(buf.packet_mut(), header_len, ssrc, index).is_err() {
-            return Err(SealError::Malformed);
-        }
-        match &mut source.rtp {
-            Some(window) => window.commit(index),
-            None => source.rtp = Some(Window::at(index)),
-        }
-        self.sources.set(ssrc, source);
-        Ok(())
+    /// Changes what was sealed for a source that [`Sealer::used`] has answered for.
+    pub(crate) fn update(&mut self, ssrc: u32, change: impl FnOnce(&mut Used)) {
+        self.sources.update(ssrc, change);
     }
 
-    /// Encrypts in place and adds index word and tag.
-    ///
-    /// # Errors
-    /// [`SealError`]; packet and state are as before.
-    pub fn seal_rtcp(&mut self, buf: &mut PacketBuf<'_>) -> Result<(), SealError> {
-        let length = buf.len();
-        let ssrc = buf.packet().get(4..RTCP_CLEAR).and_then(<[u8]>::first_chunk).ok_or(SealError::Malformed)?;
-        let ssrc = u32::from_be_bytes(*ssrc);
-        if buf.packet()[0] >> 6 != 2 {
-            return Err(SealError::Malformed);
-        }
-        let mut source = self.source(ssrc)?;
-        if source.rtcp >= ENCRYPTED {
-            return Err(SealError::Exhausted);
-        }
-        buf.grow_tail(4 + self.rtcp.tag_len()).map_err(|_| SealError::Room)?;
-        if self.rtcp.seal_rtcp(buf.packet_mut(), length, ssrc, source.rtcp).is_err() {
-            return Err(SealError::Malformed);
-        }
-        source.rtcp += 1;
-        self.sources.set(ssrc, source);
-        Ok(())
-    }
-
-    /// The indices used so far.
+    /// The indices used so far. Allocates.
     pub fn checkpoint(&self) -> SealerState {
-        let source = |(ssrc, source): (u32, Source)| {
-            let rtp = source.rtp.map(|window| window.highest());
-            SealedSource { ssrc, rtp, rtcp: source.rtcp }
+        let source = |(ssrc, used): (u32, Used)| {
+            let rtp = used.rtp.map(|window| window.highest());
+            SealedSource { ssrc, rtp, rtcp: used.rtcp }
         };
-        SealerState { sources: self.sources.iter().map(source).collect() }
+        SealerState { sources: self.sources.by_use().into_iter().map(source).collect() }
     }
 
-    /// Goes on behind a checkpoint that may be `ahead` packets old: no index up to there is used again. `ahead` below
-    /// 2^15 keeps the peer's index guess right.
+    /// Goes on behind a checkpoint that may be `ahead` packets old, of RTP and of RTCP each: nothing up to there is
+    /// sealed again, nor what was sealed here before. `ahead` below 2^15 keeps the peer's index guess right.
+    ///
+    /// What a checkpoint does not name starts anew, so the first packet of a source must not leave before a checkpoint
+    /// names it, or its sequence must go on behind what can have left.
     pub fn restore(&mut self, state: &SealerState, ahead: u32) {
         for source in &state.sources {
-            let rtp = source.rtp.map(|highest| Window::closed_up_to((highest + u64::from(ahead)).min(INDEX_MAX)));
-            let rtcp = source.rtcp.saturating_add(ahead).min(ENCRYPTED);
-            self.sources.set(source.ssrc, Source { rtp, rtcp });
+            // Without room it cannot be sealed for either.
+            if !self.sources.has_room(source.ssrc) {
+                continue;
+            }
+            self.sources.update(source.ssrc, |used| {
+                let restored =
+                    source.rtp.map(|highest| highest.saturating_add(u64::from(ahead)).min(INDEX_MAX));
+                let highest = restored.max(used.rtp.map(|window| window.highest()));
+                used.rtp = highest.map(Window::closed_up_to);
+                used.rtcp = source.rtcp.saturating_add(ahead).min(RTCP_INDEX_MAX + 1).max(used.rtcp);
+            });
         }
-    }
-}
-
-fn next_index(window: &Window, sequence: u16) -> Result<u64, SealError> {
-    let Some(index) = guess(window.highest(), sequence) else {
-        let worn_out = window.highest() >> 16 == INDEX_MAX >> 16;
-        return Err(if worn_out { SealError::Exhausted } else { SealError::IndexReuse });
-    };
-    match window.judge(index) {
-        Judgement::New => Ok(index),
-        Judgement::Seen | Judgement::Old => Err(SealError::IndexReuse),
     }
 }

@@ -6,11 +6,15 @@ use ctr::{CtrCore, flavors};
 use hmac::{Hmac, Mac};
 use sha1::Sha1;
 
-use super::{BadTag, ENCRYPTED, RTCP_CLEAR};
+use super::Refused;
 use crate::KeyError;
+use crate::rtcp::{CLEAR, ENCRYPTED, INDEX_WORD};
 
 /// Octets of a tag: 80 bits.
 pub const TAG: usize = 10;
+
+/// Octets of keystream under one index: behind 2^16 blocks the counter would run into the next index (section 4.1.1).
+const STREAM_MAX: usize = 16 << 16;
 
 /// Session keys, with the HMAC state keyed once.
 pub struct AesCm {
@@ -25,8 +29,11 @@ impl AesCm {
         Ok(Self { cipher: Aes128Enc::new(key.into()), mac, salt: *salt })
     }
 
-    /// IV = salt * 2^16 xor SSRC * 2^64 xor index * 2^16.
-    fn crypt(&self, ssrc: u32, index: u64, bytes: &mut [u8]) -> Result<(), BadTag> {
+    /// IV = salt * 2^16 xor SSRC * 2^64 xor index * 2^16 (section 4.1.1).
+    fn crypt(&self, ssrc: u32, index: u64, bytes: &mut [u8]) -> Result<(), Refused> {
+        if bytes.len() > STREAM_MAX {
+            return Err(Refused);
+        }
         let mut iv = [0; 16];
         iv[..14].copy_from_slice(&self.salt);
         for (octet, from) in iv[4..8].iter_mut().zip(ssrc.to_be_bytes()) {
@@ -37,7 +44,7 @@ impl AesCm {
         }
         let core = CtrCore::<&Aes128Enc, flavors::Ctr128BE>::inner_iv_init(&self.cipher, &iv.into());
         let mut stream = StreamCipherCoreWrapper::from_core(core);
-        stream.try_apply_keystream(bytes).map_err(|_| BadTag)
+        stream.try_apply_keystream(bytes).map_err(|_| Refused)
     }
 
     fn tag(&self, authenticated: &[u8], roc: Option<u32>) -> Hmac<Sha1> {
@@ -49,34 +56,34 @@ impl AesCm {
         mac
     }
 
-    pub fn seal_rtp(&self, packet: &mut [u8], header: usize, ssrc: u32, index: u64) -> Result<(), BadTag> {
-        let (body, tag) = packet.split_last_chunk_mut::<TAG>().ok_or(BadTag)?;
-        self.crypt(ssrc, index, body.get_mut(header..).ok_or(BadTag)?)?;
+    pub fn seal_rtp(&self, packet: &mut [u8], header: usize, ssrc: u32, index: u64) -> Result<(), Refused> {
+        let (body, tag) = packet.split_last_chunk_mut::<TAG>().ok_or(Refused)?;
+        self.crypt(ssrc, index, body.get_mut(header..).ok_or(Refused)?)?;
         let mac = self.tag(body, Some((index >> 16) as u32)).finalize().into_bytes();
         tag.copy_from_slice(&mac[..TAG]);
         Ok(())
     }
 
-    pub fn open_rtp(&self, packet: &mut [u8], header: usize, ssrc: u32, index: u64) -> Result<(), BadTag> {
-        let (body, tag) = packet.split_last_chunk_mut::<TAG>().ok_or(BadTag)?;
-        self.tag(body, Some((index >> 16) as u32)).verify_truncated_left(tag).map_err(|_| BadTag)?;
-        self.crypt(ssrc, index, body.get_mut(header..).ok_or(BadTag)?)
+    pub fn open_rtp(&self, packet: &mut [u8], header: usize, ssrc: u32, index: u64) -> Result<(), Refused> {
+        let (body, tag) = packet.split_last_chunk_mut::<TAG>().ok_or(Refused)?;
+        self.tag(body, Some((index >> 16) as u32)).verify_truncated_left(tag).map_err(|_| Refused)?;
+        self.crypt(ssrc, index, body.get_mut(header..).ok_or(Refused)?)
     }
 
-    pub fn seal_rtcp(&self, packet: &mut [u8], length: usize, ssrc: u32, index: u32) -> Result<(), BadTag> {
-        let (body, tag) = packet.split_last_chunk_mut::<TAG>().ok_or(BadTag)?;
-        self.crypt(ssrc, u64::from(index), body.get_mut(RTCP_CLEAR..length).ok_or(BadTag)?)?;
-        body.get_mut(length..).ok_or(BadTag)?.copy_from_slice(&(index | ENCRYPTED).to_be_bytes());
+    pub fn seal_rtcp(&self, packet: &mut [u8], length: usize, ssrc: u32, index: u32) -> Result<(), Refused> {
+        let (body, tag) = packet.split_last_chunk_mut::<TAG>().ok_or(Refused)?;
+        self.crypt(ssrc, u64::from(index), body.get_mut(CLEAR..length).ok_or(Refused)?)?;
+        body.get_mut(length..).ok_or(Refused)?.copy_from_slice(&(index | ENCRYPTED).to_be_bytes());
         let mac = self.tag(body, None).finalize().into_bytes();
         tag.copy_from_slice(&mac[..TAG]);
         Ok(())
     }
 
-    pub fn open_rtcp(&self, packet: &mut [u8], ssrc: u32, index: u32) -> Result<(), BadTag> {
-        let (body, tag) = packet.split_last_chunk_mut::<TAG>().ok_or(BadTag)?;
-        self.tag(body, None).verify_truncated_left(tag).map_err(|_| BadTag)?;
-        let end = body.len().checked_sub(4).ok_or(BadTag)?;
-        self.crypt(ssrc, u64::from(index), body.get_mut(RTCP_CLEAR..end).ok_or(BadTag)?)
+    pub fn open_rtcp(&self, packet: &mut [u8], ssrc: u32, index: u32) -> Result<(), Refused> {
+        let (body, tag) = packet.split_last_chunk_mut::<TAG>().ok_or(Refused)?;
+        self.tag(body, None).verify_truncated_left(tag).map_err(|_| Refused)?;
+        let end = body.len().checked_sub(INDEX_WORD).ok_or(Refused)?;
+        self.crypt(ssrc, u64::from(index), body.get_mut(CLEAR..end).ok_or(Refused)?)
     }
 }
 
@@ -107,5 +114,18 @@ mod tests {
         for (block, expected) in stream.chunks(16).zip(expected) {
             assert_eq!(block, expected.to_be_bytes());
         }
+    }
+
+    /// Section 4.1.1: one block more would be keystream of the next index.
+    #[test]
+    fn keystreams_of_two_indices_never_meet() {
+        let suite = AesCm::new(&[7; 16], &[8; 20], &[9; 14]).unwrap();
+        let mut longest = vec![0; STREAM_MAX + 1];
+        assert_eq!(suite.crypt(1, 1, &mut longest), Err(Refused));
+        assert!(longest.iter().all(|octet| *octet == 0));
+        suite.crypt(1, 1, &mut longest[..STREAM_MAX]).unwrap();
+        let mut next = [0; 16];
+        suite.crypt(1, 2, &mut next).unwrap();
+        assert!(longest[..STREAM_MAX].chunks(16).all(|block| block != next));
     }
 }

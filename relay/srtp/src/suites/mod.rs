@@ -7,17 +7,19 @@ use sallyport_plan::{KeyMaterial, Profile};
 
 use crate::KeyError;
 use crate::kdf::{Label, derive};
+use crate::rtcp::INDEX_WORD;
 
-/// The tag is wrong.
+/// The tag is wrong, or the packet does not fit the suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BadTag;
+pub struct Refused;
 
-/// RTP or RTCP keys of one context.
+/// RTP or RTCP keys of one context, inline.
+#[expect(clippy::large_enum_variant, reason = "no pointer between a direction and its keys")]
 pub enum Suite {
-    /// AES_CM_128_HMAC_SHA1_80
-    AesCm(Box<aes_cm::AesCm>),
-    /// AEAD_AES_128_GCM
-    Gcm(Box<gcm::Gcm>),
+    /// AES_CM_128_HMAC_SHA1_80, by RustCrypto.
+    AesCm(aes_cm::AesCm),
+    /// AEAD_AES_128_GCM, by ring.
+    Gcm(gcm::Gcm),
 }
 
 impl Suite {
@@ -40,11 +42,11 @@ impl Suite {
             Profile::AesCm128HmacSha1_80 => {
                 let mac = derive::<20>(master, authentication)?;
                 let salt = derive::<14>(master, salt)?;
-                Ok(Self::AesCm(Box::new(aes_cm::AesCm::new(&key, &mac, &salt)?)))
+                Ok(Self::AesCm(aes_cm::AesCm::new(&key, &mac, &salt)?))
             }
             Profile::AeadAes128Gcm => {
                 let salt = derive::<12>(master, salt)?;
-                Ok(Self::Gcm(Box::new(gcm::Gcm::new(&key, &salt)?)))
+                Ok(Self::Gcm(gcm::Gcm::new(&key, &salt)?))
             }
         }
     }
@@ -57,8 +59,9 @@ impl Suite {
         }
     }
 
-    /// Encrypts `packet` behind `header` octets and writes the tag into its last [`Suite::tag_len`] octets.
-    pub fn seal_rtp(&self, packet: &mut [u8], header: usize, ssrc: u32, index: u64) -> Result<(), BadTag> {
+    /// Encrypts `packet` behind `header` octets and writes the tag into its last [`Suite::tag_len`] octets. When refused,
+    /// the octets before those are as before.
+    pub fn seal_rtp(&self, packet: &mut [u8], header: usize, ssrc: u32, index: u64) -> Result<(), Refused> {
         match self {
             Self::AesCm(suite) => suite.seal_rtp(packet, header, ssrc, index),
             Self::Gcm(suite) => suite.seal_rtp(packet, header, ssrc, index),
@@ -66,15 +69,16 @@ impl Suite {
     }
 
     /// Verifies the tag in the last [`Suite::tag_len`] octets and decrypts; on a bad tag the contents are undefined.
-    pub fn open_rtp(&self, packet: &mut [u8], header: usize, ssrc: u32, index: u64) -> Result<(), BadTag> {
+    pub fn open_rtp(&self, packet: &mut [u8], header: usize, ssrc: u32, index: u64) -> Result<(), Refused> {
         match self {
             Self::AesCm(suite) => suite.open_rtp(packet, header, ssrc, index),
             Self::Gcm(suite) => suite.open_rtp(packet, header, ssrc, index),
         }
     }
 
-    /// Encrypts an RTCP compound of `length` octets in `packet`, which has room for tag and index word behind it.
-    pub fn seal_rtcp(&self, packet: &mut [u8], length: usize, ssrc: u32, index: u32) -> Result<(), BadTag> {
+    /// Encrypts an RTCP compound of `length` octets in `packet`, which has room for tag and index word behind it. When
+    /// refused, the compound is as before.
+    pub fn seal_rtcp(&self, packet: &mut [u8], length: usize, ssrc: u32, index: u32) -> Result<(), Refused> {
         match self {
             Self::AesCm(suite) => suite.seal_rtcp(packet, length, ssrc, index),
             Self::Gcm(suite) => suite.seal_rtcp(packet, length, ssrc, index),
@@ -84,13 +88,13 @@ impl Suite {
     /// Where the index word lies in an SRTCP packet of `length` octets.
     pub fn rtcp_index_at(&self, length: usize) -> Option<usize> {
         match self {
-            Self::AesCm(_) => length.checked_sub(aes_cm::TAG + 4),
-            Self::Gcm(_) => length.checked_sub(4),
+            Self::AesCm(_) => length.checked_sub(aes_cm::TAG + INDEX_WORD),
+            Self::Gcm(_) => length.checked_sub(INDEX_WORD),
         }
     }
 
     /// Verifies and decrypts an SRTCP packet; the compound is then its first octets.
-    pub fn open_rtcp(&self, packet: &mut [u8], ssrc: u32, index: u32) -> Result<(), BadTag> {
+    pub fn open_rtcp(&self, packet: &mut [u8], ssrc: u32, index: u32) -> Result<(), Refused> {
         match self {
             Self::AesCm(suite) => suite.open_rtcp(packet, ssrc, index),
             Self::Gcm(suite) => suite.open_rtcp(packet, ssrc, index),
@@ -98,7 +102,11 @@ impl Suite {
     }
 }
 
-/// Octets of an RTCP header that stay in the clear: the first word and the sender's SSRC.
-pub const RTCP_CLEAR: usize = 8;
-/// E bit of the SRTCP index word.
-pub const ENCRYPTED: u32 = 1 << 31;
+#[cfg(test)]
+pub mod tests {
+    /// Octets of a vector; spaces are for the reader.
+    pub fn hex(text: &str) -> Vec<u8> {
+        let digits: Vec<u32> = text.chars().filter(|c| *c != ' ').map(|c| c.to_digit(16).unwrap()).collect();
+        digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect()
+    }
+}
