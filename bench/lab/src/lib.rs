@@ -1,4 +1,26 @@
-//! Network namespaces and real peers.
+//! Network namespaces and real peers: a browser behind a NAT, a STUN server, an appliance behind a 1:1 NAT, a SIP agent.
+//!
+//! A [`Lab`] is the network; [`browser`], [`agent`] and [`appliance`] start in it; [`capture`] listens on its cables and
+//! [`tone`] to what was heard. Needs root. Everything a lab starts ends with it.
+
 #![forbid(unsafe_code)]
+
+mod namespace;
+pub mod net;
+mod process;
+mod state;
+pub mod stun;
 pub mod tone;
 pub mod wav;
+
+pub use namespace::Namespace;
+pub use net::{Lab, Options, Place};
+pub use process::{Process, Program};
+pub use state::{Standing, standing, sweep};
+
+/// Whether a program can be found by its name.
+pub fn installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let sbin = ["/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
+    std::env::split_paths(&path).chain(sbin).any(|folder| folder.join(program).is_file())
+}
