@@ -5,8 +5,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod agent;
+pub mod capture;
 mod namespace;
 pub mod net;
+pub mod pcap;
 mod process;
 mod state;
 pub mod stun;
