@@ -11,11 +11,8 @@
 #define STUN_HEADER 20
 #define STUN_COOKIE 0x2112a442
 
-static __always_inline int leave(__u32 counter, int action)
-{
-	count(counter);
-	return action;
-}
+/* Tries to win a race for a token before the packet is taken for one too many. */
+#define ADMIT_TRIES 4
 
 /* Media ports of the address, or NULL. */
 static __always_inline struct sallyport_media_value *media_of(__u32 zone, const __u8 *address)
@@ -26,109 +23,162 @@ static __always_inline struct sallyport_media_value *media_of(__u32 zone, const 
 	return bpf_map_lookup_elem(&media, &key);
 }
 
-static __always_inline int is_stun(struct xdp_md *ctx, const struct datagram *in)
+/* Sources that nobody can have: XDP comes before the kernel's own checks. */
+static __always_inline int bad_source(const struct sallyport_flow_key *key)
 {
-	__u8 *head;
-	__u32 cookie;
+	const __u8 *remote = key->remote_address;
+	int v4 = is_mapped(key->local_address);
+	__u64 high, low;
 
-	if (in->payload_len < STUN_HEADER)
-		return 0;
-	/* Ethernet, tag, IPv4 with options and UDP end below 128; the mask says so to the verifier. */
-	head = at(ctx, in->payload & 0x7f, 8);
-	if (!head)
-		return 0;
-	__builtin_memcpy(&cookie, head + 4, 4);
-	return head[0] < 4 && cookie == bpf_htonl(STUN_COOKIE);
+	if (!key->remote_port[0] && !key->remote_port[1])
+		return 1;
+	if (v4 != is_mapped(remote))
+		return 1;
+	__builtin_memcpy(&high, remote, 8);
+	__builtin_memcpy(&low, remote + 8, 8);
+	if (v4 && (remote[12] == 0 || remote[12] == 127 || remote[12] >= 224))
+		return 1;
+	if (!v4 && (remote[0] == 0xff || (!high && bpf_be64_to_cpu(low) <= 1)))
+		return 1;
+	return media_of(SALLYPORT_OUTSIDE, remote) || media_of(SALLYPORT_INSIDE, remote);
 }
 
-/* Takes a token of the source. Racing CPUs may let one more pass; the rate holds over time. */
+/* RFC 8489 section 5, and RFC 7983: the whole datagram is one message. */
+static __always_inline int is_stun(struct xdp_md *ctx, const struct datagram *packet)
+{
+	__be32 cookie;
+	__be16 length;
+	__u8 *head;
+
+	if (packet->payload_len < STUN_HEADER)
+		return 0;
+	/* Ethernet, tag, IPv4 with options and UDP end below 128; the mask says so to the verifier. */
+	head = at(ctx, packet->payload & 0x7f, 8);
+	if (!head)
+		return 0;
+	__builtin_memcpy(&length, head + 2, 2);
+	__builtin_memcpy(&cookie, head + 4, 4);
+	return head[0] < 4 && cookie == bpf_htonl(STUN_COOKIE) && !(bpf_ntohs(length) & 3) &&
+	       bpf_ntohs(length) + STUN_HEADER == packet->payload_len;
+}
+
+/* Takes a token of the source: the bucket holds when all its tokens will be back, each takes `interval` to. */
 static __always_inline int admit(const __u8 *address)
 {
 	__u32 zero = 0;
-	struct sallyport_settings *set = bpf_map_lookup_elem(&settings, &zero);
-	__u64 now = bpf_ktime_get_ns();
+	const struct sallyport_settings *set = bpf_map_lookup_elem(&settings, &zero);
+	struct sallyport_source source;
 	struct sallyport_bucket *bucket;
+	__u64 now, interval, most;
 
-	if (!set || !set->punt_refill_ns)
+	if (!set)
 		return 0;
-	bucket = bpf_map_lookup_elem(&buckets, address);
+	interval = set->punt_interval_ns;
+	most = set->punt_burst * interval;
+	if (interval > most)
+		return 0;
+	__builtin_memcpy(source.address, address, 16);
+	if (!is_mapped(address))
+		__builtin_memset(source.address + 8, 0, 8);
+	now = bpf_ktime_get_ns();
+	bucket = bpf_map_lookup_elem(&buckets, &source);
 	if (!bucket) {
-		struct sallyport_bucket fresh = { .refilled_ns = now, .tokens = set->punt_burst };
+		struct sallyport_bucket fresh = { .full_at_ns = now + interval };
 
-		if (!fresh.tokens)
+		if (!bpf_map_update_elem(&buckets, &source, &fresh, BPF_NOEXIST))
+			return 1;
+		bucket = bpf_map_lookup_elem(&buckets, &source);
+		if (!bucket)
 			return 0;
-		fresh.tokens -= 1;
-		return bpf_map_update_elem(&buckets, address, &fresh, BPF_ANY) == 0;
 	}
-	if (now - bucket->refilled_ns >= set->punt_refill_ns) {
-		__u64 back = bucket->tokens + (now - bucket->refilled_ns) / set->punt_refill_ns;
+#pragma unroll
+	for (int i = 0; i < ADMIT_TRIES; i++) {
+		__u64 old = *(volatile __u64 *)&bucket->full_at_ns;
+		__u64 next = (old > now ? old : now) + interval;
 
-		bucket->tokens = back < set->punt_burst ? back : set->punt_burst;
-		bucket->refilled_ns = now;
+		if (next - now > most)
+			return 0;
+		if (__sync_val_compare_and_swap(&bucket->full_at_ns, old, next) == old)
+			return 1;
 	}
-	if (!bucket->tokens)
-		return 0;
-	bucket->tokens -= 1;
-	return 1;
+	return 0;
 }
 
 /* To the AF_XDP socket of this queue, with `meta` in front of the frame. */
 static __always_inline int redirect(struct xdp_md *ctx, __u32 base, const struct sallyport_meta *meta, __u32 counter)
 {
-	__u32 place = base + ctx->rx_queue_index;
+	__u32 queue = ctx->rx_queue_index;
 	struct sallyport_meta *front;
-	void *data;
+	int action;
 
-	if (ctx->rx_queue_index >= SALLYPORT_QUEUES_MAX || !bpf_map_lookup_elem(&sockets, &place))
+	if (queue >= SALLYPORT_QUEUES_MAX)
 		return leave(SALLYPORT_DROP_NO_SOCKET, XDP_DROP);
 	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*meta)))
-		return leave(SALLYPORT_DROP_NO_ROOM, XDP_DROP);
+		return leave(SALLYPORT_DROP_NO_META, XDP_DROP);
 	front = (void *)(long)ctx->data_meta;
-	data = (void *)(long)ctx->data;
-	if ((void *)(front + 1) > data)
-		return leave(SALLYPORT_DROP_NO_ROOM, XDP_DROP);
+	if ((void *)(front + 1) > (void *)(long)ctx->data)
+		return leave(SALLYPORT_DROP_NO_META, XDP_DROP);
 	*front = *meta;
-	count(counter);
-	return bpf_redirect_map(&sockets, place, XDP_DROP);
+	action = bpf_redirect_map(&xsks, base + queue, XDP_DROP);
+	return leave(action == XDP_REDIRECT ? counter : SALLYPORT_DROP_NO_SOCKET, action);
 }
 
-static __always_inline int decide(struct xdp_md *ctx, struct sallyport_interface_value *in)
+/* A datagram to a media port. */
+static __always_inline int decide_media(struct xdp_md *ctx, const struct sallyport_interface_value *in,
+					const struct datagram *packet)
 {
-	struct datagram packet = {};
-	enum parsed parsed = parse(ctx, &packet);
-	struct sallyport_media_value *ports;
-	struct sallyport_flow_value *flow;
 	struct sallyport_meta meta = { .magic = SALLYPORT_META_MAGIC };
+	struct sallyport_flow_value *flow = bpf_map_lookup_elem(&flows, &packet->key);
 
-	if (parsed == PARSED_NOT_UDP || parsed == PARSED_UNREADABLE)
-		return leave(SALLYPORT_PASS_NOT_UDP, XDP_PASS);
-	ports = media_of(in->zone, packet.key.local_address);
-	if (!ports)
-		return leave(SALLYPORT_PASS_NOT_MEDIA, XDP_PASS);
-	if (parsed == PARSED_FRAGMENT)
-		return leave(SALLYPORT_DROP_FRAGMENT, XDP_DROP);
-	if (parsed == PARSED_MALFORMED)
-		return leave(SALLYPORT_DROP_MALFORMED, XDP_DROP);
-	if (packet.local_port < ports->port_min || packet.local_port > ports->port_max)
-		return leave(SALLYPORT_PASS_NOT_MEDIA, XDP_PASS);
-
-	packet.key.zone = in->zone;
-	flow = bpf_map_lookup_elem(&flows, &packet.key);
 	if (flow) {
 		__sync_fetch_and_add(&flow->packets, 1);
-		__sync_fetch_and_add(&flow->bytes, packet.payload_len);
+		__sync_fetch_and_add(&flow->bytes, packet->payload_len);
 		flow->last_seen_ns = bpf_ktime_get_ns();
 		meta.kind = SALLYPORT_META_FLOW;
 		meta.direction = flow->direction;
 		meta.epoch = flow->epoch;
-		return redirect(ctx, in->socket_base, &meta, SALLYPORT_REDIRECT_FLOW);
+		return redirect(ctx, in->xsk_base, &meta, SALLYPORT_REDIRECT_FLOW);
 	}
-	if (in->zone != SALLYPORT_OUTSIDE || !is_stun(ctx, &packet))
+	if (bad_source(&packet->key))
+		return leave(SALLYPORT_DROP_SOURCE, XDP_DROP);
+	if (in->zone != SALLYPORT_OUTSIDE || !is_stun(ctx, packet))
 		return leave(SALLYPORT_DROP_UNKNOWN_FLOW, XDP_DROP);
-	if (!admit(packet.key.remote_address))
+	if (!admit(packet->key.remote_address))
 		return leave(SALLYPORT_DROP_RATE_LIMITED, XDP_DROP);
 	meta.kind = SALLYPORT_META_PUNT;
-	return redirect(ctx, in->socket_base, &meta, SALLYPORT_REDIRECT_PUNT);
+	return redirect(ctx, in->xsk_base, &meta, SALLYPORT_PUNT_STUN);
+}
+
+static __always_inline int decide(struct xdp_md *ctx, const struct sallyport_interface_value *in)
+{
+	/* Not data_end - data: that subtraction wants CAP_PERFMON. */
+	__u32 length = bpf_xdp_get_buff_len(ctx);
+	struct datagram packet = {};
+	enum parsed parsed = parse(ctx, length, &packet);
+	struct sallyport_media_value *ports;
+
+	if (parsed == PARSED_NOT_IP)
+		return leave(SALLYPORT_PASS_NOT_IP, XDP_PASS);
+	if (parsed == PARSED_NOT_UDP)
+		return leave(SALLYPORT_PASS_NOT_UDP, XDP_PASS);
+	packet.key.zone = in->zone;
+	ports = media_of(in->zone, packet.key.local_address);
+	if (!ports)
+		return leave(SALLYPORT_PASS_NOT_MEDIA, XDP_PASS);
+	if (parsed == PARSED_MALFORMED)
+		return leave(SALLYPORT_DROP_MALFORMED, XDP_DROP);
+	/* Inside, SIP may share the address, and its long requests come in fragments. */
+	if (parsed == PARSED_LATER_FRAGMENT && in->zone == SALLYPORT_INSIDE)
+		return leave(SALLYPORT_PASS_FRAGMENT, XDP_PASS);
+	if (parsed == PARSED_LATER_FRAGMENT)
+		return leave(SALLYPORT_DROP_FRAGMENT, XDP_DROP);
+	if (packet.local_port < ports->port_min || packet.local_port > ports->port_max)
+		return leave(SALLYPORT_PASS_NOT_MEDIA, XDP_PASS);
+	if (parsed == PARSED_FIRST_FRAGMENT)
+		return leave(SALLYPORT_DROP_FRAGMENT, XDP_DROP);
+	if (length > SALLYPORT_FRAME_MAX)
+		return leave(SALLYPORT_DROP_TOO_LONG, XDP_DROP);
+	return decide_media(ctx, in, &packet);
 }
 
 #endif

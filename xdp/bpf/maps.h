@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The maps. The loader sets the size of `flows`; all are pinned by name.
+ * The maps. The loader sizes `flows`; all are pinned by name.
  */
 #ifndef SALLYPORT_MAPS_H
 #define SALLYPORT_MAPS_H
@@ -19,31 +19,29 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 64);
+	__uint(max_entries, SALLYPORT_MEDIA_MAX);
 	__type(key, struct sallyport_media_key);
 	__type(value, struct sallyport_media_value);
 } media SEC(".maps");
 
-/* By interface index. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4);
+	__uint(max_entries, SALLYPORT_INTERFACES_MAX);
 	__type(key, __u32);
 	__type(value, struct sallyport_interface_value);
 } interfaces SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
-	__uint(max_entries, SALLYPORT_SOCKETS_MAX);
+	__uint(max_entries, SALLYPORT_XSKS_MAX);
 	__type(key, __u32);
 	__type(value, __u32);
-} sockets SEC(".maps");
+} xsks SEC(".maps");
 
-/* By source address. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, __u8[16]);
+	__uint(max_entries, SALLYPORT_BUCKETS_MAX);
+	__type(key, struct sallyport_source);
 	__type(value, struct sallyport_bucket);
 } buckets SEC(".maps");
 
@@ -61,12 +59,19 @@ struct {
 	__type(value, struct sallyport_settings);
 } settings SEC(".maps");
 
-static __always_inline void count(__u32 counter)
+/* Each name of the contract is a map above. */
+#define X(upper, lower, text) _Static_assert(sizeof(lower) > 0, "map " #lower);
+SALLYPORT_MAPS(X)
+#undef X
+
+/* Counts a packet, and says what becomes of it. */
+static __always_inline int leave(__u32 counter, int action)
 {
 	__u64 *value = bpf_map_lookup_elem(&counters, &counter);
 
 	if (value)
 		*value += 1;
+	return action;
 }
 
 #endif

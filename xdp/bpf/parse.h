@@ -16,24 +16,37 @@
 
 #include "sallyport.h"
 
+#define IPV4_OFFSET 0x1fff
+#define IPV4_MORE 0x2000
+#define IPV6_OFFSET 0xfff8
+#define IPV6_MORE 0x0001
+
 struct vlan_tag {
 	__be16 tci;
 	__be16 ethertype;
 };
 
-enum parsed {
-	PARSED_UDP,
-	PARSED_NOT_UDP,
-	PARSED_FRAGMENT,  /* key.local_address is set */
-	PARSED_MALFORMED, /* key.local_address is set */
-	PARSED_UNREADABLE,
+struct ipv6_fragment {
+	__u8 nexthdr;
+	__u8 reserved;
+	__be16 offset;
+	__be32 identification;
 };
 
-/* A datagram: the key's zone is the caller's. */
+/* What a frame turned out to be, and which fields of `struct datagram` hold then. */
+enum parsed {
+	PARSED_NOT_IP,         /* none */
+	PARSED_NOT_UDP,        /* none */
+	PARSED_MALFORMED,      /* addresses */
+	PARSED_LATER_FRAGMENT, /* addresses */
+	PARSED_FIRST_FRAGMENT, /* addresses and ports */
+	PARSED_DATAGRAM,       /* all */
+};
+
 struct datagram {
-	struct sallyport_flow_key key;
-	__u16 local_port;   /* host order */
-	__u16 payload;      /* offset in the frame */
+	struct sallyport_flow_key key; /* the zone is the caller's */
+	__u16 local_port;              /* host order */
+	__u16 payload;                 /* offset in the frame */
 	__u16 payload_len;
 };
 
@@ -56,23 +69,37 @@ static __always_inline void map_ipv4(__u8 *to, __be32 address)
 	__builtin_memcpy(to + 12, &address, 4);
 }
 
-/* UDP behind the IP header at `offset`; `end` is where the IP packet ends in the frame. */
-static __always_inline enum parsed parse_udp(struct xdp_md *ctx, __u32 offset, __u32 end, struct datagram *out)
+/* Whether a 16-octet address is a mapped IPv4 one. */
+static __always_inline int is_mapped(const __u8 *address)
+{
+	__u64 high;
+	__u32 middle;
+
+	__builtin_memcpy(&high, address, 8);
+	__builtin_memcpy(&middle, address + 8, 4);
+	return high == 0 && middle == bpf_htonl(0xffff);
+}
+
+/* UDP at `offset`, in an IP packet that ends at `end`; of a first fragment the UDP length goes beyond. */
+static __always_inline enum parsed parse_udp(struct xdp_md *ctx, __u32 offset, __u32 end, int first,
+					     struct datagram *out)
 {
 	struct udphdr *udp = at(ctx, offset, sizeof(*udp));
 	__u32 length;
 
-	if (!udp)
-		return PARSED_MALFORMED;
-	length = bpf_ntohs(udp->len);
-	if (length < sizeof(*udp) || offset + length > end)
+	if (!udp || offset + sizeof(*udp) > end)
 		return PARSED_MALFORMED;
 	__builtin_memcpy(out->key.local_port, &udp->dest, 2);
 	__builtin_memcpy(out->key.remote_port, &udp->source, 2);
 	out->local_port = bpf_ntohs(udp->dest);
+	if (first)
+		return PARSED_FIRST_FRAGMENT;
+	length = bpf_ntohs(udp->len);
+	if (length < sizeof(*udp) || offset + length > end)
+		return PARSED_MALFORMED;
 	out->payload = offset + sizeof(*udp);
 	out->payload_len = length - sizeof(*udp);
-	return PARSED_UDP;
+	return PARSED_DATAGRAM;
 }
 
 static __always_inline enum parsed parse_ipv4(struct xdp_md *ctx, __u32 offset, __u32 length, struct datagram *out)
@@ -81,7 +108,7 @@ static __always_inline enum parsed parse_ipv4(struct xdp_md *ctx, __u32 offset, 
 	__u32 header, total;
 
 	if (!ip)
-		return PARSED_UNREADABLE;
+		return PARSED_NOT_IP;
 	if (ip->protocol != IPPROTO_UDP)
 		return PARSED_NOT_UDP;
 	map_ipv4(out->key.local_address, ip->daddr);
@@ -90,46 +117,54 @@ static __always_inline enum parsed parse_ipv4(struct xdp_md *ctx, __u32 offset, 
 	total = bpf_ntohs(ip->tot_len);
 	if (ip->version != 4 || header < sizeof(*ip) || total < header || offset + total > length)
 		return PARSED_MALFORMED;
-	if (ip->frag_off & bpf_htons(0x3fff))
-		return PARSED_FRAGMENT;
-	return parse_udp(ctx, offset + header, offset + total, out);
+	if (ip->frag_off & bpf_htons(IPV4_OFFSET))
+		return PARSED_LATER_FRAGMENT;
+	return parse_udp(ctx, offset + header, offset + total, !!(ip->frag_off & bpf_htons(IPV4_MORE)), out);
 }
 
+/* Extension headers are not walked, but for one Fragment header: the kernel gets such packets as not UDP. */
 static __always_inline enum parsed parse_ipv6(struct xdp_md *ctx, __u32 offset, __u32 length, struct datagram *out)
 {
 	struct ipv6hdr *ip = at(ctx, offset, sizeof(*ip));
+	struct ipv6_fragment *fragment = NULL;
 	__u32 end;
 
 	if (!ip)
-		return PARSED_UNREADABLE;
+		return PARSED_NOT_IP;
 	__builtin_memcpy(out->key.local_address, &ip->daddr, 16);
 	__builtin_memcpy(out->key.remote_address, &ip->saddr, 16);
-	if (ip->nexthdr == IPPROTO_FRAGMENT)
-		return PARSED_FRAGMENT;
-	if (ip->nexthdr != IPPROTO_UDP)
-		return PARSED_NOT_UDP;
 	end = offset + sizeof(*ip) + bpf_ntohs(ip->payload_len);
-	if (ip->version != 6 || end > length)
+	offset += sizeof(*ip);
+	if (ip->nexthdr == IPPROTO_FRAGMENT) {
+		fragment = at(ctx, offset, sizeof(*fragment));
+		if (!fragment)
+			return PARSED_MALFORMED;
+		offset += sizeof(*fragment);
+	}
+	if ((fragment ? fragment->nexthdr : ip->nexthdr) != IPPROTO_UDP)
+		return PARSED_NOT_UDP;
+	/* A mapped destination on the wire would be taken for an IPv4 one of the maps. */
+	if (ip->version != 6 || end > length || is_mapped(out->key.local_address))
 		return PARSED_MALFORMED;
-	return parse_udp(ctx, offset + sizeof(*ip), end, out);
+	if (fragment && fragment->offset & bpf_htons(IPV6_OFFSET))
+		return PARSED_LATER_FRAGMENT;
+	return parse_udp(ctx, offset, end, fragment && fragment->offset & bpf_htons(IPV6_MORE), out);
 }
 
-static __always_inline enum parsed parse(struct xdp_md *ctx, struct datagram *out)
+static __always_inline enum parsed parse(struct xdp_md *ctx, __u32 length, struct datagram *out)
 {
-	/* Not data_end - data: that subtraction wants CAP_PERFMON. */
-	__u32 length = bpf_xdp_get_buff_len(ctx);
 	__u32 offset = sizeof(struct ethhdr);
 	struct ethhdr *ethernet = at(ctx, 0, sizeof(*ethernet));
 	__be16 ethertype;
 
 	if (!ethernet)
-		return PARSED_UNREADABLE;
+		return PARSED_NOT_IP;
 	ethertype = ethernet->h_proto;
 	if (ethertype == bpf_htons(ETH_P_8021Q)) {
 		struct vlan_tag *tag = at(ctx, offset, sizeof(*tag));
 
 		if (!tag)
-			return PARSED_UNREADABLE;
+			return PARSED_NOT_IP;
 		ethertype = tag->ethertype;
 		offset += sizeof(*tag);
 	}
@@ -137,7 +172,7 @@ static __always_inline enum parsed parse(struct xdp_md *ctx, struct datagram *ou
 		return parse_ipv4(ctx, offset, length, out);
 	if (ethertype == bpf_htons(ETH_P_IPV6))
 		return parse_ipv6(ctx, offset, length, out);
-	return PARSED_NOT_UDP;
+	return PARSED_NOT_IP;
 }
 
 #endif

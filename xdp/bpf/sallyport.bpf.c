@@ -12,7 +12,7 @@ int sallyport(struct xdp_md *ctx)
 	struct sallyport_interface_value *in = bpf_map_lookup_elem(&interfaces, &ifindex);
 
 	if (!in)
-		return leave(SALLYPORT_PASS_INTERFACE, XDP_PASS);
+		return leave(SALLYPORT_PASS_UNKNOWN_INTERFACE, XDP_PASS);
 	return decide(ctx, in);
 }
 

@@ -1,36 +1,45 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Contract 2: what the kernel program and userspace share. The Rust side is generated from this file.
- * Maps hold addresses, actions, ids and counters: what an engineer may read. Keys never enter a map.
+ * Maps hold addresses, ids and counters: what an engineer may read. Keys never enter a map.
  */
 #ifndef SALLYPORT_H
 #define SALLYPORT_H
 
 #include <linux/types.h>
 
+/* Changes with every change of a key, a value or their meaning: pinned maps of another version are not adopted. */
 #define SALLYPORT_ABI_VERSION 1
 
 /* Zones. */
 #define SALLYPORT_OUTSIDE 1
 #define SALLYPORT_INSIDE 2
 
-/* Interfaces times queues that the socket map holds; an interface has this many places. */
-#define SALLYPORT_QUEUES_MAX 64
-#define SALLYPORT_SOCKETS_MAX 256
+/* Sizes of maps; `flows` is sized by the loader. */
+#define SALLYPORT_MEDIA_MAX 64
+#define SALLYPORT_INTERFACES_MAX 4
+#define SALLYPORT_BUCKETS_MAX 16384
 
-/* In front of every redirected frame. */
+/* RX queues of an interface that have a place in the socket map. */
+#define SALLYPORT_QUEUES_MAX 64
+#define SALLYPORT_XSKS_MAX (SALLYPORT_INTERFACES_MAX * SALLYPORT_QUEUES_MAX)
+
+/* Octets, from the Ethernet header on, that a UMEM frame of 2048 takes behind its headroom of 320. */
+#define SALLYPORT_FRAME_MAX 1728
+
+/* In front of every redirected frame (bpf_xdp_adjust_meta). */
 #define SALLYPORT_META_MAGIC 0x53505254u
 #define SALLYPORT_META_FLOW 1u
 #define SALLYPORT_META_PUNT 2u
 
 struct sallyport_meta {
 	__u32 magic;
-	__u32 direction;
-	__u32 epoch;
+	__u32 direction; /* of the flow; 0 for a punt */
+	__u32 epoch;     /* of the flow; 0 for a punt */
 	__u32 kind;
 };
 
-/* Whose packet: addresses are 16 octets, IPv4 mapped; ports and addresses in network order. */
+/* Whose packet: addresses are 16 octets, IPv4 mapped (RFC 4291 2.5.5.2); ports and addresses in network order. */
 struct sallyport_flow_key {
 	__u8 zone;
 	__u8 pad[3];
@@ -40,6 +49,7 @@ struct sallyport_flow_key {
 	__u8 remote_address[16];
 };
 
+/* Counters are of packets that arrived, whatever became of them. */
 struct sallyport_flow_value {
 	__u32 direction;
 	__u32 epoch;
@@ -62,37 +72,55 @@ struct sallyport_media_value {
 
 struct sallyport_interface_value {
 	__u32 zone;
-	__u32 socket_base; /* first place of the interface in the socket map */
+	__u32 xsk_base; /* place of queue 0 of the interface in the socket map */
 };
 
-/* Tokens of one source of STUN from nowhere known. */
+/* A source of STUN from nowhere known: its IPv4 address (mapped), or the first 64 bits of its IPv6 address. */
+struct sallyport_source {
+	__u8 address[16];
+};
+
+/* Its token bucket, kept as the time when all tokens will be back. */
 struct sallyport_bucket {
-	__u64 refilled_ns;
-	__u64 tokens;
+	__u64 full_at_ns; /* CLOCK_MONOTONIC */
 };
 
 struct sallyport_settings {
 	__u32 abi_version;
-	__u32 punt_burst;      /* tokens of a full bucket */
-	__u64 punt_refill_ns;  /* time that a token takes to come back */
+	__u32 punt_burst;       /* tokens of a full bucket */
+	__u64 punt_interval_ns; /* time that a token takes to come back; 0: no limit */
 };
 
-/* Every way out of the program adds to exactly one. */
-#define SALLYPORT_COUNTERS(X)                                                                                          \
-	X(PASS_INTERFACE, pass_interface)           /* an interface that is none of ours */                            \
-	X(PASS_NOT_UDP, pass_not_udp)               /* ARP, ND, ICMP, TCP ... */                                       \
-	X(PASS_NOT_MEDIA, pass_not_media)           /* UDP to an address or port that is not media */                  \
-	X(REDIRECT_FLOW, redirect_flow)             /* a known flow, to its AF_XDP socket */                           \
-	X(REDIRECT_PUNT, redirect_punt)             /* STUN from an unknown address, to control */                     \
-	X(DROP_UNKNOWN_FLOW, drop_unknown_flow)     /* media port, no flow, not STUN outside */                        \
-	X(DROP_RATE_LIMITED, drop_rate_limited)     /* STUN beyond its source's rate */                                \
-	X(DROP_MALFORMED, drop_malformed)           /* to us, with lengths that contradict each other */               \
-	X(DROP_FRAGMENT, drop_fragment)             /* a fragment to a media address */                                \
-	X(DROP_NO_SOCKET, drop_no_socket)           /* no AF_XDP socket on this queue */                               \
-	X(DROP_NO_ROOM, drop_no_room)               /* the driver leaves no room for the metadata */
+/* Maps, by the names that they are pinned under. */
+#define SALLYPORT_MAPS(X)                                                                                    \
+	X(FLOWS, flows, "Flow key to flow value.")                                                           \
+	X(MEDIA, media, "Media key to media value.")                                                         \
+	X(INTERFACES, interfaces, "Interface index to interface value.")                                     \
+	X(XSKS, xsks, "Place, which is xsk_base of the interface plus RX queue, to AF_XDP socket.")          \
+	X(BUCKETS, buckets, "Source to token bucket; the least recently used makes way.")                    \
+	X(COUNTERS, counters, "Counter to packets, per CPU.")                                                \
+	X(SETTINGS, settings, "One entry: settings.")
+
+/* Every way out of the program adds one to exactly one of these. */
+#define SALLYPORT_COUNTERS(X)                                                                                \
+	X(PASS_UNKNOWN_INTERFACE, pass_unknown_interface, "Came in by an interface that is none of ours.")   \
+	X(PASS_NOT_IP, pass_not_ip, "Neither IPv4 nor IPv6, or too short to tell.")                          \
+	X(PASS_NOT_UDP, pass_not_udp, "ICMP, ND, TCP, IPv6 extension headers: IP, but not UDP.")             \
+	X(PASS_NOT_MEDIA, pass_not_media, "UDP to an address or port that is not media.")                    \
+	X(PASS_FRAGMENT, pass_fragment, "Later UDP fragment inside: it names no port; a first one of media is dropped.") \
+	X(REDIRECT_FLOW, redirect_flow, "Of a known flow, to the AF_XDP socket of its queue.")               \
+	X(PUNT_STUN, punt_stun, "STUN outside from an unknown source, to the AF_XDP socket, for control.")   \
+	X(DROP_SOURCE, drop_source, "From an impossible source: ours, multicast, loopback, unspecified, port 0.") \
+	X(DROP_UNKNOWN_FLOW, drop_unknown_flow, "To a media port, of no flow, and not STUN outside.")        \
+	X(DROP_RATE_LIMITED, drop_rate_limited, "STUN beyond the rate of its source.")                       \
+	X(DROP_MALFORMED, drop_malformed, "To a media address, with headers or lengths that contradict each other.") \
+	X(DROP_FRAGMENT, drop_fragment, "UDP fragment to a media port, or a later one outside.")             \
+	X(DROP_TOO_LONG, drop_too_long, "To a media port, longer than a UMEM frame takes.")                  \
+	X(DROP_NO_META, drop_no_meta, "The driver leaves no room for the metadata.")                         \
+	X(DROP_NO_SOCKET, drop_no_socket, "No AF_XDP socket is registered for this queue.")
 
 enum sallyport_counter {
-#define X(upper, lower) SALLYPORT_##upper,
+#define X(upper, lower, text) SALLYPORT_##upper,
 	SALLYPORT_COUNTERS(X)
 #undef X
 	SALLYPORT_COUNTER_MAX,
@@ -104,7 +132,8 @@ _Static_assert(sizeof(struct sallyport_flow_value) == 32, "flow value");
 _Static_assert(sizeof(struct sallyport_media_key) == 20, "media key");
 _Static_assert(sizeof(struct sallyport_media_value) == 4, "media value");
 _Static_assert(sizeof(struct sallyport_interface_value) == 8, "interface value");
-_Static_assert(sizeof(struct sallyport_bucket) == 16, "bucket");
+_Static_assert(sizeof(struct sallyport_source) == 16, "source");
+_Static_assert(sizeof(struct sallyport_bucket) == 8, "bucket");
 _Static_assert(sizeof(struct sallyport_settings) == 16, "settings");
 
 #endif

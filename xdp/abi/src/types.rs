@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::generated;
 
-/// In front of every redirected frame.
+/// In front of every redirected frame: magic, direction, epoch, kind; in the byte order of the host.
 pub type Meta = generated::sallyport_meta;
 /// Whose packet: zone, ports and addresses.
 pub type FlowKey = generated::sallyport_flow_key;
-/// Direction and counters of a flow.
+/// Direction, epoch and counters of a flow.
 pub type FlowValue = generated::sallyport_flow_value;
 /// A media address of a zone.
 pub type MediaKey = generated::sallyport_media_key;
@@ -16,49 +16,21 @@ pub type MediaKey = generated::sallyport_media_key;
 pub type MediaValue = generated::sallyport_media_value;
 /// Zone and place in the socket map of an interface.
 pub type InterfaceValue = generated::sallyport_interface_value;
-/// Tokens of a source.
+/// A source of STUN: an IPv4 address, or the first 64 bits of an IPv6 address.
+pub type Source = generated::sallyport_source;
+/// Token bucket of a source.
 pub type Bucket = generated::sallyport_bucket;
 /// What the program is told.
 pub type Settings = generated::sallyport_settings;
 
-/// Names of the maps, which are also the names of their pins.
-pub mod map {
-    /// Flow key to flow value.
-    pub const FLOWS: &str = "flows";
-    /// Media key to media value.
-    pub const MEDIA: &str = "media";
-    /// Interface index to interface value.
-    pub const INTERFACES: &str = "interfaces";
-    /// Place to AF_XDP socket.
-    pub const SOCKETS: &str = "sockets";
-    /// Source address to tokens.
-    pub const BUCKETS: &str = "buckets";
-    /// Counter to packets, per CPU.
-    pub const COUNTERS: &str = "counters";
-    /// One entry.
-    pub const SETTINGS: &str = "settings";
-}
+/// Zone of the browsers.
+#[allow(clippy::cast_possible_truncation)]
+pub const OUTSIDE: u8 = generated::SALLYPORT_OUTSIDE as u8;
+/// Zone of the enterprise.
+#[allow(clippy::cast_possible_truncation)]
+pub const INSIDE: u8 = generated::SALLYPORT_INSIDE as u8;
 
-/// All maps.
-pub const MAPS: [&str; 7] =
-    [map::FLOWS, map::MEDIA, map::INTERFACES, map::SOCKETS, map::BUCKETS, map::COUNTERS, map::SETTINGS];
-
-/// Names of the counters by index; a test holds them against the header.
-pub const COUNTERS: [&str; generated::SALLYPORT_COUNTER_MAX as usize] = [
-    "pass_interface",
-    "pass_not_udp",
-    "pass_not_media",
-    "redirect_flow",
-    "redirect_punt",
-    "drop_unknown_flow",
-    "drop_rate_limited",
-    "drop_malformed",
-    "drop_fragment",
-    "drop_no_socket",
-    "drop_no_room",
-];
-
-/// The 16 octets of an address, IPv4 mapped.
+/// The 16 octets of an address, IPv4 mapped (RFC 4291 section 2.5.5.2).
 fn octets(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
@@ -66,8 +38,13 @@ fn octets(address: IpAddr) -> [u8; 16] {
     }
 }
 
+fn address(octets: [u8; 16]) -> IpAddr {
+    Ipv6Addr::from(octets).to_canonical()
+}
+
 impl FlowKey {
-    /// The key of packets from `remote` to `local` that come in by `zone`.
+    /// The key of packets from `remote` to `local` that come in by `zone` ([`OUTSIDE`], [`INSIDE`]). Scope and flow label
+    /// of IPv6 are no part of it.
     pub fn new(zone: u8, local: SocketAddr, remote: SocketAddr) -> Self {
         Self {
             zone,
@@ -81,17 +58,13 @@ impl FlowKey {
 
     /// Our address and port.
     pub fn local(&self) -> SocketAddr {
-        address(self.local_address, self.local_port)
+        SocketAddr::new(address(self.local_address), u16::from_be_bytes(self.local_port))
     }
 
     /// The peer's address and port.
     pub fn remote(&self) -> SocketAddr {
-        address(self.remote_address, self.remote_port)
+        SocketAddr::new(address(self.remote_address), u16::from_be_bytes(self.remote_port))
     }
-}
-
-fn address(octets: [u8; 16], port: [u8; 2]) -> SocketAddr {
-    SocketAddr::new(Ipv6Addr::from(octets).to_canonical(), u16::from_be_bytes(port))
 }
 
 impl MediaKey {
@@ -99,12 +72,17 @@ impl MediaKey {
     pub fn new(zone: u8, address: IpAddr) -> Self {
         Self { zone, pad: [0; 3], address: octets(address) }
     }
+
+    /// The address.
+    pub fn address(&self) -> IpAddr {
+        address(self.address)
+    }
 }
 
 // SAFETY: these types are generated from C structs of integers and octet arrays whose padding is an explicit field (the
 // header asserts their sizes), so any octets are a valid value and no octet of one is uninitialised.
 mod pod {
-    use super::{Bucket, FlowKey, FlowValue, InterfaceValue, MediaKey, MediaValue, Settings};
+    use super::{Bucket, FlowKey, FlowValue, InterfaceValue, MediaKey, MediaValue, Settings, Source};
 
     // SAFETY: as above.
     unsafe impl aya::Pod for FlowKey {}
@@ -117,6 +95,8 @@ mod pod {
     // SAFETY: as above.
     unsafe impl aya::Pod for InterfaceValue {}
     // SAFETY: as above.
+    unsafe impl aya::Pod for Source {}
+    // SAFETY: as above.
     unsafe impl aya::Pod for Bucket {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Settings {}
@@ -125,32 +105,60 @@ mod pod {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Counter, MAPS};
 
     #[test]
     fn keys_read_back_what_they_were_made_of() {
         for (local, remote) in
             [("192.0.2.1:10000", "198.51.100.2:4000"), ("[2001:db8::1]:10000", "[2001:db8::2]:4000")]
         {
-            let key = FlowKey::new(1, local.parse().unwrap(), remote.parse().unwrap());
+            let key = FlowKey::new(OUTSIDE, local.parse().unwrap(), remote.parse().unwrap());
             assert_eq!((key.local().to_string(), key.remote().to_string()), (local.into(), remote.into()));
+            let address = key.local().ip();
+            assert_eq!(MediaKey::new(INSIDE, address).address(), address);
         }
     }
 
     #[test]
-    fn counter_names_are_the_header_s_in_its_order() {
-        let header = include_str!("../include/sallyport.h");
-        let named: Vec<&str> = header
-            .lines()
-            .filter_map(|line| line.trim_start().strip_prefix("X(")?.split(')').next()?.split(", ").nth(1))
-            .collect();
-        assert_eq!(named, COUNTERS);
+    fn keys_have_the_octets_that_the_program_compares() {
+        let key = FlowKey::new(INSIDE, "192.0.2.1:258".parse().unwrap(), "198.51.100.2:772".parse().unwrap());
+        assert_eq!((key.zone, key.pad), (2, [0; 3]));
+        assert_eq!((key.local_port, key.remote_port), ([1, 2], [3, 4]));
+        assert_eq!(key.local_address, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1]);
+        assert_eq!(key.remote_address, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 198, 51, 100, 2]);
     }
 
     #[test]
-    fn map_names_are_the_program_s() {
-        let maps = include_str!("../../bpf/maps.h");
+    fn keys_differ_by_zone_address_and_port() {
+        let base = FlowKey::new(1, "192.0.2.1:1".parse().unwrap(), "192.0.2.2:2".parse().unwrap());
+        let others = [
+            FlowKey::new(2, base.local(), base.remote()),
+            FlowKey::new(1, base.remote(), base.local()),
+            FlowKey::new(1, "192.0.2.1:3".parse().unwrap(), base.remote()),
+            FlowKey::new(1, base.local(), "192.0.2.2:3".parse().unwrap()),
+            FlowKey::new(1, base.local(), "192.0.2.3:2".parse().unwrap()),
+        ];
+        for other in others {
+            assert_ne!(base, other);
+        }
+    }
+
+    #[test]
+    fn counters_are_named_once_and_say_what_becomes_of_the_packet() {
+        for (index, counter) in Counter::ALL.into_iter().enumerate() {
+            assert_eq!(counter as usize, index);
+            let name = counter.name();
+            let kinds = ["pass_", "redirect_", "punt_", "drop_"];
+            assert!(kinds.iter().any(|kind| name.starts_with(kind)), "{name}");
+            assert!(counter.text().ends_with('.'), "{name}");
+            assert_eq!(Counter::ALL.iter().filter(|other| other.name() == name).count(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn map_names_fit_the_kernel_s_fifteen_octets() {
         for name in MAPS {
-            assert!(maps.contains(&format!("}} {name} SEC(\".maps\")")), "{name}");
+            assert!(name.len() <= 15, "{name}");
         }
     }
 }

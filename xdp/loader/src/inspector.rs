@@ -1,45 +1,53 @@
 //! Reading the pins, with nobody's help.
 
-use std::path::{Path, PathBuf};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::Path;
 
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
-use sallyport_abi::{FlowKey, FlowValue, Settings, map};
+use aya::maps::{Map, MapData};
+use sallyport_abi::{FlowKey, FlowValue, map};
 
-use crate::kernel::{MapError, of, sum};
+use crate::attach::Attachment;
+use crate::error::{InspectError, MapError, of};
+use crate::maps;
+use crate::pins::Pins;
 
-/// Why the pins cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum InspectError {
-    /// A map.
-    #[error(transparent)]
-    Map(#[from] MapError),
-    /// The maps are of another version.
-    #[error("the pinned maps are of version {found}, this program reads version {ours}")]
-    Version {
-        /// Theirs.
-        found: u32,
-        /// Ours.
-        ours: u32,
-    },
+/// An interface that the program knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its index, in the network namespace of the relay.
+    pub ifindex: u32,
+    /// Its zone: 1 outside, 2 inside.
+    pub zone: u8,
+    /// How the program hangs there; `None` where no link is pinned.
+    pub attachment: Option<Attachment>,
 }
 
-/// A reader of pinned maps.
+/// A media address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Media {
+    /// Its zone: 1 outside, 2 inside.
+    pub zone: u8,
+    /// The address.
+    pub address: IpAddr,
+    /// Its media ports.
+    pub ports: RangeInclusive<u16>,
+}
+
+/// A reader of pinned maps. It has no way to write.
 #[derive(Debug)]
 pub struct Inspector {
-    folder: PathBuf,
+    pins: Pins,
 }
 
 impl Inspector {
     /// Finds the maps under `folder` and compares versions.
     ///
     /// # Errors
-    /// [`InspectError`].
+    /// [`InspectError`], such as for want of pins, of the right to open them, or of the right version.
     pub fn open(folder: &Path) -> Result<Self, InspectError> {
-        let inspector = Self { folder: folder.into() };
-        let settings = inspector.data(map::SETTINGS)?;
-        let settings = Map::Array(settings);
-        let settings = Array::<&MapData, Settings>::try_from(&settings).map_err(of(map::SETTINGS))?;
-        let found = settings.get(&0, 0).map_err(of(map::SETTINGS))?.abi_version;
+        let inspector = Self { pins: Pins::open(folder) };
+        let found = maps::settings(&Map::Array(inspector.data(map::SETTINGS)?))?.abi_version;
         if found == sallyport_abi::VERSION {
             Ok(inspector)
         } else {
@@ -48,25 +56,45 @@ impl Inspector {
     }
 
     fn data(&self, name: &'static str) -> Result<MapData, MapError> {
-        MapData::from_pin(self.folder.join(name)).map_err(of(name))
+        MapData::from_pin(self.pins.map(name)).map_err(of(name))
     }
 
-    /// All flows.
+    /// All flows, sorted by zone, ports and addresses.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn flows(&self) -> Result<Vec<(FlowKey, FlowValue)>, MapError> {
-        let flows = Map::HashMap(self.data(map::FLOWS)?);
-        let flows = HashMap::<&MapData, FlowKey, FlowValue>::try_from(&flows).map_err(of(map::FLOWS))?;
-        flows.iter().map(|entry| entry.map_err(of(map::FLOWS))).collect()
+        maps::flows(&Map::HashMap(self.data(map::FLOWS)?))
     }
 
-    /// All counters, summed over the CPUs.
+    /// All counters by name, in packets since the maps were made, summed over the CPUs.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, MapError> {
-        let counters = Map::PerCpuArray(self.data(map::COUNTERS)?);
-        sum(&PerCpuArray::<&MapData, u64>::try_from(&counters).map_err(of(map::COUNTERS))?)
+        maps::counters(&Map::PerCpuArray(self.data(map::COUNTERS)?))
+    }
+
+    /// The interfaces that the program knows, by index.
+    ///
+    /// # Errors
+    /// [`InspectError`].
+    pub fn interfaces(&self) -> Result<Vec<Interface>, InspectError> {
+        let links = self.pins.links()?;
+        let values = maps::interfaces(&Map::HashMap(self.data(map::INTERFACES)?))?;
+        let interface = |ifindex, zone| {
+            let link = links.iter().find(|(index, _)| *index == ifindex);
+            Interface { ifindex, zone, attachment: link.map(|(_, attachment)| *attachment) }
+        };
+        Ok(values.into_iter().map(|(ifindex, value)| interface(ifindex, maps::zone(value))).collect())
+    }
+
+    /// Media addresses and their ports.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn media(&self) -> Result<Vec<Media>, MapError> {
+        let media = maps::media(&Map::HashMap(self.data(map::MEDIA)?))?;
+        Ok(media.into_iter().map(|(zone, address, ports)| Media { zone, address, ports }).collect())
     }
 }

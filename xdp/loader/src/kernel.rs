@@ -1,111 +1,64 @@
 //! The program and its maps, as the relay drives them.
 
-use std::fs;
-use std::io;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use aya::maps::{Array, HashMap, MapData, MapError as AyaMapError, PerCpuArray, XskMap};
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::xdp::XdpMode;
-use aya::programs::{ProgramError, Xdp};
+use aya::maps::{Array, HashMap, Map, MapData, MapInfo, XskMap};
+use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
-use sallyport_abi::{FlowKey, FlowValue, InterfaceValue, MediaKey, MediaValue, Settings, map};
+use sallyport_abi::{
+    FlowKey, FlowValue, InterfaceValue, MAPS, MediaKey, MediaValue, QUEUES_MAX, Settings, map,
+};
 
-use crate::{PROGRAM, PROGRAM_NAME, pins};
+use crate::attach::{self, Attachment};
+use crate::error::{LoadError, MapError, missing, of};
+use crate::maps;
+use crate::pins::Pins;
+use crate::{PROGRAM, PROGRAM_NAME};
 
-/// STUN of an unknown source: tokens of a full bucket, and nanoseconds until one comes back (50 a second).
-const PUNT: (u32, u64) = (50, 20_000_000);
+/// STUN of an unknown source: packets a second, and at once.
+const PUNT: (u32, u32) = (50, 50);
 
 /// How to load.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where maps and links are pinned; becomes a bpffs of our own, mode 0700.
+    /// Where maps and links are pinned; becomes a bpffs of our own, mode 0700, pins 0600.
     pub pins: PathBuf,
     /// Entries of the flow map.
     pub max_flows: u32,
 }
 
-/// How the program hangs on an interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attachment {
-    /// In the driver.
-    Native,
-    /// In the network stack: every driver can, slower.
-    Generic,
-}
-
-/// Why the program does not run.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The bpffs.
-    #[error("no bpffs at {path}: {source}")]
-    Pins {
-        /// Where.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The object or its maps.
-    #[error("the kernel does not take the program or its maps: {0}")]
-    Object(#[from] aya::EbpfError),
-    /// The verifier or an attachment.
-    #[error("the kernel refuses the program: {0}")]
-    Program(#[from] ProgramError),
-    /// A map.
-    #[error(transparent)]
-    Map(#[from] MapError),
-    /// The object has no program of our name.
-    #[error("the object holds no program {PROGRAM_NAME}")]
-    NoProgram,
-    /// More interfaces than the socket map has places for.
-    #[error("more interfaces than the socket map has places for")]
-    TooManyInterfaces,
-}
-
-/// Why a map could not be read or written.
-#[derive(Debug, thiserror::Error)]
-#[error("map {name}: {source}")]
-pub struct MapError {
-    /// Which map.
-    pub name: &'static str,
-    /// What the kernel said.
-    #[source]
-    pub source: AyaMapError,
-}
-
-/// The loaded program.
+/// The loaded program. Dropped, it leaves program and maps at work by their pins; [`Kernel::detach_all`] ends them.
 pub struct Kernel {
     ebpf: Ebpf,
-    folder: PathBuf,
-    attached: Vec<u32>,
+    pins: Pins,
+    attached: BTreeSet<u32>,
+    media: BTreeSet<MediaKey>,
 }
 
 impl Kernel {
-    /// Loads program and maps. What a former relay pinned under this contract is adopted: its counters go on and its
-    /// flows stay until they are replaced; pins of another shape are taken away first.
+    /// Loads program and maps. What a former relay pinned is adopted if version and shape of all maps are ours: counters go
+    /// on, flows stay until they are replaced. Else the maps are made anew, with a warning that says why; the former
+    /// program goes on with the former maps until [`Kernel::attach`] replaces it.
     ///
     /// # Errors
     /// [`LoadError`]; nothing is attached.
     pub fn load(options: &Options) -> Result<Self, LoadError> {
-        let failed = |source| LoadError::Pins { path: options.pins.clone(), source };
-        pins::prepare(&options.pins).map_err(failed)?;
-        let ebpf = match load(options) {
-            Ok(ebpf) => ebpf,
-            Err(error) => {
-                tracing::warn!(%error, "pinned maps do not fit this version and are replaced");
-                clear(&options.pins).map_err(failed)?;
-                load(options)?
-            }
-        };
-        let mut kernel = Self { ebpf, folder: options.pins.clone(), attached: Vec::new() };
-        for name in sallyport_abi::MAPS {
-            pins::protect(&options.pins.join(name)).map_err(failed)?;
+        let pins = Pins::prepare(&options.pins)?;
+        if let Some(why) = misfit(&pins, options)? {
+            tracing::warn!(why, "pinned maps are not adopted but made anew");
+            pins.remove_maps()?;
         }
-        let (punt_burst, punt_refill_ns) = PUNT;
-        kernel.set_settings(Settings { abi_version: sallyport_abi::VERSION, punt_burst, punt_refill_ns })?;
+        let ebpf = read(options, Some(&pins))?;
+        for name in MAPS {
+            pins.protect(&pins.map(name))?;
+        }
+        let mut kernel = Self { ebpf, pins, attached: BTreeSet::new(), media: BTreeSet::new() };
+        let (per_second, burst) = PUNT;
+        kernel.set_punt_rate(per_second, burst)?;
         kernel.program()?.load()?;
         Ok(kernel)
     }
@@ -123,80 +76,93 @@ impl Kernel {
         self.program()
     }
 
-    /// Hangs the program on an interface and pins the link. A link that a former relay pinned gets the new program
-    /// without a gap. `None` tries native, then generic.
+    /// Hangs the program on an interface and pins the link. A pinned link of the wanted mode (of any, with `None`) gets the
+    /// new program without a gap; one of the other mode makes way first. Without a link, `None` tries native, then generic.
     ///
     /// # Errors
-    /// [`LoadError`], of the last mode tried.
+    /// [`LoadError`], of the last mode tried; the program then knows the interface no more.
     pub fn attach(
         &mut self,
         ifindex: u32,
         zone: u8,
         wanted: Option<Attachment>,
     ) -> Result<Attachment, LoadError> {
-        let place = u32::try_from(self.attached.len()).unwrap_or(u32::MAX);
-        let socket_base = place.saturating_mul(sallyport_abi::QUEUES_MAX);
-        if socket_base >= sallyport_abi::SOCKETS_MAX {
-            return Err(LoadError::TooManyInterfaces);
+        let value = InterfaceValue { zone: u32::from(zone), xsk_base: self.place(ifindex)? };
+        self.hash(map::INTERFACES)?.insert(ifindex, value, 0).map_err(of(map::INTERFACES))?;
+        let pins = self.pins.clone();
+        let attached = self.program().and_then(|program| attach::hang(program, &pins, ifindex, wanted));
+        if attached.is_ok() {
+            self.attached.insert(ifindex);
+        } else {
+            self.attached.remove(&ifindex);
+            self.hash::<u32, InterfaceValue>(map::INTERFACES)?
+                .remove(&ifindex)
+                .map_err(of(map::INTERFACES))?;
         }
-        let value = InterfaceValue { zone: u32::from(zone), socket_base };
-        self.hash::<u32, InterfaceValue>(map::INTERFACES)?.insert(ifindex, value, 0).map_err(of(map::INTERFACES))?;
-        self.attached.push(ifindex);
-        let attachment = match wanted {
-            Some(wanted) => self.attach_as(ifindex, wanted).map(|()| wanted),
-            None => self.attach_as(ifindex, Attachment::Native).map(|()| Attachment::Native).or_else(|error| {
-                tracing::info!(ifindex, %error, "no native XDP here; generic is tried");
-                self.attach_as(ifindex, Attachment::Generic).map(|()| Attachment::Generic)
-            }),
-        };
-        attachment
+        attached
     }
 
-    fn attach_as(&mut self, ifindex: u32, wanted: Attachment) -> Result<(), LoadError> {
-        let pin = pins::link(&self.folder, ifindex);
-        // The mode of a pinned link cannot be asked for, so a former one makes way; flows stay, packets of a few
-        // milliseconds pass to the stack.
-        if let Ok(link) = PinnedLink::from_pin(&pin) {
-            let _ = link.unpin();
+    /// Place of the interface's queue 0 in the socket map: the one that it has, or the lowest free one. Where none is free,
+    /// a former relay's interfaces make way.
+    fn place(&mut self, ifindex: u32) -> Result<u32, LoadError> {
+        let places = (0..sallyport_abi::INTERFACES_MAX).map(|nth| nth * QUEUES_MAX);
+        let known = self.interfaces()?;
+        if let Some(value) = known.get(&ifindex) {
+            return Ok(value.xsk_base);
         }
-        let mode = match wanted {
-            Attachment::Native => XdpMode::Driver,
-            Attachment::Generic => XdpMode::Skb,
+        let free = |known: &BTreeMap<u32, InterfaceValue>| {
+            places.clone().find(|place| known.values().all(|value| value.xsk_base != *place))
         };
-        let program = self.program()?;
-        let id = program.attach_to_if_index(ifindex, mode)?;
-        let link = program.take_link(id)?;
-        let link: FdLink = link.try_into().map_err(|_| LoadError::NoProgram)?;
-        let pinned = link.pin(&pin).map_err(|error| LoadError::Pins {
-            path: pin.clone(),
-            source: io::Error::other(error.to_string()),
-        })?;
-        drop(pinned);
-        let _ = pins::protect(&pin);
-        Ok(())
+        if let Some(place) = free(&known) {
+            return Ok(place);
+        }
+        self.forget_interfaces()?;
+        free(&self.interfaces()?).ok_or(LoadError::TooManyInterfaces)
     }
 
     /// Declares a media address of a zone and its ports.
     ///
     /// # Errors
-    /// What the kernel says.
-    pub fn set_media(&mut self, zone: u8, address: IpAddr, ports: RangeInclusive<u16>) -> Result<(), MapError> {
+    /// What the kernel says, such as a full map.
+    pub fn set_media(
+        &mut self,
+        zone: u8,
+        address: IpAddr,
+        ports: RangeInclusive<u16>,
+    ) -> Result<(), MapError> {
+        let key = MediaKey::new(zone, address);
         let value = MediaValue { port_min: *ports.start(), port_max: *ports.end() };
-        self.hash(map::MEDIA)?.insert(MediaKey::new(zone, address), value, 0).map_err(of(map::MEDIA))
+        self.hash(map::MEDIA)?.insert(key, value, 0).map_err(of(map::MEDIA))?;
+        self.media.insert(key);
+        Ok(())
     }
 
-    /// Puts an AF_XDP socket in its place.
+    /// Sets how much STUN from one unknown source gets to control: `per_second` on average, `burst` at once. A source is an
+    /// IPv4 address, or a /64 of IPv6. 0 a second shuts it out. 50 and 50 unless set.
     ///
     /// # Errors
-    /// What the kernel says; `NotFound` for an interface that is not attached or a queue beyond the map.
+    /// What the kernel says.
+    pub fn set_punt_rate(&mut self, per_second: u32, burst: u32) -> Result<(), MapError> {
+        let punt_interval_ns = 1_000_000_000 / u64::from(per_second.max(1));
+        let punt_burst = if per_second == 0 { 0 } else { burst };
+        let value = Settings { abi_version: sallyport_abi::VERSION, punt_burst, punt_interval_ns };
+        let settings = self.ebpf.map_mut(map::SETTINGS).ok_or_else(|| missing(map::SETTINGS))?;
+        let mut settings = Array::<_, Settings>::try_from(settings).map_err(of(map::SETTINGS))?;
+        settings.set(0, value, 0).map_err(of(map::SETTINGS))
+    }
+
+    /// Puts an AF_XDP socket in its place. The kernel takes it out when the socket closes.
+    ///
+    /// # Errors
+    /// What the kernel says; `ElementNotFound` for an interface that is not attached or a queue beyond
+    /// [`QUEUES_MAX`].
     pub fn register(&mut self, ifindex: u32, queue: u32, socket: BorrowedFd<'_>) -> Result<(), MapError> {
-        let place = self.attached.iter().position(|attached| *attached == ifindex);
-        let place = place.and_then(|place| u32::try_from(place).ok()).filter(|_| queue < sallyport_abi::QUEUES_MAX);
-        let place = place.ok_or_else(|| missing(map::SOCKETS))?;
-        let sockets = self.ebpf.map_mut(map::SOCKETS).ok_or_else(|| missing(map::SOCKETS))?;
-        let mut sockets = XskMap::try_from(sockets).map_err(of(map::SOCKETS))?;
-        let place = place * sallyport_abi::QUEUES_MAX + queue;
-        sockets.set(place, socket.as_raw_fd(), 0).map_err(of(map::SOCKETS))
+        let attached = self.attached.contains(&ifindex) && queue < QUEUES_MAX;
+        let known = self.interfaces()?;
+        let base = known.get(&ifindex).filter(|_| attached).ok_or_else(|| missing(map::XSKS))?.xsk_base;
+        let xsks = self.ebpf.map_mut(map::XSKS).ok_or_else(|| missing(map::XSKS))?;
+        let mut xsks = XskMap::try_from(xsks).map_err(of(map::XSKS))?;
+        xsks.set(base + queue, socket.as_raw_fd(), 0).map_err(of(map::XSKS))
     }
 
     /// Adds a flow, or gives one to another direction; its counters begin at zero.
@@ -221,38 +187,64 @@ impl Kernel {
     /// # Errors
     /// What the kernel says.
     pub fn clear_flows(&mut self) -> Result<(), MapError> {
-        let keys: Vec<FlowKey> = self.flows().into_iter().map(|(key, _)| key).collect();
-        keys.iter().try_for_each(|key| self.remove_flow(key))
+        let flows = maps::flows(self.map(map::FLOWS)?)?;
+        flows.iter().try_for_each(|(key, _)| self.remove_flow(key))
     }
 
-    /// All flows; empty where the map cannot be read.
+    /// All flows, sorted; empty where the map cannot be read.
     pub fn flows(&self) -> Vec<(FlowKey, FlowValue)> {
-        let Some(Ok(flows)) = self.ebpf.map(map::FLOWS).map(HashMap::<&MapData, FlowKey, FlowValue>::try_from) else {
-            return Vec::new();
-        };
-        flows.iter().filter_map(Result::ok).collect()
+        self.map(map::FLOWS).and_then(maps::flows).unwrap_or_default()
     }
 
-    /// All counters, summed over the CPUs.
+    /// All counters by name, summed over the CPUs; empty where the map cannot be read.
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
-        let Some(Ok(counters)) = self.ebpf.map(map::COUNTERS).map(PerCpuArray::<&MapData, u64>::try_from) else {
-            return Vec::new();
-        };
-        sum(&counters).unwrap_or_default()
+        self.map(map::COUNTERS).and_then(maps::counters).unwrap_or_default()
     }
 
-    /// Takes the program off all interfaces and the pins away; the mount goes where we may still unmount.
-    pub fn detach_all(self) {
-        if let Err(error) = clear(&self.folder) {
-            tracing::warn!(%error, "pins are left behind");
+    /// Takes away what a former relay left and this one did not name again: links and entries of interfaces that were not
+    /// attached, media addresses that were not set. To be called after the last [`Kernel::attach`] and
+    /// [`Kernel::set_media`]. Flows are the caller's.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn forget_former(&mut self) -> Result<(), LoadError> {
+        self.forget_interfaces()?;
+        for (zone, address, _) in maps::media(self.map(map::MEDIA)?)? {
+            let key = MediaKey::new(zone, address);
+            if !self.media.contains(&key) {
+                self.hash::<MediaKey, MediaValue>(map::MEDIA)?.remove(&key).map_err(of(map::MEDIA))?;
+            }
         }
-        let _ = nix::mount::umount(&self.folder);
+        Ok(())
     }
 
-    fn set_settings(&mut self, value: Settings) -> Result<(), MapError> {
-        let settings = self.ebpf.map_mut(map::SETTINGS).ok_or_else(|| missing(map::SETTINGS))?;
-        let mut settings = Array::<_, Settings>::try_from(settings).map_err(of(map::SETTINGS))?;
-        settings.set(0, value, 0).map_err(of(map::SETTINGS))
+    fn forget_interfaces(&mut self) -> Result<(), LoadError> {
+        self.pins.remove_links(|ifindex, _| !self.attached.contains(&ifindex))?;
+        let known = self.interfaces()?.into_keys();
+        let former: Vec<u32> = known.filter(|ifindex| !self.attached.contains(ifindex)).collect();
+        for ifindex in former {
+            self.hash::<u32, InterfaceValue>(map::INTERFACES)?.remove(&ifindex).map_err(of(map::INTERFACES))?;
+        }
+        Ok(())
+    }
+
+    /// Takes the program off all interfaces, removes the pins, and unmounts the bpffs if it is ours and we still may. The
+    /// kernel ends the last links within milliseconds of this.
+    pub fn detach_all(self) {
+        let done = self.pins.remove_links(|_, _| true).and_then(|_| self.pins.remove_maps());
+        if let Err(error) = done {
+            tracing::warn!(%error, "pins are left behind");
+        } else if let Err(error) = self.pins.unmount() {
+            tracing::info!(%error, "an empty bpffs is left behind");
+        }
+    }
+
+    fn interfaces(&self) -> Result<BTreeMap<u32, InterfaceValue>, MapError> {
+        maps::interfaces(self.map(map::INTERFACES)?)
+    }
+
+    fn map(&self, name: &'static str) -> Result<&Map, MapError> {
+        self.ebpf.map(name).ok_or_else(|| missing(name))
     }
 
     fn hash<K: aya::Pod, V: aya::Pod>(
@@ -264,43 +256,40 @@ impl Kernel {
     }
 }
 
-fn load(options: &Options) -> Result<Ebpf, aya::EbpfError> {
+/// Reads the object, with maps that are pinned or of nobody else.
+fn read(options: &Options, pins: Option<&Pins>) -> Result<Ebpf, LoadError> {
     let mut loader = EbpfLoader::new();
     loader.map_max_entries(map::FLOWS, options.max_flows);
-    for name in sallyport_abi::MAPS {
-        loader.map_pin_path(name, options.pins.join(name));
+    for (pins, name) in pins.iter().flat_map(|pins| MAPS.map(|name| (pins, name))) {
+        loader.map_pin_path(name, pins.map(name));
     }
-    loader.load(PROGRAM)
+    Ok(loader.load(PROGRAM)?)
 }
 
-/// Removes our pins; the kernel lets go of links and maps with them. What else a bpffs shows is the kernel's own.
-fn clear(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let ours = name.to_str().is_some_and(|name| sallyport_abi::MAPS.contains(&name) || name.starts_with("link-"));
-        if ours {
-            fs::remove_file(entry.path())?;
+/// Why the pinned maps cannot be adopted; `None` where they can, or there are none. The loader of aya takes a pin for what
+/// it is named.
+fn misfit(pins: &Pins, options: &Options) -> Result<Option<String>, LoadError> {
+    let pinned: Vec<&'static str> = MAPS.into_iter().filter(|name| pins.map(name).exists()).collect();
+    if pinned.is_empty() {
+        return Ok(None);
+    }
+    let ours = read(options, None)?;
+    for name in pinned {
+        let pinned = match MapInfo::from_pin(pins.map(name)) {
+            Ok(pinned) => pinned,
+            Err(error) => return Ok(Some(format!("{name} cannot be read: {error}"))),
+        };
+        let map = ours.map(name).and_then(maps::data).ok_or_else(|| missing(name))?;
+        if let Some(difference) = maps::difference(&pinned, &map.info().map_err(of(name))?) {
+            return Ok(Some(format!("{name}: {difference}")));
         }
     }
-    Ok(())
-}
-
-pub(crate) fn sum(counters: &PerCpuArray<&MapData, u64>) -> Result<Vec<(&'static str, u64)>, MapError> {
-    sallyport_abi::COUNTERS
-        .iter()
-        .zip(0..)
-        .map(|(name, index)| {
-            let values = counters.get(&index, 0).map_err(of(map::COUNTERS))?;
-            Ok((*name, values.iter().sum()))
-        })
-        .collect()
-}
-
-pub(crate) fn of(name: &'static str) -> impl Fn(AyaMapError) -> MapError {
-    move |source| MapError { name, source }
-}
-
-fn missing(name: &'static str) -> MapError {
-    MapError { name, source: AyaMapError::ElementNotFound }
+    let settings = MapData::from_pin(pins.map(map::SETTINGS)).map_err(of(map::SETTINGS));
+    let version =
+        settings.and_then(|settings| maps::settings(&Map::Array(settings))).map(|it| it.abi_version);
+    Ok(match version {
+        Ok(sallyport_abi::VERSION) => None,
+        Ok(version) => Some(format!("they are of version {version}, not {}", sallyport_abi::VERSION)),
+        Err(error) => Some(format!("they name no version: {error}")),
+    })
 }

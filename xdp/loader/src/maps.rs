@@ -1,0 +1,101 @@
+//! Reading maps, for relay and inspector alike.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use aya::maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuArray};
+use sallyport_abi::{Counter, FlowKey, FlowValue, InterfaceValue, MediaKey, MediaValue, Settings, map};
+
+use crate::error::{MapError, of};
+
+/// All entries of a hash map, by key. The map may change meanwhile: an entry that was there all the time is there once.
+///
+/// # Errors
+/// What the kernel says.
+pub fn entries<K: aya::Pod + Ord, V: aya::Pod>(
+    name: &'static str,
+    map: &Map,
+) -> Result<BTreeMap<K, V>, MapError> {
+    let hash = HashMap::<&MapData, K, V>::try_from(map).map_err(of(name))?;
+    // Where the key just read is deleted, the kernel begins again: bounded, lest churn keep us here.
+    let most = data(map).and_then(|data| data.info().ok()).map_or(u32::MAX, |info| info.max_entries());
+    hash.iter().take(most.saturating_mul(4) as usize).map(|entry| entry.map_err(of(name))).collect()
+}
+
+/// Flows, sorted.
+///
+/// # Errors
+/// What the kernel says.
+pub fn flows(map: &Map) -> Result<Vec<(FlowKey, FlowValue)>, MapError> {
+    Ok(entries(map::FLOWS, map)?.into_iter().collect())
+}
+
+/// Interface values by index.
+///
+/// # Errors
+/// What the kernel says.
+pub fn interfaces(map: &Map) -> Result<BTreeMap<u32, InterfaceValue>, MapError> {
+    entries(map::INTERFACES, map)
+}
+
+/// Media addresses and their ports.
+///
+/// # Errors
+/// What the kernel says.
+pub fn media(map: &Map) -> Result<Vec<(u8, IpAddr, RangeInclusive<u16>)>, MapError> {
+    let media: BTreeMap<MediaKey, MediaValue> = entries(map::MEDIA, map)?;
+    Ok(media
+        .into_iter()
+        .map(|(key, ports)| (key.zone, key.address(), ports.port_min..=ports.port_max))
+        .collect())
+}
+
+/// Counters, summed over the CPUs.
+///
+/// # Errors
+/// What the kernel says.
+pub fn counters(map: &Map) -> Result<Vec<(&'static str, u64)>, MapError> {
+    let counters = PerCpuArray::<&MapData, u64>::try_from(map).map_err(of(map::COUNTERS))?;
+    let one = |counter: Counter| {
+        let values = counters.get(&(counter as u32), 0).map_err(of(map::COUNTERS))?;
+        Ok((counter.name(), values.iter().sum()))
+    };
+    Counter::ALL.into_iter().map(one).collect()
+}
+
+/// The settings.
+///
+/// # Errors
+/// What the kernel says.
+pub fn settings(map: &Map) -> Result<Settings, MapError> {
+    let settings = Array::<&MapData, Settings>::try_from(map).map_err(of(map::SETTINGS))?;
+    settings.get(&0, 0).map_err(of(map::SETTINGS))
+}
+
+/// How two maps of one name differ in shape, if they do.
+pub fn difference(pinned: &MapInfo, ours: &MapInfo) -> Option<String> {
+    let shape = |map: &MapInfo| {
+        let kind = map.map_type().map_or_else(|error| error.to_string(), |kind| format!("{kind:?}"));
+        (kind, map.key_size(), map.value_size(), map.max_entries())
+    };
+    let (pinned, ours) = (shape(pinned), shape(ours));
+    (pinned != ours).then(|| format!("(type, key, value, entries) are {pinned:?}, not {ours:?}"))
+}
+
+/// The descriptor of a map of ours.
+pub fn data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::XskMap(data) => Some(data),
+        _ => None,
+    }
+}
+
+/// Zone of an interface; 0, which is none, where the map holds nonsense.
+pub fn zone(value: InterfaceValue) -> u8 {
+    u8::try_from(value.zone).unwrap_or(0)
+}
