@@ -1,6 +1,8 @@
 //! ICE on a nominated pair, kept alive without control: answers checks, sends our own, ends what is not consented any more
 //! (RFC 7675, RFC 8445 sections 7 and 11).
 
+use std::ops::RangeInclusive;
+
 use hmac::{Hmac, KeyInit, Mac};
 use sallyport_plan::{Consent as Plan, IceRole};
 use sallyport_wire::PacketBuf;
@@ -8,7 +10,6 @@ use sallyport_wire::stun::{self, Builder, Class, Message, TransactionId};
 use sha1::{Digest, Sha1};
 
 use crate::Now;
-use crate::packet::Verdict;
 use crate::reason::Reason;
 
 /// Consent lapses this long after the last answered check (RFC 7675 section 5.1).
@@ -17,10 +18,13 @@ pub const LAPSE: u64 = 30_000_000;
 const INTERVAL: u64 = 5_000_000;
 /// Checks whose answers are waited for.
 const PENDING: usize = 8;
-/// Priority of a peer-reflexive candidate that our checks name (RFC 8445 section 5.1.2.1).
+/// Priority that our checks name: of a peer-reflexive candidate (RFC 8445 section 5.1.2.1).
 const PRIORITY: u32 = (110 << 24) | (65535 << 8) | 255;
-/// Octets that a check or an answer has at the most.
+/// Octets that a check or an answer has at the most: two user fragments of 256 characters, and 100 for all else.
 pub const MESSAGE_MAX: usize = 640;
+/// Characters of a user fragment and of a password (RFC 8839 section 5.4).
+const UFRAG: RangeInclusive<usize> = 4..=256;
+const PASSWORD: RangeInclusive<usize> = 22..=256;
 
 /// Unpredictable numbers from a seed: SHA-1 of seed and counter.
 pub struct Random {
@@ -77,8 +81,14 @@ pub struct Consent {
 }
 
 impl Consent {
-    /// Begins with the consent that the nomination was.
+    /// Begins with the consent that the nomination was; `None` for credentials that ICE does not know.
     pub fn new(plan: Plan, now: Now) -> Option<Self> {
+        let fits = |text: &String, characters: RangeInclusive<usize>| characters.contains(&text.len());
+        let ufrags = fits(&plan.local_ufrag, UFRAG) && fits(&plan.remote_ufrag, UFRAG);
+        let passwords = fits(&plan.local_pwd, PASSWORD) && fits(&plan.remote_pwd, PASSWORD);
+        if !ufrags || !passwords {
+            return None;
+        }
         let key = |password: &str| <Hmac<Sha1> as KeyInit>::new_from_slice(password.as_bytes()).ok();
         Some(Self {
             ours: key(&plan.local_pwd)?,
@@ -120,14 +130,15 @@ impl Consent {
 
     fn request(&self, buf: &mut PacketBuf<'_>) -> Met {
         let Ok(message) = Message::parse(buf.packet()) else { return Met::Bad(Reason::Malformed) };
-        let named = message.attribute(stun::USERNAME).unwrap_or_default();
-        let ours = named.split(|octet| *octet == b':').next() == Some(self.plan.local_ufrag.as_bytes());
-        if !ours {
+        if !message.attribute(stun::USERNAME).is_some_and(|name| self.is_ours(name)) {
             // Another generation of credentials: an ICE restart, perhaps.
             return Met::Foreign;
         }
         if !verify(&message, &self.ours) {
             return Met::Bad(Reason::StunIntegrity);
+        }
+        if self.lapsed {
+            return Met::Bad(Reason::ConsentLost);
         }
         let conflict = match self.plan.role {
             IceRole::Controlling(_) => message.attribute(stun::ICE_CONTROLLING).is_some(),
@@ -141,6 +152,13 @@ impl Consent {
             Some(()) => Met::Answered,
             None => Met::Bad(Reason::NoRoom),
         }
+    }
+
+    /// Whether a check names this pair: our user fragment, a colon, theirs (RFC 8445 section 7.2.2).
+    fn is_ours(&self, name: &[u8]) -> bool {
+        let rest =
+            name.strip_prefix(self.plan.local_ufrag.as_bytes()).and_then(|rest| rest.strip_prefix(b":"));
+        rest == Some(self.plan.remote_ufrag.as_bytes())
     }
 
     fn answer(&self, id: TransactionId, buf: &mut PacketBuf<'_>) -> Option<()> {
@@ -214,10 +232,4 @@ fn tag(key: &Hmac<Sha1>, pieces: &[&[u8]]) -> [u8; 20] {
 fn verify(message: &Message<'_>, key: &Hmac<Sha1>) -> bool {
     // Both sides are hashed once more, so that the time of comparing tells nothing of the tag.
     message.has_integrity(|pieces| tag(key, pieces), |a, b| tag(key, &[a]) == tag(key, &[b]))
-}
-
-impl From<Reason> for Verdict {
-    fn from(reason: Reason) -> Self {
-        Self::Drop(reason)
-    }
 }

@@ -1,255 +1,201 @@
 //! The state of one direction, and the way of one packet through it.
 
-use sallyport_plan::{CallId, Direction as Plan, Mute, Protection, Pt};
-use sallyport_srtp::{KeyError, OpenError, Opener, SealError, Sealer};
+use sallyport_plan::{CallId, Direction as Plan, FlowKey, Medium, Mute};
 use sallyport_wire::PacketBuf;
 use sallyport_wire::rtp::{self, Header};
+use sha1::{Digest, Sha1};
 
 use crate::Now;
-use crate::packet::{Cleared, Payload};
-use crate::reason::{Drops, Reason};
+use crate::limit::Bucket;
+use crate::packet::{Cleared, Opening, Packet, Payload, Sealing};
+use crate::reason::Reason;
 use crate::rtcp::{self, Names};
+use crate::stats::Drops;
 use crate::stream::Stream;
-
-/// Names a direction within the relay: worker in the top 8 bits, slot below. Kernel flows carry it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DirectionId(pub u32);
-
-impl DirectionId {
-    /// Of a worker's slot.
-    pub const fn new(worker: u8, slot: u32) -> Self {
-        Self(((worker as u32) << 24) | (slot & 0x00ff_ffff))
-    }
-
-    /// The worker that owns the direction.
-    pub const fn worker(self) -> u8 {
-        (self.0 >> 24) as u8
-    }
-
-    /// Its slot there.
-    pub const fn slot(self) -> usize {
-        (self.0 & 0x00ff_ffff) as usize
-    }
-}
-
-/// What a packet of a known flow carries: whose it is. The epoch tells a slot's owners apart over time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Tag {
-    /// Which direction.
-    pub direction: DirectionId,
-    /// Which owner of its slot.
-    pub epoch: u32,
-}
-
-/// The opening half.
-pub enum Open {
-    /// The handshake has not ended.
-    Waiting,
-    /// The leg is plain.
-    Plain,
-    /// The leg is SRTP.
-    Srtp(Box<Opener>),
-}
-
-/// The sealing half.
-pub enum Seal {
-    /// The handshake has not ended.
-    Waiting,
-    /// The leg is plain.
-    Plain,
-    /// The leg is SRTP.
-    Srtp(Box<Sealer>),
-}
-
-impl Open {
-    pub fn new(protection: Option<&Protection>) -> Result<Self, KeyError> {
-        Ok(match protection {
-            None => Self::Waiting,
-            Some(Protection::Plain) => Self::Plain,
-            Some(Protection::Srtp(key)) => Self::Srtp(Box::new(Opener::new(key)?)),
-        })
-    }
-}
-
-impl Seal {
-    pub fn new(protection: Option<&Protection>) -> Result<Self, KeyError> {
-        Ok(match protection {
-            None => Self::Waiting,
-            Some(Protection::Plain) => Self::Plain,
-            Some(Protection::Srtp(key)) => Self::Srtp(Box::new(Sealer::new(key)?)),
-        })
-    }
-}
 
 /// No such payload type on this leg.
 const UNMAPPED: u8 = 0xff;
 
-/// One direction as it runs.
+/// One direction as it runs. What every packet touches lies here, the rest behind `cold`.
 pub struct Direction {
-    pub call: CallId,
-    pub plan: Plan,
-    pub open: Open,
-    pub seal: Seal,
+    pub open: Opening,
+    pub seal: Sealing,
     pub stream: Stream,
+    rules: Rules,
     /// Slot of the direction that runs the other way.
     pub reverse: usize,
     /// Consent of a pair that it receives from or sends to has lapsed.
     pub lapsed: bool,
-    pub drops: Drops,
     pub packets: u64,
     pub octets: u64,
+    pub cold: Box<Cold>,
+}
+
+/// What most packets do not touch.
+pub struct Cold {
+    pub call: CallId,
+    pub plan: Plan,
+    pub drops: Drops,
+    /// What its peer may still send to control.
+    pub punts: Bucket,
+}
+
+/// The plan, as the packet path reads it.
+struct Rules {
+    ingress: [Option<FlowKey>; 2],
+    rtp: FlowKey,
+    rtcp: FlowKey,
+    ssrc: u32,
+    medium: Medium,
+    mute: Mute,
     payload_types: [u8; 128],
 }
 
-impl Direction {
-    pub fn new(call: CallId, plan: Plan, open: Open, seal: Seal) -> Self {
-        let payload_types = table(&plan);
+impl Rules {
+    fn new(plan: &Plan) -> Self {
+        let mut payload_types = [UNMAPPED; 128];
+        for map in &plan.payload_types {
+            if let Some(entry) = payload_types.get_mut(usize::from(map.from.0)) {
+                *entry = map.to.0 & 0x7f;
+            }
+        }
         Self {
-            call,
-            plan,
+            ingress: [plan.ingress.first().copied(), plan.ingress.get(1).copied()],
+            rtp: plan.rtp,
+            rtcp: plan.rtcp,
+            ssrc: plan.ssrc.0,
+            medium: plan.medium,
+            mute: plan.mute,
+            payload_types,
+        }
+    }
+
+    /// Clock rate in Hz: the static types' own (RFC 3551 section 6), 90 kHz for other video, 48 kHz for other audio. It
+    /// only sets the timestamp step over a re-basing.
+    fn clock(&self, payload_type: u8) -> u32 {
+        match (self.medium, payload_type) {
+            (Medium::Audio, 0..=9 | 12..=18) => 8000,
+            (Medium::Audio, 10 | 11) => 44_100,
+            (Medium::Audio, _) => 48_000,
+            (Medium::Video, _) => 90_000,
+        }
+    }
+}
+
+impl Direction {
+    /// A direction that nothing has passed yet.
+    pub fn new(call: CallId, plan: Plan, open: Opening, seal: Sealing) -> Self {
+        Self {
             open,
             seal,
-            stream: Stream::default(),
+            stream: Stream::new(name(call, &plan)),
+            rules: Rules::new(&plan),
             reverse: usize::MAX,
             lapsed: false,
-            drops: Drops::default(),
             packets: 0,
             octets: 0,
-            payload_types,
+            cold: Box::new(Cold { call, plan, drops: Drops::default(), punts: Bucket::default() }),
         }
     }
 
     /// Takes over a newer plan; state and counters stay.
     pub fn swap(&mut self, plan: Plan) {
-        self.payload_types = table(&plan);
-        self.plan = plan;
+        self.rules = Rules::new(&plan);
+        self.cold.plan = plan;
+    }
+
+    /// Whether packets of the flow feed it.
+    pub fn is_fed_by(&self, flow: &FlowKey) -> bool {
+        self.rules.ingress.iter().flatten().any(|own| own == flow)
+    }
+
+    /// Whether it receives from or sends to the pair.
+    pub fn touches(&self, pair: &FlowKey) -> bool {
+        self.is_fed_by(pair) || self.rules.rtp == *pair || self.rules.rtcp == *pair
     }
 
     /// Opens, rewrites and seals one RTP packet.
+    ///
+    /// # Errors
+    /// Why it does not leave.
     pub fn rtp(&mut self, buf: &mut PacketBuf<'_>, now: Now) -> Result<Cleared, Reason> {
         if self.lapsed {
             return Err(Reason::ConsentLost);
         }
-        match &mut self.open {
-            Open::Waiting => return Err(Reason::Early),
-            Open::Plain => {}
-            Open::Srtp(opener) => {
-                opener.open_rtp(buf).map_err(open_reason)?;
-            }
-        }
-        let octets = self.rewrite(buf, now)?;
-        match &mut self.seal {
-            Seal::Waiting => return Err(Reason::Early),
-            Seal::Plain => {}
-            Seal::Srtp(sealer) => sealer.seal_rtp(buf).map_err(seal_reason)?,
-        }
+        let packet = Packet::arrived(buf, Payload::Rtp).open(&mut self.open)?;
+        let waits = matches!(self.seal, Sealing::Waiting);
+        let mut octets = 0;
+        let packet = packet.rewrite(|buf| {
+            octets = rewrite(buf, &mut self.stream, &self.rules, waits, now)?;
+            Ok(())
+        })?;
+        let cleared = packet.seal(&mut self.seal, self.rules.rtp)?;
         self.packets += 1;
         self.octets += octets;
-        Ok(Cleared::new(self.plan.rtp, Payload::Rtp))
+        Ok(cleared)
     }
 
-    /// Rewrites an open packet; octets of its payload.
-    fn rewrite(&mut self, buf: &mut PacketBuf<'_>, now: Now) -> Result<u64, Reason> {
-        let header = Header::parse(buf.packet()).map_err(|_| Reason::Malformed)?;
-        let padding = header.padding_len().map_err(|_| Reason::Malformed)?;
-        let octets = (header.payload_len() - padding) as u64;
-        let payload_type = self.payload_types[usize::from(header.payload_type())];
-        if payload_type == UNMAPPED {
-            return Err(Reason::PayloadType);
-        }
-        if self.plan.mute == Mute::Held {
-            return Err(Reason::Held);
-        }
-        if matches!(self.seal, Seal::Waiting) {
-            return Err(Reason::Early);
-        }
-        let clock = clock(Pt(header.payload_type()), &self.plan);
-        let place = self.stream.place(header.ssrc(), header.sequence(), header.timestamp(), clock, now)?;
-        // Extensions and contributing sources were agreed with one leg only.
-        rtp::strip_extension(buf).map_err(|_| Reason::Malformed)?;
-        let packet = buf.packet_mut();
-        rtp::set_payload_type(packet, payload_type);
-        rtp::set_sequence(packet, place.sequence);
-        rtp::set_timestamp(packet, place.timestamp);
-        rtp::set_ssrc(packet, self.plan.ssrc.0);
-        Ok(octets)
-    }
-
-    /// What RTCP that runs with this direction needs to know; `reverse` runs the other way.
-    pub fn names(&self, reverse: &Self) -> Names {
-        Names {
-            out_ssrc: self.plan.ssrc.0,
-            in_ssrc: self.stream.source(),
-            timestamp_offset: self.stream.timestamp_offset(),
-            reverse_out_ssrc: reverse.plan.ssrc.0,
-            reverse_in_ssrc: reverse.stream.source(),
-            reverse_sequence_offset: reverse.stream.sequence_offset(),
-        }
-    }
-
-    /// Opens, rewrites and seals one RTCP compound; whose names it speaks, the caller says.
-    pub fn rtcp(
-        &mut self,
-        buf: &mut PacketBuf<'_>,
-        names: impl FnOnce(&Self) -> Option<Names>,
-    ) -> Result<Cleared, Reason> {
+    /// Opens, rewrites and seals one RTCP compound; `reverse` is the direction that runs the other way.
+    ///
+    /// # Errors
+    /// Why it does not leave.
+    pub fn rtcp(&mut self, buf: &mut PacketBuf<'_>, reverse: Option<&Self>) -> Result<Cleared, Reason> {
         if self.lapsed {
             return Err(Reason::ConsentLost);
         }
-        match &mut self.open {
-            Open::Waiting => return Err(Reason::Early),
-            Open::Plain => {}
-            Open::Srtp(opener) => {
-                opener.open_rtcp(buf).map_err(open_reason)?;
-            }
-        }
-        if matches!(self.seal, Seal::Waiting) {
+        let packet = Packet::arrived(buf, Payload::Rtcp).open(&mut self.open)?;
+        if matches!(self.seal, Sealing::Waiting) {
             return Err(Reason::Early);
         }
-        let names = names(self).ok_or(Reason::RtcpSource)?;
-        rtcp::rewrite(buf, &names)?;
-        if let Seal::Srtp(sealer) = &mut self.seal {
-            sealer.seal_rtcp(buf).map_err(seal_reason)?;
-        }
-        Ok(Cleared::new(self.plan.rtcp, Payload::Rtcp))
+        let names = self.names(reverse);
+        packet.rewrite(|buf| rtcp::rewrite(buf, &names))?.seal(&mut self.seal, self.rules.rtcp)
     }
-}
 
-fn table(plan: &Plan) -> [u8; 128] {
-    let mut table = [UNMAPPED; 128];
-    for map in &plan.payload_types {
-        if let Some(entry) = table.get_mut(usize::from(map.from.0)) {
-            *entry = map.to.0 & 0x7f;
+    fn names(&self, reverse: Option<&Self>) -> Names {
+        Names {
+            own_ssrc: self.rules.ssrc,
+            source: self.stream.source(),
+            timestamp_offset: self.stream.timestamp_offset(),
+            reverse: reverse.and_then(|reverse| Some((reverse.rules.ssrc, reverse.stream.origin()?))),
         }
     }
-    table
 }
 
-/// Clock rate in Hz: the static types' own (RFC 3551 section 6), 90 kHz for other video, 48 kHz for other audio. It
-/// only sets the timestamp step over a re-basing.
-fn clock(payload_type: Pt, plan: &Plan) -> u32 {
-    match (payload_type.0, plan.medium) {
-        (0..=9 | 11..=18, sallyport_plan::Medium::Audio) => 8000,
-        (_, sallyport_plan::Medium::Audio) => 48_000,
-        (_, sallyport_plan::Medium::Video) => 90_000,
+/// Rewrites an open packet in place; octets of its payload.
+fn rewrite(
+    buf: &mut PacketBuf<'_>,
+    stream: &mut Stream,
+    rules: &Rules,
+    waits: bool,
+    now: Now,
+) -> Result<u64, Reason> {
+    let header = Header::parse(buf.packet()).map_err(|_| Reason::Malformed)?;
+    let padding = header.padding_len().map_err(|_| Reason::Malformed)?;
+    let octets = (header.payload_len() - padding) as u64;
+    let (ssrc, sequence, payload_type) = (header.ssrc(), header.sequence(), header.payload_type());
+    let leaves_as = rules.payload_types.get(usize::from(payload_type)).copied().unwrap_or(UNMAPPED);
+    if leaves_as == UNMAPPED {
+        stream.skip(ssrc, sequence);
+        return Err(Reason::PayloadType);
     }
+    if rules.mute == Mute::Held || waits {
+        stream.hold(ssrc, sequence);
+        return Err(if waits { Reason::Early } else { Reason::Held });
+    }
+    let place = stream.place(ssrc, sequence, header.timestamp(), rules.clock(payload_type), now)?;
+    // Extensions were agreed with one leg only.
+    rtp::strip_extension(buf).map_err(|_| Reason::Malformed)?;
+    let packet = buf.packet_mut();
+    rtp::set_payload_type(packet, leaves_as);
+    rtp::set_sequence(packet, place.sequence);
+    rtp::set_timestamp(packet, place.timestamp);
+    rtp::set_ssrc(packet, rules.ssrc);
+    Ok(octets)
 }
 
-fn open_reason(error: OpenError) -> Reason {
-    match error {
-        OpenError::Short | OpenError::Malformed => Reason::Malformed,
-        OpenError::Tag => Reason::BadTag,
-        OpenError::Replay => Reason::Replay,
-        OpenError::TooOld => Reason::TooOld,
-        OpenError::NotEncrypted => Reason::NotEncrypted,
-    }
-}
-
-fn seal_reason(error: SealError) -> Reason {
-    match error {
-        SealError::Room => Reason::NoRoom,
-        SealError::Malformed => Reason::Malformed,
-        SealError::IndexReuse => Reason::IndexReuse,
-        SealError::Exhausted | SealError::Sources => Reason::Exhausted,
-    }
+/// Two octets that look random and are the same after a restart.
+fn name(call: CallId, plan: &Plan) -> [u8; 2] {
+    let digest = Sha1::new().chain_update(call.0.to_be_bytes()).chain_update([plan.index.0]);
+    let [high, low, ..]: [u8; 20] = digest.finalize().into();
+    [high, low]
 }

@@ -10,22 +10,26 @@
 
 #![forbid(unsafe_code)]
 
+mod checkpoint;
 mod consent;
 mod direction;
 mod install;
+mod ledger;
 mod limit;
 mod packet;
 mod reason;
 mod rtcp;
-mod state;
+mod stats;
 mod stream;
+mod table;
 mod translator;
 
-pub use direction::{DirectionId, Tag};
+pub use checkpoint::{Checkpoint, DirectionState};
+pub use ledger::KeyId;
 pub use packet::{Cleared, Payload, Verdict};
 pub use reason::Reason;
-pub use state::{Checkpoint, DirectionState};
 pub use stream::StreamState;
+pub use table::{DirectionId, Tag};
 pub use translator::{CoreEvent, FlowChanges, Limits, Removed, Translator};
 
 /// Monotonic time in microseconds; its zero is the caller's.

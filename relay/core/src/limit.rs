@@ -1,50 +1,75 @@
-//! A rate limit per source address: token buckets in a table of fixed size.
+//! Rate limits of what goes to control: token buckets.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
 use crate::Now;
 
-/// Buckets; sources that share one share its rate.
+/// Buckets of the table; sources that share one share its rate.
 const BUCKETS: usize = 1024;
-/// Tokens of a full bucket.
-const BURST: u32 = 50;
-/// Microseconds that a token takes to come back: 50 a second.
-const REFILL: u64 = 20_000;
+/// What an unknown source may send: a burst, and microseconds for each more.
+const SOURCE: Rate = Rate { burst: 50, refill: 20_000 };
+/// What the peer of a known flow may send to control, likewise: handshakes come in flights.
+pub const FLOW: Rate = Rate { burst: 100, refill: 10_000 };
 
+/// How fast a bucket empties and fills.
 #[derive(Debug, Clone, Copy)]
-struct Bucket {
-    tokens: u32,
+pub struct Rate {
+    /// Tokens of a full bucket.
+    burst: u16,
+    /// Microseconds that a token takes to come back.
+    refill: u64,
+}
+
+/// One bucket.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bucket {
+    /// Tokens that are gone.
+    gone: u16,
     since: Now,
 }
 
-/// The table. Which source shares a bucket with which cannot be foreseen: the hash is keyed at random.
-pub struct Limit {
-    buckets: Box<[Bucket]>,
+impl Bucket {
+    /// Takes a token; whether there was one.
+    pub fn take(&mut self, rate: Rate, now: Now) -> bool {
+        let back = now.since(self.since) / rate.refill;
+        if back >= u64::from(self.gone) {
+            *self = Self { gone: 0, since: now };
+        } else if let Ok(back) = u16::try_from(back) {
+            self.gone -= back;
+            self.since = self.since.plus(u64::from(back) * rate.refill);
+        }
+        let is_left = self.gone < rate.burst;
+        self.gone += u16::from(is_left);
+        is_left
+    }
+}
+
+/// Buckets by source address, as many as there are. Which source shares a bucket with which cannot be foreseen: the hash is
+/// keyed at random.
+pub struct Sources {
+    buckets: Box<[Bucket; BUCKETS]>,
     hash: RandomState,
 }
 
-impl Limit {
+impl Sources {
     /// All buckets full.
     pub fn new() -> Self {
-        let full = Bucket { tokens: BURST, since: Now(0) };
-        Self { buckets: vec![full; BUCKETS].into_boxed_slice(), hash: RandomState::new() }
+        Self { buckets: Box::new([Bucket::default(); BUCKETS]), hash: RandomState::new() }
     }
 
     /// Takes a token of the source; whether there was one.
     pub fn admit(&mut self, source: IpAddr, now: Now) -> bool {
-        #[allow(clippy::cast_possible_truncation)]
-        let at = self.hash.hash_one(source) as usize % BUCKETS;
-        let bucket = &mut self.buckets[at];
-        let back = now.since(bucket.since) / REFILL;
-        if back > 0 {
-            let tokens = u64::from(bucket.tokens).saturating_add(back).min(u64::from(BURST));
-            bucket.tokens = u32::try_from(tokens).unwrap_or(BURST);
-            bucket.since = now;
-        }
-        let admitted = bucket.tokens > 0;
-        bucket.tokens = bucket.tokens.saturating_sub(1);
-        admitted
+        let hash = self.hash.hash_one(network(source));
+        self.buckets[(hash % BUCKETS as u64) as usize].take(SOURCE, now)
+    }
+}
+
+/// Who one sender is: an IPv4 address, or the 64 bits of an IPv6 address that a site has all addresses below of.
+fn network(source: IpAddr) -> u64 {
+    match source.to_canonical() {
+        IpAddr::V4(v4) => u64::from(v4.to_bits()),
+        IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
     }
 }
 
@@ -54,11 +79,29 @@ mod tests {
 
     #[test]
     fn a_burst_passes_then_the_rate() {
-        let mut limit = Limit::new();
+        let mut limit = Sources::new();
         let source = "192.0.2.1".parse().unwrap();
         let passed = (0..1000).filter(|_| limit.admit(source, Now(1))).count();
-        assert_eq!(passed, BURST as usize);
-        let passed = (0..100_000u64).filter(|n| limit.admit(source, Now(n * 10))).count();
-        assert!((45..=55).contains(&passed), "{passed} in a second");
+        assert_eq!(passed, 50);
+        let passed = (0..100_000u64).filter(|n| limit.admit(source, Now(1 + n * 10))).count();
+        assert_eq!(passed, 49, "a second at 50 a second; the last comes back one step later");
+        assert!(limit.admit(source, Now(1_000_001)));
+    }
+
+    #[test]
+    fn a_bucket_is_never_fuller_than_full() {
+        let mut bucket = Bucket::default();
+        for round in 1..4 {
+            let now = Now(round * 10_000_000_000);
+            assert_eq!((0..1000).filter(|_| bucket.take(FLOW, now)).count(), 100);
+        }
+        assert!(!bucket.take(FLOW, Now(0)), "time that steps back gives nothing");
+    }
+
+    #[test]
+    fn one_ipv6_site_is_one_source() {
+        let mut limit = Sources::new();
+        let site = |n: u64| IpAddr::from(std::net::Ipv6Addr::from_bits((0x2001_0db8 << 96) | u128::from(n)));
+        assert_eq!((0..1000).filter(|n| limit.admit(site(*n), Now(1))).count(), 50);
     }
 }

@@ -5,9 +5,9 @@
 pub enum Reason {
     /// No flow has this 5-tuple.
     UnknownFlow,
-    /// STUN from an unknown address beyond its source's rate.
+    /// STUN or DTLS for control beyond the rate of its source or flow.
     RateLimited,
-    /// The flow's direction has been replaced since the packet was tagged.
+    /// The flow's direction has been replaced, or fed by other flows, since the packet was tagged.
     StaleFlow,
     /// Not what its first octets promise.
     Malformed,
@@ -15,7 +15,7 @@ pub enum Reason {
     Unexpected,
     /// STUN whose integrity is wrong.
     StunIntegrity,
-    /// Consent of the pair has lapsed.
+    /// Consent of the pair has lapsed (RFC 7675 section 5.1).
     ConsentLost,
     /// Media before the handshake has ended.
     Early,
@@ -33,7 +33,7 @@ pub enum Reason {
     PayloadType,
     /// Older than the point at which the outgoing stream was re-based.
     Late,
-    /// A report of a source that is not this direction's.
+    /// A sender report of a source that is not this direction's.
     RtcpSource,
     /// Nothing of the compound belongs on the other leg.
     RtcpEmpty,
@@ -94,22 +94,6 @@ impl Reason {
             Self::Exhausted => "drop_exhausted",
             Self::NoRoom => "drop_no_room",
         }
-    }
-}
-
-/// One number a reason.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Drops([u64; Reason::ALL.len()]);
-
-impl Drops {
-    /// Counts one.
-    pub fn count(&mut self, reason: Reason) {
-        self.0[reason as usize] += 1;
-    }
-
-    /// Names and numbers.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        Reason::ALL.iter().map(|reason| (reason.name(), self.0[*reason as usize]))
     }
 }
 

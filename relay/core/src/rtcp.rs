@@ -8,22 +8,19 @@ use sallyport_wire::PacketBuf;
 use sallyport_wire::rtcp::{self, REPORT_BLOCK, RR, SR};
 
 use crate::reason::Reason;
+use crate::stream::{Origin, is_before};
 
 /// What is known of the two streams that a compound speaks of.
 #[derive(Debug, Clone, Copy)]
 pub struct Names {
     /// SSRC of the stream that leaves toward the reader.
-    pub out_ssrc: u32,
-    /// SSRC that the sender of the compound uses.
-    pub in_ssrc: Option<u32>,
+    pub own_ssrc: u32,
+    /// SSRC that the sender of the compound sends with, where its stream has begun to leave.
+    pub source: Option<u32>,
     /// What was added to its timestamps.
     pub timestamp_offset: u32,
-    /// SSRC of the stream that the sender of the compound receives from us.
-    pub reverse_out_ssrc: u32,
-    /// SSRC of that stream as the reader sends it.
-    pub reverse_in_ssrc: Option<u32>,
-    /// What was added to its sequence numbers.
-    pub reverse_sequence_offset: u16,
+    /// The stream that the sender of the compound receives from us: its SSRC there, and how the reader knows it.
+    pub reverse: Option<(u32, Origin)>,
 }
 
 /// Octets of a source description with a CNAME of eight digits.
@@ -51,7 +48,7 @@ pub fn rewrite(buf: &mut PacketBuf<'_>, names: &Names) -> Result<(), Reason> {
         return Err(Reason::RtcpEmpty);
     }
     resize(buf, write + SDES)?;
-    describe(&mut buf.packet_mut()[write..], names.out_ssrc);
+    describe(&mut buf.packet_mut()[write..], names.own_ssrc);
     Ok(())
 }
 
@@ -65,17 +62,17 @@ fn head(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
     Some((kind, (usize::from(u16::from_be_bytes([high, low])) + 1) * 4))
 }
 
-/// Moves one report from `read` to `write`, which lies at or before it; how long it became.
+/// Moves one report from `read` to `write`, which lies at or before it; how long it became. Extensions of a profile behind
+/// the last block are left out.
 fn report(bytes: &mut [u8], read: usize, write: usize, names: &Names) -> Result<usize, Reason> {
     let (kind, _) = head(bytes, read).ok_or(Reason::Malformed)?;
     let fixed = if kind == SR { 28 } else { 8 };
     let count = usize::from(bytes[read] & 0x1f);
-    let sender = word(bytes, read + 4);
-    if kind == SR && names.in_ssrc != Some(sender) {
+    if kind == SR && names.source != Some(word(bytes, read + 4)) {
         return Err(Reason::RtcpSource);
     }
     bytes.copy_within(read..read + fixed, write);
-    put(bytes, write + 4, names.out_ssrc);
+    put(bytes, write + 4, names.own_ssrc);
     if kind == SR {
         let timestamp = word(bytes, write + 16).wrapping_add(names.timestamp_offset);
         put(bytes, write + 16, timestamp);
@@ -83,11 +80,12 @@ fn report(bytes: &mut [u8], read: usize, write: usize, names: &Names) -> Result<
     let mut kept = 0;
     for block in 0..count {
         let from = read + fixed + block * REPORT_BLOCK;
+        let Some((ssrc, highest)) = translate(word(bytes, from), word(bytes, from + 8), names) else {
+            continue;
+        };
         let to = write + fixed + kept * REPORT_BLOCK;
-        let Some(ssrc) = names.reverse_in_ssrc.filter(|_| word(bytes, from) == names.reverse_out_ssrc) else { continue };
         bytes.copy_within(from..from + REPORT_BLOCK, to);
         put(bytes, to, ssrc);
-        let highest = word(bytes, to + 8).wrapping_sub(u32::from(names.reverse_sequence_offset));
         put(bytes, to + 8, highest);
         kept += 1;
     }
@@ -96,6 +94,13 @@ fn report(bytes: &mut [u8], read: usize, write: usize, names: &Names) -> Result<
     let words = u16::try_from(length / 4 - 1).unwrap_or(0);
     bytes[write + 2..write + 4].copy_from_slice(&words.to_be_bytes());
     Ok(length)
+}
+
+/// SSRC and highest sequence number of a report block as the reader knows them; `None` where the block speaks of a stream
+/// that is not the reader's, or was not at the time.
+fn translate(ssrc: u32, highest: u32, names: &Names) -> Option<(u32, u32)> {
+    let (_, origin) = names.reverse.filter(|(own, _)| *own == ssrc)?;
+    (!is_before(highest, origin.floor)).then(|| (origin.source, highest.wrapping_sub(origin.offset)))
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {
@@ -131,12 +136,10 @@ mod tests {
     use super::*;
 
     const NAMES: Names = Names {
-        out_ssrc: 0xaaaa_0001,
-        in_ssrc: Some(7),
+        own_ssrc: 0xaaaa_0001,
+        source: Some(7),
         timestamp_offset: 1000,
-        reverse_out_ssrc: 0xbbbb_0001,
-        reverse_in_ssrc: Some(9),
-        reverse_sequence_offset: 3,
+        reverse: Some((0xbbbb_0001, Origin { source: 9, offset: 3, floor: 0x0001_0000 })),
     };
 
     fn sender_report(ssrc: u32, blocks: &[u32]) -> Vec<u8> {

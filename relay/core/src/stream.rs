@@ -1,4 +1,7 @@
 //! The outgoing stream of a direction: one SSRC, one monotonic sequence, whatever happens on the incoming side.
+//!
+//! Sequence numbers are kept extended to 32 bits on both sides (RFC 3550 appendix A.1); the outgoing one is the incoming one
+//! plus an offset. Re-basing chooses another offset, so that the next packet is the one behind the last that left.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,8 +10,14 @@ use crate::reason::Reason;
 
 /// A forward jump of the incoming sequence beyond this is a restart, not a loss.
 const JUMP: i16 = 1000;
-/// A backward step beyond this is a restart, not a late packet: the width of the replay window.
+/// A step back by this much or more is a restart, not a late packet: the width of the replay window.
 const LATE: i16 = -128;
+/// First outgoing sequence numbers lie in `START..START + STARTS`: room below for packets that overtook each other, and far
+/// enough below 2^15 that neither lost first packets nor a restart's step ahead can hide a rollover (RFC 3711 section 3.3.1).
+const START: u16 = 256;
+const STARTS: u16 = 0x3000;
+/// How far below the last packet the floor may lie.
+const FLOOR_MAX: u32 = 1 << 20;
 
 /// Sequence and timestamp of a packet as it leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,30 +28,79 @@ pub struct Place {
     pub timestamp: u32,
 }
 
-/// Where the outgoing stream stands; what a restart must not forget.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Where a stream stands; what a restart must not forget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamState {
-    /// Highest outgoing sequence number and its timestamp; `None` before the first packet.
-    pub last: Option<(u16, u32)>,
+    /// Highest outgoing sequence number, extended; before the first packet, the one in front of it.
+    pub sequence: u32,
+    /// Timestamp that left with it.
+    pub timestamp: Option<u32>,
+    /// The incoming source.
+    pub source: Option<u32>,
+    /// What was added to its timestamps.
+    pub timestamp_offset: u32,
+}
+
+/// What the next packet has to begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rebase {
+    /// Another source, or one that has started anew: sequence and timestamp.
+    Source,
+    /// The same source after packets of it that stayed here: sequence only.
+    Resume,
+    /// A restart of ours: the source may be the same one or another.
+    Restored,
 }
 
 /// Maps an incoming stream onto the outgoing one.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Stream {
     source: Option<u32>,
-    sequence_offset: u16,
+    /// Highest incoming sequence number, extended from the source's first one.
+    highest: u32,
+    /// Outgoing sequence number minus incoming one.
+    offset: u32,
     timestamp_offset: u32,
-    highest: u16,
-    base: u16,
-    /// Packets may lie before `base` as long as nothing has left before it.
-    first: bool,
-    last: Option<(u16, u32)>,
+    /// No packet leaves below this any more.
+    floor: u32,
+    last: u32,
+    last_timestamp: Option<u32>,
     last_at: Now,
+    rebase: Option<Rebase>,
     received: u64,
     expected: u64,
 }
 
+/// How to read the sequence numbers in a report about the outgoing stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The incoming source.
+    pub source: u32,
+    /// Outgoing sequence number minus incoming one, both extended.
+    pub offset: u32,
+    /// Outgoing sequence numbers below this were another source's.
+    pub floor: u32,
+}
+
 impl Stream {
+    /// A stream that nothing has left on. Where it starts follows from `name`, so that a restarted relay knows it too.
+    pub fn new(name: [u8; 2]) -> Self {
+        let first = START + u16::from_be_bytes(name) % STARTS;
+        Self {
+            source: None,
+            highest: 0,
+            offset: 0,
+            timestamp_offset: 0,
+            floor: u32::from(first) + 1 - u32::from(LATE.unsigned_abs()),
+            last: u32::from(first) - 1,
+            last_timestamp: None,
+            last_at: Now(0),
+            rebase: None,
+            received: 0,
+            expected: 0,
+        }
+    }
+
     /// The place of a packet in the outgoing stream.
     ///
     /// A new source, a jump beyond 1,000 or a step back beyond the replay window re-bases: the sequence goes on with the
@@ -51,52 +109,84 @@ impl Stream {
     ///
     /// # Errors
     /// [`Reason::Late`] for a packet from before the last re-basing.
-    pub fn place(&mut self, ssrc: u32, sequence: u16, timestamp: u32, clock: u32, now: Now) -> Result<Place, Reason> {
-        let step = sequence.wrapping_sub(self.highest).cast_signed();
-        if self.source != Some(ssrc) || step > JUMP || step < LATE {
-            self.rebase(ssrc, sequence, timestamp, clock, now);
-        } else if step > 0 {
-            self.expected += u64::from(step.unsigned_abs());
-            self.highest = sequence;
-        } else if !self.first && sequence.wrapping_sub(self.base).cast_signed() < 0 {
+    pub fn place(
+        &mut self,
+        ssrc: u32,
+        sequence: u16,
+        timestamp: u32,
+        clock: u32,
+        now: Now,
+    ) -> Result<Place, Reason> {
+        let incoming = self.arrive(ssrc, sequence);
+        if let Some(rebase) = self.rebase.take() {
+            self.step(rebase, incoming, timestamp, clock, now);
+        }
+        let outgoing = incoming.wrapping_add(self.offset);
+        if is_before(outgoing, self.floor) {
             return Err(Reason::Late);
         }
-        self.received += 1;
-        let place = Place {
-            sequence: sequence.wrapping_add(self.sequence_offset),
-            timestamp: timestamp.wrapping_add(self.timestamp_offset),
-        };
-        if self.last.is_none_or(|(last, _)| place.sequence.wrapping_sub(last).cast_signed() > 0) {
-            self.last = Some((place.sequence, place.timestamp));
+        let timestamp = timestamp.wrapping_add(self.timestamp_offset);
+        if is_before(self.last, outgoing) {
+            self.last = outgoing;
+            self.last_timestamp = Some(timestamp);
             self.last_at = now;
-        }
-        Ok(place)
-    }
-
-    fn rebase(&mut self, ssrc: u32, sequence: u16, timestamp: u32, clock: u32, now: Now) {
-        self.first = self.last.is_none();
-        match self.last {
-            // In the lower half, so that a loss of the first packets cannot hide a rollover (RFC 3711 section 3.3.1).
-            None => {
-                self.sequence_offset = (sequence & 0x7fff).wrapping_sub(sequence);
-                self.timestamp_offset = 0;
-            }
-            Some((last, last_timestamp)) => {
-                let passed = u128::from(now.since(self.last_at)) * u128::from(clock) / 1_000_000;
-                let passed = u32::try_from(passed & 0xffff_ffff).unwrap_or(1).max(1);
-                self.sequence_offset = last.wrapping_add(1).wrapping_sub(sequence);
-                self.timestamp_offset = last_timestamp.wrapping_add(passed).wrapping_sub(timestamp);
+            // Kept within half a turn of 32 bits, or a very long stream would one day lie before its floor.
+            if self.last.wrapping_sub(self.floor) > FLOOR_MAX {
+                self.floor = self.floor.wrapping_add(FLOOR_MAX / 2);
             }
         }
-        self.source = Some(ssrc);
-        self.highest = sequence;
-        self.base = sequence;
-        self.expected += 1;
+        Ok(Place { sequence: low(outgoing), timestamp })
     }
 
-    /// The incoming source, once there was a packet.
+    /// Takes note of a packet that is not to leave: it is no loss, and the stream goes on behind it without a gap.
+    pub fn hold(&mut self, ssrc: u32, sequence: u16) {
+        self.arrive(ssrc, sequence);
+        self.rebase.get_or_insert(Rebase::Resume);
+    }
+
+    /// Takes note of a packet that this leg does not carry: it is no loss if it is of the stream's own source.
+    pub fn skip(&mut self, ssrc: u32, sequence: u16) {
+        if self.source == Some(ssrc) {
+            self.arrive(ssrc, sequence);
+        }
+    }
+
+    /// Follows the incoming sequence; the packet's extended number.
+    fn arrive(&mut self, ssrc: u32, sequence: u16) -> u32 {
+        self.received += 1;
+        let step = sequence.wrapping_sub(low(self.highest)).cast_signed();
+        let restored = self.rebase == Some(Rebase::Restored);
+        if self.source != Some(ssrc) || restored || step > JUMP || step <= LATE {
+            let goes_on = restored && self.source == Some(ssrc);
+            self.rebase = Some(if goes_on { Rebase::Resume } else { Rebase::Source });
+            self.source = Some(ssrc);
+            self.highest = u32::from(sequence);
+            self.expected += 1;
+            return self.highest;
+        }
+        let incoming = self.highest.wrapping_add_signed(i32::from(step));
+        if step > 0 {
+            self.expected += u64::from(step.unsigned_abs());
+            self.highest = incoming;
+        }
+        incoming
+    }
+
+    fn step(&mut self, rebase: Rebase, incoming: u32, timestamp: u32, clock: u32, now: Now) {
+        let next = self.last.wrapping_add(1);
+        self.offset = next.wrapping_sub(incoming);
+        let Some(last) = self.last_timestamp else { return };
+        self.floor = next;
+        if rebase == Rebase::Source {
+            let passed = u128::from(now.since(self.last_at)) * u128::from(clock) / 1_000_000;
+            let passed = u32::try_from(passed & 0xffff_ffff).unwrap_or(1).max(1);
+            self.timestamp_offset = last.wrapping_add(passed).wrapping_sub(timestamp);
+        }
+    }
+
+    /// The incoming source, once its sequence and timestamps have a place in the outgoing stream.
     pub fn source(&self) -> Option<u32> {
-        self.source
+        self.source.filter(|_| self.last_timestamp.is_some() && self.rebase != Some(Rebase::Source))
     }
 
     /// What is added to an incoming timestamp.
@@ -104,89 +194,167 @@ impl Stream {
         self.timestamp_offset
     }
 
-    /// What is added to an incoming sequence number.
-    pub fn sequence_offset(&self) -> u16 {
-        self.sequence_offset
+    /// How reports about the outgoing stream become reports about the incoming one.
+    pub fn origin(&self) -> Option<Origin> {
+        let source = self.source().filter(|_| self.rebase != Some(Rebase::Restored))?;
+        Some(Origin { source, offset: self.offset, floor: self.floor })
     }
 
     /// Packets missing by sequence number; negative where duplicates came (RFC 3550 section 6.4.1).
     pub fn lost(&self) -> i64 {
-        self.expected.cast_signed() - self.received.cast_signed()
+        self.expected.cast_signed().wrapping_sub(self.received.cast_signed())
     }
 
-    /// Where the outgoing stream stands.
+    /// Where the stream stands.
     pub fn checkpoint(&self) -> StreamState {
-        StreamState { last: self.last }
+        StreamState {
+            sequence: self.last,
+            timestamp: self.last_timestamp,
+            source: self.source(),
+            timestamp_offset: self.timestamp_offset,
+        }
     }
 
     /// Goes on behind a checkpoint that may be `ahead` packets old.
     pub fn restore(&mut self, state: &StreamState, ahead: u16, now: Now) {
-        self.last = state.last.map(|(sequence, timestamp)| (sequence.wrapping_add(ahead), timestamp));
+        self.last = state.sequence.wrapping_add(u32::from(ahead));
+        self.floor = self.last.wrapping_add(1);
+        self.last_timestamp = state.timestamp;
         self.last_at = now;
-        self.source = None;
+        self.source = state.source;
+        self.timestamp_offset = state.timestamp_offset;
+        self.rebase = Some(Rebase::Restored);
     }
+}
+
+/// Serial number arithmetic (RFC 1982) over 32 bits.
+pub fn is_before(one: u32, other: u32) -> bool {
+    one.wrapping_sub(other).cast_signed() < 0
+}
+
+fn low(extended: u32) -> u16 {
+    (extended & 0xffff) as u16
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const FIRST: u16 = START + 1;
+
     fn at(ms: u64) -> Now {
         Now(ms * 1000)
     }
 
+    fn stream() -> Stream {
+        Stream::new([0, 1])
+    }
+
     #[test]
     fn losses_and_reordering_stay_as_they_are() {
-        let mut stream = Stream::default();
+        let mut stream = stream();
         let mut out = |sequence: u16| stream.place(1, sequence, 0, 8000, at(0)).unwrap().sequence;
-        assert_eq!([out(100), out(101), out(105), out(103)], [100, 101, 105, 103]);
+        assert_eq!([out(100), out(101), out(105), out(103)], [0, 1, 5, 3].map(|n| FIRST + n));
         assert_eq!(stream.lost(), 2);
     }
 
     #[test]
-    fn the_first_sequence_lies_in_the_lower_half() {
-        let mut stream = Stream::default();
-        assert_eq!(stream.place(1, 0xfffe, 9, 8000, at(0)), Ok(Place { sequence: 0x7ffe, timestamp: 9 }));
-        assert_eq!(stream.place(1, 1, 9, 8000, at(0)).unwrap().sequence, 0x8001);
+    fn first_numbers_lie_far_below_a_rollover() {
+        for name in [[0, 0], [0x2f, 0xff], [0x30, 0], [0xff, 0xff]] {
+            let mut stream = Stream::new(name);
+            let place = stream.place(1, 0xfffe, 9, 8000, at(0)).unwrap();
+            assert!((START..0x4000).contains(&place.sequence), "{place:?}");
+            assert_eq!(place.timestamp, 9);
+            let mut out =
+                |sequence: u16| stream.place(1, sequence, 9, 8000, at(0)).map(|place| place.sequence);
+            assert_eq!(out(1), Ok(place.sequence + 3));
+            assert_eq!(out(0xfffe - 124), Ok(place.sequence - 124), "overtaken first packets leave");
+        }
     }
 
     #[test]
     fn a_new_source_goes_on_where_the_old_one_was() {
-        let mut stream = Stream::default();
+        let mut stream = stream();
         stream.place(1, 10, 1600, 8000, at(0)).unwrap();
         let place = stream.place(2, 60000, 77, 8000, at(100)).unwrap();
-        assert_eq!(place, Place { sequence: 11, timestamp: 1600 + 800 });
+        assert_eq!(place, Place { sequence: FIRST + 1, timestamp: 1600 + 800 });
         assert_eq!(stream.place(2, 59999, 0, 8000, at(100)), Err(Reason::Late));
-        assert_eq!(stream.place(2, 60001, 77 + 160, 8000, at(120)).unwrap(), Place { sequence: 12, timestamp: 2560 });
+        let place = stream.place(2, 60001, 77 + 160, 8000, at(120)).unwrap();
+        assert_eq!(place, Place { sequence: FIRST + 2, timestamp: 2560 });
     }
 
     #[test]
-    fn a_restart_of_the_same_source_is_no_rewind() {
-        let mut stream = Stream::default();
-        stream.place(1, 30000, 0, 8000, at(0)).unwrap();
-        assert_eq!(stream.place(1, 5, 0, 8000, at(20)).unwrap(), Place { sequence: 30001, timestamp: 160 });
-        assert_eq!(stream.place(1, 5000, 0, 8000, at(40)).unwrap().sequence, 30002);
+    fn edges_between_loss_and_restart() {
+        for (step, sequence) in
+            [(1000, 1000), (1001, 1), (-127, -127i16), (-128, 1), (32767, 1), (i16::MIN, 1)]
+        {
+            let mut stream = stream();
+            stream.place(1, 30000, 0, 8000, at(0)).unwrap();
+            let place = stream.place(1, 30000u16.wrapping_add_signed(step), 0, 8000, at(20)).unwrap();
+            assert_eq!(place.sequence, FIRST.wrapping_add_signed(sequence), "step {step}");
+            assert_eq!(place.timestamp, if sequence == 1 { 160 } else { 0 }, "step {step}");
+        }
+    }
+
+    #[test]
+    fn packets_that_were_held_leave_no_gap_and_are_no_loss() {
+        let mut stream = stream();
+        stream.place(1, 10, 100, 8000, at(0)).unwrap();
+        for n in 11..5000 {
+            stream.hold(1, n);
+        }
+        let place = stream.place(1, 5000, 800_100, 8000, at(90_000)).unwrap();
+        assert_eq!(place, Place { sequence: FIRST + 1, timestamp: 800_100 });
+        assert_eq!((stream.lost(), stream.source()), (0, Some(1)));
+        stream.hold(2, 7);
+        assert_eq!(stream.source(), None, "the new source has no place yet");
+        let place = stream.place(2, 8, 0, 8000, at(90_020)).unwrap();
+        assert_eq!(place, Place { sequence: FIRST + 2, timestamp: 800_260 });
+    }
+
+    #[test]
+    fn foreign_payload_types_disturb_nothing() {
+        let mut stream = stream();
+        stream.place(1, 10, 0, 8000, at(0)).unwrap();
+        stream.skip(1, 11);
+        stream.skip(9, 40_000);
+        assert_eq!(stream.place(1, 12, 0, 8000, at(40)).unwrap().sequence, FIRST + 2);
+        assert_eq!((stream.lost(), stream.source()), (0, Some(1)));
     }
 
     #[test]
     fn wraps_without_a_step() {
-        let mut stream = Stream::default();
-        let mut last = None;
-        for n in 0..70_000u32 {
+        let mut stream = stream();
+        for n in 0..140_000u32 {
             let place = stream.place(1, (n & 0xffff) as u16, n * 160, 8000, at(u64::from(n) * 20)).unwrap();
-            assert!(last.is_none_or(|last: u16| place.sequence == last.wrapping_add(1)));
-            assert_eq!(place.timestamp, n * 160);
-            last = Some(place.sequence);
+            assert_eq!(place, Place { sequence: low(n + u32::from(FIRST)), timestamp: n * 160 });
         }
         assert_eq!(stream.lost(), 0);
+        assert_eq!(
+            stream.origin(),
+            Some(Origin { source: 1, offset: u32::from(FIRST), floor: u32::from(START) - 126 })
+        );
     }
 
     #[test]
     fn goes_on_behind_a_checkpoint() {
-        let mut stream = Stream::default();
+        let mut stream = stream();
         stream.place(1, 10, 100, 8000, at(0)).unwrap();
-        let mut next = Stream::default();
-        next.restore(&stream.checkpoint(), 500, at(1000));
-        assert_eq!(next.place(1, 12, 420, 8000, at(1020)).unwrap(), Place { sequence: 511, timestamp: 260 });
+        let kept = stream.checkpoint();
+        let mut next = Stream::new([0, 1]);
+        next.restore(&kept, 500, at(1000));
+        assert_eq!((next.source(), next.origin()), (Some(1), None));
+        let place = next.place(1, 60_000, 420, 8000, at(1020)).unwrap();
+        assert_eq!(place, Place { sequence: FIRST + 501, timestamp: 420 }, "the same source keeps its clock");
+        let mut other = Stream::new([0, 1]);
+        other.restore(&kept, 500, at(1000));
+        let place = other.place(2, 60_000, 420, 8000, at(1020)).unwrap();
+        assert_eq!(place, Place { sequence: FIRST + 501, timestamp: 260 });
+        let mut unused = Stream::new([0, 1]);
+        unused.restore(&Stream::new([0, 1]).checkpoint(), 500, at(0));
+        assert_eq!(
+            unused.place(2, 7, 8, 8000, at(0)).unwrap(),
+            Place { sequence: FIRST + 500, timestamp: 8 }
+        );
     }
 }
