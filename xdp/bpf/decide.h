@@ -109,6 +109,7 @@ static __always_inline int redirect(struct xdp_md *ctx, __u32 base, const struct
 {
 	__u32 queue = ctx->rx_queue_index;
 	struct sallyport_meta *front;
+	void *data;
 	int action;
 
 	if (queue >= SALLYPORT_QUEUES_MAX)
@@ -116,7 +117,12 @@ static __always_inline int redirect(struct xdp_md *ctx, __u32 base, const struct
 	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*meta)))
 		return leave(SALLYPORT_DROP_NO_META, XDP_DROP);
 	front = (void *)(long)ctx->data_meta;
-	if ((void *)(front + 1) > (void *)(long)ctx->data)
+	data = (void *)(long)ctx->data;
+	if ((void *)(front + 1) > data)
+		return leave(SALLYPORT_DROP_NO_META, XDP_DROP);
+	/* Metadata of the driver lies between. Kept from the compiler, which would make one != of both: not allowed. */
+	asm volatile("" : "+r"(front));
+	if ((void *)(front + 1) < data)
 		return leave(SALLYPORT_DROP_NO_META, XDP_DROP);
 	*front = *meta;
 	action = bpf_redirect_map(&xsks, base + queue, XDP_DROP);

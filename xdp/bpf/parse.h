@@ -19,7 +19,6 @@
 #define IPV4_OFFSET 0x1fff
 #define IPV4_MORE 0x2000
 #define IPV6_OFFSET 0xfff8
-#define IPV6_MORE 0x0001
 
 struct vlan_tag {
 	__be16 tci;
@@ -148,7 +147,8 @@ static __always_inline enum parsed parse_ipv6(struct xdp_md *ctx, __u32 offset, 
 		return PARSED_MALFORMED;
 	if (fragment && fragment->offset & bpf_htons(IPV6_OFFSET))
 		return PARSED_LATER_FRAGMENT;
-	return parse_udp(ctx, offset, end, fragment && fragment->offset & bpf_htons(IPV6_MORE), out);
+	/* One that is first and last at once (RFC 6946) is a fragment too: userspace takes no extension header. */
+	return parse_udp(ctx, offset, end, !!fragment, out);
 }
 
 static __always_inline enum parsed parse(struct xdp_md *ctx, __u32 length, struct datagram *out)

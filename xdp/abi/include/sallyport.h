@@ -116,7 +116,7 @@ struct sallyport_settings {
 	X(DROP_MALFORMED, drop_malformed, "To a media address, with headers or lengths that contradict each other.") \
 	X(DROP_FRAGMENT, drop_fragment, "UDP fragment to a media port, or a later one outside.")             \
 	X(DROP_TOO_LONG, drop_too_long, "To a media port, longer than a UMEM frame takes.")                  \
-	X(DROP_NO_META, drop_no_meta, "The driver leaves no room for the metadata.")                         \
+	X(DROP_NO_META, drop_no_meta, "The driver leaves no room for metadata in front of the frame, or has its own there.")                         \
 	X(DROP_NO_SOCKET, drop_no_socket, "No AF_XDP socket is registered for this queue.")
 
 enum sallyport_counter {
