@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod browser;
 pub mod capture;
+pub mod http;
 mod namespace;
 pub mod net;
 pub mod pcap;
