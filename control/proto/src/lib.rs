@@ -1,1 +1,31 @@
 //! Calls as state machines, sans-IO.
+//!
+//! A [`Call`] joins a browser's leg (offer/answer over HTTP, ICE, DTLS-SRTP) to a SIP leg inside. It opens no socket,
+//! reads no clock and draws no random number: what happens comes in as [`Input`] with the time, what is to be done
+//! comes out as [`Command`], and every secret is derived from the [`Seed`] it began with.
+//!
+//! ```text
+//! loop {
+//!     call.handle(now, input) or call.handle_timeout(now);
+//!     while let Some(command) = call.poll_command() { .. }
+//!     wait for the next input, or until call.poll_timeout();
+//! }
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod api;
+mod call;
+mod error;
+mod random;
+pub mod sdp;
+mod settings;
+pub mod sip;
+
+pub use api::{
+    CallEvent, CallFailure, CallState, CallView, Command, DtlsRole, DtlsStart, EndCause, Input, StepState,
+};
+pub use call::Call;
+pub use error::{FragmentError, OfferError, RestoreError};
+pub use random::Seed;
+pub use settings::{CandidateKind, LocalCandidate, Settings, SipSettings, Timeouts};

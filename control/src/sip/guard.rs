@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
+use super::has_tag;
 use super::head::{self, Head, HeadError, is_token};
 use crate::random;
 
@@ -86,8 +87,15 @@ impl Reply {
     }
 }
 
+/// An answer to a request that the guard let pass and the stack's parser could not read.
+pub fn unreadable(raw: &[u8]) -> Option<Reply> {
+    let (head, _) = Head::parse(raw.get(..head::end(raw)? - 4)?);
+    let answerable = !head.start.starts_with("SIP/") && !head.start.starts_with("ACK ");
+    answerable.then(|| Objection::new(400, "Bad Request").reply(&head))
+}
+
 /// A Via with `received`, and `rport` filled in where it was asked for; only its first value is touched.
-fn stamped(via: &str, source: SocketAddr) -> String {
+pub fn stamped(via: &str, source: SocketAddr) -> String {
     let (first, rest) = via.split_once(',').map_or((via, None), |(first, rest)| (first, Some(rest)));
     let mut out = String::new();
     for (at, part) in first.split(';').map(str::trim).enumerate() {
@@ -272,15 +280,6 @@ fn cseq(head: &Head<'_>, method: &str) -> Result<(), &'static str> {
         Ok(number) if number < 1 << 31 && named.trim() == method => Ok(()),
         _ => Err("Bad CSeq"),
     }
-}
-
-/// Whether From or To carries a tag behind the address.
-fn has_tag(value: &str) -> bool {
-    let tail = value.rsplit_once('>').map_or(value, |(_, tail)| tail);
-    tail.split(';').skip(1).any(|part| {
-        let (name, tag) = part.split_once('=').unwrap_or((part, ""));
-        name.trim().eq_ignore_ascii_case("tag") && !tag.trim().is_empty()
-    })
 }
 
 #[cfg(test)]

@@ -1,0 +1,91 @@
+//! What a call takes from the configuration and from the relay's status.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// How we know an address of ours outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CandidateKind {
+    /// An address of the outside interface.
+    Host,
+    /// What a STUN server saw as our media port's source (RFC 8445 section 5.1.1.2).
+    ServerReflexive,
+    /// The public address of a static 1:1 NAT, from the configuration.
+    Advertised,
+}
+
+/// One address at which browsers may reach the shared outside media port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LocalCandidate {
+    /// What the browser is told.
+    pub address: SocketAddr,
+    /// The relay's own address and port behind it; equal to `address` for a host candidate.
+    pub base: SocketAddr,
+    /// How we know it.
+    pub kind: CandidateKind,
+}
+
+/// Our side of SIP.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SipSettings {
+    /// Host part of URIs: `example.com` or `10.0.0.5:5060`.
+    pub domain: String,
+    /// Our user part, and the user name of digest authentication.
+    pub user: String,
+    /// Password of digest authentication; empty: a challenge ends the call.
+    pub password: String,
+    /// Shown to the called side; may be empty.
+    pub display_name: String,
+    /// Our Contact URI without brackets, e.g. `sip:sallyport@10.0.0.1:5060;transport=tcp`.
+    pub contact: String,
+    /// Value of User-Agent and Server.
+    pub user_agent: String,
+}
+
+impl fmt::Debug for SipSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SipSettings").field("domain", &self.domain).field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// How long a call waits in each of its steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the INVITE to its final answer.
+    pub ring: Duration,
+    /// From our answer to the browser until a pair is nominated.
+    pub ice: Duration,
+    /// From the start of the DTLS handshake to its end.
+    pub dtls: Duration,
+    /// For the relay to answer a reservation or a plan.
+    pub relay: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            ring: Duration::from_secs(60),
+            ice: Duration::from_secs(30),
+            dtls: Duration::from_secs(30),
+            relay: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What all calls share. The daemon builds a new one when an address changes; calls keep the one they began with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where browsers reach us, best first; at least one with `base` in each family served.
+    pub candidates: Vec<LocalCandidate>,
+    /// Answer checks only, never send any (RFC 8445 section 2.5).
+    pub ice_lite: bool,
+    /// SHA-256 over our DTLS certificate in DER (RFC 8122 section 5).
+    pub fingerprint: [u8; 32],
+    /// An address inside that decides the family of our ports there: the SIP server's.
+    pub toward: IpAddr,
+    /// Our side of SIP.
+    pub sip: SipSettings,
+    /// How long to wait.
+    pub timeouts: Timeouts,
+}

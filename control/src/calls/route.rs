@@ -1,0 +1,88 @@
+//! From a punted datagram to its call.
+
+use std::time::Instant;
+
+use sallyport_plan::{CallId, FlowKey};
+use sallyport_proto::Input;
+use sallyport_wire::demux::{Kind, classify};
+use sallyport_wire::stun::{self, Message as Stun};
+
+use super::Calls;
+use crate::dtls::Step;
+
+impl Calls {
+    /// STUN belongs to the call that its USERNAME names, else to the call of its flow; DTLS to the call of its flow only:
+    /// the relay punts it from nominated pairs and nowhere else.
+    pub(super) fn punt(&mut self, path: FlowKey, call: Option<CallId>, payload: Vec<u8>) {
+        if let Some(reflexive) = &mut self.reflexive
+            && reflexive.receive(&path, &payload, Instant::now())
+        {
+            return;
+        }
+        match classify(&payload) {
+            Kind::Stun => {
+                let id = self.by_username(&payload).or(call).or_else(|| self.by_response(&payload, &path));
+                if let Some(id) = id {
+                    self.input(id, Input::Stun { path, payload });
+                }
+            }
+            Kind::Dtls => {
+                if let Some(id) = call {
+                    self.dtls(id, path, &payload);
+                }
+            }
+            Kind::Rtp | Kind::Rtcp | Kind::Unknown => {}
+        }
+    }
+
+    /// Left of the colon stands our user fragment (RFC 8445 section 7.2.2).
+    fn by_username(&self, payload: &[u8]) -> Option<CallId> {
+        let message = Stun::parse(payload).ok()?;
+        let username = message.attribute(stun::USERNAME)?;
+        let ours = username.split(|octet| *octet == b':').next()?;
+        self.calls.iter().find(|(_, runtime)| runtime.call.ice_ufrag().as_bytes() == ours).map(|(id, _)| *id)
+    }
+
+    /// Answers carry no user name: the call is the one that sent a check there.
+    fn by_response(&self, payload: &[u8], path: &FlowKey) -> Option<CallId> {
+        let message = Stun::parse(payload).ok()?;
+        let id = message.transaction_id();
+        let sent = |(_, runtime): &(&CallId, &super::Runtime)| runtime.sent(path, id);
+        self.calls.iter().find(sent).map(|(id, _)| *id)
+    }
+
+    fn dtls(&mut self, id: CallId, path: FlowKey, payload: &[u8]) {
+        let Some(runtime) = self.calls.get_mut(&id) else { return };
+        let Some((dtls, flow)) = &mut runtime.dtls else {
+            // The ClientHello may be here before the plan is known to be: the browser sends it again.
+            return;
+        };
+        *flow = path;
+        let step = dtls.receive(payload);
+        self.dtls_step(id, step);
+    }
+
+    /// What came of a step goes to the call, and what it wrote to the browser.
+    pub(super) fn dtls_step(&mut self, id: CallId, step: Step) {
+        self.flush_dtls(id);
+        let input = match step {
+            Step::Going => return,
+            Step::Done(done) => Input::DtlsDone {
+                profile: done.profile,
+                receive: done.receive.clone(),
+                send: done.send.clone(),
+                peer_fingerprint: done.peer_fingerprint,
+            },
+            Step::Failed(text) => Input::DtlsFailed(text),
+            Step::Closed => Input::DtlsClosed,
+        };
+        self.input(id, input);
+    }
+
+    pub(super) fn flush_dtls(&mut self, id: CallId) {
+        let Some((dtls, flow)) = self.calls.get_mut(&id).and_then(|runtime| runtime.dtls.as_mut()) else { return };
+        while let Some(payload) = dtls.poll_transmit() {
+            let _ = self.relay.send(sallyport_plan::Command::Send { path: *flow, payload });
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! One call with what belongs to it alone: its DTLS, who waits for its answer, who watches.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use sallyport_plan::{CallId, DirectionReport, FlowKey};
+use sallyport_proto::{Call, CallEvent, CallState};
+use sallyport_wire::stun::TransactionId;
+use tokio::sync::{broadcast, oneshot};
+
+use super::Waiting;
+use crate::dtls::Dtls;
+use crate::message::{CreateError, Created, Shown};
+
+/// Events that a slow watcher may lag behind.
+const EVENTS: usize = 16;
+/// Checks that are remembered.
+const CHECKS: usize = 128;
+
+/// One call as it runs.
+pub struct Runtime {
+    /// Its state machine.
+    pub call: Call,
+    /// Its DTLS association, and the flow that it runs on.
+    pub dtls: Option<(Dtls, FlowKey)>,
+    /// The client that waits for the answer.
+    pub created: Option<oneshot::Sender<Result<Created, CreateError>>>,
+    /// Who waits for statistics, and until when.
+    pub waiting: Vec<Waiting>,
+    waiting_until: Option<Instant>,
+    /// Checks of ours whose answers may come.
+    checks: VecDeque<(FlowKey, TransactionId)>,
+    events: broadcast::Sender<CallEvent>,
+    told: Vec<CallEvent>,
+}
+
+impl Runtime {
+    pub fn new(call: Call, created: Option<oneshot::Sender<Result<Created, CreateError>>>) -> Self {
+        Self {
+            call,
+            dtls: None,
+            created,
+            waiting: Vec::new(),
+            waiting_until: None,
+            checks: VecDeque::new(),
+            events: broadcast::Sender::new(EVENTS),
+            told: Vec::new(),
+        }
+    }
+
+    pub fn id(&self) -> CallId {
+        self.call.id()
+    }
+
+    /// Whether a deadline has come.
+    pub fn is_due(&self, now: Instant) -> bool {
+        let dtls = self.dtls.as_ref().and_then(|(dtls, _)| dtls.poll_timeout(now));
+        [self.call.poll_timeout(), dtls, self.waiting_until].into_iter().flatten().any(|at| at <= now)
+    }
+
+    /// Lets time pass for the call; its DTLS is the caller's.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.waiting_until.is_some_and(|at| at <= now) {
+            self.report(&[]);
+        }
+        if self.call.poll_timeout().is_some_and(|at| at <= now) {
+            self.call.handle_timeout(now);
+        }
+    }
+
+    /// A check was sent there.
+    pub fn remember(&mut self, path: FlowKey, transaction: TransactionId) {
+        if self.checks.len() == CHECKS {
+            self.checks.pop_front();
+        }
+        self.checks.push_back((path, transaction));
+    }
+
+    /// Whether a check was sent there under this id.
+    pub fn sent(&self, path: &FlowKey, transaction: TransactionId) -> bool {
+        self.checks.contains(&(*path, transaction))
+    }
+
+    /// Whether both sides have agreed.
+    pub fn is_established(&self) -> bool {
+        matches!(self.call.view().state, CallState::Answered | CallState::Connected | CallState::Ending)
+    }
+
+    /// Keeps an event for those who come later and tells those who watch.
+    pub fn notify(&mut self, event: CallEvent) {
+        self.told.push(event.clone());
+        // An error says that nobody watches.
+        let _ = self.events.send(event);
+    }
+
+    /// What has happened, and what will.
+    pub fn watch(&self) -> (Vec<CallEvent>, broadcast::Receiver<CallEvent>) {
+        (self.told.clone(), self.events.subscribe())
+    }
+
+    /// Somebody waits for statistics.
+    pub fn wait(&mut self, reply: Waiting, patience: Duration) {
+        self.waiting.push(reply);
+        self.waiting_until = Some(Instant::now() + patience);
+    }
+
+    /// Hands statistics to all who wait; whether anybody did.
+    pub fn report(&mut self, directions: &[DirectionReport]) -> bool {
+        self.waiting_until = None;
+        let asked = !self.waiting.is_empty();
+        for reply in self.waiting.drain(..) {
+            let _ = reply.send(Ok(Shown { view: self.call.view(), directions: directions.to_vec() }));
+        }
+        asked
+    }
+}

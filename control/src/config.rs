@@ -1,0 +1,327 @@
+//! What control is told: its sections of the configuration file, and the options that override them.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use serde::{Deserialize, Serialize};
+
+/// Sections that only other processes read.
+const FOREIGN_SECTIONS: &[&str] = &["supervisor"];
+
+/// Why a configuration is not obeyed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or has a key that no one knows, or a value of the wrong kind.
+    #[error("{path}: {message}")]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// Line, column and what was expected.
+        message: String,
+    },
+    /// A value that cannot be.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// Options of `sallyport-control`.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "sallyport-control", version, about = "Sallyport's control plane: HTTP, SIP, ICE and DTLS")]
+pub struct Options {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Outside interface: browsers. Overrides the file.
+    #[arg(long, value_name = "IF")]
+    pub outside: Option<String>,
+    /// Inside interface: telephony. Overrides the file.
+    #[arg(long, value_name = "IF")]
+    pub inside: Option<String>,
+    /// Taken for the sake of one command line for both daemons; the relay obeys it.
+    #[arg(long, hide = true)]
+    pub path: Option<String>,
+    /// Check the configuration, print what is in effect without secrets, and exit.
+    #[arg(long)]
+    pub check: bool,
+    /// A bearer token beside the configured ones.
+    #[arg(long, env = "SALLYPORT_TOKEN", hide = true, hide_env_values = true)]
+    pub token: Option<String>,
+}
+
+/// What control obeys.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// Browsers' side.
+    pub outside: Outside,
+    /// Telephony's side.
+    pub inside: Inside,
+    /// The relay.
+    pub relay: Relay,
+    /// REST.
+    pub http: Http,
+    /// SIP.
+    pub sip: Sip,
+    /// Logs.
+    pub log: Log,
+    #[serde(flatten, skip_serializing)]
+    others: toml::Table,
+}
+
+/// `[outside]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outside {
+    /// Interface that browsers reach.
+    pub interface: String,
+    /// Read by the relay.
+    #[serde(skip_serializing)]
+    pub addresses: Vec<IpAddr>,
+    /// Read by the relay.
+    #[serde(skip_serializing)]
+    pub port: u16,
+    /// Public addresses of a 1:1 NAT, announced as candidates.
+    pub advertised: Vec<IpAddr>,
+    /// STUN server that tells how the media port looks from outside; empty: none.
+    pub stun: String,
+    /// `full` (default) or `lite`.
+    pub ice: Ice,
+}
+
+/// Kind of ICE agent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ice {
+    /// RFC 8445 in full.
+    #[default]
+    Full,
+    /// Answers checks only.
+    Lite,
+}
+
+/// `[inside]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Inside {
+    /// Interface that telephony reaches.
+    pub interface: String,
+    /// Media addresses; the first one is where SIP listens by default.
+    pub addresses: Vec<IpAddr>,
+    /// Read by the relay.
+    #[serde(skip_serializing)]
+    pub ports: Option<[u16; 2]>,
+}
+
+/// `[relay]`, of which control needs the socket.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Relay {
+    /// Socket of the relay.
+    pub socket: PathBuf,
+    #[serde(flatten, skip_serializing)]
+    others: toml::Table,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self { socket: "/run/sallyport/relay.sock".into(), others: toml::Table::new() }
+    }
+}
+
+/// `[http]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Where REST is served.
+    pub listen: Vec<SocketAddr>,
+    /// PEM file of the certificate chain; empty: plain HTTP.
+    pub certificate: String,
+    /// PEM file of its key.
+    pub key: String,
+    /// Bearer tokens for the whole API.
+    #[serde(skip_serializing)]
+    pub tokens: Vec<String>,
+    /// Destinations that may be called without a token.
+    pub anonymous: Vec<String>,
+    /// Origins whose pages may use the API.
+    pub origins: Vec<String>,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
+            certificate: String::new(),
+            key: String::new(),
+            tokens: Vec::new(),
+            anonymous: Vec::new(),
+            origins: Vec::new(),
+        }
+    }
+}
+
+/// Transport of SIP.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// RFC 3261 section 18 over datagrams.
+    #[default]
+    Udp,
+    /// Over a stream.
+    Tcp,
+}
+
+/// `[sip]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sip {
+    /// Where SIP is heard; default: first inside address, port 5060.
+    pub listen: Option<SocketAddr>,
+    /// Toward the server.
+    pub transport: Transport,
+    /// Next hop of every call.
+    pub server: Option<SocketAddr>,
+    /// Host part of URIs; default: the server's address.
+    pub domain: String,
+    /// Our user part, and the user name of digest authentication.
+    pub user: String,
+    /// Password of digest authentication.
+    #[serde(skip_serializing)]
+    pub password: String,
+    /// Shown to the called side.
+    pub display_name: String,
+    /// How long a call may ring.
+    pub ring_timeout_s: u16,
+}
+
+impl Default for Sip {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            transport: Transport::Udp,
+            server: None,
+            domain: String::new(),
+            user: "sallyport".into(),
+            password: String::new(),
+            display_name: String::new(),
+            ring_timeout_s: 60,
+        }
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Directives of tracing's `EnvFilter`.
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".into() }
+    }
+}
+
+impl Config {
+    /// Reads the file named by the options, lets the options override it, and checks the outcome.
+    ///
+    /// # Errors
+    /// [`ConfigError`] says which file, line or value.
+    pub fn load(options: &Options) -> Result<Self, ConfigError> {
+        let mut config = options.config.as_deref().map_or_else(|| Ok(Self::default()), read)?;
+        if let Some(interface) = &options.outside {
+            config.outside.interface.clone_from(interface);
+        }
+        if let Some(interface) = &options.inside {
+            config.inside.interface.clone_from(interface);
+        }
+        config.http.tokens.extend(options.token.clone());
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        let invalid = |text: &str| Err(ConfigError::Invalid(text.into()));
+        if self.http.listen.is_empty() {
+            return invalid("[http] listen names no address");
+        }
+        if self.http.certificate.is_empty() != self.http.key.is_empty() {
+            return invalid("[http] certificate and key go together");
+        }
+        if self.http.tokens.iter().any(|token| token.len() < 8) {
+            return invalid("[http] a token must have 8 characters at least");
+        }
+        if self.inside.interface.is_empty() && self.sip.listen.is_none() {
+            return invalid("[inside] interface is missing: name it in the file or with --inside");
+        }
+        if !(1..=600).contains(&self.sip.ring_timeout_s) {
+            return invalid("[sip] ring_timeout_s must lie between 1 and 600");
+        }
+        if !self.outside.stun.is_empty() && self.outside.stun.parse::<SocketAddr>().is_err() {
+            return invalid("[outside] stun must be ADDRESS:PORT");
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<Config, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    parse(&text).map_err(|message| ConfigError::Parse { path: path.into(), message })
+}
+
+fn parse(text: &str) -> Result<Config, String> {
+    let config: Config = toml::from_str(text).map_err(|error| error.to_string())?;
+    match config.others.keys().find(|name| !FOREIGN_SECTIONS.contains(&name.as_str())) {
+        Some(name) => Err(format!("unknown section [{name}]")),
+        None => Ok(config),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_packaged_file_is_accepted() {
+        parse(include_str!("../../appliance/files/sallyport.toml")).unwrap();
+    }
+
+    #[test]
+    fn each_mistake_is_named() {
+        let base = "[inside]\ninterface = 'b'\n";
+        let cases = [
+            ("[sip]\nsever = 'a'\n".to_owned(), "unknown field `sever`"),
+            ("[htp]\n".to_owned(), "unknown section [htp]"),
+            (format!("{base}[http]\nlisten = []\n"), "listen"),
+            (format!("{base}[http]\nkey = 'k'\n"), "go together"),
+            (format!("{base}[http]\ntokens = ['short']\n"), "8 characters"),
+            (format!("{base}[sip]\nring_timeout_s = 0\n"), "ring_timeout_s"),
+            (format!("{base}[outside]\nstun = 'x'\n"), "ADDRESS:PORT"),
+            (format!("{base}[outside]\nice = 'heavy'\n"), "unknown variant"),
+            (String::new(), "--inside"),
+        ];
+        for (text, expected) in cases {
+            let outcome = parse(&text).map_err(ConfigError::Invalid).and_then(|config| config.validate());
+            let error = outcome.unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let text = "[inside]\ninterface='b'\n[http]\ntokens=['very secret token']\n[sip]\npassword='hush hush'\n";
+        let shown = toml::to_string(&parse(text).unwrap()).unwrap();
+        assert!(!shown.contains("secret") && !shown.contains("hush"), "{shown}");
+    }
+}

@@ -1,0 +1,108 @@
+//! REST over HTTP: calls, events, state, metrics. Every error is a problem document (RFC 9457).
+
+mod access;
+mod calls;
+mod problem;
+mod state;
+mod tls;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::message::Handle;
+use access::Access;
+
+/// Octets that a request's body may have.
+const BODY_MAX: usize = 64 * 1024;
+
+/// What all handlers share.
+#[derive(Clone)]
+pub struct Shared {
+    calls: Handle,
+    access: Arc<Access>,
+    begun: Instant,
+}
+
+/// Listening sockets, not yet served.
+pub struct Server {
+    listeners: Vec<TcpListener>,
+    tls: Option<tls::Acceptor>,
+    router: Router,
+}
+
+impl Server {
+    /// Binds all configured addresses.
+    ///
+    /// # Errors
+    /// What the system says of an address, or what is wrong with the certificate.
+    pub async fn bind(config: Arc<Config>, calls: Handle) -> anyhow::Result<Self> {
+        let tls = tls::Acceptor::load(&config.http.certificate, &config.http.key)?;
+        let mut listeners = Vec::new();
+        for address in &config.http.listen {
+            listeners.push(TcpListener::bind(address).await.with_context(|| format!("{address}"))?);
+        }
+        let access = Arc::new(Access::new(&config.http));
+        let router = router(Shared { calls, access, begun: Instant::now() });
+        Ok(Self { listeners, tls, router })
+    }
+
+    /// Addresses that are listened on.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn addresses(&self) -> std::io::Result<Vec<SocketAddr>> {
+        self.listeners.iter().map(TcpListener::local_addr).collect()
+    }
+
+    /// Serves until `stop` turns true.
+    pub async fn run(self, stop: watch::Receiver<bool>) {
+        let mut served = tokio::task::JoinSet::new();
+        for listener in self.listeners {
+            let (router, stop) = (self.router.clone(), stop.clone());
+            match self.tls.clone() {
+                Some(acceptor) => served.spawn(serve(acceptor.listener(listener), router, stop)),
+                None => served.spawn(serve(listener, router, stop)),
+            };
+        }
+        while served.join_next().await.is_some() {}
+    }
+}
+
+async fn serve<L>(listener: L, router: Router, mut stop: watch::Receiver<bool>)
+where
+    L: axum::serve::Listener,
+    L::Addr: std::fmt::Debug,
+{
+    let stopped = async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
+        tracing::error!(%error, "HTTP is not served any more");
+    }
+}
+
+fn router(shared: Shared) -> Router {
+    Router::new()
+        .route("/v1/calls", post(calls::create).get(calls::list))
+        .route("/v1/calls/{id}", get(calls::show).patch(calls::trickle).delete(calls::hang_up))
+        .route("/v1/calls/{id}/events", get(calls::events))
+        .route("/v1/status", get(state::status))
+        .route("/v1/openapi.json", get(state::openapi))
+        .route("/metrics", get(state::metrics))
+        .route("/healthz", get(state::healthz))
+        .route("/readyz", get(state::readyz))
+        .fallback(problem::not_found)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(axum::middleware::from_fn_with_state(shared.clone(), access::cross_origin))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(shared)
+}

@@ -1,0 +1,260 @@
+//! Calls over HTTP: an offer comes by POST, candidates by PATCH, the end by DELETE, news as server-sent events.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, StreamExt, stream};
+use sallyport_plan::{CallId, DirectionReport};
+use sallyport_proto::{CallEvent, CallView};
+use serde::{Deserialize, Serialize};
+use tokio_stream::wrappers::BroadcastStream;
+use utoipa::{IntoParams, ToSchema};
+
+use super::Shared;
+use super::problem::Problem;
+use crate::message::{CallError, CreateError, Shown};
+
+const SDP: &str = "application/sdp";
+const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+
+/// Query of `POST /v1/calls`.
+#[derive(Debug, Deserialize, IntoParams)]
+pub struct Destination {
+    /// Whom to call: a user, `user@host`, or a `sip:` URI of those.
+    to: String,
+}
+
+/// Begins a call. Waits until the called side has answered with a session description; a client that goes away before
+/// cancels the call.
+#[utoipa::path(post, path = "/v1/calls", params(Destination), request_body(content = String, content_type = "application/sdp"),
+    responses((status = 201, description = "The answer; Location names the call", body = String, content_type = "application/sdp"),
+        (status = "4XX", description = "The request cannot become a call", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "The call was not set up", body = Problem, content_type = "application/problem+json")),
+    security(("token" = []), ()))]
+pub async fn create(
+    State(shared): State<Shared>,
+    query: Result<Query<Destination>, QueryRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let Query(Destination { to }) = query.map_err(|rejected| {
+        Problem::new(StatusCode::BAD_REQUEST, "destination", format!("?to= is missing: {}", rejected.body_text()))
+    })?;
+    shared.access.call(&headers, &to)?;
+    let offer = text(&headers, SDP, body)?;
+    let created = shared.calls.create(to, offer).await.map_err(create_problem)?;
+    let location = format!("/v1/calls/{}", created.id);
+    let tag = format!("\"{}\"", created.id);
+    let head = [(header::LOCATION, location), (header::ETAG, tag), (header::CONTENT_TYPE, SDP.to_owned())];
+    Ok((StatusCode::CREATED, head, created.answer).into_response())
+}
+
+/// More candidates of the browser (RFC 8840).
+#[utoipa::path(patch, path = "/v1/calls/{id}", params(("id" = String, Path)),
+    request_body(content = String, content_type = "application/trickle-ice-sdpfrag"),
+    responses((status = 204, description = "Taken"), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn trickle(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, Problem> {
+    let id = name(&id)?;
+    let fragment = text(&headers, FRAGMENT, body)?;
+    shared.calls.trickle(id, fragment).await.map_err(call_problem)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Hangs up.
+#[utoipa::path(delete, path = "/v1/calls/{id}", params(("id" = String, Path)),
+    responses((status = 204, description = "Hung up"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub async fn hang_up(State(shared): State<Shared>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    shared.calls.hang_up(name(&id)?).await.map_err(call_problem)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// One call with its statistics. The name of a call is a secret that its caller has; it needs no token.
+#[utoipa::path(get, path = "/v1/calls/{id}", params(("id" = String, Path)),
+    responses((status = 200, body = Call), (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub async fn show(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Call>, Problem> {
+    let Shown { view, directions } = shared.calls.show(name(&id)?).await.map_err(call_problem)?;
+    Ok(Json(Call::new(&view, &directions)))
+}
+
+/// All calls.
+#[utoipa::path(get, path = "/v1/calls", security(("token" = [])),
+    responses((status = 200, body = Vec<Call>), (status = 401, body = Problem, content_type = "application/problem+json")))]
+pub async fn list(State(shared): State<Shared>, headers: HeaderMap) -> Result<Json<Vec<Call>>, Problem> {
+    shared.access.token(&headers)?;
+    let views = shared.calls.list().await;
+    Ok(Json(views.iter().map(|view| Call::new(view, &[])).collect()))
+}
+
+/// What happens to a call, as it happens: `ringing`, `early`, `answered`, `connected`, `ended`.
+#[utoipa::path(get, path = "/v1/calls/{id}/events", params(("id" = String, Path)),
+    responses((status = 200, description = "Server-sent events", content_type = "text/event-stream"),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub async fn events(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let id = name(&id)?;
+    let (told, coming) = shared.calls.watch(id).await.map_err(call_problem)?;
+    let coming = BroadcastStream::new(coming).filter_map(|event| std::future::ready(event.ok()));
+    let all = stream::iter(told).chain(coming).map(move |event| Ok(news(id, &event)));
+    Ok(Sse::new(all).keep_alive(KeepAlive::default()))
+}
+
+fn news(id: CallId, event: &CallEvent) -> Event {
+    let mut data = serde_json::json!({ "id": id.to_string() });
+    if let CallEvent::Ended { cause } = event {
+        data["cause"] = cause.name().into();
+        data["detail"] = cause.text().into();
+    }
+    Event::default().event(event.name()).data(data.to_string())
+}
+
+fn name(text: &str) -> Result<CallId, Problem> {
+    text.parse().map_err(|_| call_problem(CallError::Unknown))
+}
+
+/// The body as text of the one type that the path takes.
+fn text(headers: &HeaderMap, wanted: &str, body: Result<Bytes, BytesRejection>) -> Result<String, Problem> {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !given.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted) {
+        let detail = format!("Content-Type must be {wanted}");
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", detail));
+    }
+    let body = body.map_err(|rejected| Problem::new(rejected.status(), "body", rejected.body_text()))?;
+    String::from_utf8(body.into())
+        .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "body", "the body is not UTF-8 text"))
+}
+
+fn create_problem(error: CreateError) -> Problem {
+    let unavailable = |kind, text: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, kind, text);
+    match error {
+        CreateError::Offer(error) => Problem::new(status(error.http_status()), "offer", error.to_string()),
+        CreateError::Failed(failure) => Problem {
+            sip_status: failure.sip_status,
+            ..Problem::new(status(failure.http_status()), failure.cause.name(), failure.text.clone())
+        },
+        CreateError::NoRelay => unavailable("no_relay", "the media relay is away; try again"),
+        CreateError::NoServer => unavailable("no_sip_server", "no SIP server is configured ([sip] server)"),
+        CreateError::Draining => unavailable("draining", "the appliance is ending and takes no new calls"),
+    }
+}
+
+fn status(code: u16) -> StatusCode {
+    StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+fn call_problem(error: CallError) -> Problem {
+    match error {
+        CallError::Unknown => Problem::new(StatusCode::NOT_FOUND, "unknown_call", "there is no such call"),
+        CallError::Fragment(error) => Problem::new(StatusCode::BAD_REQUEST, "fragment", error.to_string()),
+    }
+}
+
+/// A call as REST shows it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Call {
+    /// 32 hexadecimal digits.
+    id: String,
+    /// `reserving`, `calling`, `ringing`, `early`, `answered`, `connected`, `ending` or `ended`.
+    state: &'static str,
+    /// Whom it calls.
+    to: String,
+    /// When it began, in milliseconds since the Unix epoch.
+    created: u64,
+    /// Both legs.
+    legs: Legs,
+    /// What the relay carries for it.
+    media: Media,
+}
+
+/// Both legs of a call.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Legs {
+    outside: OutsideLeg,
+    inside: InsideLeg,
+}
+
+/// The browser's leg.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OutsideLeg {
+    /// `new`, `checking`, `connected` or `failed`.
+    ice: &'static str,
+    /// As for ICE.
+    dtls: &'static str,
+    /// SRTP profile, such as `AEAD_AES_128_GCM`.
+    profile: Option<&'static str>,
+}
+
+/// Telephony's leg.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct InsideLeg {
+    /// Last status of the INVITE.
+    sip_status: Option<u16>,
+    /// Codec, such as `PCMU/8000`.
+    codec: Option<String>,
+}
+
+/// What the relay carries.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Media {
+    /// Version of the plan that runs; 0 before the first.
+    plan: u32,
+    directions: Vec<Direction>,
+}
+
+/// One direction.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Direction {
+    /// Its number within the call.
+    index: u8,
+    /// `outside` or `inside`: where its packets come from.
+    from: &'static str,
+    /// RTP packets that left.
+    packets: u64,
+    /// RTP payload octets that left.
+    octets: u64,
+    /// RTP packets missing on arrival.
+    lost: i64,
+    /// Dropped packets by reason.
+    drops: BTreeMap<String, u64>,
+}
+
+impl Call {
+    fn new(view: &CallView, directions: &[DirectionReport]) -> Self {
+        let direction = |report: &DirectionReport| Direction {
+            index: report.index.0,
+            from: super::state::zone(report.from),
+            packets: report.packets,
+            octets: report.octets,
+            lost: report.lost,
+            drops: report.drops.iter().map(|drop| (drop.name.clone(), drop.value)).collect(),
+        };
+        Self {
+            id: view.id.to_string(),
+            state: view.state.name(),
+            to: view.to.clone(),
+            created: view.created,
+            legs: Legs {
+                outside: OutsideLeg {
+                    ice: view.ice.name(),
+                    dtls: view.dtls.name(),
+                    profile: view.profile.map(|profile| profile.name()),
+                },
+                inside: InsideLeg { sip_status: view.sip_status, codec: view.codec.clone() },
+            },
+            media: Media { plan: view.version, directions: directions.iter().map(direction).collect() },
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The appliance's state: status, metrics, health, and the document that describes the API.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use sallyport_plan::{Status as RelayStatus, Zone};
+use serde::Serialize;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi, ToSchema};
+
+use super::Shared;
+use super::problem::Problem;
+use crate::metrics;
+
+/// `outside` or `inside`.
+pub const fn zone(zone: Zone) -> &'static str {
+    match zone {
+        Zone::Outside => "outside",
+        Zone::Inside => "inside",
+    }
+}
+
+/// State of the appliance.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Status {
+    /// Version of control.
+    version: &'static str,
+    /// Seconds since control started.
+    uptime_s: u64,
+    calls: CallCounts,
+    relay: Relay,
+}
+
+/// Calls by what they are about.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CallCounts {
+    /// Being set up.
+    setup: u64,
+    /// Established.
+    active: u64,
+}
+
+/// State of the relay; all zero while it is away.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct Relay {
+    /// Whether it is there.
+    connected: bool,
+    interfaces: Vec<Interface>,
+    /// Workers.
+    workers: u32,
+    /// Calls installed.
+    calls: u32,
+    /// Directions installed.
+    directions: u32,
+    /// Kernel flow entries.
+    flows: u32,
+    /// Port pairs taken.
+    ports: u32,
+    frames: Frames,
+    /// Every counter of kernel and relay.
+    counters: BTreeMap<String, u64>,
+}
+
+/// Packet memory.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct Frames {
+    /// Frames in all.
+    total: u64,
+    /// Frames that nobody can account for; must stay 0.
+    missing: u64,
+}
+
+/// What one interface runs on.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Interface {
+    name: String,
+    /// `outside` or `inside`.
+    zone: &'static str,
+    /// `xdp`, `generic` or `socket`.
+    path: String,
+    /// RX queues served.
+    queues: u32,
+    #[schema(value_type = Vec<String>)]
+    addresses: Vec<IpAddr>,
+    port_min: u16,
+    port_max: u16,
+}
+
+impl Relay {
+    fn new(status: RelayStatus) -> Self {
+        let interface = |interface: sallyport_plan::InterfaceStatus| Interface {
+            name: interface.name,
+            zone: zone(interface.zone),
+            path: interface.path,
+            queues: interface.queues,
+            addresses: interface.addresses,
+            port_min: interface.port_min,
+            port_max: interface.port_max,
+        };
+        Self {
+            connected: true,
+            interfaces: status.interfaces.into_iter().map(interface).collect(),
+            workers: status.workers,
+            calls: status.calls,
+            directions: status.directions,
+            flows: status.flows,
+            ports: status.ports,
+            frames: Frames { total: status.frames.0, missing: status.frames.1 },
+            counters: status.counters.into_iter().map(|counter| (counter.name, counter.value)).collect(),
+        }
+    }
+}
+
+fn ending() -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "ending", "the appliance is ending")
+}
+
+/// State of the appliance, at most a second old.
+#[utoipa::path(get, path = "/v1/status", security(("token" = [])),
+    responses((status = 200, body = Status), (status = 401, body = Problem, content_type = "application/problem+json")))]
+pub async fn status(State(shared): State<Shared>, headers: HeaderMap) -> Result<Json<Status>, Problem> {
+    shared.access.token(&headers)?;
+    let overview = shared.calls.overview().await.ok_or_else(ending)?;
+    Ok(Json(Status {
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_s: shared.begun.elapsed().as_secs(),
+        calls: CallCounts { setup: overview.setup, active: overview.active },
+        relay: overview.relay.map(Relay::new).unwrap_or_default(),
+    }))
+}
+
+/// Metrics in the OpenMetrics text format. Numbers only: no token is needed, no address is told.
+#[utoipa::path(get, path = "/metrics", responses((status = 200, content_type = "application/openmetrics-text", body = String)))]
+pub async fn metrics(State(shared): State<Shared>) -> Result<Response, Problem> {
+    let overview = shared.calls.overview().await.ok_or_else(ending)?;
+    let text = metrics::encode(&overview)
+        .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics", error.to_string()))?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+/// Whether control runs.
+#[utoipa::path(get, path = "/healthz", responses((status = 200, body = String)))]
+pub async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Whether new calls are taken: the relay is there, candidates are known, nobody drains.
+#[utoipa::path(get, path = "/readyz", responses((status = 200, body = String),
+    (status = 503, body = Problem, content_type = "application/problem+json")))]
+pub async fn readyz(State(shared): State<Shared>) -> Result<&'static str, Problem> {
+    let overview = shared.calls.overview().await.ok_or_else(ending)?;
+    let missing = if overview.draining {
+        "the appliance is ending"
+    } else if overview.relay.is_none() {
+        "the relay is away"
+    } else if !overview.candidates_known {
+        "the STUN server has not answered yet"
+    } else {
+        return Ok("ready\n");
+    };
+    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", missing))
+}
+
+/// The API's document.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Sallyport", description = "Calls between browsers outside and telephony inside."),
+    modifiers(&Token),
+    paths(
+        super::calls::create,
+        super::calls::list,
+        super::calls::show,
+        super::calls::trickle,
+        super::calls::hang_up,
+        super::calls::events,
+        status,
+        metrics,
+        healthz,
+        readyz,
+    )
+)]
+struct Document;
+
+struct Token;
+
+impl Modify for Token {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+        document.components.get_or_insert_default().add_security_scheme("token", scheme);
+    }
+}
+
+/// Describes the API (OpenAPI 3.1).
+pub async fn openapi() -> Json<utoipa::openapi::OpenApi> {
+    Json(Document::openapi())
+}

@@ -1,0 +1,50 @@
+//! `sallyport-control`: the control plane as a process.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use sallyport_control::config::{Config, Options};
+use sallyport_control::daemon;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let config = match Config::load(&options) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("sallyport-control: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    if options.check {
+        return check(&config);
+    }
+    let filter = tracing_subscriber::EnvFilter::new(&config.log.filter);
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("sallyport-control: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(daemon::run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check(config: &Config) -> ExitCode {
+    match toml::to_string(config) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("sallyport-control: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! SIP over UDP and TCP: messages in and out, transactions (RFC 3261 sections 17 and 18). What they mean is the calls'.
+//!
+//! Every message passes the [`guard`] before a parser sees it. The transactions are ours: they carry typed requests of
+//! calls under the calls' own numbers, which rsipstack's endpoint, that owns its transports and tasks, does not offer;
+//! its parser reads the messages.
+
+mod client;
+mod codec;
+pub mod framing;
+pub mod guard;
+mod head;
+mod outside;
+mod server;
+mod stack;
+mod transport;
+
+use std::net::SocketAddr;
+
+use sallyport_plan::CallId;
+use sallyport_proto::sip::{Request, Response, TransactionId};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use crate::config::Config;
+use crate::message::Handle;
+use stack::{Stack, Todo};
+
+/// Asks the SIP task to send.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    todo: UnboundedSender<Todo>,
+    local: SocketAddr,
+}
+
+/// Listens on `listen` by UDP and TCP and starts the task.
+///
+/// # Errors
+/// What the system says of the address.
+pub async fn spawn(config: &Config, listen: SocketAddr, calls: Handle) -> anyhow::Result<Sender> {
+    let (arrived, arrivals) = unbounded_channel();
+    let transports = transport::Transports::bind(listen, arrived).await?;
+    let local = transports.local();
+    let (todo, work) = unbounded_channel();
+    let server = config.sip.server.map(|address| transport::Target { address, kind: config.sip.transport });
+    tokio::spawn(Stack::new(transports, server, calls).run(work, arrivals));
+    Ok(Sender { todo, local })
+}
+
+impl Sender {
+    /// Where SIP is heard.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    fn tell(&self, todo: Todo) {
+        // The task ends with the process only.
+        let _ = self.todo.send(todo);
+    }
+
+    /// Sends a request in a transaction of its own; what comes of it is told to the owner of the calls.
+    pub fn request(&self, call: CallId, transaction: TransactionId, request: Request) {
+        self.tell(Todo::Request { call, transaction, request });
+    }
+
+    /// Cancels an INVITE.
+    pub fn cancel(&self, call: CallId, invite: TransactionId, request: Request) {
+        self.tell(Todo::Cancel { call, invite, request });
+    }
+
+    /// Sends an ACK to a 2xx.
+    pub fn ack(&self, request: Request) {
+        self.tell(Todo::Ack(request));
+    }
+
+    /// Answers a request.
+    pub fn reply(&self, transaction: TransactionId, response: Response) {
+        self.tell(Todo::Reply { transaction, response });
+    }
+}
+
+/// Whether a To or From has a tag outside of its brackets.
+fn has_tag(value: &str) -> bool {
+    codec::parameter(value, "tag").is_some()
+}

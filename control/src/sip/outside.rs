@@ -1,0 +1,28 @@
+//! Requests outside of any dialog: what we answer ourselves.
+
+use sallyport_proto::sip::{Method, Request, Response};
+
+use super::guard::{AGENT, ALLOW};
+use crate::random;
+
+/// The answer to a request without a tag in To; `None` for an ACK, which has none.
+pub fn answer(request: &Request) -> Option<Response> {
+    let (status, reason) = match &request.method {
+        Method::Ack => return None,
+        Method::Options => (200, "OK"),
+        // Browsers do not sign in yet: nobody can be called from inside.
+        Method::Invite => (480, "Temporarily Unavailable"),
+        Method::Bye | Method::Cancel | Method::Info | Method::Update | Method::Notify => {
+            (481, "Call/Transaction Does Not Exist")
+        }
+        Method::Other(_) => (405, "Method Not Allowed"),
+    };
+    let mut response = Response::to_request(request, status, reason);
+    response.to = format!("{};tag={}", response.to, random::hex::<8>());
+    response.headers.push(("Allow".into(), ALLOW.into()));
+    response.headers.push(("Server".into(), AGENT.into()));
+    if request.method == Method::Options {
+        response.headers.push(("Accept".into(), "application/sdp".into()));
+    }
+    Some(response)
+}

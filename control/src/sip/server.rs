@@ -1,0 +1,66 @@
+//! Server transactions (RFC 3261 sections 17.2 and 13.3.1.4).
+
+use std::time::{Duration, Instant};
+
+use sallyport_proto::sip::Request;
+
+use super::client::{Due, GIVE_UP, T1, T2};
+use super::transport::Target;
+
+/// A request of somebody else and our answer to it.
+#[derive(Debug)]
+pub struct Server {
+    /// The request.
+    pub request: Request,
+    /// Its Via headers, top first, the topmost stamped with where it came from.
+    pub vias: Vec<String>,
+    /// Its Record-Route headers.
+    pub record_route: Vec<String>,
+    /// Where it came from.
+    pub source: Target,
+    /// Our last answer.
+    pub answer: Option<Vec<u8>>,
+    interval: Duration,
+    resend: Option<Instant>,
+    end: Instant,
+}
+
+impl Server {
+    /// Came in now.
+    pub fn new(
+        request: Request,
+        vias: Vec<String>,
+        record_route: Vec<String>,
+        source: Target,
+        now: Instant,
+    ) -> Self {
+        let (interval, resend, end) = (T1, None, now + GIVE_UP);
+        Self { request, vias, record_route, source, answer: None, interval, resend, end }
+    }
+
+    /// Answered now. A final answer to INVITE is sent again until its ACK.
+    pub fn answered(&mut self, octets: Vec<u8>, repeats: bool, now: Instant) {
+        self.answer = Some(octets);
+        self.resend = repeats.then(|| now + T1);
+        self.interval = T1;
+        self.end = now + GIVE_UP;
+    }
+
+    /// The ACK came.
+    pub fn acknowledged(&mut self) {
+        self.resend = None;
+    }
+
+    /// What is due.
+    pub fn due(&mut self, now: Instant) -> Due {
+        if self.end <= now {
+            return Due::Forget;
+        }
+        if self.resend.is_none_or(|at| at > now) {
+            return Due::Nothing;
+        }
+        self.interval = (self.interval * 2).min(T2);
+        self.resend = Some(now + self.interval);
+        Due::Resend
+    }
+}

@@ -1,0 +1,224 @@
+//! Octets in and out: one UDP socket, a TCP listener, TCP connections by peer.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+use tokio::sync::mpsc::{Sender, UnboundedSender, channel};
+
+use super::framing::{Frame, frame};
+use super::guard::MESSAGE_MAX;
+use crate::config::Transport;
+
+/// How long connecting may take.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(4);
+/// A connection without a message ends after this.
+const IDLE: Duration = Duration::from_secs(600);
+/// Messages that wait for a slow peer.
+const WAITING: usize = 64;
+/// Connections that strangers may hold open at once.
+const CONNECTIONS: usize = 512;
+
+/// Where a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// By what.
+    pub kind: Transport,
+}
+
+/// What came in.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A message; `framed` where a stream's Content-Length cut it out.
+    Message {
+        /// Its octets.
+        octets: Vec<u8>,
+        /// Where it came from, and where answers go.
+        source: Target,
+        /// Whether it came on a stream.
+        framed: bool,
+    },
+    /// A connection that somebody else made: answers go back on it.
+    Connected(SocketAddr, Sender<Vec<u8>>),
+    /// It is gone.
+    Gone(SocketAddr),
+    /// Nothing could be sent there.
+    Unreachable(SocketAddr),
+}
+
+/// All sockets.
+pub struct Transports {
+    udp: Arc<UdpSocket>,
+    local: SocketAddr,
+    arrived: UnboundedSender<Arrival>,
+    connections: HashMap<SocketAddr, Sender<Vec<u8>>>,
+}
+
+impl Transports {
+    /// Binds UDP and TCP on one address.
+    ///
+    /// # Errors
+    /// What the system says of it.
+    pub async fn bind(listen: SocketAddr, arrived: UnboundedSender<Arrival>) -> io::Result<Self> {
+        let udp = Arc::new(UdpSocket::bind(listen).await?);
+        let local = udp.local_addr()?;
+        let tcp = TcpListener::bind(local).await?;
+        tokio::spawn(receive(udp.clone(), arrived.clone()));
+        tokio::spawn(accept(tcp, arrived.clone()));
+        Ok(Self { udp, local, arrived, connections: HashMap::new() })
+    }
+
+    /// Where we are heard.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Takes note of a connection.
+    pub fn connected(&mut self, peer: SocketAddr, writer: Sender<Vec<u8>>) {
+        self.connections.insert(peer, writer);
+    }
+
+    /// Forgets a connection.
+    pub fn gone(&mut self, peer: SocketAddr) {
+        self.connections.remove(&peer);
+    }
+
+    /// Sends; what cannot be sent by TCP comes back as [`Arrival::Unreachable`]. Whether the system took it.
+    pub fn send(&mut self, octets: Vec<u8>, target: Target) -> bool {
+        match target.kind {
+            Transport::Udp => self.udp.try_send_to(&octets, target.address).is_ok(),
+            Transport::Tcp => {
+                let writer = self.connections.entry(target.address).or_insert_with(|| {
+                    let (writer, outbox) = channel(WAITING);
+                    tokio::spawn(connect(self.local, target.address, outbox, self.arrived.clone()));
+                    writer
+                });
+                writer.try_send(octets).is_ok()
+            }
+        }
+    }
+}
+
+async fn receive(udp: Arc<UdpSocket>, arrived: UnboundedSender<Arrival>) {
+    let mut room = vec![0; MESSAGE_MAX + 1];
+    loop {
+        // Errors are those of datagrams that could not be delivered; the socket goes on.
+        let Ok((n, address)) = udp.recv_from(&mut room).await else { continue };
+        let source = Target { address, kind: Transport::Udp };
+        let octets = room[..n].to_vec();
+        if arrived.send(Arrival::Message { octets, source, framed: false }).is_err() {
+            return;
+        }
+    }
+}
+
+async fn accept(tcp: TcpListener, arrived: UnboundedSender<Arrival>) {
+    let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok((stream, peer)) = tcp.accept().await else { continue };
+        let (writer, outbox) = channel(WAITING);
+        if arrived.send(Arrival::Connected(peer, writer)).is_err() {
+            return;
+        }
+        let arrived = arrived.clone();
+        tokio::spawn(async move {
+            follow(stream, peer, outbox, &arrived).await;
+            drop(place);
+        });
+    }
+}
+
+async fn connect(
+    local: SocketAddr,
+    peer: SocketAddr,
+    outbox: tokio::sync::mpsc::Receiver<Vec<u8>>,
+    arrived: UnboundedSender<Arrival>,
+) {
+    let attempt = async {
+        let socket = if peer.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if !local.ip().is_unspecified() && local.is_ipv4() == peer.is_ipv4() {
+            socket.bind(SocketAddr::new(local.ip(), 0))?;
+        }
+        socket.connect(peer).await
+    };
+    match tokio::time::timeout(CONNECT_PATIENCE, attempt).await {
+        Ok(Ok(stream)) => follow(stream, peer, outbox, &arrived).await,
+        _ => {
+            let _ = arrived.send(Arrival::Unreachable(peer));
+            let _ = arrived.send(Arrival::Gone(peer));
+        }
+    }
+}
+
+/// Reads messages and writes answers until either side ends.
+async fn follow(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    mut outbox: tokio::sync::mpsc::Receiver<Vec<u8>>,
+    arrived: &UnboundedSender<Arrival>,
+) {
+    let mut pending = Vec::new();
+    let mut piece = [0; 8192];
+    loop {
+        let goes_on = tokio::select! {
+            octets = outbox.recv() => match octets {
+                Some(octets) => stream.write_all(&octets).await.is_ok(),
+                None => false,
+            },
+            read = tokio::time::timeout(IDLE, stream.read(&mut piece)) => match read {
+                Ok(Ok(n)) if n > 0 => {
+                    pending.extend_from_slice(&piece[..n]);
+                    cut(&mut pending, &mut stream, peer, arrived).await
+                }
+                _ => false,
+            },
+        };
+        if !goes_on {
+            let _ = arrived.send(Arrival::Gone(peer));
+            return;
+        }
+    }
+}
+
+/// Takes whole messages off the front; whether the stream can be followed on.
+async fn cut(
+    pending: &mut Vec<u8>,
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+    arrived: &UnboundedSender<Arrival>,
+) -> bool {
+    let source = Target { address: peer, kind: Transport::Tcp };
+    while !pending.is_empty() {
+        match frame(pending) {
+            Frame::Partial => return true,
+            Frame::Blank { used, ping } => {
+                pending.drain(..used.min(pending.len()));
+                if ping && stream.write_all(b"\r\n").await.is_err() {
+                    return false;
+                }
+            }
+            Frame::Message(length) => {
+                let octets = pending.drain(..length.min(pending.len())).collect();
+                if arrived.send(Arrival::Message { octets, source, framed: true }).is_err() {
+                    return false;
+                }
+            }
+            Frame::Broken(head) => {
+                let octets: Vec<u8> = pending.drain(..head.unwrap_or(0).min(pending.len())).collect();
+                if !octets.is_empty() {
+                    let _ = arrived.send(Arrival::Message { octets, source, framed: true });
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                return false;
+            }
+        }
+    }
+    true
+}
