@@ -11,6 +11,13 @@
 #define STUN_HEADER 20
 #define STUN_COOKIE 0x2112a442
 
+/* The part of the header that is looked at. */
+struct stun_header {
+	__u8 type[2];
+	__be16 length;
+	__be32 cookie;
+};
+
 /* Tries to win a race for a token before the packet is taken for one too many. */
 #define ADMIT_TRIES 4
 
@@ -46,20 +53,14 @@ static __always_inline int bad_source(const struct sallyport_flow_key *key)
 /* RFC 8489 section 5, and RFC 7983: the whole datagram is one message. */
 static __always_inline int is_stun(struct xdp_md *ctx, const struct datagram *packet)
 {
-	__be32 cookie;
-	__be16 length;
-	__u8 *head;
+	struct stun_header stun;
+	__u16 length;
 
-	if (packet->payload_len < STUN_HEADER)
+	if (packet->payload_len < STUN_HEADER || !take(ctx, packet->payload, &stun))
 		return 0;
-	/* Ethernet, tag, IPv4 with options and UDP end below 128; the mask says so to the verifier. */
-	head = at(ctx, packet->payload & 0x7f, 8);
-	if (!head)
-		return 0;
-	__builtin_memcpy(&length, head + 2, 2);
-	__builtin_memcpy(&cookie, head + 4, 4);
-	return head[0] < 4 && cookie == bpf_htonl(STUN_COOKIE) && !(bpf_ntohs(length) & 3) &&
-	       bpf_ntohs(length) + STUN_HEADER == packet->payload_len;
+	length = bpf_ntohs(stun.length);
+	return stun.type[0] < 4 && stun.cookie == bpf_htonl(STUN_COOKIE) && !(length & 3) &&
+	       length + STUN_HEADER == packet->payload_len;
 }
 
 /* Takes a token of the source: the bucket holds when all its tokens will be back, each takes `interval` to. */

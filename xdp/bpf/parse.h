@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Frame to 5-tuple. All packet reads go through the bounds check of `at`.
+ * Frame to 5-tuple. Headers are copied out by `take`: a packet pointer whose offset is known at run time only (tag,
+ * options) is refused to a loader without CAP_PERFMON.
  */
 #ifndef SALLYPORT_PARSE_H
 #define SALLYPORT_PARSE_H
@@ -49,16 +50,8 @@ struct datagram {
 	__u16 payload_len;
 };
 
-/* `size` octets at `offset`, or NULL. */
-static __always_inline void *at(struct xdp_md *ctx, __u32 offset, __u32 size)
-{
-	void *data = (void *)(long)ctx->data;
-	void *data_end = (void *)(long)ctx->data_end;
-
-	if (data + offset + size > data_end)
-		return NULL;
-	return data + offset;
-}
+/* Copies the header at `offset`; whether all of it is there. */
+#define take(ctx, offset, header) (bpf_xdp_load_bytes(ctx, offset, header, sizeof(*(header))) == 0)
 
 static __always_inline void map_ipv4(__u8 *to, __be32 address)
 {
@@ -83,94 +76,92 @@ static __always_inline int is_mapped(const __u8 *address)
 static __always_inline enum parsed parse_udp(struct xdp_md *ctx, __u32 offset, __u32 end, int first,
 					     struct datagram *out)
 {
-	struct udphdr *udp = at(ctx, offset, sizeof(*udp));
+	struct udphdr udp;
 	__u32 length;
 
-	if (!udp || offset + sizeof(*udp) > end)
+	if (offset + sizeof(udp) > end || !take(ctx, offset, &udp))
 		return PARSED_MALFORMED;
-	__builtin_memcpy(out->key.local_port, &udp->dest, 2);
-	__builtin_memcpy(out->key.remote_port, &udp->source, 2);
-	out->local_port = bpf_ntohs(udp->dest);
+	__builtin_memcpy(out->key.local_port, &udp.dest, 2);
+	__builtin_memcpy(out->key.remote_port, &udp.source, 2);
+	out->local_port = bpf_ntohs(udp.dest);
 	if (first)
 		return PARSED_FIRST_FRAGMENT;
-	length = bpf_ntohs(udp->len);
-	if (length < sizeof(*udp) || offset + length > end)
+	length = bpf_ntohs(udp.len);
+	if (length < sizeof(udp) || offset + length > end)
 		return PARSED_MALFORMED;
-	out->payload = offset + sizeof(*udp);
-	out->payload_len = length - sizeof(*udp);
+	out->payload = offset + sizeof(udp);
+	out->payload_len = length - sizeof(udp);
 	return PARSED_DATAGRAM;
 }
 
 static __always_inline enum parsed parse_ipv4(struct xdp_md *ctx, __u32 offset, __u32 length, struct datagram *out)
 {
-	struct iphdr *ip = at(ctx, offset, sizeof(*ip));
+	struct iphdr ip;
 	__u32 header, total;
 
-	if (!ip)
+	if (!take(ctx, offset, &ip))
 		return PARSED_NOT_IP;
-	if (ip->protocol != IPPROTO_UDP)
+	if (ip.protocol != IPPROTO_UDP)
 		return PARSED_NOT_UDP;
-	map_ipv4(out->key.local_address, ip->daddr);
-	map_ipv4(out->key.remote_address, ip->saddr);
-	header = ip->ihl * 4;
-	total = bpf_ntohs(ip->tot_len);
-	if (ip->version != 4 || header < sizeof(*ip) || total < header || offset + total > length)
+	map_ipv4(out->key.local_address, ip.daddr);
+	map_ipv4(out->key.remote_address, ip.saddr);
+	header = ip.ihl * 4;
+	total = bpf_ntohs(ip.tot_len);
+	if (ip.version != 4 || header < sizeof(ip) || total < header || offset + total > length)
 		return PARSED_MALFORMED;
-	if (ip->frag_off & bpf_htons(IPV4_OFFSET))
+	if (ip.frag_off & bpf_htons(IPV4_OFFSET))
 		return PARSED_LATER_FRAGMENT;
-	return parse_udp(ctx, offset + header, offset + total, !!(ip->frag_off & bpf_htons(IPV4_MORE)), out);
+	return parse_udp(ctx, offset + header, offset + total, !!(ip.frag_off & bpf_htons(IPV4_MORE)), out);
 }
 
 /* Extension headers are not walked, but for one Fragment header: the kernel gets such packets as not UDP. */
 static __always_inline enum parsed parse_ipv6(struct xdp_md *ctx, __u32 offset, __u32 length, struct datagram *out)
 {
-	struct ipv6hdr *ip = at(ctx, offset, sizeof(*ip));
-	struct ipv6_fragment *fragment = NULL;
+	struct ipv6_fragment fragment = {};
+	struct ipv6hdr ip;
+	int is_fragment;
 	__u32 end;
 
-	if (!ip)
+	if (!take(ctx, offset, &ip))
 		return PARSED_NOT_IP;
-	__builtin_memcpy(out->key.local_address, &ip->daddr, 16);
-	__builtin_memcpy(out->key.remote_address, &ip->saddr, 16);
-	end = offset + sizeof(*ip) + bpf_ntohs(ip->payload_len);
-	offset += sizeof(*ip);
-	if (ip->nexthdr == IPPROTO_FRAGMENT) {
-		fragment = at(ctx, offset, sizeof(*fragment));
-		if (!fragment)
+	__builtin_memcpy(out->key.local_address, &ip.daddr, 16);
+	__builtin_memcpy(out->key.remote_address, &ip.saddr, 16);
+	end = offset + sizeof(ip) + bpf_ntohs(ip.payload_len);
+	offset += sizeof(ip);
+	is_fragment = ip.nexthdr == IPPROTO_FRAGMENT;
+	if (is_fragment) {
+		if (!take(ctx, offset, &fragment))
 			return PARSED_MALFORMED;
-		offset += sizeof(*fragment);
+		offset += sizeof(fragment);
 	}
-	if ((fragment ? fragment->nexthdr : ip->nexthdr) != IPPROTO_UDP)
+	if ((is_fragment ? fragment.nexthdr : ip.nexthdr) != IPPROTO_UDP)
 		return PARSED_NOT_UDP;
 	/* A mapped destination on the wire would be taken for an IPv4 one of the maps. */
-	if (ip->version != 6 || end > length || is_mapped(out->key.local_address))
+	if (ip.version != 6 || end > length || is_mapped(out->key.local_address))
 		return PARSED_MALFORMED;
-	if (fragment && fragment->offset & bpf_htons(IPV6_OFFSET))
+	if (fragment.offset & bpf_htons(IPV6_OFFSET))
 		return PARSED_LATER_FRAGMENT;
 	/* One that is first and last at once (RFC 6946) is a fragment too: userspace takes no extension header. */
-	return parse_udp(ctx, offset, end, !!fragment, out);
+	return parse_udp(ctx, offset, end, is_fragment, out);
 }
 
 static __always_inline enum parsed parse(struct xdp_md *ctx, __u32 length, struct datagram *out)
 {
-	__u32 offset = sizeof(struct ethhdr);
-	struct ethhdr *ethernet = at(ctx, 0, sizeof(*ethernet));
-	__be16 ethertype;
+	struct ethhdr ethernet;
+	struct vlan_tag tag;
+	__u32 offset = sizeof(ethernet);
 
-	if (!ethernet)
+	if (!take(ctx, 0, &ethernet))
 		return PARSED_NOT_IP;
-	ethertype = ethernet->h_proto;
-	if (ethertype == bpf_htons(ETH_P_8021Q)) {
-		struct vlan_tag *tag = at(ctx, offset, sizeof(*tag));
-
-		if (!tag)
+	if (ethernet.h_proto == bpf_htons(ETH_P_8021Q)) {
+		if (!take(ctx, offset, &tag))
 			return PARSED_NOT_IP;
-		ethertype = tag->ethertype;
-		offset += sizeof(*tag);
+		ethernet.h_proto = tag.ethertype;
+		offset += sizeof(tag);
 	}
-	if (ethertype == bpf_htons(ETH_P_IP))
+	if (ethernet.h_proto == bpf_htons(ETH_P_IP))
 		return parse_ipv4(ctx, offset, length, out);
-	if (ethertype == bpf_htons(ETH_P_IPV6))
+	if (ethernet.h_proto == bpf_htons(ETH_P_IPV6))
 		return parse_ipv6(ctx, offset, length, out);
 	return PARSED_NOT_IP;
 }

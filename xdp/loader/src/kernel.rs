@@ -223,7 +223,9 @@ impl Kernel {
         let known = self.interfaces()?.into_keys();
         let former: Vec<u32> = known.filter(|ifindex| !self.attached.contains(ifindex)).collect();
         for ifindex in former {
-            self.hash::<u32, InterfaceValue>(map::INTERFACES)?.remove(&ifindex).map_err(of(map::INTERFACES))?;
+            self.hash::<u32, InterfaceValue>(map::INTERFACES)?
+                .remove(&ifindex)
+                .map_err(of(map::INTERFACES))?;
         }
         Ok(())
     }

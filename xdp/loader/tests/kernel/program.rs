@@ -60,7 +60,7 @@ fn stun_of_one_source_is_limited_and_comes_back() {
     let Some(lab) = Lab::quiet() else { return };
     lab.appliance(|| {
         let mut runner = Runner::new(&lab);
-        let mut sends = |runner: &mut Runner, from: &str, wanted: &[bool]| {
+        let sends = |runner: &mut Runner, from: &str, wanted: &[bool]| {
             let to = if from.contains('[') { "[2001:db8::1]:10000" } else { "192.0.2.1:10000" };
             for (nth, admitted) in wanted.iter().enumerate() {
                 let fate = runner.run(from, By::Outside, 0, &udp(from, to, &stun(1, 0)));

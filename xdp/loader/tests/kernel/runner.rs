@@ -1,6 +1,7 @@
 //! Runs one frame at a time through the loaded program, and tells all that it did.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 
 use aya::{TestRun, TestRunOptions};
@@ -40,6 +41,16 @@ pub const FLOWS: [(u8, &str, &str, u32, u32); 6] = [
     (OUTSIDE, "203.0.113.5:10000", "198.51.100.7:4000", 6, 0),
 ];
 
+/// The media addresses: zone, address, ports.
+pub const MEDIA: [(u8, &str, RangeInclusive<u16>); 6] = [
+    (OUTSIDE, "192.0.2.1", 10000..=10000),
+    (OUTSIDE, "2001:db8::1", 10000..=10000),
+    (OUTSIDE, "203.0.113.5", 10000..=10000),
+    (INSIDE, "10.0.0.1", 20000..=29999),
+    (INSIDE, "fd00::1", 20000..=29999),
+    (INSIDE, "203.0.113.5", 20000..=29999),
+];
+
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_REDIRECT: u32 = 4;
@@ -65,14 +76,7 @@ impl Runner {
                 sockets.push(xsk);
             }
         }
-        for (zone, media, ports) in [
-            (OUTSIDE, "192.0.2.1", 10000..=10000),
-            (OUTSIDE, "2001:db8::1", 10000..=10000),
-            (OUTSIDE, "203.0.113.5", 10000..=10000),
-            (INSIDE, "10.0.0.1", 20000..=29999),
-            (INSIDE, "fd00::1", 20000..=29999),
-            (INSIDE, "203.0.113.5", 20000..=29999),
-        ] {
+        for (zone, media, ports) in MEDIA {
             kernel.set_media(zone, media.parse().unwrap(), ports).unwrap();
         }
         for (zone, local, remote, direction, epoch) in FLOWS {
