@@ -1,0 +1,101 @@
+//! A translator under test with a clock of its own, and short words for what is asked of it.
+
+#![allow(dead_code)]
+
+use sallyport_core::{CoreEvent, Limits, Now, Payload, Reason, Tag, Translator, Verdict};
+use sallyport_plan::{CallId, DirectionReport, FlowKey};
+use sallyport_wire::PacketBuf;
+
+use crate::table::world::{HEAD, TAIL};
+
+/// What became of a packet, with the bytes that leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Out {
+    Rtp(FlowKey, Vec<u8>),
+    Rtcp(FlowKey, Vec<u8>),
+    Reply(Vec<u8>),
+    Punt(Option<CallId>),
+    Consumed,
+    Drop(Reason),
+}
+
+impl Out {
+    /// The bytes of what was forwarded.
+    pub fn forwarded(self) -> Vec<u8> {
+        match self {
+            Self::Rtp(_, bytes) | Self::Rtcp(_, bytes) => bytes,
+            other => panic!("not forwarded: {other:?}"),
+        }
+    }
+}
+
+pub struct Bench {
+    pub core: Translator,
+    pub now: Now,
+}
+
+impl Bench {
+    pub fn new(calls: usize, directions: usize) -> Self {
+        Self { core: Translator::new(3, Limits { calls, directions }, [7; 32]), now: Now(1_000_000) }
+    }
+
+    pub fn elapse(&mut self, micros: u64) {
+        self.now = self.now.plus(micros);
+    }
+
+    /// A packet by its flow, as on the socket path.
+    pub fn send(&mut self, from: FlowKey, bytes: &[u8]) -> Out {
+        let tag = self.core.lookup(&from);
+        self.judge(tag, from, bytes, TAIL)
+    }
+
+    /// A packet with a tag of its own, as in a frame that waited in a ring.
+    pub fn tagged(&mut self, tag: Tag, from: FlowKey, bytes: &[u8]) -> Out {
+        self.judge(Some(tag), from, bytes, TAIL)
+    }
+
+    /// A packet in a buffer with little room behind it.
+    pub fn cramped(&mut self, from: FlowKey, bytes: &[u8], tail: usize) -> Out {
+        let tag = self.core.lookup(&from);
+        self.judge(tag, from, bytes, tail)
+    }
+
+    fn judge(&mut self, tag: Option<Tag>, from: FlowKey, bytes: &[u8], tail: usize) -> Out {
+        let mut room = [vec![0xEE; HEAD], bytes.to_vec(), vec![0xEE; tail]].concat();
+        let mut buf = PacketBuf::new(&mut room, HEAD..HEAD + bytes.len()).unwrap();
+        let verdict = match tag {
+            Some(tag) => self.core.translate(tag, &from, &mut buf, self.now),
+            None => self.core.unknown(&from, &buf, self.now),
+        };
+        let out = buf.packet().to_vec();
+        match verdict {
+            Verdict::Forward(cleared) => match cleared.payload() {
+                Payload::Rtp => Out::Rtp(*cleared.egress(), out),
+                Payload::Rtcp => Out::Rtcp(*cleared.egress(), out),
+            },
+            Verdict::Reply(_) => Out::Reply(out),
+            Verdict::Punt(call) => Out::Punt(call),
+            Verdict::Consumed => Out::Consumed,
+            Verdict::Drop(reason) => Out::Drop(reason),
+        }
+    }
+
+    /// What the timer sends now.
+    pub fn timeout(&mut self) -> Vec<(FlowKey, Vec<u8>)> {
+        let mut sent = Vec::new();
+        self.core.handle_timeout(self.now, &mut |flow, bytes| sent.push((*flow, bytes.to_vec())));
+        sent
+    }
+
+    pub fn events(&mut self) -> Vec<CoreEvent> {
+        std::iter::from_fn(|| self.core.poll_event()).collect()
+    }
+
+    pub fn report(&self, index: usize) -> DirectionReport {
+        self.core.report(CallId(1)).unwrap().swap_remove(index)
+    }
+
+    pub fn counter(&self, name: &str) -> u64 {
+        self.core.counters().find(|(found, _)| *found == name).unwrap().1
+    }
+}
