@@ -148,9 +148,9 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // Where a test failed, its pins may still be there.
-        for _ in 0..3 {
-            let _ = umount2(&self.pins(), MntFlags::MNT_DETACH);
+        // Where a test failed, its mounts may still be there.
+        for mounted in ["bpf", "other", "foreign"] {
+            let _ = umount2(&self.folder.join(mounted), MntFlags::MNT_DETACH);
         }
         let _ = fs::remove_dir_all(&self.folder);
         for place in ["a", "p"] {
