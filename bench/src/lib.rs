@@ -2,4 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod labs;
 pub mod load;
+pub mod scene;
+pub mod trial;

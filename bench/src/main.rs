@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sallyport_bench::load;
+use sallyport_bench::{labs, load, trial};
 
 #[derive(Parser)]
 #[command(name = "bench", version, about = "Measures Sallyport, and tries it out")]
@@ -16,12 +16,19 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// One real call: a browser outside, a SIP agent inside, the appliance between them, all in network namespaces.
+    Try(trial::Options),
     /// Added latency through the real path, beside the wire's own floor.
     Run(load::Options),
+    /// Labs that stand on this machine.
+    #[command(subcommand)]
+    Lab(labs::Command),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Try(options) => trial::run(&options),
+        Command::Lab(command) => labs::run(&command),
         Command::Run(options) => load::run(&options).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

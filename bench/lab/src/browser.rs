@@ -6,7 +6,7 @@ mod webdriver;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -183,7 +183,9 @@ impl Browser {
         let driver = lab.start(Program::new(name, command))?;
         driver.wait_for(PATIENCE, || webdriver::is_ready(&namespace, local(DRIVER_PORT)).then_some(()))?;
         let session = Session::open(&namespace, local(DRIVER_PORT), &capabilities(&folder, &tone))
-            .with_context(|| format!("Chromium does not start; its driver says:\n{}", driver.last_words(10)))?;
+            .with_context(|| {
+                format!("Chromium does not start; its driver says:\n{}", driver.last_words(10))
+            })?;
         let browser = Self { session, driver, _page: page };
         browser.session.go(&format!("{ORIGIN}/"))?;
         browser.session.call("open", &Value::Null)?;
@@ -269,7 +271,7 @@ impl Browser {
     }
 }
 
-fn capabilities(folder: &std::path::Path, tone: &PathBuf) -> Value {
+fn capabilities(folder: &Path, tone: &Path) -> Value {
     let mut arguments: Vec<String> = [
         "--headless",
         // Root has no other way.

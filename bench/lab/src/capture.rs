@@ -41,7 +41,19 @@ impl Capture {
         let file = lab.folder().join(format!("{name}.pcap"));
         let mut command = namespace.command("tcpdump");
         // Immediate and unbuffered: whoever reads the file finds all that has passed.
-        command.args(["-i", interface, "-n", "-U", "--immediate-mode", "-s", "0", "-B", "16384", "-Z", "root"]);
+        command.args([
+            "-i",
+            interface,
+            "-n",
+            "-U",
+            "--immediate-mode",
+            "-s",
+            "0",
+            "-B",
+            "16384",
+            "-Z",
+            "root",
+        ]);
         command.args(["--time-stamp-precision=nano", "-w"]).arg(&file).arg("udp");
         let mut program = Program::new(format!("tcpdump-{name}"), command);
         program.farewell = Signal::SIGINT;
@@ -114,7 +126,11 @@ pub struct Passage {
 }
 
 impl Passage {
-    fn none() -> anyhow::Result<Self> {
+    /// Nothing came.
+    ///
+    /// # Errors
+    /// None: the histogram's bounds are fixed.
+    pub fn none() -> anyhow::Result<Self> {
         Ok(Self { sent: 0, received: 0, latency: Histogram::new_with_bounds(1, 10_000_000_000, 3)? })
     }
 
@@ -282,7 +298,12 @@ mod tests {
     }
 
     /// 500 packets with sender jitter up to `jitter_ns`, which leave `latency_ns` and up to 30 us later.
-    fn call(jitter_ns: u64, latency_ns: u64, shift: u32, lost: impl Fn(u64) -> bool) -> (Vec<Captured>, Vec<Captured>) {
+    fn call(
+        jitter_ns: u64,
+        latency_ns: u64,
+        shift: u32,
+        lost: impl Fn(u64) -> bool,
+    ) -> (Vec<Captured>, Vec<Captured>) {
         let (mut before, mut after) = (Vec::new(), Vec::new());
         for n in 0..500 {
             let at = 1_000_000_000_000 + n * 20_000_000 + scatter(n, jitter_ns);
@@ -351,8 +372,7 @@ mod tests {
     fn only_the_span_counts() {
         let call = call(1_000_000, 50_000, 9, |n| n < 100);
         let span = Span { begin_ns: call.0[100].at_ns, end_ns: call.0[200].at_ns };
-        let passage =
-            follow(&call.0, ENTER.parse().unwrap(), &call.1, LEAVE.parse().unwrap(), span).unwrap();
+        let passage = follow(&call.0, ENTER.parse().unwrap(), &call.1, LEAVE.parse().unwrap(), span).unwrap();
         assert_eq!((passage.sent, passage.lost()), (100, 0));
     }
 
@@ -376,7 +396,8 @@ mod tests {
     fn a_change_of_ssrc_that_the_relay_hides_is_no_loss() {
         let (mut before, after) = call(2_000_000, 50_000, 5, |_| false);
         for datagram in &mut before[250..] {
-            let timestamp = u32::from_be_bytes(datagram.payload[4..8].try_into().unwrap()).wrapping_add(99_999);
+            let timestamp =
+                u32::from_be_bytes(datagram.payload[4..8].try_into().unwrap()).wrapping_add(99_999);
             datagram.payload[4..8].copy_from_slice(&timestamp.to_be_bytes());
             datagram.payload[8..12].copy_from_slice(&77u32.to_be_bytes());
         }
@@ -388,7 +409,9 @@ mod tests {
     #[test]
     fn rtcp_stun_and_rubbish_are_no_rtp() {
         let (mut before, after) = call(2_000_000, 50_000, 5, |_| false);
-        for payload in [vec![0x80, 200, 0, 6], vec![0, 1, 0, 0], vec![22, 254, 253], vec![], vec![0x80], vec![0x80, 0]] {
+        for payload in
+            [vec![0x80, 200, 0, 6], vec![0, 1, 0, 0], vec![22, 254, 253], vec![], vec![0x80], vec![0x80, 0]]
+        {
             let mut other = before[0].clone();
             other.payload = payload;
             before.push(other);

@@ -70,7 +70,9 @@ impl Server {
                         // A client that goes away in the middle is no matter of ours.
                         thread::spawn(move || serve(stream, answer.as_ref()).ok());
                     }
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(5)),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        thread::sleep(Duration::from_millis(5))
+                    }
                     Err(_) => break,
                 }
             }
@@ -117,7 +119,9 @@ fn read(reader: &mut impl BufRead) -> anyhow::Result<Request> {
         let mut line = String::new();
         reader.read_line(&mut line)?;
         match line.trim_end().split_once(':') {
-            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.trim().parse()?,
+            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                length = value.trim().parse()?
+            }
             Some(_) => {}
             None => break,
         }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod appliance;
 pub mod browser;
 pub mod capture;
 pub mod http;
@@ -21,7 +22,7 @@ pub mod wav;
 pub use namespace::Namespace;
 pub use net::{Lab, Options, Place};
 pub use process::{Process, Program};
-pub use state::{Standing, standing, sweep};
+pub use state::{FOLDER, Standing, remove, standing, sweep};
 
 /// Whether a program can be found by its name.
 pub fn installed(program: &str) -> bool {

@@ -124,16 +124,31 @@ const fn end(
 /// Cables, from outside to inside. Queues as in [`Options`] where the appliance is at one end.
 const CABLES: [[End; 2]; 5] = [
     [
-        end(Place::Browser, "eth0", ["192.168.77.10/24", "2001:db8:77::10/64"], ["192.168.77.1", "2001:db8:77::1"]),
+        end(
+            Place::Browser,
+            "eth0",
+            ["192.168.77.10/24", "2001:db8:77::10/64"],
+            ["192.168.77.1", "2001:db8:77::1"],
+        ),
         end(Place::Nat, "lan0", ["192.168.77.1/24", "2001:db8:77::1/64"], ["", ""]),
     ],
     [
-        end(Place::Nat, "wan0", ["198.51.100.10/24", "2001:db8:51::10/64"], ["198.51.100.1", "2001:db8:51::1"]),
+        end(
+            Place::Nat,
+            "wan0",
+            ["198.51.100.10/24", "2001:db8:51::10/64"],
+            ["198.51.100.1", "2001:db8:51::1"],
+        ),
         end(Place::Internet, "nat0", ["198.51.100.1/24", "2001:db8:51::1/64"], ["", ""]),
     ],
     [
         end(Place::Internet, "dmz0", ["203.0.113.1/24", "2001:db8:113::1/64"], ["", ""]),
-        end(Place::DmzNat, "wan0", ["203.0.113.7/24", "2001:db8:113::2/64"], ["203.0.113.1", "2001:db8:113::1"]),
+        end(
+            Place::DmzNat,
+            "wan0",
+            ["203.0.113.7/24", "2001:db8:113::2/64"],
+            ["203.0.113.1", "2001:db8:113::1"],
+        ),
     ],
     [
         end(Place::DmzNat, OUTSIDE_PEER, ["172.20.0.1/24", "2001:db8:172::1/64"], ["", ""]),
@@ -324,7 +339,15 @@ impl Lab {
         let folder = self.folder().join("coturn");
         std::fs::create_dir_all(&folder)?;
         let mut command = self.namespace(Place::Internet).command("turnserver");
-        command.args(["-n", "--stun-only", "--no-tls", "--no-dtls", "--no-cli", "--no-rfc5780", "--log-file=stdout"]);
+        command.args([
+            "-n",
+            "--stun-only",
+            "--no-tls",
+            "--no-dtls",
+            "--no-cli",
+            "--no-rfc5780",
+            "--log-file=stdout",
+        ]);
         command.arg(format!("--listening-ip={}", STUN.ip())).arg(format!("--listening-port={}", STUN.port()));
         command.arg(format!("--userdb={}", folder.join("turndb").display()));
         command.arg(format!("--pidfile={}", folder.join("pid").display()));

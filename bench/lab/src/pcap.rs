@@ -41,7 +41,12 @@ pub fn datagrams(file: &[u8]) -> anyhow::Result<Vec<Captured>> {
         let at_ns = u64::from(field(0)) * 1_000_000_000 + u64::from(field(4)) * order.unit_ns;
         if let Ok(datagram) = frame::parse(bytes) {
             let payload = bytes.get(datagram.payload).unwrap_or_default().to_vec();
-            found.push(Captured { at_ns, source: datagram.source, destination: datagram.destination, payload });
+            found.push(Captured {
+                at_ns,
+                source: datagram.source,
+                destination: datagram.destination,
+                payload,
+            });
         }
     }
     Ok(found)

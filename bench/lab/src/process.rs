@@ -169,7 +169,8 @@ impl Process {
         if !self.is_running() {
             bail!("{} has ended", self.name);
         }
-        kill(Pid::from_raw(self.pid.cast_signed()), signal).with_context(|| format!("{} has ended", self.name))
+        kill(Pid::from_raw(self.pid.cast_signed()), signal)
+            .with_context(|| format!("{} has ended", self.name))
     }
 
     /// Ends it, as its program says.

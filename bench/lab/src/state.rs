@@ -66,7 +66,10 @@ impl State {
         let folder = Path::new(FOLDER).join(&name);
         let made = fs::DirBuilder::new().mode(0o711).recursive(true).create(&folder);
         made.with_context(|| format!("cannot make {}", folder.display()))?;
-        fs::write(folder.join("owner"), owner(std::process::id()).context("this process has no start time")?)?;
+        fs::write(
+            folder.join("owner"),
+            owner(std::process::id()).context("this process has no start time")?,
+        )?;
         let state = Arc::new(Self { name, folder, inner: Mutex::default() });
         lock(&LABS).push(Arc::downgrade(&state));
         Ok(state)
@@ -143,8 +146,6 @@ fn erase(name: &str) {
     if let Err(error) = fs::remove_dir_all(&folder) {
         eprintln!("lab: {} cannot be removed: {error}", folder.display());
     }
-    // Only the last lab's end leaves it empty.
-    let _ = fs::remove_dir(FOLDER);
 }
 
 /// Mount points under a folder, the deepest first.
@@ -174,6 +175,19 @@ pub fn standing() -> Vec<Standing> {
     let mut labs: Vec<_> = names.filter(|name| name.starts_with(PREFIX)).map(examine).collect();
     labs.sort_by(|a, b| a.name.cmp(&b.name));
     labs
+}
+
+/// Removes a lab whose owner is dead.
+///
+/// # Errors
+/// Where it does not stand, or its owner lives.
+pub fn remove(name: &str) -> anyhow::Result<()> {
+    match standing().into_iter().find(|lab| lab.name == name) {
+        None => bail!("no lab {name} stands"),
+        Some(lab) if lab.alive => bail!("the lab {name} is in use: its process lives"),
+        Some(_) => erase(name),
+    }
+    Ok(())
 }
 
 fn examine(name: String) -> Standing {

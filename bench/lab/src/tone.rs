@@ -156,7 +156,8 @@ fn windows(wav: &Wav, expected: Expected) -> Vec<Window> {
     let length = (rate * WINDOW) as usize;
     let hop = (length / 2).max(1);
     let hann: Vec<f64> = (0..length).map(|at| 0.5 - 0.5 * (TAU * at as f64 / length as f64).cos()).collect();
-    let (tone, other) = (Goertzel::new(expected.tone, rate, &hann), Goertzel::new(expected.other, rate, &hann));
+    let (tone, other) =
+        (Goertzel::new(expected.tone, rate, &hann), Goertzel::new(expected.other, rate, &hann));
     let mut shaped = vec![0.0; length];
     let mut windows = Vec::new();
     let mut at = 0;
@@ -187,9 +188,9 @@ impl Goertzel {
     }
 
     fn energy(&self, samples: &[f64]) -> f64 {
-        let (last, before) = samples.iter().fold((0.0, 0.0), |(last, before), sample| {
-            (sample + self.coefficient * last - before, last)
-        });
+        let (last, before) = samples
+            .iter()
+            .fold((0.0, 0.0), |(last, before), sample| (sample + self.coefficient * last - before, last));
         let power = last * last + before * before - self.coefficient * last * before;
         power * self.scale
     }
@@ -304,6 +305,9 @@ mod tests {
     fn a_clipped_tone_fails() {
         let wav = sine(BROWSER, 8000, 5);
         let loud = |sample: &i16| sample.saturating_mul(16);
-        assert_eq!(judge(&Wav { rate: 8000, samples: wav.samples.iter().map(loud).collect() }), Err(Fault::Clipped));
+        assert_eq!(
+            judge(&Wav { rate: 8000, samples: wav.samples.iter().map(loud).collect() }),
+            Err(Fault::Clipped)
+        );
     }
 }

@@ -94,7 +94,12 @@ struct Format {
 
 impl Format {
     fn parse(body: &[u8]) -> Option<Self> {
-        Some(Self { kind: u16_at(body, 0)?, channels: u16_at(body, 2)?, rate: u32_at(body, 4)?, bits: u16_at(body, 14)? })
+        Some(Self {
+            kind: u16_at(body, 0)?,
+            channels: u16_at(body, 2)?,
+            rate: u32_at(body, 4)?,
+            bits: u16_at(body, 14)?,
+        })
     }
 
     fn samples(self, data: &[u8]) -> anyhow::Result<Wav> {
@@ -103,7 +108,8 @@ impl Format {
             bail!("not 16-bit PCM (format {}, {} bits, {} channels)", self.kind, self.bits, self.channels);
         }
         let frame = usize::from(self.channels) * 2;
-        let samples = data.chunks_exact(frame).map(|frame| i16::from_le_bytes([frame[0], frame[1]])).collect();
+        let samples =
+            data.chunks_exact(frame).map(|frame| i16::from_le_bytes([frame[0], frame[1]])).collect();
         Ok(Wav { rate: self.rate, samples })
     }
 }

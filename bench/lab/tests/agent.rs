@@ -1,5 +1,7 @@
 //! Agents without an appliance: baresip calls baresip, and SIPp sends back what it hears.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as the test does")]
+
 mod common;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The browser against a stand-in for the appliance: another browser, behind the 1:1 NAT, with HTTP in front.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as the test does")]
+
 mod common;
 
 use std::net::{IpAddr, SocketAddr};
@@ -63,7 +65,11 @@ fn a_page_calls_through_both_nats_and_hears_the_far_tone() {
     let refused = format!("{:#}", browser.call(&call("nobody", true)).unwrap_err());
     assert!(refused.contains("502") && refused.contains("nobody"), "{refused}");
     let answered = browser.call(&call("1000", true)).unwrap();
-    assert!(answered.answer.contains("203.0.113.7"), "the answer holds the public address: {}", answered.answer);
+    assert!(
+        answered.answer.contains("203.0.113.7"),
+        "the answer holds the public address: {}",
+        answered.answer
+    );
     let timings = browser.wait_connected(Duration::from_secs(20)).unwrap();
     far.wait_connected(Duration::from_secs(5)).unwrap();
     assert!(timings.media_ms >= timings.connected_ms && timings.connected_ms > timings.answer_ms.unwrap());

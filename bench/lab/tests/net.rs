@@ -1,12 +1,16 @@
 //! The network: addresses are translated as drawn, nobody reaches what he should not, nothing is left behind.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as the test does")]
+
 mod common;
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use common::lab;
-use sallyport_lab::net::{AGENT, APPLIANCE_PUBLIC, BROWSER_PUBLIC, INSIDE, INSIDE_V6, OUTSIDE, OUTSIDE_V6, STUN};
+use sallyport_lab::net::{
+    AGENT, APPLIANCE_PUBLIC, BROWSER_PUBLIC, INSIDE, INSIDE_V6, OUTSIDE, OUTSIDE_V6, STUN,
+};
 use sallyport_lab::{Namespace, Options, Place, stun};
 
 #[test]
@@ -59,7 +63,8 @@ fn the_browsers_nat_filters() {
 #[test]
 fn ipv6_is_routed() {
     let Some(lab) = lab(Options { ipv6: true, ..Options::default() }) else { return };
-    let outside = lab.namespace(Place::Dmz).within(|| UdpSocket::bind((OUTSIDE_V6, 10_000)).unwrap()).unwrap();
+    let outside =
+        lab.namespace(Place::Dmz).within(|| UdpSocket::bind((OUTSIDE_V6, 10_000)).unwrap()).unwrap();
     let inside = lab.namespace(Place::Dmz).within(|| UdpSocket::bind((INSIDE_V6, 20_000)).unwrap()).unwrap();
     for (place, socket, to) in [
         (Place::Browser, &outside, SocketAddr::from((OUTSIDE_V6, 10_000))),

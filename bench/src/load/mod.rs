@@ -155,7 +155,13 @@ impl Relay {
             let call = call(at, &options.suite, browser.local_addr()?, agent.local_addr()?)?;
             let ports = client.reserve(call.id, IpAddr::V4(INSIDE.parse()?))?;
             client.install(&call, media, ports)?;
-            ends.push(Ends { call: Some(call), browser, agent, toward_agent: media, toward_browser: ports.rtp });
+            ends.push(Ends {
+                call: Some(call),
+                browser,
+                agent,
+                toward_agent: media,
+                toward_browser: ports.rtp,
+            });
         }
         let load = traffic::run(&ends, duration)?;
         let status = client.status()?;

@@ -120,7 +120,8 @@ impl Drop for Row {
 fn run(command: &str) -> anyhow::Result<()> {
     let mut words = command.split_whitespace();
     let program = words.next().context("an empty command")?;
-    let output = Command::new(program).args(words).output().with_context(|| format!("{program} does not run"))?;
+    let output =
+        Command::new(program).args(words).output().with_context(|| format!("{program} does not run"))?;
     if !output.status.success() {
         bail!("{command}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }

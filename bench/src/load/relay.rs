@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use sallyport_plan::{
-    CallId, Command, Direction, DirectionIndex, Event, FlowKey, KeyMaterial, Medium, Mute, Plan, PortPair, Protection,
-    Pt, PtMap, Ssrc, Status, Zone, decode, encode,
+    CallId, Command, Direction, DirectionIndex, Event, FlowKey, KeyMaterial, Medium, Mute, Plan, PortPair,
+    Protection, Pt, PtMap, Ssrc, Status, Zone, decode, encode,
 };
 
 /// How long the relay may take to answer.
@@ -46,7 +46,8 @@ impl RelayClient {
     /// # Errors
     /// Where the relay does not answer, or speaks another version.
     pub fn connect(socket: &Path) -> anyhow::Result<(Self, Status)> {
-        let stream = UnixStream::connect(socket).with_context(|| format!("no relay at {}", socket.display()))?;
+        let stream =
+            UnixStream::connect(socket).with_context(|| format!("no relay at {}", socket.display()))?;
         stream.set_read_timeout(Some(Duration::from_millis(200)))?;
         let mut client = Self { stream, pending: Vec::new() };
         client.send(&Command::Hello { version: sallyport_plan::VERSION })?;
@@ -105,7 +106,9 @@ impl RelayClient {
     pub fn install(&mut self, call: &LoadCall, media: SocketAddr, ports: PortPair) -> anyhow::Result<()> {
         let id = call.id;
         self.send(&Command::Install(plan(call, media, ports)))?;
-        self.wait("install", |event| matches!(event, Event::Installed { call, .. } if call == id).then_some(()))
+        self.wait("install", |event| {
+            matches!(event, Event::Installed { call, .. } if call == id).then_some(())
+        })
     }
 
     /// Ends a call.
@@ -114,7 +117,9 @@ impl RelayClient {
     /// No answer.
     pub fn remove(&mut self, call: CallId) -> anyhow::Result<()> {
         self.send(&Command::Remove { call })?;
-        self.wait("remove", |event| matches!(event, Event::Removed { call: id, .. } if id == call).then_some(()))
+        self.wait("remove", |event| {
+            matches!(event, Event::Removed { call: id, .. } if id == call).then_some(())
+        })
     }
 
     /// The relay's state.

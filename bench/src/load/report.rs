@@ -75,7 +75,12 @@ impl Report {
         }
         for (direction, wire, relay) in [("inward", 0, 1), ("outward", 2, 3)] {
             let added = |quantile| self.rows[relay].us(quantile) - self.rows[wire].us(quantile);
-            println!("added {direction}: p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us", added(50.0), added(99.0), added(99.9));
+            println!(
+                "added {direction}: p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us",
+                added(50.0),
+                added(99.0),
+                added(99.9)
+            );
         }
         println!("relay CPU: {:.2} us a packet; {}", self.cpu_us_per_packet, self.facts);
     }

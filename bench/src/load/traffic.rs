@@ -195,7 +195,8 @@ fn receive(ends: &[Ends], side: Side, base: Instant, stop: &AtomicBool) -> io::R
 fn drain(socket: &UdpSocket, mut opener: Option<&mut Opener>, base: Instant, outcome: &mut Outcome) {
     let mut room = [0; 2048];
     while let Ok(n) = socket.recv(&mut room) {
-        let arrived = u64::try_from(Instant::now().saturating_duration_since(base).as_nanos()).unwrap_or(u64::MAX);
+        let arrived =
+            u64::try_from(Instant::now().saturating_duration_since(base).as_nanos()).unwrap_or(u64::MAX);
         match scheduled(&mut room, n, opener.as_deref_mut()) {
             Some(scheduled) => {
                 outcome.received += 1;

@@ -21,7 +21,11 @@ pub(super) struct Session {
 
 impl Session {
     /// Starts a browser.
-    pub(super) fn open(namespace: &Namespace, driver: SocketAddr, capabilities: &Value) -> anyhow::Result<Self> {
+    pub(super) fn open(
+        namespace: &Namespace,
+        driver: SocketAddr,
+        capabilities: &Value,
+    ) -> anyhow::Result<Self> {
         let body = json!({ "capabilities": { "alwaysMatch": capabilities } });
         let value = request(namespace, driver, "POST", "/session", Some(&body))?;
         let id = value["sessionId"].as_str().context("a session without id")?.to_owned();
