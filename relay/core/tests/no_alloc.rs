@@ -1,0 +1,139 @@
+//! The packet path allocates nothing: counted, for RTP, RTCP and STUN both ways and for everything that dies.
+
+// A global allocator can only be written with unsafe code.
+#![allow(unsafe_code)]
+
+mod table;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use sallyport_core::{Limits, Now, Translator, Verdict};
+use sallyport_plan::{FlowKey, Plan, Profile};
+use sallyport_wire::PacketBuf;
+use table::world::*;
+use table::{Datagram, STEP, Step};
+
+thread_local! {
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it came; the count is a thread-local cell without a destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.set(COUNT.get() + 1);
+        // SAFETY: the caller's promises are ours.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        COUNT.set(COUNT.get() + 1);
+        // SAFETY: the caller's promises are ours.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        COUNT.set(COUNT.get() + 1);
+        // SAFETY: the caller's promises are ours.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Calls of the allocator while `work` runs.
+fn calls<T>(work: impl FnOnce() -> T) -> (u64, T) {
+    let before = COUNT.get();
+    let result = work();
+    (COUNT.get() - before, result)
+}
+
+fn judge(core: &mut Translator, from: &FlowKey, buf: &mut PacketBuf<'_>, now: Now) -> Verdict {
+    match core.lookup(from) {
+        Some(tag) => core.translate(tag, from, buf, now),
+        None => core.unknown(from, buf, now),
+    }
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(calls(|| ()).0, 0);
+    assert_eq!(calls(|| Box::new(7)).0, 1);
+}
+
+#[test]
+fn no_packet_of_the_case_table_allocates() {
+    let mut packets = 0;
+    for case in table::cases() {
+        let mut core = Translator::new(0, Limits { calls: 1, directions: 2 }, [7; 32]);
+        let mut now = Now(1_000_000);
+        core.install(case.plan, now).unwrap();
+        for step in case.steps {
+            now = now.plus(STEP);
+            match step {
+                Step::Install(plan) => drop(core.install(plan, now).unwrap()),
+                Step::Packet(Datagram { from, bytes, .. }) => {
+                    let mut room = [vec![0; HEAD], bytes.clone(), vec![0; TAIL]].concat();
+                    let mut buf = PacketBuf::new(&mut room, HEAD..HEAD + bytes.len()).unwrap();
+                    let (count, _) = calls(|| judge(&mut core, &from, &mut buf, now));
+                    assert_eq!(count, 0, "{}", case.name);
+                    packets += 1;
+                }
+            }
+        }
+    }
+    assert!(packets > 180, "{packets} packets");
+}
+
+#[test]
+fn neither_long_streams_nor_changing_sources_allocate() {
+    for profile in [Profile::AesCm128HmacSha1_80, Profile::AeadAes128Gcm] {
+        let mut core = Translator::new(0, Limits { calls: 1, directions: 2 }, [7; 32]);
+        core.install(plan(Some(profile), paths()), Now(0)).unwrap();
+        let fresh = || Peer::new(&key(profile, FROM_BROWSER), &key(profile, TO_BROWSER));
+        let mut browser = fresh();
+        for n in 0..20_000u32 {
+            // More sources than a context keeps apart: the peer needs another for each, the relay does not.
+            if n % 1000 == 0 {
+                browser = fresh();
+            }
+            let rtp = g711(n / 1000, n as u16, n * 160).bytes();
+            for (from, bytes) in [(paths().outside, browser.seal(&rtp)), (paths().rtp, rtp)] {
+                let mut room = [vec![0; HEAD], bytes.clone(), vec![0; TAIL]].concat();
+                let mut buf = PacketBuf::new(&mut room, HEAD..HEAD + bytes.len()).unwrap();
+                let now = Now(u64::from(n) * STEP);
+                let (count, verdict) = calls(|| judge(&mut core, &from, &mut buf, now));
+                assert!(count == 0 && matches!(verdict, Verdict::Forward(_)), "{n}: {verdict:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn neither_timers_nor_lapses_nor_events_allocate() {
+    let mut core = Translator::new(0, Limits { calls: 300, directions: 600 }, [7; 32]);
+    for n in 0..300u16 {
+        let mut paths = paths();
+        for (at, flow) in [&mut paths.outside, &mut paths.rtp, &mut paths.rtcp].into_iter().enumerate() {
+            flow.remote.set_port(1000 + 3 * n + at as u16);
+        }
+        let call = sallyport_plan::CallId(n.into());
+        core.install(Plan { call, ..plan_with_consent(None, paths) }, Now(0)).unwrap();
+    }
+    let (mut sent, mut events) = (0, 0);
+    while let Some(now) = core.poll_timeout() {
+        let (count, ()) = calls(|| core.handle_timeout(now, &mut |_, _| sent += 1));
+        assert_eq!(count, 0);
+        let (count, ()) = calls(|| {
+            while core.poll_event().is_some() {
+                events += 1;
+            }
+        });
+        assert_eq!(count, 0);
+    }
+    assert_eq!(events, 300);
+    assert!((300 * 5..=300 * 8).contains(&sent), "{sent} checks");
+}
