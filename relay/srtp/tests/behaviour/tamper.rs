@@ -1,7 +1,7 @@
 //! Every bit of a packet counts, and no length or first octet does harm.
 
-use sallyport_plan::Profile;
-use sallyport_srtp::{OpenError, Opener, Sealer};
+use sallyport_plan::{KeyMaterial, Profile};
+use sallyport_srtp::{KeyError, OpenError, Opener, Sealer};
 
 use crate::packets::*;
 
@@ -102,6 +102,23 @@ fn a_tag_fits_one_packet_only() {
     }
 }
 
+/// Keys come decoded from a message, so their lengths are not to be trusted.
+#[test]
+fn a_key_that_does_not_fit_its_profile_is_refused() {
+    for (at, profile) in PROFILES.into_iter().enumerate() {
+        let right = (profile.key_len(), profile.salt_len());
+        for (key, salt) in
+            [(0, 0), (15, right.1), (17, right.1), (32, right.1), (16, right.1 - 1), (16, 16), right]
+        {
+            let bytes = postcard::to_allocvec(&(at as u8, vec![1u8; key], vec![2u8; salt])).unwrap();
+            let master: KeyMaterial = postcard::from_bytes(&bytes).unwrap();
+            let expected = if (key, salt) == right { Ok(()) } else { Err(KeyError) };
+            assert_eq!(Opener::new(&master).map(|_| ()), expected);
+            assert_eq!(Sealer::new(&master).map(|_| ()), expected);
+        }
+    }
+}
+
 #[test]
 fn random_tags_never_fit() {
     for profile in PROFILES {
@@ -136,6 +153,9 @@ fn no_length_and_no_first_octet_does_harm() {
                     assert!(length >= 12 || rtp == OpenError::Short);
                     let rtcp = open_rtcp(opener, &packet[..length]).unwrap_err();
                     assert!(length >= 22 || rtcp == OpenError::Short);
+                    let version_2 = first >> 6 == 2;
+                    assert!(version_2 || length < 12 || rtp == OpenError::Malformed);
+                    assert!(version_2 || length < 28 || rtcp == OpenError::Malformed);
                 }
             }
         }
