@@ -6,7 +6,8 @@ use std::convert::Infallible;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -62,11 +63,10 @@ pub async fn create(
     responses((status = 204, description = "Taken"), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn trickle(
     State(shared): State<Shared>,
-    Path(id): Path<String>,
+    Name(id): Name,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
-    let id = name(&id)?;
     let fragment = text(&headers, FRAGMENT, body)?;
     shared.calls.trickle(id, fragment).await.map_err(call_problem)?;
     Ok(StatusCode::NO_CONTENT)
@@ -75,16 +75,16 @@ pub async fn trickle(
 /// Hangs up.
 #[utoipa::path(delete, path = "/v1/calls/{id}", params(("id" = String, Path)),
     responses((status = 204, description = "Hung up"), (status = 404, body = Problem, content_type = "application/problem+json")))]
-pub async fn hang_up(State(shared): State<Shared>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
-    shared.calls.hang_up(name(&id)?).await.map_err(call_problem)?;
+pub async fn hang_up(State(shared): State<Shared>, Name(id): Name) -> Result<StatusCode, Problem> {
+    shared.calls.hang_up(id).await.map_err(call_problem)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// One call with its statistics. The name of a call is a secret that its caller has; it needs no token.
 #[utoipa::path(get, path = "/v1/calls/{id}", params(("id" = String, Path)),
     responses((status = 200, body = Call), (status = 404, body = Problem, content_type = "application/problem+json")))]
-pub async fn show(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Call>, Problem> {
-    let Shown { view, directions } = shared.calls.show(name(&id)?).await.map_err(call_problem)?;
+pub async fn show(State(shared): State<Shared>, Name(id): Name) -> Result<Json<Call>, Problem> {
+    let Shown { view, directions } = shared.calls.show(id).await.map_err(call_problem)?;
     Ok(Json(Call::new(&view, &directions)))
 }
 
@@ -103,9 +103,8 @@ pub async fn list(State(shared): State<Shared>, headers: HeaderMap) -> Result<Js
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub async fn events(
     State(shared): State<Shared>,
-    Path(id): Path<String>,
+    Name(id): Name,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    let id = name(&id)?;
     let (told, coming) = shared.calls.watch(id).await.map_err(call_problem)?;
     let coming = BroadcastStream::new(coming).filter_map(|event| std::future::ready(event.ok()));
     let all = stream::iter(told).chain(coming).map(move |event| Ok(news(id, &event)));
@@ -121,8 +120,17 @@ fn news(id: CallId, event: &CallEvent) -> Event {
     Event::default().event(event.name()).data(data.to_string())
 }
 
-fn name(text: &str) -> Result<CallId, Problem> {
-    text.parse().map_err(|_| call_problem(CallError::Unknown))
+/// The call that a path names. What is no name at all is the name of no call.
+pub struct Name(CallId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let text = Path::<String>::from_request_parts(parts, state).await;
+        let id = text.ok().and_then(|Path(text)| text.parse().ok());
+        id.map(Self).ok_or_else(|| call_problem(CallError::Unknown))
+    }
 }
 
 /// The body as text of the one type that the path takes.

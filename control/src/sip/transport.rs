@@ -16,6 +16,10 @@ use crate::config::Transport;
 
 /// How long connecting may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(4);
+/// How long a peer may take to read what is written.
+const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a connection that ends waits for one more answer.
+const LAST_WORD: Duration = Duration::from_millis(50);
 /// A connection without a message ends after this.
 const IDLE: Duration = Duration::from_secs(600);
 /// Messages that wait for a slow peer.
@@ -169,7 +173,7 @@ async fn follow(
     loop {
         let goes_on = tokio::select! {
             octets = outbox.recv() => match octets {
-                Some(octets) => stream.write_all(&octets).await.is_ok(),
+                Some(octets) => write(&mut stream, &octets).await,
                 None => false,
             },
             read = tokio::time::timeout(IDLE, stream.read(&mut piece)) => match read {
@@ -181,10 +185,21 @@ async fn follow(
             },
         };
         if !goes_on {
+            // The answer to what could not be followed is still to leave.
+            while let Ok(Some(octets)) = tokio::time::timeout(LAST_WORD, outbox.recv()).await {
+                if !write(&mut stream, &octets).await {
+                    break;
+                }
+            }
             let _ = arrived.send(Arrival::Gone(peer));
             return;
         }
     }
+}
+
+/// Writes to a peer that is given some time to read; whether it did.
+async fn write(stream: &mut TcpStream, octets: &[u8]) -> bool {
+    matches!(tokio::time::timeout(WRITE_PATIENCE, stream.write_all(octets)).await, Ok(Ok(())))
 }
 
 /// Takes whole messages off the front; whether the stream can be followed on.
@@ -200,7 +215,7 @@ async fn cut(
             Frame::Partial => return true,
             Frame::Blank { used, ping } => {
                 pending.drain(..used.min(pending.len()));
-                if ping && stream.write_all(b"\r\n").await.is_err() {
+                if ping && !write(stream, b"\r\n").await {
                     return false;
                 }
             }
@@ -214,7 +229,6 @@ async fn cut(
                 let octets: Vec<u8> = pending.drain(..head.unwrap_or(0).min(pending.len())).collect();
                 if !octets.is_empty() {
                     let _ = arrived.send(Arrival::Message { octets, source, framed: true });
-                    tokio::time::sleep(Duration::from_millis(50)).await;
                 }
                 return false;
             }
