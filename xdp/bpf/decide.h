@@ -130,9 +130,14 @@ static __always_inline int redirect(struct xdp_md *ctx, __u32 base, const struct
 	return leave(action == XDP_REDIRECT ? counter : SALLYPORT_DROP_NO_SOCKET, action);
 }
 
+/* Where a frame came in: values, since a pointer kept on the stack can cost CAP_PERFMON. */
+struct place {
+	__u32 zone;
+	__u32 xsk_base;
+};
+
 /* A datagram to a media port. */
-static __always_inline int decide_media(struct xdp_md *ctx, const struct sallyport_interface_value *in,
-					const struct datagram *packet)
+static __always_inline int decide_media(struct xdp_md *ctx, struct place in, const struct datagram *packet)
 {
 	struct sallyport_meta meta = { .magic = SALLYPORT_META_MAGIC };
 	struct sallyport_flow_value *flow = bpf_map_lookup_elem(&flows, &packet->key);
@@ -140,23 +145,23 @@ static __always_inline int decide_media(struct xdp_md *ctx, const struct sallypo
 	if (flow) {
 		__sync_fetch_and_add(&flow->packets, 1);
 		__sync_fetch_and_add(&flow->bytes, packet->payload_len);
-		flow->last_seen_ns = bpf_ktime_get_ns();
 		meta.kind = SALLYPORT_META_FLOW;
 		meta.direction = flow->direction;
 		meta.epoch = flow->epoch;
-		return redirect(ctx, in->xsk_base, &meta, SALLYPORT_REDIRECT_FLOW);
+		flow->last_seen_ns = bpf_ktime_get_ns();
+		return redirect(ctx, in.xsk_base, &meta, SALLYPORT_REDIRECT_FLOW);
 	}
 	if (bad_source(&packet->key))
 		return leave(SALLYPORT_DROP_SOURCE, XDP_DROP);
-	if (in->zone != SALLYPORT_OUTSIDE || !is_stun(ctx, packet))
+	if (in.zone != SALLYPORT_OUTSIDE || !is_stun(ctx, packet))
 		return leave(SALLYPORT_DROP_UNKNOWN_FLOW, XDP_DROP);
 	if (!admit(packet->key.remote_address))
 		return leave(SALLYPORT_DROP_RATE_LIMITED, XDP_DROP);
 	meta.kind = SALLYPORT_META_PUNT;
-	return redirect(ctx, in->xsk_base, &meta, SALLYPORT_PUNT_STUN);
+	return redirect(ctx, in.xsk_base, &meta, SALLYPORT_PUNT_STUN);
 }
 
-static __always_inline int decide(struct xdp_md *ctx, const struct sallyport_interface_value *in)
+static __always_inline int decide(struct xdp_md *ctx, struct place in)
 {
 	/* Not data_end - data: that subtraction wants CAP_PERFMON. */
 	__u32 length = bpf_xdp_get_buff_len(ctx);
@@ -168,14 +173,14 @@ static __always_inline int decide(struct xdp_md *ctx, const struct sallyport_int
 		return leave(SALLYPORT_PASS_NOT_IP, XDP_PASS);
 	if (parsed == PARSED_NOT_UDP)
 		return leave(SALLYPORT_PASS_NOT_UDP, XDP_PASS);
-	packet.key.zone = in->zone;
-	ports = media_of(in->zone, packet.key.local_address);
+	packet.key.zone = in.zone;
+	ports = media_of(in.zone, packet.key.local_address);
 	if (!ports)
 		return leave(SALLYPORT_PASS_NOT_MEDIA, XDP_PASS);
 	if (parsed == PARSED_MALFORMED)
 		return leave(SALLYPORT_DROP_MALFORMED, XDP_DROP);
 	/* Inside, SIP may share the address, and its long requests come in fragments. */
-	if (parsed == PARSED_LATER_FRAGMENT && in->zone == SALLYPORT_INSIDE)
+	if (parsed == PARSED_LATER_FRAGMENT && in.zone == SALLYPORT_INSIDE)
 		return leave(SALLYPORT_PASS_FRAGMENT, XDP_PASS);
 	if (parsed == PARSED_LATER_FRAGMENT)
 		return leave(SALLYPORT_DROP_FRAGMENT, XDP_DROP);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Frame to 5-tuple. Headers are copied out by `take`: a packet pointer whose offset is known at run time only (tag,
- * options) is refused to a loader without CAP_PERFMON.
+ * Frame to 5-tuple. All that is read of a packet is copied out by `take`.
  */
 #ifndef SALLYPORT_PARSE_H
 #define SALLYPORT_PARSE_H
@@ -50,9 +49,6 @@ struct datagram {
 	__u16 payload_len;
 };
 
-/* Copies the header at `offset`; whether all of it is there. */
-#define take(ctx, offset, header) (bpf_xdp_load_bytes(ctx, offset, header, sizeof(*(header))) == 0)
-
 static __always_inline void map_ipv4(__u8 *to, __be32 address)
 {
 	__builtin_memset(to, 0, 10);
@@ -71,6 +67,26 @@ static __always_inline int is_mapped(const __u8 *address)
 	__builtin_memcpy(&middle, address + 8, 4);
 	return high == 0 && middle == bpf_htonl(0xffff);
 }
+
+/* Copies `size` octets at `offset`; whether they are there. A packet pointer whose offset is known at run time only is
+ * refused to a loader without CAP_PERFMON, and the helper costs as much as a map lookup: so the usual offsets are
+ * constants, each in a copy of the code of its own, and the helper reads behind options. */
+static __always_inline int take_octets(struct xdp_md *ctx, __u32 offset, void *to, __u32 size)
+{
+	void *data, *end;
+
+	if (!__builtin_constant_p(offset))
+		return bpf_xdp_load_bytes(ctx, offset, to, size) == 0;
+	/* Read anew each time: a pointer kept on the stack is another thing that wants CAP_PERFMON. */
+	data = (void *)(long)*(volatile __u32 *)&ctx->data;
+	end = (void *)(long)*(volatile __u32 *)&ctx->data_end;
+	if (data + offset + size > end)
+		return 0;
+	__builtin_memcpy(to, data + offset, size);
+	return 1;
+}
+
+#define take(ctx, offset, header) take_octets(ctx, offset, header, sizeof(*(header)))
 
 /* UDP at `offset`, in an IP packet that ends at `end`; of a first fragment the UDP length goes beyond. */
 static __always_inline enum parsed parse_udp(struct xdp_md *ctx, __u32 offset, __u32 end, int first,
@@ -98,6 +114,7 @@ static __always_inline enum parsed parse_ipv4(struct xdp_md *ctx, __u32 offset, 
 {
 	struct iphdr ip;
 	__u32 header, total;
+	int more;
 
 	if (!take(ctx, offset, &ip))
 		return PARSED_NOT_IP;
@@ -111,7 +128,10 @@ static __always_inline enum parsed parse_ipv4(struct xdp_md *ctx, __u32 offset, 
 		return PARSED_MALFORMED;
 	if (ip.frag_off & bpf_htons(IPV4_OFFSET))
 		return PARSED_LATER_FRAGMENT;
-	return parse_udp(ctx, offset + header, offset + total, !!(ip.frag_off & bpf_htons(IPV4_MORE)), out);
+	more = !!(ip.frag_off & bpf_htons(IPV4_MORE));
+	if (header == sizeof(ip))
+		return parse_udp(ctx, offset + sizeof(ip), offset + total, more, out);
+	return parse_udp(ctx, offset + header, offset + total, more, out);
 }
 
 /* Extension headers are not walked, but for one Fragment header: the kernel gets such packets as not UDP. */
@@ -145,25 +165,28 @@ static __always_inline enum parsed parse_ipv6(struct xdp_md *ctx, __u32 offset, 
 	return parse_udp(ctx, offset, end, is_fragment, out);
 }
 
+static __always_inline enum parsed parse_ip(struct xdp_md *ctx, __u32 offset, __be16 ethertype, __u32 length,
+					    struct datagram *out)
+{
+	if (ethertype == bpf_htons(ETH_P_IP))
+		return parse_ipv4(ctx, offset, length, out);
+	if (ethertype == bpf_htons(ETH_P_IPV6))
+		return parse_ipv6(ctx, offset, length, out);
+	return PARSED_NOT_IP;
+}
+
 static __always_inline enum parsed parse(struct xdp_md *ctx, __u32 length, struct datagram *out)
 {
 	struct ethhdr ethernet;
 	struct vlan_tag tag;
-	__u32 offset = sizeof(ethernet);
 
 	if (!take(ctx, 0, &ethernet))
 		return PARSED_NOT_IP;
-	if (ethernet.h_proto == bpf_htons(ETH_P_8021Q)) {
-		if (!take(ctx, offset, &tag))
-			return PARSED_NOT_IP;
-		ethernet.h_proto = tag.ethertype;
-		offset += sizeof(tag);
-	}
-	if (ethernet.h_proto == bpf_htons(ETH_P_IP))
-		return parse_ipv4(ctx, offset, length, out);
-	if (ethernet.h_proto == bpf_htons(ETH_P_IPV6))
-		return parse_ipv6(ctx, offset, length, out);
-	return PARSED_NOT_IP;
+	if (ethernet.h_proto != bpf_htons(ETH_P_8021Q))
+		return parse_ip(ctx, sizeof(ethernet), ethernet.h_proto, length, out);
+	if (!take(ctx, sizeof(ethernet), &tag))
+		return PARSED_NOT_IP;
+	return parse_ip(ctx, sizeof(ethernet) + sizeof(tag), tag.ethertype, length, out);
 }
 
 #endif

@@ -9,10 +9,13 @@ SEC("xdp.frags")
 int sallyport(struct xdp_md *ctx)
 {
 	__u32 ifindex = ctx->ingress_ifindex;
-	struct sallyport_interface_value *in = bpf_map_lookup_elem(&interfaces, &ifindex);
+	struct sallyport_interface_value *known = bpf_map_lookup_elem(&interfaces, &ifindex);
+	struct place in;
 
-	if (!in)
+	if (!known)
 		return leave(SALLYPORT_PASS_UNKNOWN_INTERFACE, XDP_PASS);
+	in.zone = known->zone;
+	in.xsk_base = known->xsk_base;
 	return decide(ctx, in);
 }
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sallyport_abi::{FlowKey, META_FLOW, META_PUNT, OUTSIDE};
+use sallyport_abi::{FRAME_MAX, FlowKey, META_FLOW, META_MAGIC, META_PUNT, Meta, OUTSIDE};
 use sallyport_io::{AfXdpPort, Burst, Mode, Port, Queue};
 use sallyport_xdp::{Attachment, Kernel};
 
@@ -149,12 +150,22 @@ fn metadata_arrives_generic_v6() {
     metadata_arrives(Attachment::Generic, &V6);
 }
 
+static SERIAL: AtomicU64 = AtomicU64::new(1 << 32);
+
 /// Whether a datagram to `to` reaches `socket`, which listens there.
 pub fn reaches(sender: &UdpSocket, socket: &UdpSocket, to: SocketAddr) -> bool {
-    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    sender.send_to(b"hello", to).unwrap();
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    sender.send_to(&serial, to).unwrap();
     let mut octets = [0; 16];
-    socket.recv_from(&mut octets).is_ok_and(|(length, _)| &octets[..length] == b"hello")
+    loop {
+        match socket.recv_from(&mut octets) {
+            Ok((length, _)) if octets[..length] == serial => return true,
+            // One that came too late for the question that it was sent for.
+            Ok((length, _)) => assert_eq!(length, serial.len()),
+            Err(_) => return false,
+        }
+    }
 }
 
 fn only_media_is_taken(attachment: Attachment, cable: &Cable) {
@@ -164,11 +175,11 @@ fn only_media_is_taken(attachment: Attachment, cable: &Cable) {
     let sender = lab.peer(|| UdpSocket::bind(cable.peer).unwrap());
     let [media_socket, service_socket] =
         [media, service].map(|address| lab.appliance(|| UdpSocket::bind(address).unwrap()));
-    assert!(reaches(&sender, &media_socket, media), "no program yet");
+    wait("a datagram before the program", || reaches(&sender, &media_socket, media));
 
     let mut kernel = lab.kernel();
     let port = lab.appliance(|| attach(&mut kernel, attachment));
-    assert!(reaches(&sender, &service_socket, service), "not media");
+    wait("a datagram that is not media", || reaches(&sender, &service_socket, service));
     assert!(!reaches(&sender, &media_socket, media), "media, of nobody");
     assert_eq!(count(&kernel, "drop_unknown_flow"), 1);
     // ARP or ND from the start, and TCP on the very port.
@@ -209,4 +220,43 @@ fn only_media_is_taken_generic_v4() {
 #[test]
 fn only_media_is_taken_generic_v6() {
     only_media_is_taken(Attachment::Generic, &V6);
+}
+
+/// The contract between program and userspace's ports, which must not know each other.
+#[test]
+fn frames_fit_those_of_the_ports() {
+    assert_eq!(FRAME_MAX as usize, sallyport_io::FRAME_SIZE - sallyport_io::HEADROOM);
+    assert_eq!(size_of::<Meta>(), sallyport_io::META_LEN);
+    let theirs = [sallyport_io::META_MAGIC, sallyport_io::META_FLOW, sallyport_io::META_PUNT];
+    assert_eq!([META_MAGIC, META_FLOW, META_PUNT], theirs);
+}
+
+/// A frame as long as there is room for, and one octet more.
+#[test]
+fn the_longest_frame_arrives() {
+    let Some(lab) = Lab::new() else { return };
+    lab.command("ip link set o0 mtu 3000");
+    lab.peer(|| crate::lab::run("ip link set o1 mtu 3000").unwrap());
+    for attachment in [Attachment::Native, Attachment::Generic] {
+        let mut kernel = lab.kernel();
+        let mut port = lab.appliance(|| attach(&mut kernel, attachment));
+        let sender = lab.peer(|| UdpSocket::bind(V4.peer).unwrap());
+        let key = FlowKey::new(OUTSIDE, address(V4.media), sender.local_addr().unwrap());
+        kernel.insert_flow(&key, 5, 6).unwrap();
+        let most = FRAME_MAX as usize - V4.headers;
+        for length in [most + 1, most] {
+            sender.send_to(&vec![0x80; length], V4.media).unwrap();
+        }
+        let mut burst = Burst::new();
+        wait("reception", || port.receive(&mut burst).unwrap() > 0);
+        let received: Vec<_> = burst.drain().collect();
+        assert_eq!(received.len(), 1);
+        assert_eq!((received[0].payload.len(), received[0].tag), (most, Some((5, 6))));
+        for received in received {
+            port.release(received.frame);
+        }
+        assert_eq!((count(&kernel, "drop_too_long"), count(&kernel, "redirect_flow")), (1, 1));
+        kernel.detach_all();
+        wait("the end of the program", || !lab.command("ip link show dev o0").contains("xdp"));
+    }
 }
