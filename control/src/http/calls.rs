@@ -150,7 +150,7 @@ fn create_problem(error: CreateError) -> Problem {
     match error {
         CreateError::Offer(error) => Problem::new(status(error.http_status()), "offer", error.to_string()),
         CreateError::Failed(failure) => Problem {
-            sip_status: failure.sip_status,
+            sip_status: failure.sip_status.filter(|status| *status >= 200),
             ..Problem::new(status(failure.http_status()), failure.cause.name(), failure.text.clone())
         },
         CreateError::NoRelay => unavailable("no_relay", "the media relay is away; try again"),
