@@ -181,6 +181,12 @@ impl Drop for Control {
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("--- log of the daemon\n{}", self.log());
+            return;
+        }
+        for line in self.log().lines() {
+            let quiet = line.contains(" DEBUG ") || line.contains(" TRACE ");
+            assert!(quiet || !line.contains("127."), "an address above debug level: {line}");
+            assert!(!line.contains("panicked"), "{line}");
         }
     }
 }
