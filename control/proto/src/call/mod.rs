@@ -1,15 +1,88 @@
 //! One call.
 
+mod ice;
+mod inside;
+mod media;
+mod plan;
+mod record;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sallyport_plan::{CallId, Plan};
+use sallyport_plan::{CallId, FlowKey, Plan, PortPair, Profile, Protection, Refusal, Zone};
 
-use crate::api::{CallState, CallView, Command, Input, StepState};
+use crate::api::{
+    CallEvent, CallFailure, CallState, CallView, Command, DtlsRole, DtlsStart, EndCause, Input, StepState,
+};
 use crate::error::{OfferError, RestoreError};
-use crate::random::Seed;
+use crate::random::{Random, Seed};
+use crate::sdp::{BrowserOffer, Chosen, InsideAnswer, InsideOffer, Setup};
 use crate::settings::Settings;
+use crate::sip::Dialog;
+
+use ice::Ice;
+use inside::Invite;
+use plan::Keys;
+use record::Record;
+
+/// When all is over but an answer inside never comes.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(34);
+
+/// The browser's side.
+#[derive(Debug)]
+struct Outside {
+    offer: Option<BrowserOffer>,
+    ice: Option<Ice>,
+    nominated: Option<FlowKey>,
+    dtls: StepState,
+    dtls_begun: bool,
+    keys: Option<Keys>,
+    profile: Option<Profile>,
+    consent: Option<sallyport_plan::Consent>,
+    ufrags: (String, String),
+}
+
+/// Telephony's side.
+#[derive(Debug)]
+struct Inside {
+    dialog: Dialog,
+    invite: Option<Invite>,
+    bye: Option<crate::sip::TransactionId>,
+    offer: Option<InsideOffer>,
+    version: u32,
+    answer: Option<InsideAnswer>,
+    chosen: Vec<Chosen>,
+    answered: bool,
+    status: Option<u16>,
+}
+
+/// What the relay was told.
+#[derive(Debug, Default)]
+struct Relayed {
+    reserved: bool,
+    sent: u32,
+    installed: u32,
+    in_flight: bool,
+    stale: bool,
+    with_keys: bool,
+}
+
+/// Deadlines of the steps under way.
+#[derive(Debug, Default)]
+struct Deadlines {
+    relay: Option<Instant>,
+    ring: Option<Instant>,
+    ice: Option<Instant>,
+    dtls: Option<Instant>,
+    linger: Option<Instant>,
+}
+
+impl Deadlines {
+    fn next(&self) -> Option<Instant> {
+        [self.relay, self.ring, self.ice, self.dtls, self.linger].into_iter().flatten().min()
+    }
+}
 
 /// A browser's leg and a SIP leg, from the offer to the last BYE.
 #[derive(Debug)]
@@ -17,7 +90,22 @@ pub struct Call {
     id: CallId,
     to: String,
     created: u64,
+    settings: Arc<Settings>,
+    random: Random,
     commands: VecDeque<Command>,
+    outside: Outside,
+    inside: Inside,
+    relayed: Relayed,
+    deadlines: Deadlines,
+    ssrc: (u32, u32),
+    session: u64,
+    /// Answer or failure went to the browser.
+    replied: bool,
+    rang: bool,
+    connected: bool,
+    cause: Option<EndCause>,
+    over: bool,
+    next_transaction: u64,
 }
 
 impl Call {
@@ -28,31 +116,166 @@ impl Call {
     /// [`OfferError`]; nothing has begun then.
     pub fn new(
         id: CallId,
-        _settings: Arc<Settings>,
-        _seed: Seed,
+        settings: Arc<Settings>,
+        seed: Seed,
         to: String,
-        _now: Instant,
+        now: Instant,
         created: u64,
-        _offer: &str,
+        offer: &str,
     ) -> Result<Self, OfferError> {
-        Ok(Self { id, to, created, commands: VecDeque::new() })
+        let offer = BrowserOffer::parse(offer)?;
+        let uri = inside::destination(&to, &settings.sip.domain).ok_or(OfferError::Destination)?;
+        let mut random = Random::new(seed);
+        let ice = Ice::new(&settings, &offer, &mut random);
+        let dialog = inside::dialog(&settings.sip, &uri, &mut random);
+        let ufrags = (ice.ufrag().to_owned(), ice.remote_ufrag().to_owned());
+        let mut call = Self::bare(id, to, created, settings, random, dialog);
+        call.outside.ufrags = ufrags;
+        call.outside.offer = Some(offer);
+        call.outside.ice = Some(ice);
+        let toward = call.settings.toward;
+        call.commands.push_back(Command::Reserve { toward, pairs: 1 });
+        call.deadlines.relay = Some(now + call.settings.timeouts.relay);
+        Ok(call)
+    }
+
+    fn bare(
+        id: CallId,
+        to: String,
+        created: u64,
+        settings: Arc<Settings>,
+        mut random: Random,
+        dialog: Dialog,
+    ) -> Self {
+        let ssrc = (random.u32(), random.u32());
+        let session = random.u64() >> 2;
+        Self {
+            id,
+            to,
+            created,
+            settings,
+            random,
+            commands: VecDeque::new(),
+            outside: Outside {
+                offer: None,
+                ice: None,
+                nominated: None,
+                dtls: StepState::New,
+                dtls_begun: false,
+                keys: None,
+                profile: None,
+                consent: None,
+                ufrags: (String::new(), String::new()),
+            },
+            inside: Inside {
+                dialog,
+                invite: None,
+                bye: None,
+                offer: None,
+                version: 0,
+                answer: None,
+                chosen: Vec::new(),
+                answered: false,
+                status: None,
+            },
+            relayed: Relayed::default(),
+            deadlines: Deadlines::default(),
+            ssrc,
+            session,
+            replied: false,
+            rang: false,
+            connected: false,
+            cause: None,
+            over: false,
+            next_transaction: 0,
+        }
     }
 
     /// Goes on with a call that the relay runs, from the record in its plan.
     ///
     /// # Errors
     /// [`RestoreError`]; the plan should be removed then.
-    pub fn restore(
-        _plan: &Plan,
-        _settings: Arc<Settings>,
-        _seed: Seed,
-        _now: Instant,
-    ) -> Result<Self, RestoreError> {
-        Err(RestoreError::Malformed)
+    pub fn restore(plan: &Plan, settings: Arc<Settings>, seed: Seed, _now: Instant) -> Result<Self, RestoreError> {
+        let record = Record::decode(&plan.record)?;
+        let [inward, outward] = plan.directions.as_slice() else { return Err(RestoreError::Contradiction) };
+        let outside = *inward.ingress.first().ok_or(RestoreError::Contradiction)?;
+        let consent = plan.consents.first().ok_or(RestoreError::Contradiction)?;
+        if !record.answered || outside.zone != Zone::Outside || consent.flow != outside {
+            // An INVITE without its answer cannot be followed any more: its transaction died with the old control.
+            return Err(RestoreError::Contradiction);
+        }
+        let keys = match (&inward.open, &outward.seal) {
+            (Some(Protection::Srtp(receive)), Some(Protection::Srtp(send))) => {
+                Keys { receive: receive.clone(), send: send.clone() }
+            }
+            _ => return Err(RestoreError::Contradiction),
+        };
+        let Record { to, created, dialog, inside, inside_version, answer, chosen, ssrc, profile, sip_status, .. } = record;
+        let mut call = Self::bare(plan.call, to, created, settings, Random::new(seed), dialog);
+        call.ssrc = ssrc;
+        call.outside.ufrags = (consent.local_ufrag.clone(), consent.remote_ufrag.clone());
+        call.outside.consent = Some(consent.clone());
+        call.outside.nominated = Some(outside);
+        call.outside.dtls = StepState::Connected;
+        call.outside.keys = Some(keys);
+        call.outside.profile = profile;
+        call.session = inside.session;
+        call.inside = Inside {
+            offer: Some(inside),
+            version: inside_version,
+            answer: Some(answer),
+            chosen,
+            answered: true,
+            status: sip_status,
+            ..call.inside
+        };
+        let version = plan.version;
+        call.relayed =
+            Relayed { reserved: true, sent: version, installed: version, with_keys: true, ..Relayed::default() };
+        (call.replied, call.connected) = (true, true);
+        Ok(call)
     }
 
     /// Takes in what happened.
-    pub fn handle(&mut self, _now: Instant, _input: Input) {}
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        if self.over {
+            return;
+        }
+        match input {
+            Input::Trickle { ufrag, candidates, .. } => self.trickle(ufrag.as_deref(), &candidates, now),
+            Input::HangUp => self.end(EndCause::HangUp, now),
+            Input::Abandoned if self.replied => {}
+            Input::Abandoned => self.end(EndCause::Abandoned, now),
+            Input::Reserved(ports) => self.reserved(&ports, now),
+            Input::Installed(version) => self.installed(version, now),
+            Input::Refused(refusal) => self.refused(refusal, now),
+            Input::Stun { path, payload } => {
+                if let Some(ice) = &mut self.outside.ice {
+                    ice.receive(&path, &payload, now);
+                }
+                self.drain_ice(now);
+            }
+            Input::ConsentLost(flow) if self.outside.nominated == Some(flow) => self.end(EndCause::ConsentLost, now),
+            Input::ConsentLost(_) => {}
+            Input::RelayLost => {
+                self.relayed.reserved = false;
+                self.end(EndCause::RelayLost, now);
+            }
+            Input::DtlsDone { profile, receive, send, peer_fingerprint } => {
+                self.dtls_done(profile, Keys { receive, send }, &peer_fingerprint, now);
+            }
+            Input::DtlsFailed(text) => {
+                self.outside.dtls = StepState::Failed;
+                self.end(EndCause::DtlsFailed(text), now);
+            }
+            Input::DtlsClosed => self.end(EndCause::DtlsClosed, now),
+            Input::SipResponse { transaction, response } => self.sip_response(transaction, response, now),
+            Input::SipTimeout(transaction) | Input::SipTransportError(transaction) => {
+                self.sip_silence(transaction, now);
+            }
+            Input::SipRequest { transaction, request } => self.sip_request(transaction, &request, now),
+        }
+    }
 
     /// The next thing to do, in order.
     pub fn poll_command(&mut self) -> Option<Command> {
@@ -61,26 +284,137 @@ impl Call {
 
     /// When [`Self::handle_timeout`] wants to be called, unless something happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        let ice = self.outside.ice.as_ref().filter(|_| self.cause.is_none()).and_then(Ice::due);
+        [self.deadlines.next(), ice].into_iter().flatten().min()
     }
 
     /// Lets time pass.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.over {
+            return;
+        }
+        let passed = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
+        if passed(self.deadlines.linger) {
+            self.finish();
+        } else if passed(self.deadlines.relay) {
+            self.deadlines.relay = None;
+            self.end(EndCause::RelayLost, now);
+        } else if passed(self.deadlines.ring) {
+            self.deadlines.ring = None;
+            self.end(EndCause::RingTimeout, now);
+        } else if passed(self.deadlines.ice) {
+            self.deadlines.ice = None;
+            self.end(EndCause::IceTimeout, now);
+        } else if passed(self.deadlines.dtls) {
+            self.deadlines.dtls = None;
+            self.outside.dtls = StepState::Failed;
+            self.end(EndCause::DtlsFailed("it took too long".into()), now);
+        }
+        if self.cause.is_none() {
+            if let Some(ice) = &mut self.outside.ice {
+                ice.handle_timeout(now);
+            }
+            self.drain_ice(now);
+        }
+    }
+
+    fn reserved(&mut self, ports: &[PortPair], now: Instant) {
+        let (Some(pair), Some(offer)) = (ports.first(), &self.outside.offer) else { return };
+        self.deadlines.relay = None;
+        self.relayed.reserved = true;
+        if self.cause.is_some() {
+            return;
+        }
+        self.inside.offer = Some(InsideOffer::new(self.session, *pair, &offer.codecs));
+        self.send_invite(None, now);
+    }
+
+    fn refused(&mut self, refusal: Refusal, now: Instant) {
+        self.deadlines.relay = None;
+        self.relayed.in_flight = false;
+        self.end(EndCause::Refused(refusal), now);
+    }
+
+    /// The one way that a call ends, whatever state it is in.
+    fn end(&mut self, cause: EndCause, now: Instant) {
+        if self.cause.is_some() {
+            return;
+        }
+        if !self.replied {
+            self.replied = true;
+            let failure = CallFailure { sip_status: self.inside.status, text: cause.text(), cause: cause.clone() };
+            self.commands.push_back(Command::Fail(failure));
+        }
+        let remote = matches!(cause, EndCause::RemoteHangUp);
+        self.cause = Some(cause.clone());
+        let linger = self.deadlines.linger.take().unwrap_or(now + LINGER);
+        self.deadlines = Deadlines { linger: Some(linger), ..Deadlines::default() };
+        if self.outside.dtls_begun {
+            self.commands.push_back(Command::DtlsClose);
+        }
+        // Also before the relay has answered the reservation: it may be on its way.
+        if !matches!(cause, EndCause::RelayLost) || self.relayed.reserved {
+            self.commands.push_back(Command::Remove);
+        }
+        self.commands.push_back(Command::Notify(CallEvent::Ended { cause }));
+        self.hang_up_inside(remote);
+        self.finish_if_quiet();
+    }
+
+    fn finish_if_quiet(&mut self) {
+        if self.cause.is_some() && self.inside.bye.is_none() && self.inside.invite.as_ref().is_none_or(Invite::is_final) {
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        if !self.over {
+            self.over = true;
+            self.deadlines = Deadlines::default();
+            self.commands.push_back(Command::Ended);
+        }
+    }
 
     /// The call as REST shows it.
     pub fn view(&self) -> CallView {
+        let outside = &self.outside;
+        let sound = self.inside.chosen.iter().find(|codec| codec.kind.is_sound());
         CallView {
             id: self.id,
-            state: CallState::Reserving,
+            state: self.state(),
             to: self.to.clone(),
             created: self.created,
-            codec: None,
-            ice: StepState::New,
-            dtls: StepState::New,
-            profile: None,
-            sip_status: None,
-            outside: None,
-            version: 0,
+            codec: sound.map(|codec| codec.kind.rtpmap().to_owned()),
+            ice: match (&outside.nominated, self.replied) {
+                (Some(_), _) => StepState::Connected,
+                (None, true) => StepState::Checking,
+                (None, false) => StepState::New,
+            },
+            dtls: outside.dtls,
+            profile: outside.profile,
+            sip_status: self.inside.status,
+            outside: outside.nominated.map(|flow| flow.remote),
+            version: self.relayed.installed,
+        }
+    }
+
+    fn state(&self) -> CallState {
+        if self.over {
+            CallState::Ended
+        } else if self.cause.is_some() {
+            CallState::Ending
+        } else if self.connected {
+            CallState::Connected
+        } else if self.inside.answered {
+            CallState::Answered
+        } else if self.replied {
+            CallState::Early
+        } else if self.rang {
+            CallState::Ringing
+        } else if self.inside.invite.is_some() {
+            CallState::Calling
+        } else {
+            CallState::Reserving
         }
     }
 
@@ -91,16 +425,29 @@ impl Call {
 
     /// Our ICE user fragment: what stands left of the colon in USERNAME of the browser's checks.
     pub fn ice_ufrag(&self) -> &str {
-        ""
+        &self.outside.ufrags.0
     }
 
     /// The browser's ICE user fragment.
     pub fn remote_ufrag(&self) -> &str {
-        ""
+        &self.outside.ufrags.1
     }
 
     /// Call-ID of the SIP leg.
     pub fn sip_call_id(&self) -> &str {
-        ""
+        &self.inside.dialog.call_id
     }
+}
+
+/// Who sends the ClientHello: the browser, unless its offer says that it does not.
+fn dtls_role(setup: Setup) -> DtlsRole {
+    match setup {
+        Setup::Passive => DtlsRole::Active,
+        Setup::ActPass | Setup::Active => DtlsRole::Passive,
+    }
+}
+
+/// The handshake on a nominated pair.
+fn dtls_start(setup: Setup, path: FlowKey) -> DtlsStart {
+    DtlsStart { role: dtls_role(setup), path }
 }

@@ -1,8 +1,17 @@
-//! SDP both ways: the browser's offer and answer, our offer and the answers inside.
+//! SDP both ways: the browser's offer and our answer (RFC 8829, RFC 8839), our offer and the answers inside (RFC 3264).
 
+mod browser;
+mod codec;
+mod direction;
 mod fragment;
+mod inside;
 
+pub use browser::{BrowserOffer, Setup, browser_answer};
+pub use browser::AnswerParts;
+pub use codec::{Chosen, Codec, Kind};
+pub use direction::Direction;
 pub use fragment::parse_fragment;
+pub use inside::{InsideAnswer, InsideOffer};
 
 /// Octets that an SDP or a fragment of one may have.
 pub const OFFER_MAX: usize = 64 * 1024;

@@ -42,11 +42,6 @@ pub fn tag_of(value: &str) -> Option<&str> {
     parameters(value).find(|(name, _)| name.eq_ignore_ascii_case("tag")).and_then(|(_, tag)| tag)
 }
 
-/// Whether a URI has this parameter, e.g. `lr`.
-pub fn uri_has(uri: &str, wanted: &str) -> bool {
-    let uri = uri.split('?').next().unwrap_or(uri);
-    uri.split(';').skip(1).any(|part| part.split('=').next().unwrap_or(part).trim().eq_ignore_ascii_case(wanted))
-}
 
 #[cfg(test)]
 mod tests {

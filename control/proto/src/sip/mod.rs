@@ -1,6 +1,10 @@
 //! SIP as plain data, and the calling side of a dialog (RFC 3261).
 
+mod dialog;
+mod digest;
 pub(crate) mod header;
 mod message;
 
+pub use dialog::Dialog;
+pub use digest::{Account, Challenge};
 pub use message::{Method, Request, Response, TransactionId};

@@ -1,0 +1,177 @@
+//! The browser's leg until a pair is nominated: one ICE agent (RFC 8445), fed and drained by the call.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use is::stun::{StunMessage, StunPacket};
+use is::{Candidate, IceAgent, IceAgentEvent, IceCreds, Protocol};
+use sallyport_plan::{Consent, FlowKey, IceRole, Zone};
+
+use crate::api::Command;
+use crate::random::Random;
+use crate::sdp::BrowserOffer;
+use crate::settings::{CandidateKind, Settings};
+
+/// The agent and what it stands for.
+pub struct Ice {
+    agent: IceAgent,
+    local: (String, String),
+    remote: (String, String),
+    tie_breaker: u64,
+    lite: bool,
+    lines: Vec<String>,
+    begun: bool,
+    due: Option<Instant>,
+}
+
+impl fmt::Debug for Ice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ice").field("lite", &self.lite).finish_non_exhaustive()
+    }
+}
+
+impl Ice {
+    /// An agent with our candidates and the browser's.
+    pub fn new(settings: &Settings, offer: &BrowserOffer, random: &mut Random) -> Self {
+        let local = (random.hex(8), random.hex(16));
+        let mut agent = IceAgent::new(IceCreds { ufrag: local.0.clone(), pass: local.1.clone() });
+        let tie_breaker = random.u64();
+        agent.set_control_tie_breaker(tie_breaker);
+        agent.set_ice_lite(settings.ice_lite);
+        // The offerer controls, unless it is lite and we are not (section 6.1.1).
+        agent.set_controlling(offer.lite && !settings.ice_lite);
+        let mut lines = Vec::new();
+        for known in &settings.candidates {
+            let candidate = match known.kind {
+                CandidateKind::Host => Candidate::host(known.address, "udp"),
+                CandidateKind::ServerReflexive | CandidateKind::Advertised => {
+                    Candidate::server_reflexive(known.address, known.base, "udp")
+                }
+            };
+            let Ok(candidate) = candidate else { continue };
+            let line = candidate.to_sdp_string();
+            let line = line.strip_prefix("a=").unwrap_or(&line).trim_end().to_owned();
+            lines.push(if line.starts_with("candidate:") { line } else { format!("candidate:{line}") });
+            agent.add_local_candidate(candidate);
+        }
+        // A host candidate for each base, else checks on a reflexive one have no socket to leave by.
+        for known in &settings.candidates {
+            if let Ok(candidate) = Candidate::host(known.base, "udp") {
+                agent.add_local_candidate(candidate);
+            }
+        }
+        let remote = (offer.ufrag.clone(), offer.password.clone());
+        agent.set_remote_credentials(IceCreds { ufrag: remote.0.clone(), pass: remote.1.clone() });
+        let mut ice = Self { agent, local, remote, tie_breaker, lite: settings.ice_lite, lines, begun: false, due: None };
+        for candidate in &offer.candidates {
+            ice.add(candidate);
+        }
+        ice
+    }
+
+    /// Adds a candidate of the browser; names (mDNS) and other transports are passed over: its checks reach us anyway.
+    pub fn add(&mut self, line: &str) {
+        if let Ok(candidate) = Candidate::from_sdp_string(line)
+            && candidate.proto() == Protocol::Udp
+        {
+            self.agent.add_remote_candidate(candidate);
+        }
+    }
+
+    /// Our user fragment.
+    pub fn ufrag(&self) -> &str {
+        &self.local.0
+    }
+
+    /// Our password.
+    pub fn password(&self) -> &str {
+        &self.local.1
+    }
+
+    /// The browser's user fragment.
+    pub fn remote_ufrag(&self) -> &str {
+        &self.remote.0
+    }
+
+    /// Our candidates for the answer, each beginning with `candidate:`.
+    pub fn lines(&self) -> &[String] {
+        &self.lines
+    }
+
+    /// Begins to check: the browser is about to have our answer.
+    pub fn begin(&mut self, now: Instant) {
+        self.begun = true;
+        self.handle_timeout(now);
+    }
+
+    /// Takes in a STUN datagram.
+    pub fn receive(&mut self, path: &FlowKey, payload: &[u8], now: Instant) {
+        let Ok(message) = StunMessage::parse(payload) else { return };
+        if self.agent.accepts_message(&message) {
+            let packet = StunPacket { proto: Protocol::Udp, source: path.remote, destination: path.local, message };
+            self.agent.handle_packet(now, packet);
+            self.handle_timeout(now);
+        }
+    }
+
+    /// When the agent wants to be woken.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Lets time pass.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.begun {
+            // Events of a packet may come with the time that passes.
+            self.agent.handle_timeout(now);
+            self.due = self.agent.poll_timeout();
+        }
+    }
+
+    /// What the agent wants sent, but for its checks on `kept`: those are the relay's.
+    pub fn poll_transmit(&mut self, kept: Option<&FlowKey>) -> Option<Command> {
+        loop {
+            let transmit = self.agent.poll_transmit()?;
+            let path = FlowKey { zone: Zone::Outside, local: transmit.source, remote: transmit.destination };
+            let payload: Vec<u8> = transmit.contents.to_vec();
+            let request = payload.first().is_some_and(|first| *first == 0) && payload.get(1) == Some(&1);
+            if request && kept == Some(&path) {
+                continue;
+            }
+            return Some(Command::Send { path, payload });
+        }
+    }
+
+    /// The pair nominated last, once per change.
+    pub fn poll_nominated(&mut self) -> Option<FlowKey> {
+        let mut nominated = None;
+        while let Some(event) = self.agent.poll_event() {
+            if let IceAgentEvent::NominatedSend { source, destination, .. } = event {
+                nominated = Some(flow(source, destination));
+            }
+        }
+        nominated
+    }
+
+    /// What the relay needs to keep the pair alive.
+    pub fn consent(&self, flow: FlowKey) -> Consent {
+        let role = if self.agent.controlling() {
+            IceRole::Controlling(self.tie_breaker)
+        } else {
+            IceRole::Controlled(self.tie_breaker)
+        };
+        Consent {
+            flow,
+            local_ufrag: self.local.0.clone(),
+            local_pwd: self.local.1.clone(),
+            remote_ufrag: self.remote.0.clone(),
+            remote_pwd: self.remote.1.clone(),
+            role,
+        }
+    }
+}
+
+fn flow(local: SocketAddr, remote: SocketAddr) -> FlowKey {
+    FlowKey { zone: Zone::Outside, local, remote }
+}

@@ -1,0 +1,171 @@
+//! The browser's side of a call: answer, ICE, DTLS, and the plan that follows from them.
+
+use std::time::Instant;
+
+use sallyport_plan::Profile;
+
+use super::plan::{Keys, Parts, build};
+use super::record::Record;
+use super::{Call, dtls_start};
+use crate::api::{CallEvent, Command, EndCause, StepState};
+use crate::sdp::{AnswerParts, Direction, browser_answer};
+
+impl Call {
+    pub(super) fn trickle(&mut self, ufrag: Option<&str>, candidates: &[String], now: Instant) {
+        let ours = ufrag.is_none_or(|ufrag| ufrag == self.outside.ufrags.1);
+        if let Some(ice) = self.outside.ice.as_mut().filter(|_| ours) {
+            for candidate in candidates {
+                ice.add(candidate);
+            }
+        }
+        self.drain_ice(now);
+    }
+
+    /// The browser gets its one answer; from now on it checks.
+    pub(super) fn answer_browser(&mut self, now: Instant) {
+        let (Some(offer), Some(ice)) = (&self.outside.offer, &mut self.outside.ice) else { return };
+        if self.replied {
+            return;
+        }
+        self.replied = true;
+        let cname = format!("{:08x}", self.ssrc.0);
+        let text = browser_answer(
+            offer,
+            &AnswerParts {
+                session: (self.session, 1),
+                ufrag: ice.ufrag(),
+                password: ice.password(),
+                candidates: ice.lines(),
+                lite: self.settings.ice_lite,
+                fingerprint: &self.settings.fingerprint,
+                ssrc: self.ssrc.0,
+                cname: &cname,
+                chosen: &self.inside.chosen,
+                direction: Direction::SendRecv,
+            },
+        );
+        ice.begin(now);
+        self.commands.push_back(Command::Answer(text));
+        self.deadlines.ice = Some(now + self.settings.timeouts.ice);
+        self.drain_ice(now);
+    }
+
+    /// Sends what the agent wants sent and follows its nominations.
+    pub(super) fn drain_ice(&mut self, now: Instant) {
+        if self.cause.is_some() || !self.replied {
+            return;
+        }
+        let kept = self.outside.nominated.filter(|_| self.relayed.installed > 0);
+        let Some(ice) = &mut self.outside.ice else { return };
+        while let Some(command) = ice.poll_transmit(kept.as_ref()) {
+            self.commands.push_back(command);
+        }
+        let Some(flow) = ice.poll_nominated().filter(|flow| self.outside.nominated != Some(*flow)) else { return };
+        self.outside.consent = Some(ice.consent(flow));
+        self.outside.nominated = Some(flow);
+        self.deadlines.ice = None;
+        if self.outside.dtls_begun {
+            self.commands.push_back(Command::DtlsPath(flow));
+        } else if let Some(offer) = &self.outside.offer {
+            self.outside.dtls_begun = true;
+            self.outside.dtls = StepState::Checking;
+            self.deadlines.dtls = Some(now + self.settings.timeouts.dtls);
+            self.commands.push_back(Command::Dtls(dtls_start(offer.setup, flow)));
+        }
+        self.replan(now);
+    }
+
+    pub(super) fn dtls_done(&mut self, profile: Profile, keys: Keys, fingerprint: &[u8; 32], now: Instant) {
+        if self.cause.is_some() {
+            return;
+        }
+        self.deadlines.dtls = None;
+        if self.outside.offer.as_ref().is_none_or(|offer| offer.fingerprint != *fingerprint) {
+            self.outside.dtls = StepState::Failed;
+            self.end(EndCause::FingerprintMismatch, now);
+            return;
+        }
+        self.outside.dtls = StepState::Connected;
+        self.outside.profile = Some(profile);
+        self.outside.keys = Some(keys);
+        self.replan(now);
+    }
+
+    /// Something that the plan says has changed: the next version goes out, or waits for the one in flight.
+    pub(super) fn replan(&mut self, now: Instant) {
+        if self.relayed.in_flight {
+            self.relayed.stale = true;
+            return;
+        }
+        let (Some(outside), Some(inside), Some(answer)) =
+            (self.outside.nominated, &self.inside.offer, &self.inside.answer)
+        else {
+            return;
+        };
+        if self.cause.is_some() {
+            return;
+        }
+        let version = self.relayed.sent + 1;
+        let record = Record {
+            to: self.to.clone(),
+            created: self.created,
+            dialog: self.inside.dialog.clone(),
+            answered: self.inside.answered,
+            inside: inside.clone(),
+            inside_version: self.inside.version,
+            answer: answer.clone(),
+            chosen: self.inside.chosen.clone(),
+            ssrc: self.ssrc,
+            profile: self.outside.profile,
+            sip_status: self.inside.status,
+        };
+        let built = build(Parts {
+            call: self.id,
+            version,
+            outside,
+            consent: self.outside.consent.clone(),
+            keys: self.outside.keys.as_ref(),
+            inside,
+            answer,
+            chosen: &self.inside.chosen,
+            ssrc: self.ssrc,
+            record: record.encode(),
+        });
+        match built {
+            Ok(plan) => {
+                self.relayed.sent = version;
+                self.relayed.in_flight = true;
+                self.relayed.stale = false;
+                self.relayed.with_keys = self.outside.keys.is_some();
+                self.deadlines.relay = Some(now + self.settings.timeouts.relay);
+                self.commands.push_back(Command::Install(plan));
+            }
+            Err(refusal) => self.end(EndCause::Refused(refusal), now),
+        }
+    }
+
+    pub(super) fn installed(&mut self, version: u32, now: Instant) {
+        if version != self.relayed.sent {
+            return;
+        }
+        self.deadlines.relay = None;
+        self.relayed.in_flight = false;
+        self.relayed.installed = version;
+        if self.cause.is_some() {
+            return;
+        }
+        if self.relayed.stale {
+            self.replan(now);
+        }
+        self.tell_connected();
+    }
+
+    /// Answered, and media passes: said once.
+    pub(super) fn tell_connected(&mut self) {
+        let passes = self.relayed.with_keys && self.relayed.installed == self.relayed.sent && self.relayed.installed > 0;
+        if !self.connected && self.inside.answered && passes {
+            self.connected = true;
+            self.commands.push_back(Command::Notify(CallEvent::Connected));
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What a new control needs to go on with a call: it travels in the plan, opaque to the relay.
+
+use sallyport_plan::Profile;
+use serde::{Deserialize, Serialize};
+
+use crate::error::RestoreError;
+use crate::sdp::{Chosen, InsideAnswer, InsideOffer};
+use crate::sip::Dialog;
+
+/// Version of the form; another one is not read.
+const VERSION: u8 = 1;
+
+/// The part of a call that cannot be told from its plan. Keys are in the plan only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub to: String,
+    pub created: u64,
+    pub dialog: Dialog,
+    pub answered: bool,
+    pub inside: InsideOffer,
+    pub inside_version: u32,
+    pub answer: InsideAnswer,
+    pub chosen: Vec<Chosen>,
+    pub ssrc: (u32, u32),
+    pub profile: Option<Profile>,
+    pub sip_status: Option<u16>,
+}
+
+impl Record {
+    /// As octets: a version, then postcard.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut octets = vec![VERSION];
+        // Plain data into a vector: there is nothing that could fail.
+        octets.extend(postcard::to_allocvec(self).unwrap_or_default());
+        octets
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// [`RestoreError::Version`] or [`RestoreError::Malformed`].
+    pub fn decode(octets: &[u8]) -> Result<Self, RestoreError> {
+        match octets.split_first() {
+            Some((&VERSION, body)) => postcard::from_bytes(body).map_err(|_| RestoreError::Malformed),
+            Some(_) => Err(RestoreError::Version),
+            None => Err(RestoreError::Malformed),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The browser's offer, and our answer to it.
+
+use std::fmt::Write;
+
+use sdp_types::{Media, Session};
+
+use super::OFFER_MAX;
+use super::codec::{Chosen, Codec, Kind, codecs, rtpmaps};
+use super::direction::Direction;
+use crate::error::OfferError;
+use crate::random::hex;
+
+/// `a=setup` (RFC 4145 section 4, RFC 5763 section 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setup {
+    /// The browser takes either role.
+    ActPass,
+    /// The browser sends the ClientHello.
+    Active,
+    /// We send the ClientHello.
+    Passive,
+}
+
+/// One section of the offer, as much as the answer needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Section {
+    kind: String,
+    proto: String,
+    formats: String,
+    mid: Option<String>,
+}
+
+/// What a browser offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrowserOffer {
+    sections: Vec<Section>,
+    audio: usize,
+    bundled: bool,
+    /// The browser's user fragment.
+    pub ufrag: String,
+    /// The browser's password.
+    pub password: String,
+    /// SHA-256 over the browser's certificate.
+    pub fingerprint: [u8; 32],
+    /// Who sends the ClientHello.
+    pub setup: Setup,
+    /// Codecs that we know, as the browser prefers them.
+    pub codecs: Vec<Codec>,
+    /// Values of `a=candidate`, each beginning with `candidate:`.
+    pub candidates: Vec<String>,
+    /// Whether the browser uses ICE lite.
+    pub lite: bool,
+    /// Direction of the audio section.
+    pub direction: Direction,
+}
+
+/// What our answer says beside what the offer settles.
+#[derive(Debug)]
+pub struct AnswerParts<'a> {
+    /// Session id, and the version that grows with each answer.
+    pub session: (u64, u32),
+    /// Our user fragment.
+    pub ufrag: &'a str,
+    /// Our password.
+    pub password: &'a str,
+    /// Our candidates, each beginning with `candidate:`.
+    pub candidates: &'a [String],
+    /// Whether we use ICE lite.
+    pub lite: bool,
+    /// SHA-256 over our certificate.
+    pub fingerprint: &'a [u8; 32],
+    /// SSRC of the stream that we will send.
+    pub ssrc: u32,
+    /// CNAME of that stream.
+    pub cname: &'a str,
+    /// Codecs of the call.
+    pub chosen: &'a [Chosen],
+    /// What we are ready for.
+    pub direction: Direction,
+}
+
+impl BrowserOffer {
+    /// Reads an offer.
+    ///
+    /// # Errors
+    /// [`OfferError`] says what it lacks.
+    pub fn parse(text: &str) -> Result<Self, OfferError> {
+        if text.len() > OFFER_MAX {
+            return Err(OfferError::TooLong);
+        }
+        let session = Session::parse(text.as_bytes()).map_err(|error| OfferError::Malformed(error.to_string()))?;
+        let usable = |media: &&Media| media.media == "audio" && media.port != 0;
+        let audio = session.medias.iter().position(|media| usable(&media)).ok_or(OfferError::NoAudio)?;
+        let media = session.medias.get(audio).ok_or(OfferError::NoAudio)?;
+        let find = |name: &str| value(media, name).or_else(|| session_value(&session, name));
+        check_profile(media, find("fingerprint").is_some())?;
+        if value(media, "rtcp-mux").is_none() {
+            return Err(OfferError::NoRtcpMux);
+        }
+        let ufrag = find("ice-ufrag").filter(|text| is_ice(text, 4)).ok_or(OfferError::NoIceCredentials)?;
+        let password = find("ice-pwd").filter(|text| is_ice(text, 22)).ok_or(OfferError::NoIceCredentials)?;
+        let formats = codecs(&media.fmt, &rtpmaps(values(media, "rtpmap")));
+        if !formats.iter().any(|codec| codec.kind.is_sound()) {
+            return Err(OfferError::NoCodec);
+        }
+        Ok(Self {
+            fingerprint: fingerprint(media, &session).ok_or(OfferError::NoFingerprint)?,
+            setup: setup(find("setup"))?,
+            codecs: formats,
+            candidates: values(media, "candidate").map(|value| format!("candidate:{value}")).collect(),
+            lite: session_value(&session, "ice-lite").is_some(),
+            direction: direction(media),
+            bundled: session_value(&session, "group").is_some_and(|group| group.starts_with("BUNDLE")),
+            sections: session.medias.iter().map(section).collect(),
+            ufrag,
+            password,
+            audio,
+        })
+    }
+
+    /// Payload type of a codec at the browser.
+    pub fn payload_type(&self, kind: Kind) -> Option<u8> {
+        self.codecs.iter().find(|codec| codec.kind == kind).map(|codec| codec.payload_type)
+    }
+}
+
+fn section(media: &Media) -> Section {
+    Section {
+        kind: media.media.clone(),
+        proto: media.proto.clone(),
+        formats: media.fmt.clone(),
+        mid: value(media, "mid"),
+    }
+}
+
+fn values<'a>(media: &'a Media, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let named = media.attributes.iter().filter(move |attribute| attribute.attribute == name);
+    named.map(|attribute| attribute.value.as_deref().unwrap_or_default())
+}
+
+fn value(media: &Media, name: &str) -> Option<String> {
+    values(media, name).next().map(str::to_owned)
+}
+
+fn session_value(session: &Session, name: &str) -> Option<String> {
+    let found = session.attributes.iter().find(|attribute| attribute.attribute == name)?;
+    Some(found.value.clone().unwrap_or_default())
+}
+
+fn check_profile(media: &Media, has_fingerprint: bool) -> Result<(), OfferError> {
+    if !has_fingerprint && values(media, "crypto").next().is_some() {
+        return Err(OfferError::SdesOnly);
+    }
+    let known = ["UDP/TLS/RTP/SAVPF", "UDP/TLS/RTP/SAVP", "RTP/SAVPF", "RTP/SAVP"];
+    if known.contains(&media.proto.as_str()) { Ok(()) } else { Err(OfferError::NotDtlsSrtp(media.proto.clone())) }
+}
+
+/// RFC 8839 section 5.4: ice-char, so long at least and 256 at the most.
+fn is_ice(text: &str, least: usize) -> bool {
+    let octet = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'+' || octet == b'/';
+    (least..=256).contains(&text.len()) && text.bytes().all(octet)
+}
+
+fn setup(text: Option<String>) -> Result<Setup, OfferError> {
+    match text.as_deref() {
+        None | Some("actpass") => Ok(Setup::ActPass),
+        Some("active") => Ok(Setup::Active),
+        Some("passive") => Ok(Setup::Passive),
+        Some(other) => Err(OfferError::Setup(other.to_owned())),
+    }
+}
+
+fn direction(media: &Media) -> Direction {
+    media.attributes.iter().find_map(|attribute| Direction::of(&attribute.attribute)).unwrap_or_default()
+}
+
+/// The fingerprint with SHA-256 (RFC 8122 section 5).
+fn fingerprint(media: &Media, session: &Session) -> Option<[u8; 32]> {
+    let own = values(media, "fingerprint").map(str::to_owned);
+    let all: Vec<String> = own.chain(session_value(session, "fingerprint")).collect();
+    all.iter().find_map(|text| {
+        let (hash, digits) = text.split_once(' ')?;
+        hash.eq_ignore_ascii_case("sha-256").then_some(())?;
+        let octets: Option<Vec<u8>> =
+            digits.trim().split(':').map(|pair| u8::from_str_radix(pair, 16).ok()).collect();
+        octets?.try_into().ok()
+    })
+}
+
+/// Our answer: same sections in the same order, audio taken, all others refused by port 0.
+pub fn browser_answer(offer: &BrowserOffer, parts: &AnswerParts<'_>) -> String {
+    let (id, version) = parts.session;
+    let mut text = format!("v=0\r\no=- {id} {version} IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n");
+    let mid = offer.sections.get(offer.audio).and_then(|section| section.mid.as_deref());
+    if let Some(mid) = mid.filter(|_| offer.bundled) {
+        let _ = write!(text, "a=group:BUNDLE {mid}\r\n");
+    }
+    if parts.lite {
+        text.push_str("a=ice-lite\r\n");
+    }
+    text.push_str("a=msid-semantic: WMS sallyport\r\n");
+    for (at, section) in offer.sections.iter().enumerate() {
+        if at == offer.audio {
+            audio(&mut text, offer, section, parts);
+        } else {
+            let Section { kind, proto, formats, mid } = section;
+            let _ = write!(text, "m={kind} 0 {proto} {formats}\r\nc=IN IP4 0.0.0.0\r\n");
+            if let Some(mid) = mid {
+                let _ = write!(text, "a=mid:{mid}\r\n");
+            }
+            text.push_str("a=inactive\r\n");
+        }
+    }
+    text
+}
+
+fn audio(text: &mut String, offer: &BrowserOffer, section: &Section, parts: &AnswerParts<'_>) {
+    let types: Vec<String> = parts.chosen.iter().map(|chosen| chosen.outside.to_string()).collect();
+    // Port 9 and no address: candidates say where we are (RFC 8839 section 4.3.1.2).
+    let _ = write!(text, "m=audio 9 {} {}\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\n", section.proto, types.join(" "));
+    if let Some(mid) = &section.mid {
+        let _ = write!(text, "a=mid:{mid}\r\n");
+    }
+    let _ = write!(text, "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=ice-options:trickle\r\n", parts.ufrag, parts.password);
+    let digits = hex(parts.fingerprint).to_uppercase();
+    let pairs: Vec<&str> = (0..32).filter_map(|at| digits.get(2 * at..2 * at + 2)).collect();
+    let setup = if offer.setup == Setup::Passive { "active" } else { "passive" };
+    let _ = write!(text, "a=fingerprint:sha-256 {}\r\na=setup:{setup}\r\n", pairs.join(":"));
+    let direction = offer.direction.answer(parts.direction);
+    let _ = write!(text, "a={}\r\na=rtcp-mux\r\n", direction.name());
+    for chosen in parts.chosen {
+        let _ = write!(text, "a=rtpmap:{} {}\r\n", chosen.outside, chosen.kind.rtpmap());
+        match chosen.kind {
+            Kind::Event8000 | Kind::Event48000 => {
+                let _ = write!(text, "a=fmtp:{} 0-16\r\n", chosen.outside);
+            }
+            Kind::Opus => {
+                let _ = write!(text, "a=fmtp:{} minptime=10;useinbandfec=1\r\n", chosen.outside);
+            }
+            Kind::Pcmu | Kind::Pcma => {}
+        }
+    }
+    text.push_str("a=ptime:20\r\n");
+    let (ssrc, cname) = (parts.ssrc, parts.cname);
+    let _ = write!(text, "a=msid:sallyport audio\r\na=ssrc:{ssrc} cname:{cname}\r\na=ssrc:{ssrc} msid:sallyport audio\r\n");
+    for candidate in parts.candidates {
+        let _ = write!(text, "a={candidate}\r\n");
+    }
+    text.push_str("a=end-of-candidates\r\n");
+}

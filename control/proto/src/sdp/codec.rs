@@ -1,0 +1,118 @@
+//! Codecs that both sides may know. Nothing is transcoded: what the inside chooses is what the browser gets.
+
+use serde::{Deserialize, Serialize};
+
+/// What we know of a codec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// G.711 mu-law (RFC 3551).
+    Pcmu,
+    /// G.711 A-law (RFC 3551).
+    Pcma,
+    /// Opus (RFC 7587).
+    Opus,
+    /// Named events at 8 kHz (RFC 4733).
+    Event8000,
+    /// Named events at 48 kHz (RFC 4733).
+    Event48000,
+}
+
+impl Kind {
+    /// All of them, as we prefer them inside.
+    pub const ALL: [Self; 5] = [Self::Pcmu, Self::Pcma, Self::Opus, Self::Event8000, Self::Event48000];
+
+    /// Encoding, clock and channels as in `a=rtpmap`.
+    pub const fn rtpmap(self) -> &'static str {
+        match self {
+            Self::Pcmu => "PCMU/8000",
+            Self::Pcma => "PCMA/8000",
+            Self::Opus => "opus/48000/2",
+            Self::Event8000 => "telephone-event/8000",
+            Self::Event48000 => "telephone-event/48000",
+        }
+    }
+
+    /// Payload type in our offers inside.
+    pub const fn inside_type(self) -> u8 {
+        match self {
+            Self::Pcmu => 0,
+            Self::Pcma => 8,
+            Self::Opus => 107,
+            Self::Event8000 => 101,
+            Self::Event48000 => 102,
+        }
+    }
+
+    /// Whether it carries sound.
+    pub const fn is_sound(self) -> bool {
+        matches!(self, Self::Pcmu | Self::Pcma | Self::Opus)
+    }
+
+    /// The named events that run beside a codec: on its clock.
+    pub const fn events(self) -> Self {
+        match self {
+            Self::Opus | Self::Event48000 => Self::Event48000,
+            Self::Pcmu | Self::Pcma | Self::Event8000 => Self::Event8000,
+        }
+    }
+
+    /// By the value of `a=rtpmap` behind the payload type.
+    pub fn of_rtpmap(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let alike = |kind: &Self| {
+            let own = kind.rtpmap();
+            own.eq_ignore_ascii_case(text) || text.strip_suffix("/1").is_some_and(|text| own.eq_ignore_ascii_case(text))
+        };
+        Self::ALL.into_iter().find(alike)
+    }
+
+    /// By a static payload type (RFC 3551 section 6).
+    pub const fn of_static(payload_type: u8) -> Option<Self> {
+        match payload_type {
+            0 => Some(Self::Pcmu),
+            8 => Some(Self::Pcma),
+            _ => None,
+        }
+    }
+}
+
+/// A codec under a payload type of one leg.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Codec {
+    /// Which.
+    pub kind: Kind,
+    /// Its payload type there.
+    pub payload_type: u8,
+}
+
+/// One codec of a call under the payload types of both legs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chosen {
+    /// Which.
+    pub kind: Kind,
+    /// As the browser sends and receives it.
+    pub outside: u8,
+    /// As the inside sends it to us.
+    pub from_inside: u8,
+    /// As the inside wants to receive it.
+    pub to_inside: u8,
+}
+
+/// The codecs that a section describes, in its order.
+pub fn codecs(formats: &str, rtpmaps: &[(u8, String)]) -> Vec<Codec> {
+    let kind = |payload_type: u8| {
+        let mapped = rtpmaps.iter().find(|(have, _)| *have == payload_type);
+        mapped.map_or_else(|| Kind::of_static(payload_type), |(_, text)| Kind::of_rtpmap(text))
+    };
+    let types = formats.split_whitespace().filter_map(|text| text.parse().ok().filter(|payload_type| *payload_type < 128));
+    types.filter_map(|payload_type| Some(Codec { kind: kind(payload_type)?, payload_type })).collect()
+}
+
+/// `a=rtpmap` values as payload type and encoding.
+pub fn rtpmaps<'a>(values: impl Iterator<Item = &'a str>) -> Vec<(u8, String)> {
+    let split = |value: &str| {
+        let (payload_type, encoding) = value.split_once(' ')?;
+        Some((payload_type.trim().parse().ok()?, encoding.trim().to_owned()))
+    };
+    values.filter_map(split).collect()
+}

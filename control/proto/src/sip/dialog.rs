@@ -1,0 +1,113 @@
+//! The calling side of a dialog (RFC 3261 section 12).
+
+use serde::{Deserialize, Serialize};
+
+use super::header::{tag_of, uri_of};
+use super::message::{Method, Request, Response};
+
+/// Methods that we take in a dialog.
+const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, NOTIFY";
+
+/// One dialog, from the first INVITE on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dialog {
+    /// From, with our tag.
+    pub from: String,
+    /// To without a tag.
+    pub to: String,
+    /// Call-ID.
+    pub call_id: String,
+    /// Our CSeq: the last one used.
+    pub cseq: u32,
+    /// The last CSeq of the other side.
+    pub remote_cseq: Option<u32>,
+    /// Contact of ours, in brackets.
+    pub contact: String,
+    /// Value of User-Agent.
+    pub agent: String,
+    /// Tag of the other side, once there is a dialog.
+    pub remote_tag: Option<String>,
+    /// Where requests go: the other side's Contact, or the URI that was called.
+    pub target: String,
+    /// Route set, first hop first.
+    pub route: Vec<String>,
+}
+
+impl Dialog {
+    fn request(&self, method: Method, cseq: u32) -> Request {
+        let to = match &self.remote_tag {
+            Some(tag) => format!("{};tag={tag}", self.to),
+            None => self.to.clone(),
+        };
+        Request {
+            method,
+            uri: self.target.clone(),
+            from: self.from.clone(),
+            to,
+            call_id: self.call_id.clone(),
+            cseq,
+            route: self.route.clone(),
+            contact: None,
+            content_type: None,
+            headers: vec![("Max-Forwards".into(), "70".into()), ("User-Agent".into(), self.agent.clone())],
+            body: Vec::new(),
+        }
+    }
+
+    /// The next INVITE.
+    pub fn invite(&mut self, offer: &str, credentials: Option<(&'static str, String)>) -> Request {
+        self.cseq += 1;
+        let mut request = self.request(Method::Invite, self.cseq);
+        request.contact = Some(self.contact.clone());
+        request.headers.push(("Allow".into(), ALLOW.into()));
+        request.headers.extend(credentials.map(|(name, value)| (name.to_owned(), value)));
+        request.content_type = Some("application/sdp".into());
+        request.body = offer.as_bytes().to_vec();
+        request
+    }
+
+    /// CANCEL of the last INVITE (section 9.1).
+    pub fn cancel(&self) -> Request {
+        self.request(Method::Cancel, self.cseq)
+    }
+
+    /// The dialog that a response to INVITE opens; the same one again for the same tag.
+    #[must_use]
+    pub fn opened_by(&self, response: &Response) -> Self {
+        let mut dialog = self.clone();
+        dialog.remote_tag = tag_of(&response.to).map(str::to_owned);
+        if let Some(contact) = &response.contact {
+            uri_of(contact).clone_into(&mut dialog.target);
+        }
+        // The route set is the reverse of what was recorded on the way (section 12.1.2).
+        dialog.route = response.record_route.iter().rev().cloned().collect();
+        dialog
+    }
+
+    /// ACK to the 2xx of an INVITE with this CSeq (section 13.2.2.4).
+    pub fn ack(&self, cseq: u32) -> Request {
+        self.request(Method::Ack, cseq)
+    }
+
+    /// The next BYE.
+    pub fn bye(&mut self) -> Request {
+        self.cseq += 1;
+        self.request(Method::Bye, self.cseq)
+    }
+
+    /// Whether a request of the other side comes in order; a repeated or older CSeq does not (section 12.2.2).
+    pub fn admit(&mut self, request: &Request) -> bool {
+        let fresh = request.method == Method::Ack || self.remote_cseq.is_none_or(|last| request.cseq > last);
+        if fresh && request.method != Method::Ack {
+            self.remote_cseq = Some(request.cseq);
+        }
+        fresh
+    }
+
+    /// A target refresh (section 12.2.2).
+    pub fn refresh(&mut self, contact: Option<&str>) {
+        if let Some(contact) = contact {
+            uri_of(contact).clone_into(&mut self.target);
+        }
+    }
+}
