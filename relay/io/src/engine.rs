@@ -349,19 +349,10 @@ impl<U: Chunks, S: Socket> Port for Engine<U, S> {
     }
 
     fn frames(&self) -> FrameCount {
-        let census = self.pool.census();
+        let count = self.pool.count();
         let waiting: u32 = self.channels.iter().map(|channel| channel.fill.waiting()).sum();
-        let fill = waiting.min(census.fill);
-        let lost = self.pool.lost();
-        FrameCount {
-            total: self.pool.total().into(),
-            fill: fill.into(),
-            receive: (census.fill - fill).into(),
-            transmit: census.transmit.into(),
-            free: census.free.into(),
-            held: u64::from(census.held).saturating_sub(lost),
-            lost,
-        }
+        let fill = count.fill.min(waiting.into());
+        FrameCount { fill, receive: count.fill - fill, ..count }
     }
 
     fn counters(&self) -> Counters {

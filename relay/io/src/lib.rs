@@ -7,12 +7,14 @@
 //! - [`AfXdpPort`]: one UMEM over one AF_XDP socket per interface. Received frames carry the [`Received::tag`] that the
 //!   XDP program put in front of them; transmitted ones get their headers here and need [`Egress::link`].
 //! - [`UdpPort`]: `recvmmsg` and `sendmmsg` over sockets that are bound and unbound while it runs.
+//! - [`MemoryPort`]: no system at all; a test holds the [`Wire`] at its other end.
 
 #![deny(unsafe_code)]
 
 #[allow(unsafe_code)]
 mod afxdp;
 mod engine;
+mod memory;
 mod meta;
 mod open;
 mod pool;
@@ -24,6 +26,7 @@ mod testing;
 #[allow(unsafe_code)]
 mod udp;
 
+pub use memory::{Incoming, MemoryPort, Outgoing, Wire};
 pub use meta::{META_FLOW, META_LEN, META_MAGIC, META_PUNT};
 pub use open::{AfXdpPort, Mode, OpenError, Queue};
 pub use pool::Frame;

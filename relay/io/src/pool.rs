@@ -1,7 +1,10 @@
 //! Who owns which frame. Pure bookkeeping: the octets lie elsewhere.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::port::{FRAME_SIZE, FrameCount};
 
 /// A frame in the hands of the port's user. It goes back by [`crate::Port::transmit`] or [`crate::Port::release`]; one
 /// that is dropped is lost to its port and counted ([`crate::FrameCount::lost`]).
@@ -28,6 +31,12 @@ impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Frame({})", self.index)
     }
+}
+
+/// Octets of a frame, where the frames of a port lie one behind the other.
+pub(crate) fn place(index: u32) -> Range<usize> {
+    let start = index as usize * FRAME_SIZE;
+    start..start + FRAME_SIZE
 }
 
 /// Who has a frame.
@@ -137,6 +146,20 @@ impl Pool {
     /// Frames that the user dropped.
     pub fn lost(&self) -> u64 {
         self.home.lost.load(Ordering::Relaxed)
+    }
+
+    /// Who has the frames; those that the system has to receive into all wait in front of it.
+    pub fn count(&self) -> FrameCount {
+        let (census, lost) = (self.census, self.lost());
+        FrameCount {
+            total: self.total().into(),
+            fill: census.fill.into(),
+            receive: 0,
+            transmit: census.transmit.into(),
+            free: census.free.into(),
+            held: u64::from(census.held).saturating_sub(lost),
+            lost,
+        }
     }
 
     fn shift(&mut self, index: u32, to: Owner) {

@@ -1,6 +1,6 @@
 //! The UDP port: the same datagrams through ordinary sockets.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::pool::{Frame, Owner, Pool};
+use crate::pool::{Frame, Owner, Pool, place};
 use crate::port::{Burst, Counters, Egress, FRAME_SIZE, FrameCount, HEADROOM, Port, Received, TransmitError};
 use crate::udp::{self, BATCH, Incoming};
 
@@ -50,20 +50,14 @@ pub struct UdpPort {
     slots: Vec<Option<Bound>>,
     vacant: Vec<usize>,
     by_address: HashMap<SocketAddr, usize>,
-    /// Slots of sockets that were readable when last asked, the next one last.
-    ready: Vec<usize>,
+    /// Slots of sockets that were readable when last asked.
+    ready: VecDeque<usize>,
     events: Vec<EpollEvent>,
     /// Frames that the next system call receives into.
     armed: Vec<u32>,
     queue: Vec<Queued>,
     sequence: u64,
     counters: Counters,
-}
-
-/// Octets of a frame within the buffers.
-fn place(index: u32) -> Range<usize> {
-    let start = index as usize * FRAME_SIZE;
-    start..start + FRAME_SIZE
 }
 
 impl UdpPort {
@@ -79,7 +73,7 @@ impl UdpPort {
             slots: Vec::new(),
             vacant: Vec::new(),
             by_address: HashMap::new(),
-            ready: Vec::with_capacity(BATCH),
+            ready: VecDeque::with_capacity(BATCH),
             events: vec![EpollEvent::empty(); BATCH],
             armed: Vec::with_capacity(BATCH),
             queue: Vec::with_capacity(frames as usize),
@@ -171,7 +165,6 @@ impl UdpPort {
         let count = self.epoll.wait(&mut self.events, EpollTimeout::ZERO)?;
         let slots = self.events.iter().take(count).filter_map(|event| usize::try_from(event.data()).ok());
         self.ready.extend(slots);
-        self.ready.reverse();
         Ok(count > 0)
     }
 
@@ -254,7 +247,7 @@ impl Port for UdpPort {
         // Two answers at most: sockets that only yield broken datagrams must not keep the worker here.
         for _ in 0..2 {
             while burst.room() > 0
-                && let Some(slot) = self.ready.pop()
+                && let Some(slot) = self.ready.pop_front()
             {
                 count += self.receive_by(slot, burst);
             }
@@ -332,16 +325,7 @@ impl Port for UdpPort {
     }
 
     fn frames(&self) -> FrameCount {
-        let (census, lost) = (self.pool.census(), self.pool.lost());
-        FrameCount {
-            total: self.pool.total().into(),
-            fill: census.fill.into(),
-            receive: 0,
-            transmit: census.transmit.into(),
-            free: census.free.into(),
-            held: u64::from(census.held).saturating_sub(lost),
-            lost,
-        }
+        self.pool.count()
     }
 
     fn counters(&self) -> Counters {

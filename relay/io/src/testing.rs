@@ -13,6 +13,7 @@ use sallyport_wire::frame::{self, Link};
 
 use crate::engine::{Channel, Chunks, Engine, KernelCounters, Shares, Socket};
 use crate::meta::{META_FLOW, META_MAGIC};
+use crate::pool::place;
 use crate::port::{FRAME_SIZE, HEADROOM};
 use crate::ring::fake::{Side, pair};
 use crate::ring::{Consumer, Descriptor, Producer};
@@ -23,8 +24,7 @@ pub(crate) struct Heap(Vec<u8>);
 
 impl Chunks for Heap {
     fn chunk(&mut self, index: u32) -> &mut [u8] {
-        let start = index as usize * FRAME_SIZE;
-        self.0.get_mut(start..start + FRAME_SIZE).unwrap_or_default()
+        self.0.get_mut(place(index)).unwrap_or_default()
     }
 }
 

@@ -364,6 +364,31 @@ fn sockets_share_a_burst_fairly_and_leave_no_room_unused() {
 }
 
 #[test]
+fn with_room_for_one_sockets_take_turns() {
+    let (mut engine, kernels) = engine(2, 512, Shares::of(512, 2));
+    let mut burst = Burst::new();
+    for _ in 0..70 {
+        for kernel in &kernels {
+            assert!(deliver(&mut engine.chunks, kernel, &packet(b"x"), None));
+        }
+    }
+    assert_eq!(engine.receive(&mut burst).unwrap(), Burst::CAPACITY);
+    let mut zones = Vec::new();
+    for _ in 0..4 {
+        // The burst stays full but for one place.
+        let mut rest: Vec<Received> = burst.drain().collect();
+        engine.release(rest.pop().unwrap().frame);
+        rest.into_iter().for_each(|received| burst.push(received).unwrap());
+        assert_eq!(engine.receive(&mut burst).unwrap(), 1);
+        let mut all: Vec<Received> = burst.drain().collect();
+        zones.push(all.last().unwrap().zone);
+        all.drain(..).for_each(|received| burst.push(received).unwrap());
+    }
+    burst.drain().collect::<Vec<_>>().into_iter().for_each(|received| engine.release(received.frame));
+    assert!(zones == [2, 1, 2, 1] || zones == [1, 2, 1, 2], "{zones:?}");
+}
+
+#[test]
 fn metadata_is_believed_once_and_only_with_its_magic() {
     let (mut engine, kernels) = engine(1, 64, Shares { fill: 1, transmit: 8 });
     let mut burst = Burst::new();
