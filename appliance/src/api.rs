@@ -32,7 +32,11 @@ pub fn status(options: &Options) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     println!("sallyport {}, up {} s", text(&status["version"]), text(&status["uptime_s"]));
-    println!("calls: {} being set up, {} active", text(&status["calls"]["setup"]), text(&status["calls"]["active"]));
+    println!(
+        "calls: {} being set up, {} active",
+        text(&status["calls"]["setup"]),
+        text(&status["calls"]["active"])
+    );
     for interface in status["relay"]["interfaces"].as_array().into_iter().flatten() {
         println!(
             "{:<8} {:<16} path {:<8} {} queues, UDP {} to {}",

@@ -90,7 +90,8 @@ fn privilege() -> Line {
 fn forwarding(value: &str) -> Line {
     let off = value == "0";
     let outcome = if off { Outcome::Good } else { Outcome::Warning };
-    let text = if off { "off" } else { "on: this machine routes between outside and inside; a DMZ host should not" };
+    let text =
+        if off { "off" } else { "on: this machine routes between outside and inside; a DMZ host should not" };
     Line { outcome, what: "IP forwarding", text: text.into() }
 }
 
@@ -109,8 +110,12 @@ fn daemon(name: &'static str, options: &Options) -> Line {
         command.output()
     });
     match outcome {
-        Err(error) => Line { outcome: Outcome::Bad, what, text: format!("sallyport-{name} does not run: {error}") },
-        Ok(output) if output.status.success() => Line { outcome: Outcome::Good, what, text: "accepted".into() },
+        Err(error) => {
+            Line { outcome: Outcome::Bad, what, text: format!("sallyport-{name} does not run: {error}") }
+        }
+        Ok(output) if output.status.success() => {
+            Line { outcome: Outcome::Good, what, text: "accepted".into() }
+        }
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
             Line { outcome: Outcome::Bad, what, text }

@@ -39,7 +39,9 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("no maps of ours can be read under {}", options.pins.display()))?;
     match options.map {
         Map::Flows => flows(inspector.flows().context("the flow map cannot be read")?, options.json),
-        Map::Counters => counters(&inspector.counters().context("the counters cannot be read")?, options.json),
+        Map::Counters => {
+            counters(&inspector.counters().context("the counters cannot be read")?, options.json)
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -195,7 +195,11 @@ fn watch(child: &mut Supervised) {
         match happened {
             Happened::Said(said) => report(child.name(), said.status),
             Happened::Ended(status, pause) => {
-                eprintln!("sallyport: {} ended ({status}); starts again in {} ms", child.name(), pause.as_millis());
+                eprintln!(
+                    "sallyport: {} ended ({status}); starts again in {} ms",
+                    child.name(),
+                    pause.as_millis()
+                );
             }
             Happened::Restarted => println!("sallyport: {} runs again, pid {}", child.name(), pid(child)),
             Happened::Failed(error) => eprintln!("sallyport: {} does not start: {error}", child.name()),
@@ -211,7 +215,9 @@ fn report(name: &str, status: Option<String>) {
 }
 
 fn pid(child: &Supervised) -> String {
-    child.pid().map_or_else(|| format!("{} not running", child.name()), |pid| format!("{} {pid}", child.name()))
+    child
+        .pid()
+        .map_or_else(|| format!("{} not running", child.name()), |pid| format!("{} {pid}", child.name()))
 }
 
 fn random_token() -> anyhow::Result<String> {

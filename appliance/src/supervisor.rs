@@ -88,7 +88,13 @@ impl Supervised {
         command.env("NOTIFY_SOCKET", self.holder.path()).envs(self.program.environment.iter().cloned());
         let stored = self.holder.store();
         let names: Vec<&str> = stored.iter().map(|stored| stored.name.as_str()).collect();
-        command.env("LISTEN_FDS", stored.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+        // Unset rather than empty where nothing is stored: an empty list of names reads as one name.
+        for name in ["LISTEN_FDS", "LISTEN_FDNAMES"] {
+            command.env_remove(name);
+        }
+        if !stored.is_empty() {
+            command.env("LISTEN_FDS", stored.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+        }
         let descriptors: io::Result<Vec<OwnedFd>> =
             stored.iter().map(|stored| stored.descriptor.try_clone()).collect();
         let mappings = descriptors?
@@ -174,8 +180,12 @@ mod tests {
     #[test]
     fn a_dead_child_starts_again_after_its_pause() {
         let folder = std::env::temp_dir();
-        let mut child = Supervised::start(shell("mortal", "exit 3"), &folder, Duration::from_millis(5)).unwrap();
-        assert!(wait_for(&mut child, |h| matches!(h, Happened::Ended(status, _) if status.code() == Some(3))));
+        let mut child =
+            Supervised::start(shell("mortal", "exit 3"), &folder, Duration::from_millis(5)).unwrap();
+        assert!(wait_for(
+            &mut child,
+            |h| matches!(h, Happened::Ended(status, _) if status.code() == Some(3))
+        ));
         assert!(wait_for(&mut child, |h| matches!(h, Happened::Restarted)));
         child.end(Signal::SIGTERM, Duration::from_secs(1));
         assert!(child.pid().is_none() && child.poll().is_empty());

@@ -5,7 +5,8 @@ use std::process::Command;
 
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}: {text}");
     text
 }
@@ -21,7 +22,15 @@ fn is_root() -> bool {
 }
 
 fn files(root: &Path) -> Vec<PathBuf> {
-    let text = run(Command::new("find").arg(root).args(["-path", "*/var/lib/dpkg", "-prune", "-o", "-type", "f", "-print"]));
+    let text = run(Command::new("find").arg(root).args([
+        "-path",
+        "*/var/lib/dpkg",
+        "-prune",
+        "-o",
+        "-type",
+        "f",
+        "-print",
+    ]));
     text.lines().map(PathBuf::from).collect()
 }
 
@@ -47,7 +56,9 @@ fn installs_into_a_root_and_leaves_it_clean() {
         command
     };
     run(dpkg().arg("--install").arg(&package));
-    for file in ["usr/bin/sallyport", "usr/bin/sallyport-relay", "usr/lib/systemd/system/sallyport-relay.service"] {
+    for file in
+        ["usr/bin/sallyport", "usr/bin/sallyport-relay", "usr/lib/systemd/system/sallyport-relay.service"]
+    {
         assert!(root.join(file).exists(), "{file} is installed");
     }
     let unit = std::fs::read_to_string(root.join("usr/lib/systemd/system/sallyport-relay.service")).unwrap();

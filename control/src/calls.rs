@@ -52,7 +52,12 @@ type Waiting = oneshot::Sender<Result<Shown, crate::message::CallError>>;
 
 impl Calls {
     /// Nothing runs yet; the relay says what does.
-    pub fn new(config: Arc<Config>, identity: Identity, relay: UnboundedSender<RelayCommand>, sip: Sip) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        identity: Identity,
+        relay: UnboundedSender<RelayCommand>,
+        sip: Sip,
+    ) -> Self {
         Self {
             config,
             identity,
@@ -189,7 +194,8 @@ impl Calls {
 
     fn refuse_request(&self, transaction: TransactionId, request: &sallyport_proto::sip::Request) {
         if request.method != sallyport_proto::sip::Method::Ack {
-            self.sip.reply(transaction, Response::to_request(request, 481, "Call/Transaction Does Not Exist"));
+            self.sip
+                .reply(transaction, Response::to_request(request, 481, "Call/Transaction Does Not Exist"));
         }
     }
 
@@ -208,7 +214,8 @@ impl Calls {
                 let _ = self.relay.send(command);
             }
         }
-        let due: Vec<CallId> = self.calls.iter().filter(|(_, call)| call.is_due(now)).map(|(id, _)| *id).collect();
+        let due: Vec<CallId> =
+            self.calls.iter().filter(|(_, call)| call.is_due(now)).map(|(id, _)| *id).collect();
         for id in due {
             self.act(id, |runtime| runtime.handle_timeout(now));
         }
@@ -238,7 +245,10 @@ impl Calls {
                 contact,
                 user_agent: concat!("sallyport/", env!("CARGO_PKG_VERSION")).into(),
             },
-            timeouts: Timeouts { ring: Duration::from_secs(config.sip.ring_timeout_s.into()), ..Timeouts::default() },
+            timeouts: Timeouts {
+                ring: Duration::from_secs(config.sip.ring_timeout_s.into()),
+                ..Timeouts::default()
+            },
         }))
     }
 
@@ -246,7 +256,8 @@ impl Calls {
     fn candidates(&self, status: &Status) -> Vec<LocalCandidate> {
         let mut found = Vec::new();
         for base in media(status) {
-            let advertised = self.config.outside.advertised.iter().filter(|ip| ip.is_ipv4() == base.is_ipv4());
+            let advertised =
+                self.config.outside.advertised.iter().filter(|ip| ip.is_ipv4() == base.is_ipv4());
             found.extend(advertised.map(|ip| LocalCandidate {
                 address: SocketAddr::new(*ip, base.port()),
                 base,
@@ -255,7 +266,8 @@ impl Calls {
         }
         if let Some(reflexive) = &self.reflexive {
             let seen = reflexive.mapped().filter(|(base, address)| base != address);
-            let known = |address: &SocketAddr| found.iter().any(|have: &LocalCandidate| have.address == *address);
+            let known =
+                |address: &SocketAddr| found.iter().any(|have: &LocalCandidate| have.address == *address);
             let fresh: Vec<_> = seen.filter(|(_, address)| !known(address)).collect();
             found.extend(fresh.into_iter().map(|(base, address)| LocalCandidate {
                 address,

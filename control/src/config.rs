@@ -320,7 +320,8 @@ mod tests {
 
     #[test]
     fn secrets_are_not_printed() {
-        let text = "[inside]\ninterface='b'\n[http]\ntokens=['very secret token']\n[sip]\npassword='hush hush'\n";
+        let text =
+            "[inside]\ninterface='b'\n[http]\ntokens=['very secret token']\n[sip]\npassword='hush hush'\n";
         let shown = toml::to_string(&parse(text).unwrap()).unwrap();
         assert!(!shown.contains("secret") && !shown.contains("hush"), "{shown}");
     }

@@ -95,7 +95,9 @@ async fn follow(
 
 fn deliver(event: Event, calls: &Handle) -> Result<(), LinkError> {
     let message = match event {
-        Event::Hello { version, .. } if version != sallyport_plan::VERSION => return Err(LinkError::Version(version)),
+        Event::Hello { version, .. } if version != sallyport_plan::VERSION => {
+            return Err(LinkError::Version(version));
+        }
         Event::Hello { status, .. } => Message::RelayUp { status },
         event => Message::Relay(event),
     };

@@ -387,7 +387,8 @@ mod tests {
     fn rubbish_changes_nothing() {
         let identity = Identity::new().unwrap();
         let mut server = Dtls::new(&identity, DtlsRole::Passive).unwrap();
-        for datagram in [&[0u8; 0][..], &[22], &[22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 200], &[0xff; 1500]] {
+        for datagram in [&[0u8; 0][..], &[22], &[22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 200], &[0xff; 1500]]
+        {
             assert!(matches!(server.receive(datagram), Step::Going));
         }
     }

@@ -235,7 +235,10 @@ impl Handle {
     ///
     /// # Errors
     /// [`CallError::Unknown`].
-    pub async fn watch(&self, id: CallId) -> Result<(Vec<CallEvent>, broadcast::Receiver<CallEvent>), CallError> {
+    pub async fn watch(
+        &self,
+        id: CallId,
+    ) -> Result<(Vec<CallEvent>, broadcast::Receiver<CallEvent>), CallError> {
         self.ask(|reply| Message::Watch { id, reply }).await.unwrap_or(Err(CallError::Unknown))
     }
 

@@ -37,7 +37,11 @@ pub fn encode(overview: &Overview) -> Result<String, fmt::Error> {
         ended.get_or_create(&vec![("cause", (*cause).to_owned())]).inc_by(*count);
     }
     registry.register("calls_ended", "Calls ended by cause", ended);
-    registry.register("relay_connected", "Whether the relay is there", gauge(u64::from(overview.relay.is_some())));
+    registry.register(
+        "relay_connected",
+        "Whether the relay is there",
+        gauge(u64::from(overview.relay.is_some())),
+    );
     let build = Family::<Label, Gauge>::default();
     build.get_or_create(&vec![("version", env!("CARGO_PKG_VERSION").to_owned())]).set(1);
     registry.register("build", "Version of control", build);
@@ -48,7 +52,11 @@ pub fn encode(overview: &Overview) -> Result<String, fmt::Error> {
             ("relay_flows", "Kernel flow entries", u64::from(relay.flows)),
             ("relay_port_pairs", "Port pairs taken", u64::from(relay.ports)),
             ("relay_frames", "Packet frames", relay.frames.0),
-            ("relay_frames_missing", "Packet frames that nobody can account for; must stay 0", relay.frames.1),
+            (
+                "relay_frames_missing",
+                "Packet frames that nobody can account for; must stay 0",
+                relay.frames.1,
+            ),
         ] {
             registry.register(name, help, gauge(value));
         }

@@ -70,7 +70,8 @@ impl Reflexive {
         }
         let Ok(message) = Message::parse(payload) else { return false };
         let id = message.transaction_id();
-        let asked = self.queries.iter_mut().find(|query| query.local == path.local && query.transaction == id);
+        let asked =
+            self.queries.iter_mut().find(|query| query.local == path.local && query.transaction == id);
         let Some(query) = asked.filter(|_| message.class() == Class::Success) else { return false };
         query.mapped = message.xor_mapped_address();
         query.due = now + REFRESH;

@@ -51,7 +51,11 @@ pub enum PathChoice {
 
 /// Options of `sallyport-relay`.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "sallyport-relay", version, about = "Sallyport's media plane: XDP, AF_XDP and the SRTP translator")]
+#[command(
+    name = "sallyport-relay",
+    version,
+    about = "Sallyport's media plane: XDP, AF_XDP and the SRTP translator"
+)]
 pub struct Options {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE")]
@@ -231,8 +235,7 @@ impl Config {
 }
 
 fn read(path: &Path) -> Result<File, ConfigError> {
-    let text =
-        fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
     parse(&text).map_err(|message| ConfigError::Parse { path: path.into(), message })
 }
 
@@ -286,6 +289,7 @@ mod tests {
 
     #[test]
     fn sections_of_the_other_processes_pass() {
-        load("[outside]\ninterface='a'\n[inside]\ninterface='b'\n[http]\ntokens=['x']\n[sip]\nuser='u'\n").unwrap();
+        load("[outside]\ninterface='a'\n[inside]\ninterface='b'\n[http]\ntokens=['x']\n[sip]\nuser='u'\n")
+            .unwrap();
     }
 }

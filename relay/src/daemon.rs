@@ -81,7 +81,12 @@ fn open_path(config: &Config, interfaces: &[Interface; 2]) -> anyhow::Result<(Op
         match Offload::open(interfaces, relay.path, &relay.pins, relay.workers, relay.max_calls) {
             Ok((offload, ports)) => {
                 for zone in [Zone::Outside, Zone::Inside] {
-                    tracing::info!(?zone, path = offload.path(zone), queues = offload.queues(zone), "packets take AF_XDP");
+                    tracing::info!(
+                        ?zone,
+                        path = offload.path(zone),
+                        queues = offload.queues(zone),
+                        "packets take AF_XDP"
+                    );
                 }
                 let edges = ports.into_iter().map(|port| Edge::AfXdp(Box::new(port))).collect();
                 return Ok((Some(offload), edges));
@@ -95,7 +100,8 @@ fn open_path(config: &Config, interfaces: &[Interface; 2]) -> anyhow::Result<(Op
     let port = UdpPort::new(SOCKET_FRAMES).context("no socket port")?;
     let mut edge = Edge::Udp(Box::new(port));
     let outside = &interfaces[0];
-    let addresses: Vec<_> = outside.addresses.iter().map(|address| (*address, outside.port_min).into()).collect();
+    let addresses: Vec<_> =
+        outside.addresses.iter().map(|address| (*address, outside.port_min).into()).collect();
     edge.bind(Zone::Outside as u8, &addresses).context("the outside media port cannot be opened")?;
     tracing::info!("packets take UDP sockets");
     Ok((None, vec![edge]))

@@ -53,10 +53,12 @@ impl Netlink {
         message.header.index = ifindex;
         let answers = self.ask(RouteNetlinkMessage::GetLink(message), NLM_F_REQUEST)?;
         let queues = answers.into_iter().find_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(link) => link.attributes.iter().find_map(|attribute| match attribute {
-                LinkAttribute::NumRxQueues(n) => Some(*n),
-                _ => None,
-            }),
+            RouteNetlinkMessage::NewLink(link) => {
+                link.attributes.iter().find_map(|attribute| match attribute {
+                    LinkAttribute::NumRxQueues(n) => Some(*n),
+                    _ => None,
+                })
+            }
             _ => None,
         });
         queues.ok_or_else(|| io::ErrorKind::NotFound.into())

@@ -65,8 +65,13 @@ pub fn spawn(
     answer: impl Fn(Answer) + Send + 'static,
 ) -> io::Result<Sender<Question>> {
     let (questions, inbox) = channel();
-    let resolver =
-        Resolver { netlink: Netlink::open()?, interfaces, waiting: Vec::new(), watched: HashMap::new(), answer };
+    let resolver = Resolver {
+        netlink: Netlink::open()?,
+        interfaces,
+        waiting: Vec::new(),
+        watched: HashMap::new(),
+        answer,
+    };
     thread::Builder::new().name("nexthop".into()).spawn(move || resolver.run(&inbox))?;
     Ok(questions)
 }
@@ -178,7 +183,8 @@ impl<F: Fn(Answer)> Resolver<F> {
 
     /// Answers a job that is resolved or out of patience; whether it did.
     fn finish(&mut self, job: &Waiting) -> bool {
-        let links: Option<Links> = job.hops.iter().map(|(path, hop)| Some((*path, self.link(path, hop)?))).collect();
+        let links: Option<Links> =
+            job.hops.iter().map(|(path, hop)| Some((*path, self.link(path, hop)?))).collect();
         let links = match links {
             Some(links) => {
                 if job.watch {
@@ -221,7 +227,8 @@ impl<F: Fn(Answer)> Resolver<F> {
                 moved.push((*path, *hop));
             }
         }
-        let links: Links = moved.iter().filter_map(|(path, hop)| Some((*path, self.link(path, hop)?))).collect();
+        let links: Links =
+            moved.iter().filter_map(|(path, hop)| Some((*path, self.link(path, hop)?))).collect();
         if !links.is_empty() {
             (self.answer)(Answer::Moved(links));
         }

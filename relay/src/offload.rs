@@ -76,7 +76,9 @@ impl Offload {
         for interface in interfaces {
             for address in &interface.addresses {
                 let range = interface.port_min..=interface.port_max;
-                kernel.set_media(interface.zone as u8, *address, range).context("a media address is refused")?;
+                kernel
+                    .set_media(interface.zone as u8, *address, range)
+                    .context("a media address is refused")?;
             }
         }
         let attached =

@@ -46,7 +46,11 @@ pub enum Message {
 pub type Waiting = Arc<AtomicUsize>;
 
 /// Hands a worker's notice to the uplink; punts are bounded.
-pub fn notifier(worker: u8, inbox: Sender<Message>, waiting: Waiting) -> impl Fn(Notice) -> bool + Send + 'static {
+pub fn notifier(
+    worker: u8,
+    inbox: Sender<Message>,
+    waiting: Waiting,
+) -> impl Fn(Notice) -> bool + Send + 'static {
     move |notice| {
         if matches!(notice, Notice::Punt { .. }) && waiting.fetch_add(1, Ordering::Relaxed) >= PUNTS_WAITING {
             waiting.fetch_sub(1, Ordering::Relaxed);
@@ -248,7 +252,8 @@ impl Uplink {
     /// Ports that a control reserved and never used die with its connection.
     fn release_unplanned(&mut self) {
         let state = &self.state;
-        let unplanned = |call: &CallId| !state.calls.contains_key(call) && !state.installing.contains_key(call);
+        let unplanned =
+            |call: &CallId| !state.calls.contains_key(call) && !state.installing.contains_key(call);
         let orphans: Vec<CallId> = self.ports.holders().filter(unplanned).collect();
         for call in orphans {
             self.release_ports(call);
@@ -307,7 +312,9 @@ impl Uplink {
             Notice::Installed { call, changes } => self.installed(worker, call, changes),
             Notice::Removed { call, removed } => self.removed(call, removed),
             Notice::Bound { call, bound } => self.bound(call, bound),
-            Notice::Report { call, directions: Some(directions) } => self.tell(&Event::Report { call, directions }),
+            Notice::Report { call, directions: Some(directions) } => {
+                self.tell(&Event::Report { call, directions })
+            }
             Notice::Report { call, directions: None } => self.refuse(call, Refusal::UnknownCall),
             Notice::Status { ticket, counters, frames } => self.gathered(ticket, counters, frames),
             Notice::Punt { path, call, payload } => {

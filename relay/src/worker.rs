@@ -310,8 +310,10 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         let Received { frame, zone, local, remote, payload, tag, .. } = received;
         let zone = if zone == Zone::Outside as u8 { Zone::Outside } else { Zone::Inside };
         let key = FlowKey { zone, local, remote };
-        let tag = tag.map(|(direction, epoch)| Tag { direction: sallyport_core::DirectionId(direction), epoch });
-        let tag = tag.or_else(|| self.worker.translator.lookup(&key)).or_else(|| self.routes.get(&key).copied());
+        let tag =
+            tag.map(|(direction, epoch)| Tag { direction: sallyport_core::DirectionId(direction), epoch });
+        let tag =
+            tag.or_else(|| self.worker.translator.lookup(&key)).or_else(|| self.routes.get(&key).copied());
         if let Some(tag) = tag
             && tag.direction.worker() != self.worker.index
         {
@@ -370,7 +372,13 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         self.transmit_by(frame, payload, path, link);
     }
 
-    fn transmit_by(&mut self, frame: Frame, payload: std::ops::Range<usize>, path: FlowKey, link: Option<Link>) {
+    fn transmit_by(
+        &mut self,
+        frame: Frame,
+        payload: std::ops::Range<usize>,
+        path: FlowKey,
+        link: Option<Link>,
+    ) {
         let port = self.worker.edge.port();
         if self.worker.framed && link.is_none() {
             self.counts.no_link += 1;

@@ -224,7 +224,9 @@ impl EndCause {
             Self::IceTimeout => "no network path to the browser was found in time".to_owned(),
             Self::ConsentLost => "the browser stopped answering".to_owned(),
             Self::DtlsFailed(text) => format!("the DTLS handshake failed: {text}"),
-            Self::FingerprintMismatch => "the browser's certificate is not the one its offer named".to_owned(),
+            Self::FingerprintMismatch => {
+                "the browser's certificate is not the one its offer named".to_owned()
+            }
             Self::DtlsClosed => "the browser closed the media association".to_owned(),
             Self::Refused(refusal) => format!("the relay refused: {}", refusal.text()),
             Self::RelayLost => "the relay does not hold the call".to_owned(),

@@ -45,7 +45,10 @@ pub struct SipSettings {
 
 impl fmt::Debug for SipSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SipSettings").field("domain", &self.domain).field("user", &self.user).finish_non_exhaustive()
+        f.debug_struct("SipSettings")
+            .field("domain", &self.domain)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
     }
 }
 

@@ -80,7 +80,9 @@ impl Calls {
     }
 
     pub(super) fn flush_dtls(&mut self, id: CallId) {
-        let Some((dtls, flow)) = self.calls.get_mut(&id).and_then(|runtime| runtime.dtls.as_mut()) else { return };
+        let Some((dtls, flow)) = self.calls.get_mut(&id).and_then(|runtime| runtime.dtls.as_mut()) else {
+            return;
+        };
         while let Some(payload) = dtls.poll_transmit() {
             let _ = self.relay.send(sallyport_plan::Command::Send { path: *flow, payload });
         }

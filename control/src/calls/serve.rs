@@ -48,7 +48,8 @@ impl Calls {
         let id = CallId(u128::from_be_bytes(random::octets()));
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         let created = u64::try_from(created).unwrap_or(u64::MAX);
-        Call::new(id, settings, Seed(random::octets()), to, Instant::now(), created, offer).map_err(CreateError::Offer)
+        Call::new(id, settings, Seed(random::octets()), to, Instant::now(), created, offer)
+            .map_err(CreateError::Offer)
     }
 
     /// Takes over what the relay runs; what cannot be taken over is ended there.
@@ -57,7 +58,8 @@ impl Calls {
         let running: Vec<CallId> = plans.iter().map(|plan| plan.call).collect();
         for plan in plans.iter().filter(|plan| !self.calls.contains_key(&plan.call)).collect::<Vec<_>>() {
             let settings = self.status.as_ref().and_then(|status| self.settings(status));
-            let restored = settings.map(|settings| Call::restore(plan, settings, Seed(random::octets()), Instant::now()));
+            let restored = settings
+                .map(|settings| Call::restore(plan, settings, Seed(random::octets()), Instant::now()));
             match restored {
                 Some(Ok(call)) => {
                     tracing::info!(call = %plan.call, "adopted");
@@ -72,7 +74,10 @@ impl Calls {
             }
         }
         // Calls of ours that the relay does not know any more.
-        let lost = self.calls.values().filter(|runtime| runtime.call.view().version > 0 && !running.contains(&runtime.id()));
+        let lost = self
+            .calls
+            .values()
+            .filter(|runtime| runtime.call.view().version > 0 && !running.contains(&runtime.id()));
         let lost: Vec<CallId> = lost.map(Runtime::id).collect();
         for id in lost {
             self.input(id, sallyport_proto::Input::RelayLost);
@@ -119,7 +124,9 @@ impl Calls {
 
     fn obey(&mut self, id: CallId, command: Command) {
         match command {
-            Command::Reserve { toward, pairs } => self.tell_relay(RelayCommand::Reserve { call: id, toward, pairs }),
+            Command::Reserve { toward, pairs } => {
+                self.tell_relay(RelayCommand::Reserve { call: id, toward, pairs })
+            }
             Command::Install(plan) => self.tell_relay(RelayCommand::Install(plan)),
             Command::Remove => self.tell_relay(RelayCommand::Remove { call: id }),
             Command::Send { path, payload } => {

@@ -34,7 +34,8 @@ impl Access {
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default().trim();
         // Every token is compared to its end, whatever the others were.
-        let known = self.tokens.iter().fold(false, |known, token| known | same(token.as_bytes(), given.as_bytes()));
+        let known =
+            self.tokens.iter().fold(false, |known, token| known | same(token.as_bytes(), given.as_bytes()));
         if known {
             Ok(())
         } else {

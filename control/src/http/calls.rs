@@ -46,7 +46,11 @@ pub async fn create(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let Query(Destination { to }) = query.map_err(|rejected| {
-        Problem::new(StatusCode::BAD_REQUEST, "destination", format!("?to= is missing: {}", rejected.body_text()))
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "destination",
+            format!("?to= is missing: {}", rejected.body_text()),
+        )
     })?;
     shared.access.call(&headers, &to)?;
     let offer = text(&headers, SDP, body)?;

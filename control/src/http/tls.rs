@@ -34,7 +34,8 @@ impl Acceptor {
         let read = |path: &str| fs::read(path).with_context(|| path.to_owned());
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(certificate)?).collect();
         let chain = chain.with_context(|| format!("{certificate} is no PEM certificate"))?;
-        let key = PrivateKeyDer::from_pem_slice(&read(key)?).with_context(|| format!("{key} is no PEM key"))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(&read(key)?).with_context(|| format!("{key} is no PEM key"))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?

@@ -65,7 +65,16 @@ struct Headers(Vec<(String, String)>);
 
 /// Headers that have a field of their own, or that only transactions need.
 const TYPED: [&str; 10] = [
-    "From", "To", "Call-ID", "CSeq", "Contact", "Content-Type", "Route", "Record-Route", "Via", "Content-Length",
+    "From",
+    "To",
+    "Call-ID",
+    "CSeq",
+    "Contact",
+    "Content-Type",
+    "Route",
+    "Record-Route",
+    "Via",
+    "Content-Length",
 ];
 
 impl Headers {
@@ -158,7 +167,13 @@ pub fn response(response: &Response, vias: &[String], record_route: &[String]) -
     }
     let Response { from, to, call_id, cseq, method, .. } = response;
     let _ = write!(text, "From: {from}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} {method}\r\n");
-    finish(text, response.contact.as_deref(), &response.headers, response.content_type.as_deref(), &response.body)
+    finish(
+        text,
+        response.contact.as_deref(),
+        &response.headers,
+        response.content_type.as_deref(),
+        &response.body,
+    )
 }
 
 fn finish(
@@ -191,9 +206,14 @@ mod tests {
 
     #[test]
     fn a_request_is_read_in_all_its_parts() {
-        let Some(Incoming::Request(request, vias, record_route)) = parse(INVITE.as_bytes()) else { panic!("no request") };
+        let Some(Incoming::Request(request, vias, record_route)) = parse(INVITE.as_bytes()) else {
+            panic!("no request")
+        };
         assert_eq!((request.method.as_str(), request.cseq, request.call_id.as_str()), ("INVITE", 7, "x@y"));
-        assert_eq!((request.from.as_str(), request.body.as_slice()), ("\"A, B\" <sip:a@b>;tag=1", &b"v=0\n"[..]));
+        assert_eq!(
+            (request.from.as_str(), request.body.as_slice()),
+            ("\"A, B\" <sip:a@b>;tag=1", &b"v=0\n"[..])
+        );
         assert_eq!((vias.len(), record_route.len()), (2, 2));
         assert_eq!(parameter(&vias[0], "branch"), Some("z9hG4bKa"));
         assert_eq!(request.header("X-Data").collect::<Vec<_>>(), ["one"]);
@@ -213,7 +233,10 @@ mod tests {
 
     #[test]
     fn lists_part_at_commas_that_part() {
-        assert_eq!(split_list("\"a, b\" <sip:x;y=1,2>;q=1, <sip:z>"), ["\"a, b\" <sip:x;y=1,2>;q=1", "<sip:z>"]);
+        assert_eq!(
+            split_list("\"a, b\" <sip:x;y=1,2>;q=1, <sip:z>"),
+            ["\"a, b\" <sip:x;y=1,2>;q=1", "<sip:z>"]
+        );
         assert_eq!(parameter("<sip:x;branch=no>;branch=yes", "branch"), Some("yes"));
     }
 }

@@ -265,7 +265,8 @@ fn content_length(head: &Head<'_>, body: usize, framed: bool) -> Result<Length, 
     let Some(text) = head.values("Content-Length").next() else {
         return if framed { Err("Missing Content-Length") } else { Ok(Length::Missing) };
     };
-    let length = text.bytes().all(|octet| octet.is_ascii_digit()).then(|| text.parse::<usize>().ok()).flatten();
+    let length =
+        text.bytes().all(|octet| octet.is_ascii_digit()).then(|| text.parse::<usize>().ok()).flatten();
     match length {
         None => Err("Bad Content-Length"),
         Some(length) if length > body => Err("Content-Length Beyond the Message"),

@@ -38,7 +38,8 @@ pub enum HeadError {
 impl<'a> Head<'a> {
     /// Reads a head without its empty line. What can be read is read, also next to an error: an answer needs it.
     pub fn parse(octets: &'a [u8]) -> (Self, Option<HeadError>) {
-        let mut lines = octets.split(|octet| *octet == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let mut lines =
+            octets.split(|octet| *octet == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let mut head = Self { start: Cow::Borrowed(""), headers: Vec::new(), transcoded: false };
         head.start = head.text(lines.next().unwrap_or_default());
         let mut flaw = control(&head.start).then_some(HeadError::Control);

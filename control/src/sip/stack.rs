@@ -11,9 +11,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::client::{Client, Due};
 use super::codec::{self, Incoming};
 use super::guard::{Verdict, guard};
-use super::{has_tag, outside};
 use super::server::Server;
 use super::transport::{Arrival, Target, Transports};
+use super::{has_tag, outside};
 use crate::config::Transport;
 use crate::message::{Handle, Message, SipEvent};
 use crate::random;
@@ -168,7 +168,10 @@ impl Stack {
 
     fn cancel(&mut self, owner: (CallId, TransactionId), request: &Request) {
         let invite = self.clients.iter().find(|(_, client)| client.owner == Some(owner));
-        let Some((target, branch)) = invite.map(|((branch, _), client)| (client.target, branch.clone())) else { return };
+        let Some((target, branch)) = invite.map(|((branch, _), client)| (client.target, branch.clone()))
+        else {
+            return;
+        };
         let octets = codec::request(request, &self.via(target, &branch));
         self.transports.send(octets.clone(), target);
         let method = request.method.clone();
@@ -198,8 +201,11 @@ impl Stack {
     }
 
     fn unreachable(&mut self, peer: SocketAddr) {
-        let lost = |client: &Client| client.target.address == peer && !client.done && client.target.kind == Transport::Tcp;
-        let keys: Vec<Key> = self.clients.iter().filter(|(_, client)| lost(client)).map(|(key, _)| key.clone()).collect();
+        let lost = |client: &Client| {
+            client.target.address == peer && !client.done && client.target.kind == Transport::Tcp
+        };
+        let keys: Vec<Key> =
+            self.clients.iter().filter(|(_, client)| lost(client)).map(|(key, _)| key.clone()).collect();
         for key in keys {
             if let Some((call, transaction)) = self.clients.remove(&key).and_then(|client| client.owner) {
                 self.tell(SipEvent::TransportError { call, transaction });
@@ -257,7 +263,13 @@ impl Stack {
         }
     }
 
-    fn incoming(&mut self, request: Request, mut vias: Vec<String>, record_route: Vec<String>, source: Target) {
+    fn incoming(
+        &mut self,
+        request: Request,
+        mut vias: Vec<String>,
+        record_route: Vec<String>,
+        source: Target,
+    ) {
         let Some(top) = vias.first_mut() else { return };
         let branch = codec::parameter(top, "branch").unwrap_or_default().to_owned();
         *top = stamp(top, source.address);
@@ -293,7 +305,9 @@ impl Stack {
     fn acknowledge(&mut self, branch: &str, request: Request) {
         let same = |server: &Server| {
             let invite = &server.request;
-            invite.method == Method::Invite && invite.call_id == request.call_id && invite.cseq == request.cseq
+            invite.method == Method::Invite
+                && invite.call_id == request.call_id
+                && invite.cseq == request.cseq
         };
         for server in self.open.values_mut().filter(|server| same(server)) {
             server.acknowledged();
@@ -395,7 +409,10 @@ mod tests {
     fn uris_with_addresses_are_targets() {
         let target = |uri| uri_target(uri).map(|target| (target.address.to_string(), target.kind));
         assert_eq!(target("sip:a@10.0.0.5"), Some(("10.0.0.5:5060".into(), Transport::Udp)));
-        assert_eq!(target("sip:10.0.0.5:5070;transport=TCP;lr"), Some(("10.0.0.5:5070".into(), Transport::Tcp)));
+        assert_eq!(
+            target("sip:10.0.0.5:5070;transport=TCP;lr"),
+            Some(("10.0.0.5:5070".into(), Transport::Tcp))
+        );
         assert_eq!(target("sip:a@[2001:db8::1]:5061"), Some(("[2001:db8::1]:5061".into(), Transport::Udp)));
         assert_eq!(target("sip:a@[2001:db8::1]"), Some(("[2001:db8::1]:5060".into(), Transport::Udp)));
         assert_eq!(target("sip:a@example.com"), None);

@@ -33,7 +33,8 @@ impl Browser {
     /// What it offers; `setup` as in RFC 5763.
     pub fn offer(&self, setup: &str) -> String {
         let creds = self.agent.local_credentials();
-        let fingerprint: Vec<String> = self.identity.fingerprint().iter().map(|octet| format!("{octet:02X}")).collect();
+        let fingerprint: Vec<String> =
+            self.identity.fingerprint().iter().map(|octet| format!("{octet:02X}")).collect();
         format!(
             "v=0\r\no=- 4611731400430051336 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
              a=msid-semantic: WMS\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111 0 8 110 126\r\nc=IN IP4 0.0.0.0\r\n\
@@ -89,7 +90,9 @@ impl Browser {
         let ufrag = value(answer, "a=ice-ufrag:").to_owned();
         let pass = value(answer, "a=ice-pwd:").to_owned();
         self.agent.set_remote_credentials(IceCreds { ufrag, pass });
-        for candidate in answer.lines().filter_map(|line| line.strip_prefix("a=")).filter(|a| a.starts_with("candidate:")) {
+        for candidate in
+            answer.lines().filter_map(|line| line.strip_prefix("a=")).filter(|a| a.starts_with("candidate:"))
+        {
             self.agent.add_remote_candidate(Candidate::from_sdp_string(candidate).unwrap());
         }
         let role = if value(answer, "a=setup:") == "active" { DtlsRole::Passive } else { DtlsRole::Active };
@@ -137,7 +140,9 @@ impl Browser {
                 }
             },
             Err(_) => {
-                if let Some(dtls) = dtls.as_mut().filter(|dtls| dtls.poll_timeout(now).is_some_and(|at| at <= now)) {
+                if let Some(dtls) =
+                    dtls.as_mut().filter(|dtls| dtls.poll_timeout(now).is_some_and(|at| at <= now))
+                {
                     step = dtls.handle_timeout();
                 }
             }

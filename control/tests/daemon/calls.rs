@@ -51,7 +51,8 @@ impl Lab {
 fn outside_keys(relay: &Relay) -> (Protection, Protection) {
     let state = relay.state();
     let plan = state.plans.values().next().unwrap();
-    let from = |zone| plan.directions.iter().find(move |direction| direction.ingress[0].zone == zone).unwrap();
+    let from =
+        |zone| plan.directions.iter().find(move |direction| direction.ingress[0].zone == zone).unwrap();
     (from(Zone::Outside).open.clone().unwrap(), from(Zone::Inside).seal.clone().unwrap())
 }
 
@@ -76,12 +77,18 @@ fn a_call_is_set_up_in_both_roles_of_dtls_and_its_keys_reach_the_relay() {
         let done = browser.connect(&answer);
         until("the call is connected", || lab.control.ask("GET", &path).json()["state"] == "connected");
         let (open, seal) = outside_keys(&lab.relay);
-        assert!(open == Protection::Srtp(done.send) && seal == Protection::Srtp(done.receive), "the same keys");
+        assert!(
+            open == Protection::Srtp(done.send) && seal == Protection::Srtp(done.receive),
+            "the same keys"
+        );
         if expected == "passive" {
             assert_eq!(done.profile, Profile::AeadAes128Gcm, "as the server we choose");
         }
         let shown = lab.control.ask("GET", &path).json();
-        assert_eq!((&shown["legs"]["outside"]["ice"], &shown["legs"]["outside"]["dtls"]), (&"connected".into(), &"connected".into()));
+        assert_eq!(
+            (&shown["legs"]["outside"]["ice"], &shown["legs"]["outside"]["dtls"]),
+            (&"connected".into(), &"connected".into())
+        );
         assert_eq!(shown["legs"]["outside"]["profile"], done.profile.name());
         assert_eq!(shown["legs"]["inside"]["sip_status"], 200);
         assert_eq!(shown["media"]["directions"].as_array().unwrap().len(), 2, "{shown}");
@@ -107,7 +114,9 @@ fn media_waits_for_the_fingerprint() {
     assert_eq!(created.status, 201);
     browser.connect(&created.text());
     lab.is_clean();
-    let sealed = |plan: &sallyport_plan::Plan| plan.directions.iter().any(|direction| matches!(direction.seal, Some(Protection::Srtp(_))));
+    let sealed = |plan: &sallyport_plan::Plan| {
+        plan.directions.iter().any(|direction| matches!(direction.seal, Some(Protection::Srtp(_))))
+    };
     assert!(!lab.relay.state().installed.iter().any(sealed), "no key of a stranger reaches the relay");
     let metrics = lab.control.send("GET", "/metrics", &[], b"").text();
     assert!(metrics.contains("fingerprint_mismatch"), "{metrics}");
@@ -117,7 +126,8 @@ fn media_waits_for_the_fingerprint() {
 fn dtls_survives_swapped_doubled_and_lost_datagrams() {
     type Carry = fn(usize, Vec<Vec<u8>>) -> Vec<Vec<u8>>;
     let swapped: Carry = |_, datagrams| datagrams.into_iter().rev().collect();
-    let doubled: Carry = |_, datagrams| datagrams.into_iter().flat_map(|datagram| [datagram.clone(), datagram]).collect();
+    let doubled: Carry =
+        |_, datagrams| datagrams.into_iter().flat_map(|datagram| [datagram.clone(), datagram]).collect();
     let lossy: Carry = |round, datagrams| if round % 3 == 0 { Vec::new() } else { datagrams };
     for carry in [swapped, doubled, lossy] {
         for setup in ["actpass", "passive"] {
@@ -171,8 +181,13 @@ fn whatever_the_called_side_does_is_told_and_leaves_nothing() {
         }
         lab.is_clean();
     }
-    let acknowledged = |request: &String| ["busy", "decline"].iter().any(|user| request.contains(&format!("<sip:{user}@")));
-    assert_eq!(lab.pbx.heard("ACK").iter().filter(|ack| acknowledged(ack)).count(), 2, "refusals are acknowledged");
+    let acknowledged =
+        |request: &String| ["busy", "decline"].iter().any(|user| request.contains(&format!("<sip:{user}@")));
+    assert_eq!(
+        lab.pbx.heard("ACK").iter().filter(|ack| acknowledged(ack)).count(),
+        2,
+        "refusals are acknowledged"
+    );
     let metrics = lab.control.send("GET", "/metrics", &[], b"").text();
     assert!(metrics.contains("rejected"), "{metrics}");
 }
@@ -184,7 +199,10 @@ fn a_server_that_is_not_there_is_told() {
     let relay = Relay::start(&control.socket(), &control.net);
     control.wait_until_ready();
     let answer = control.call("1000", &Browser::new(&relay, control.net.browser(1)).offer("actpass"));
-    assert_eq!((answer.status, answer.problem()["type"].as_str()), (504, Some("urn:sallyport:sip_unreachable")));
+    assert_eq!(
+        (answer.status, answer.problem()["type"].as_str()),
+        (504, Some("urn:sallyport:sip_unreachable"))
+    );
     control.wait_until_idle();
     relay.wait_until_empty();
 }
@@ -254,7 +272,9 @@ fn the_called_side_may_hang_up_and_send_media_early() {
     let created = lab.control.call("hangup", &lab.browser(2).offer("actpass"));
     assert_eq!(created.status, 201);
     lab.is_clean();
-    until("the BYE is answered", || lab.pbx.state().answers.iter().any(|answer| answer.starts_with("SIP/2.0 200 ")));
+    until("the BYE is answered", || {
+        lab.pbx.state().answers.iter().any(|answer| answer.starts_with("SIP/2.0 200 "))
+    });
     assert_eq!(lab.control.ask("GET", created.header("location")).status, 404);
 }
 
@@ -310,7 +330,7 @@ fn events_are_told_from_the_first_to_the_last() {
 
 #[test]
 fn the_stun_server_s_view_becomes_a_candidate() {
-    use sallyport_wire::stun::{Builder, Class, Message, BINDING};
+    use sallyport_wire::stun::{BINDING, Builder, Class, Message};
     let net = Net::new();
     let _pbx = Pbx::start(net.pbx());
     let stun = format!("stun = '{}'\nadvertised = ['203.0.113.77']", net.stun());
@@ -329,7 +349,8 @@ fn the_stun_server_s_view_becomes_a_candidate() {
     relay.punt(server, &room[..length]);
     control.wait_until_ready();
     let answer = control.call("1000", &Browser::new(&relay, control.net.browser(1)).offer("actpass"));
-    let candidates: Vec<String> = answer.text().lines().filter(|line| line.starts_with("a=candidate:")).map(str::to_owned).collect();
+    let candidates: Vec<String> =
+        answer.text().lines().filter(|line| line.starts_with("a=candidate:")).map(str::to_owned).collect();
     assert!(candidates.iter().any(|line| line.contains(" 198.51.100.9 4321 typ srflx")), "{candidates:?}");
     assert!(candidates.iter().any(|line| line.contains(" 203.0.113.77 10000 typ ")), "{candidates:?}");
     let host = format!(" {} 10000 typ host", control.net.media().ip());

@@ -78,7 +78,8 @@ impl Control {
     }
 
     pub fn start_in(net: Net, folder: TempDir, sections: &[(&str, &str)]) -> Self {
-        std::fs::write(folder.path().join("sallyport.toml"), configuration(&net, folder.path(), sections)).unwrap();
+        std::fs::write(folder.path().join("sallyport.toml"), configuration(&net, folder.path(), sections))
+            .unwrap();
         let mut control = Self { child: spawn(folder.path()), net, folder };
         control.wait_until_healthy();
         control
@@ -224,7 +225,8 @@ pub fn configuration(net: &Net, folder: &Path, sections: &[(&str, &str)]) -> Str
         ("log", "filter = 'debug'".to_owned()),
     ];
     let section = |(name, lines): (&str, String)| {
-        let more: Vec<&str> = sections.iter().filter(|(more, _)| *more == name).map(|(_, lines)| *lines).collect();
+        let more: Vec<&str> =
+            sections.iter().filter(|(more, _)| *more == name).map(|(_, lines)| *lines).collect();
         format!("[{name}]\n{lines}\n{}\n", more.join("\n"))
     };
     base.map(section).concat()
@@ -288,7 +290,8 @@ pub fn answer(stream: &mut impl Read) -> Answer {
     let head = std::str::from_utf8(&all[..end]).unwrap();
     let mut lines = head.lines();
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let pair = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+    let pair =
+        |line: &str| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
     let headers: HashMap<String, String> = lines.filter_map(pair).collect();
     let mut body = all[end..].to_vec();
     if headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked") {

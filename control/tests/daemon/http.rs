@@ -141,7 +141,11 @@ fn octets_that_are_no_http_end_their_connection_only() {
         let mut answer = Vec::new();
         // A reset is an end, too.
         let _ = stream.read_to_end(&mut answer);
-        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&answer));
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"),
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
     }
     let before = control.descriptors();
     let idle: Vec<TcpStream> = (0..50).map(|_| TcpStream::connect(control.net.http()).unwrap()).collect();
@@ -154,8 +158,11 @@ fn octets_that_are_no_http_end_their_connection_only() {
 fn only_allowed_origins_may_use_the_api() {
     let (control, _relay, _pbx) = start(&[("http", "origins = ['https://shop.example']")]);
     let preflight = |origin| {
-        let headers = [("Origin", origin), ("Access-Control-Request-Method", "POST"),
-            ("Access-Control-Request-Headers", "authorization,content-type")];
+        let headers = [
+            ("Origin", origin),
+            ("Access-Control-Request-Method", "POST"),
+            ("Access-Control-Request-Headers", "authorization,content-type"),
+        ];
         control.send("OPTIONS", "/v1/calls?to=1000", &headers, b"")
     };
     let allowed = preflight("https://shop.example");
@@ -171,7 +178,11 @@ fn only_allowed_origins_may_use_the_api() {
     assert_eq!(foreign.header("access-control-allow-origin"), "");
     let answer = control.send("GET", NOBODY, &[("Origin", "https://shop.example")], b"");
     assert_eq!(answer.status, 404);
-    assert_eq!(answer.header("access-control-allow-origin"), "https://shop.example", "problems can be read as well");
+    assert_eq!(
+        answer.header("access-control-allow-origin"),
+        "https://shop.example",
+        "problems can be read as well"
+    );
     let exposed = answer.header("access-control-expose-headers").to_lowercase();
     assert!(exposed.contains("location") && exposed.contains("etag"), "{exposed}");
     assert_eq!(answer.header("vary").to_lowercase(), "origin");

@@ -37,7 +37,12 @@ fn run(text: &str, arguments: &[&str]) -> Output {
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("sallyport.toml");
     std::fs::write(&path, text).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_sallyport-control")).arg("--config").arg(path).args(arguments).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_sallyport-control"))
+        .arg("--config")
+        .arg(path)
+        .args(arguments)
+        .output()
+        .unwrap()
 }
 
 #[test]
@@ -47,7 +52,10 @@ fn check_shows_what_is_in_effect_without_secrets() {
     let output = run(&text, &["--check", "--outside", "wan9", "--inside", "lan9", "--path", "socket"]);
     let shown = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(shown.contains("wan9") && shown.contains("lan9") && shown.contains("ring_timeout_s = 60"), "{shown}");
+    assert!(
+        shown.contains("wan9") && shown.contains("lan9") && shown.contains("ring_timeout_s = 60"),
+        "{shown}"
+    );
     assert!(!shown.contains("hush") && !shown.contains(TOKEN), "{shown}");
 }
 

@@ -129,7 +129,8 @@ impl Pbx {
             }
             "late" => {
                 writer(&answer(invite, "180 Ringing", "", &[]));
-                let (pbx, invite, id, writer) = (self.clone(), invite.to_owned(), id.to_owned(), writer.clone());
+                let (pbx, invite, id, writer) =
+                    (self.clone(), invite.to_owned(), id.to_owned(), writer.clone());
                 thread::spawn(move || {
                     thread::sleep(Duration::from_millis(600));
                     pbx.accept(&invite, &id, &pbx.sdp(), &writer);
@@ -145,13 +146,15 @@ impl Pbx {
                 });
             }
             "guarded" if !again && !is_authorized(invite) => {
-                let challenge = "Proxy-Authenticate: Digest realm=\"pbx\", nonce=\"n1\", qop=\"auth\", algorithm=MD5";
+                let challenge =
+                    "Proxy-Authenticate: Digest realm=\"pbx\", nonce=\"n1\", qop=\"auth\", algorithm=MD5";
                 writer(&answer(invite, "407 Proxy Authentication Required", "", &[challenge]));
             }
             "nosdp" => self.accept(invite, id, "", writer),
             "garbage" => self.accept(invite, id, "this is no session description\r\n", writer),
             "nocodec" => {
-                let sdp = self.sdp().replace("RTP/AVP 0", "RTP/AVP 18").replace("rtpmap:0 PCMU", "rtpmap:18 G729");
+                let sdp =
+                    self.sdp().replace("RTP/AVP 0", "RTP/AVP 18").replace("rtpmap:0 PCMU", "rtpmap:18 G729");
                 self.accept(invite, id, &sdp, writer);
             }
             "noise" => {
@@ -256,7 +259,8 @@ fn answer(request: &str, status: &str, body: &str, extra: &[&str]) -> String {
 
 /// Whether a request bears the right digest for user `sallyport`, password `secret` (RFC 2617 section 3.2.2).
 fn is_authorized(request: &str) -> bool {
-    let Some(given) = request.lines().find_map(|line| line.strip_prefix("Proxy-Authorization: Digest ")) else {
+    let Some(given) = request.lines().find_map(|line| line.strip_prefix("Proxy-Authorization: Digest "))
+    else {
         return false;
     };
     let part = |name: &str| {

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use sallyport_plan::{
-    CallId, Command, Counter, DirectionReport, Event, FlowKey, InterfaceStatus, Plan, PortPair, Refusal, Status, Zone,
-    decode, encode,
+    CallId, Command, Counter, DirectionReport, Event, FlowKey, InterfaceStatus, Plan, PortPair, Refusal,
+    Status, Zone, decode, encode,
 };
 
 use super::harness::{Net, until};
@@ -183,7 +183,11 @@ impl Relay {
                 state.tell(&Event::Removed { call, directions: Vec::new() });
             }
             Command::Send { path, payload } => {
-                assert_eq!((path.zone, path.local), (Zone::Outside, self.media), "only our media address may send");
+                assert_eq!(
+                    (path.zone, path.local),
+                    (Zone::Outside, self.media),
+                    "only our media address may send"
+                );
                 if let Some(listener) = state.listeners.get(&path.remote) {
                     // The test may not listen any more.
                     let _ = listener.send((path, payload));
@@ -217,7 +221,10 @@ impl Relay {
         for _ in 0..pairs {
             let (rtp, rtcp) = (state.next_port, state.next_port + 1);
             state.next_port += 2;
-            ports.push(PortPair { rtp: SocketAddr::new(self.inside, rtp), rtcp: SocketAddr::new(self.inside, rtcp) });
+            ports.push(PortPair {
+                rtp: SocketAddr::new(self.inside, rtp),
+                rtcp: SocketAddr::new(self.inside, rtcp),
+            });
         }
         state.ports.insert(call, ports.clone());
         state.tell(&Event::Reserved { call, ports });

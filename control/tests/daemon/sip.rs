@@ -103,8 +103,11 @@ fn strangers_get_their_answers_by_either_way() {
                 assert!(line(&answer, "Allow").contains("INVITE"));
             }
             if *method == "INVITE" {
-                let ack = request("ACK", &format!("b{number}"), &[("To: <sip:sallyport@example.com>",
-                    &format!("To: {}", line(&answer, "To")))]);
+                let ack = request(
+                    "ACK",
+                    &format!("b{number}"),
+                    &[("To: <sip:sallyport@example.com>", &format!("To: {}", line(&answer, "To")))],
+                );
                 way.send(ack.as_bytes());
                 assert!(way.is_silent(), "an acknowledged refusal is not sent again");
             }
@@ -135,7 +138,11 @@ fn a_repeated_request_gets_the_same_answer_and_a_refusal_is_repeated_until_its_a
 #[test]
 fn what_cannot_be_answered_is_dropped_and_the_next_message_heard() {
     let control = Control::start(Net::new(), &[]);
-    let no_via = request("OPTIONS", "x", &[("Via: SIP/2.0/UDP far", "Xia: SIP/2.0/UDP far"), ("Via: SIP/2.0/UDP farther", "Xia: x")]);
+    let no_via = request(
+        "OPTIONS",
+        "x",
+        &[("Via: SIP/2.0/UDP far", "Xia: SIP/2.0/UDP far"), ("Via: SIP/2.0/UDP farther", "Xia: x")],
+    );
     let garbage: Vec<Vec<u8>> = vec![
         b"\r\n\r\n".to_vec(),
         Vec::new(),
@@ -144,14 +151,20 @@ fn what_cannot_be_answered_is_dropped_and_the_next_message_heard() {
         b"SIP/2.0 200 OK\r\n\r\n".to_vec(),
         request("ACK", "broken", &[("CSeq: 1 ACK", "CSeq: ACK")]).into_bytes(),
         no_via.into_bytes(),
-        request("OPTIONS", "x", &[]).replace("OPTIONS sip:sallyport@example.com SIP/2.0", "SIP/2.0 200 OK").into_bytes(),
+        request("OPTIONS", "x", &[])
+            .replace("OPTIONS sip:sallyport@example.com SIP/2.0", "SIP/2.0 200 OK")
+            .into_bytes(),
     ];
     let mut way = Way::datagram(&control);
     for octets in &garbage {
         way.send(octets);
     }
     way.send(request("OPTIONS", "after", &[]).as_bytes());
-    assert_eq!(line(&way.hear().unwrap(), "Call-ID"), "after@far", "the first answer is to the first sound message");
+    assert_eq!(
+        line(&way.hear().unwrap(), "Call-ID"),
+        "after@far",
+        "the first answer is to the first sound message"
+    );
     assert!(way.is_silent());
 }
 
@@ -159,8 +172,10 @@ fn what_cannot_be_answered_is_dropped_and_the_next_message_heard() {
 fn a_datagram_without_a_length_and_with_latin_1_is_read() {
     let control = Control::start(Net::new(), &[]);
     let mut way = Way::datagram(&control);
-    let text = request("OPTIONS", "latin", &[("Content-Length: 0\r\n", ""), ("Max-Forwards: 70", "Subject: caf@")]);
-    let octets: Vec<u8> = text.replace("caf@", "caf\u{1}").bytes().map(|octet| if octet == 1 { 0xe9 } else { octet }).collect();
+    let text =
+        request("OPTIONS", "latin", &[("Content-Length: 0\r\n", ""), ("Max-Forwards: 70", "Subject: caf@")]);
+    let octets: Vec<u8> =
+        text.replace("caf@", "caf\u{1}").bytes().map(|octet| if octet == 1 { 0xe9 } else { octet }).collect();
     way.send(&octets);
     assert!(way.hear().unwrap().starts_with("SIP/2.0 200 "));
 }
@@ -184,7 +199,11 @@ fn streams_are_cut_answered_and_closed_where_they_cannot_be_followed() {
     lost.send(request("OPTIONS", "lost", &[("Content-Length: 0\r\n", "")]).as_bytes());
     assert!(lost.hear().unwrap().starts_with("SIP/2.0 400 "));
     let Way::Stream(mut stream) = lost else { unreachable!() };
-    assert_eq!(stream.read(&mut [0; 16]).unwrap_or(0), 0, "closed: nobody knows where the next message begins");
+    assert_eq!(
+        stream.read(&mut [0; 16]).unwrap_or(0),
+        0,
+        "closed: nobody knows where the next message begins"
+    );
     let mut endless = Way::stream(&control);
     endless.send(&[b'x'; 20_000]);
     let Way::Stream(mut stream) = endless else { unreachable!() };

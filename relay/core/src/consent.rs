@@ -186,9 +186,7 @@ impl Consent {
             return Met::Bad(Reason::StunIntegrity);
         }
         self.pending[place] = None;
-        if !self.lapsed {
-            self.confirmed = now;
-        }
+        self.confirmed = now;
         Met::Confirmed
     }
 

@@ -199,3 +199,14 @@ fn name(call: CallId, plan: &Plan) -> [u8; 2] {
     let [high, low, ..]: [u8; 20] = digest.finalize().into();
     [high, low]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a packet touches besides keys; the payload types alone are two cache lines, addresses four.
+    #[test]
+    fn hot_state_is_small() {
+        assert!(size_of::<Direction>() <= 10 * 64, "{} octets", size_of::<Direction>());
+    }
+}

@@ -4,9 +4,51 @@
 //! and asked about packets by [`Translator::translate`] and [`Translator::unknown`], in any order; after each, events may
 //! be waiting in [`Translator::poll_event`], and [`Translator::poll_timeout`] says when it wants to be woken.
 //!
-//! Contract: a [`Verdict::Drop`] has counted exactly one [`Reason`]; a [`Verdict::Punt`] leaves the bytes as they came;
-//! only a [`Cleared`] packet is forwarded, and nobody else can make one. No clock, no socket, no lock; nothing is
-//! allocated per packet.
+//! Contract: every packet moves exactly one counter, a [`Verdict::Drop`] that of its [`Reason`]; a [`Verdict::Punt`] leaves
+//! the bytes as they came; only a [`Cleared`] packet is forwarded, and nobody else can make one. What leaves on a leg is one
+//! stream under one SSRC whose index only grows, whatever happens on the other leg.
+//!
+//! What it is not: it has no clock, no socket, no lock and no log, and allocates nothing per packet.
+//!
+//! ```
+//! use sallyport_core::{Limits, Now, Translator, Verdict};
+//! use sallyport_plan::{
+//!     CallId, Direction, DirectionIndex, FlowKey, Medium, Mute, Plan, Protection, Pt, PtMap, Ssrc, Zone,
+//! };
+//! use sallyport_wire::PacketBuf;
+//!
+//! let flow = |zone, local: &str, remote: &str| {
+//!     FlowKey { zone, local: local.parse().unwrap(), remote: remote.parse().unwrap() }
+//! };
+//! let outside = flow(Zone::Outside, "192.0.2.1:10000", "198.51.100.7:51000");
+//! let inside = flow(Zone::Inside, "10.0.0.1:20000", "10.0.0.9:4000");
+//! let direction = |index, reverse, from, to, ssrc| Direction {
+//!     index: DirectionIndex(index),
+//!     medium: Medium::Audio,
+//!     ingress: vec![from],
+//!     open: Some(Protection::Plain),
+//!     seal: Some(Protection::Plain),
+//!     rtp: to,
+//!     rtcp: to,
+//!     ssrc: Ssrc(ssrc),
+//!     payload_types: vec![PtMap { from: Pt(0), to: Pt(0) }],
+//!     reverse: DirectionIndex(reverse),
+//!     mute: Mute::Open,
+//! };
+//! let directions = vec![direction(0, 1, outside, inside, 7), direction(1, 0, inside, outside, 8)];
+//! let plan = Plan { call: CallId(1), version: 1, directions, consents: vec![], record: vec![] };
+//!
+//! let mut core = Translator::new(0, Limits { calls: 1, directions: 2 }, [0; 32]);
+//! let changes = core.install(plan, Now(0)).unwrap();
+//! let (from, tag) = changes.insert[0];
+//!
+//! let mut frame = [0; 256];
+//! frame[64..76].copy_from_slice(&[0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 99]);
+//! let mut buf = PacketBuf::new(&mut frame, 64..236).unwrap();
+//! let Verdict::Forward(cleared) = core.translate(tag, &from, &mut buf, Now(20_000)) else { unreachable!() };
+//! assert_eq!(*cleared.egress(), inside);
+//! assert_eq!(buf.packet()[8..12], [0, 0, 0, 7]);
+//! ```
 
 #![forbid(unsafe_code)]
 

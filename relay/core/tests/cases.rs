@@ -1,5 +1,7 @@
 //! The case table, played by the core.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
+
 mod table;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! ICE consent with simulated time (RFC 7675).
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
+
 mod common;
 mod table;
 

@@ -1,5 +1,7 @@
 //! Whole calls: a browser, the relay, an agent or another browser. Each end opens and checks all that it gets.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
+
 mod common;
 mod table;
 

@@ -1,5 +1,6 @@
 //! The packet path allocates nothing: counted, for RTP, RTCP and STUN both ways and for everything that dies.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
 // A global allocator can only be written with unsafe code.
 #![allow(unsafe_code)]
 

@@ -1,5 +1,7 @@
 //! A relay that starts again goes on behind all that its predecessor can have sent.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
+
 mod common;
 mod table;
 

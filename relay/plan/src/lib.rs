@@ -21,8 +21,8 @@ mod wire;
 pub use key::{KeyMaterial, Profile, Protection, SALT_MAX};
 pub use message::{Command, Counter, DirectionReport, Event, InterfaceStatus, PortPair, Refusal, Status};
 pub use plan::{
-    CallId, Consent, Direction, DirectionIndex, FlowKey, IceRole, Medium, Mute, ParseCallIdError, Plan, Pt, PtMap,
-    Ssrc, Zone,
+    CallId, Consent, Direction, DirectionIndex, FlowKey, IceRole, Medium, Mute, ParseCallIdError, Plan, Pt,
+    PtMap, Ssrc, Zone,
 };
 pub use wire::{DecodeError, MESSAGE_MAX, decode, encode};
 

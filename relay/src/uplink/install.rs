@@ -46,7 +46,8 @@ impl Uplink {
     /// What can be refused before anything moves.
     fn admit(&self, plan: &Plan) -> Result<(), Refusal> {
         plan.validate()?;
-        let known = self.state.calls.contains_key(&plan.call) || self.state.installing.contains_key(&plan.call);
+        let known =
+            self.state.calls.contains_key(&plan.call) || self.state.installing.contains_key(&plan.call);
         if !known && self.state.calls.len() + self.state.installing.len() >= self.max_calls {
             return Err(Refusal::Full);
         }
@@ -159,7 +160,9 @@ impl Uplink {
             flows: Vec::new(),
         });
         running.plan = plan;
-        running.flows.retain(|(flow, _)| !remove.contains(flow) && !insert.iter().any(|(new, _)| new == flow));
+        running
+            .flows
+            .retain(|(flow, _)| !remove.contains(flow) && !insert.iter().any(|(new, _)| new == flow));
         running.flows.extend(insert);
         self.tell(&Event::Installed { call, version });
     }

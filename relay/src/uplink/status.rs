@@ -56,10 +56,13 @@ impl Uplink {
     fn publish(&mut self, gathering: Gathering) {
         let mut status = self.bare_status();
         status.frames = gathering.frames;
-        status.counters = gathering.counters.into_iter().map(|(name, value)| Counter { name, value }).collect();
+        status.counters =
+            gathering.counters.into_iter().map(|(name, value)| Counter { name, value }).collect();
         if let Some(offload) = &self.offload {
             let kernel = offload.counters();
-            status.counters.extend(kernel.into_iter().map(|(name, value)| Counter { name: format!("xdp_{name}"), value }));
+            status.counters.extend(
+                kernel.into_iter().map(|(name, value)| Counter { name: format!("xdp_{name}"), value }),
+            );
         }
         let dropped = self.state.dropped_events;
         status.counters.push(Counter { name: "events_without_control".into(), value: dropped });

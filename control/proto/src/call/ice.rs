@@ -63,7 +63,16 @@ impl Ice {
         }
         let remote = (offer.ufrag.clone(), offer.password.clone());
         agent.set_remote_credentials(IceCreds { ufrag: remote.0.clone(), pass: remote.1.clone() });
-        let mut ice = Self { agent, local, remote, tie_breaker, lite: settings.ice_lite, lines, begun: false, due: None };
+        let mut ice = Self {
+            agent,
+            local,
+            remote,
+            tie_breaker,
+            lite: settings.ice_lite,
+            lines,
+            begun: false,
+            due: None,
+        };
         for candidate in &offer.candidates {
             ice.add(candidate);
         }
@@ -109,7 +118,8 @@ impl Ice {
     pub fn receive(&mut self, path: &FlowKey, payload: &[u8], now: Instant) {
         let Ok(message) = StunMessage::parse(payload) else { return };
         if self.agent.accepts_message(&message) {
-            let packet = StunPacket { proto: Protocol::Udp, source: path.remote, destination: path.local, message };
+            let packet =
+                StunPacket { proto: Protocol::Udp, source: path.remote, destination: path.local, message };
             self.agent.handle_packet(now, packet);
             self.handle_timeout(now);
         }

@@ -45,7 +45,8 @@ pub fn destination(to: &str, domain: &str) -> Option<String> {
 
 /// A dialog that is about to begin.
 pub fn dialog(sip: &SipSettings, uri: &str, random: &mut Random) -> Dialog {
-    let quoted: String = sip.display_name.chars().filter(|c| !matches!(c, '"' | '\\' | '\r' | '\n')).collect();
+    let quoted: String =
+        sip.display_name.chars().filter(|c| !matches!(c, '"' | '\\' | '\r' | '\n')).collect();
     let display = if quoted.is_empty() { String::new() } else { format!("\"{quoted}\" ") };
     Dialog {
         from: format!("{display}<sip:{}@{}>;tag={}", sip.user, sip.domain, random.hex(8)),
@@ -96,7 +97,10 @@ impl Call {
             }
             return;
         }
-        let Some(invite) = self.inside.invite.as_mut().filter(|invite| invite.transaction == transaction) else { return };
+        let Some(invite) = self.inside.invite.as_mut().filter(|invite| invite.transaction == transaction)
+        else {
+            return;
+        };
         if invite.done {
             self.late_success(&response);
             return;
@@ -165,7 +169,10 @@ impl Call {
             }
         }
         if self.inside.answer.is_none() {
-            self.end(EndCause::Protocol("the called side answered without a session description".into()), now);
+            self.end(
+                EndCause::Protocol("the called side answered without a session description".into()),
+                now,
+            );
             return;
         }
         self.commands.push_back(Command::Notify(CallEvent::Answered));
@@ -244,7 +251,9 @@ impl Call {
     pub(super) fn sip_silence(&mut self, transaction: TransactionId, now: Instant) {
         if self.inside.bye == Some(transaction) {
             self.inside.bye = None;
-        } else if let Some(invite) = self.inside.invite.as_mut().filter(|invite| invite.transaction == transaction) {
+        } else if let Some(invite) =
+            self.inside.invite.as_mut().filter(|invite| invite.transaction == transaction)
+        {
             invite.done = true;
             self.end(EndCause::SipUnreachable, now);
         }
@@ -293,7 +302,8 @@ impl Call {
             self.reply(transaction, Response::to_request(request, 488, "Not Acceptable Here"));
             return;
         };
-        let direction = offer.as_ref().map_or(Direction::SendRecv, |offer| offer.direction.answer(Direction::SendRecv));
+        let direction =
+            offer.as_ref().map_or(Direction::SendRecv, |offer| offer.direction.answer(Direction::SendRecv));
         if let Some(offer) = offer
             && self.inside.answer.as_ref() != Some(&offer)
         {
@@ -307,7 +317,12 @@ impl Call {
         self.inside.dialog.refresh(request.contact.as_deref());
         let mut response = Response::to_request(request, 200, "OK");
         response.contact = Some(self.inside.dialog.contact.clone());
-        if let Some(own) = self.inside.offer.as_ref().filter(|_| request.method == Method::Invite || !request.body.is_empty()) {
+        if let Some(own) = self
+            .inside
+            .offer
+            .as_ref()
+            .filter(|_| request.method == Method::Invite || !request.body.is_empty())
+        {
             let text = own.text(self.inside.version, Some(&self.inside.chosen), direction);
             response.content_type = Some("application/sdp".into());
             response.body = text.into_bytes();

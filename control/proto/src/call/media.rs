@@ -60,7 +60,9 @@ impl Call {
         while let Some(command) = ice.poll_transmit(kept.as_ref()) {
             self.commands.push_back(command);
         }
-        let Some(flow) = ice.poll_nominated().filter(|flow| self.outside.nominated != Some(*flow)) else { return };
+        let Some(flow) = ice.poll_nominated().filter(|flow| self.outside.nominated != Some(*flow)) else {
+            return;
+        };
         self.outside.consent = Some(ice.consent(flow));
         self.outside.nominated = Some(flow);
         self.deadlines.ice = None;
@@ -162,7 +164,9 @@ impl Call {
 
     /// Answered, and media passes: said once.
     pub(super) fn tell_connected(&mut self) {
-        let passes = self.relayed.with_keys && self.relayed.installed == self.relayed.sent && self.relayed.installed > 0;
+        let passes = self.relayed.with_keys
+            && self.relayed.installed == self.relayed.sent
+            && self.relayed.installed > 0;
         if !self.connected && self.inside.answered && passes {
             self.connected = true;
             self.commands.push_back(Command::Notify(CallEvent::Connected));

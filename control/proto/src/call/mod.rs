@@ -195,7 +195,12 @@ impl Call {
     ///
     /// # Errors
     /// [`RestoreError`]; the plan should be removed then.
-    pub fn restore(plan: &Plan, settings: Arc<Settings>, seed: Seed, _now: Instant) -> Result<Self, RestoreError> {
+    pub fn restore(
+        plan: &Plan,
+        settings: Arc<Settings>,
+        seed: Seed,
+        _now: Instant,
+    ) -> Result<Self, RestoreError> {
         let record = Record::decode(&plan.record)?;
         let [inward, outward] = plan.directions.as_slice() else { return Err(RestoreError::Contradiction) };
         let outside = *inward.ingress.first().ok_or(RestoreError::Contradiction)?;
@@ -210,7 +215,19 @@ impl Call {
             }
             _ => return Err(RestoreError::Contradiction),
         };
-        let Record { to, created, dialog, inside, inside_version, answer, chosen, ssrc, profile, sip_status, .. } = record;
+        let Record {
+            to,
+            created,
+            dialog,
+            inside,
+            inside_version,
+            answer,
+            chosen,
+            ssrc,
+            profile,
+            sip_status,
+            ..
+        } = record;
         let mut call = Self::bare(plan.call, to, created, settings, Random::new(seed), dialog);
         call.ssrc = ssrc;
         call.outside.ufrags = (consent.local_ufrag.clone(), consent.remote_ufrag.clone());
@@ -230,8 +247,13 @@ impl Call {
             ..call.inside
         };
         let version = plan.version;
-        call.relayed =
-            Relayed { reserved: true, sent: version, installed: version, with_keys: true, ..Relayed::default() };
+        call.relayed = Relayed {
+            reserved: true,
+            sent: version,
+            installed: version,
+            with_keys: true,
+            ..Relayed::default()
+        };
         (call.replied, call.connected) = (true, true);
         Ok(call)
     }
@@ -255,7 +277,9 @@ impl Call {
                 }
                 self.drain_ice(now);
             }
-            Input::ConsentLost(flow) if self.outside.nominated == Some(flow) => self.end(EndCause::ConsentLost, now),
+            Input::ConsentLost(flow) if self.outside.nominated == Some(flow) => {
+                self.end(EndCause::ConsentLost, now)
+            }
             Input::ConsentLost(_) => {}
             Input::RelayLost => {
                 self.relayed.reserved = false;
@@ -342,7 +366,8 @@ impl Call {
         }
         if !self.replied {
             self.replied = true;
-            let failure = CallFailure { sip_status: self.inside.status, text: cause.text(), cause: cause.clone() };
+            let failure =
+                CallFailure { sip_status: self.inside.status, text: cause.text(), cause: cause.clone() };
             self.commands.push_back(Command::Fail(failure));
         }
         let remote = matches!(cause, EndCause::RemoteHangUp);
@@ -362,7 +387,10 @@ impl Call {
     }
 
     fn finish_if_quiet(&mut self) {
-        if self.cause.is_some() && self.inside.bye.is_none() && self.inside.invite.as_ref().is_none_or(Invite::is_final) {
+        if self.cause.is_some()
+            && self.inside.bye.is_none()
+            && self.inside.invite.as_ref().is_none_or(Invite::is_final)
+        {
             self.finish();
         }
     }

@@ -1,8 +1,8 @@
 //! From what both legs agreed on to a plan: a pure function.
 
 use sallyport_plan::{
-    CallId, Consent, Direction, DirectionIndex, FlowKey, KeyMaterial, Medium, Mute, Plan, Protection, Pt, PtMap,
-    Refusal, Ssrc, Zone,
+    CallId, Consent, Direction, DirectionIndex, FlowKey, KeyMaterial, Medium, Mute, Plan, Protection, Pt,
+    PtMap, Refusal, Ssrc, Zone,
 };
 
 use crate::sdp::{Chosen, InsideAnswer, InsideOffer};

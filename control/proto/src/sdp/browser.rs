@@ -88,7 +88,8 @@ impl BrowserOffer {
         if text.len() > OFFER_MAX {
             return Err(OfferError::TooLong);
         }
-        let session = Session::parse(text.as_bytes()).map_err(|error| OfferError::Malformed(error.to_string()))?;
+        let session =
+            Session::parse(text.as_bytes()).map_err(|error| OfferError::Malformed(error.to_string()))?;
         let usable = |media: &&Media| media.media == "audio" && media.port != 0;
         let audio = session.medias.iter().position(|media| usable(&media)).ok_or(OfferError::NoAudio)?;
         let media = session.medias.get(audio).ok_or(OfferError::NoAudio)?;
@@ -152,7 +153,11 @@ fn check_profile(media: &Media, has_fingerprint: bool) -> Result<(), OfferError>
         return Err(OfferError::SdesOnly);
     }
     let known = ["UDP/TLS/RTP/SAVPF", "UDP/TLS/RTP/SAVP", "RTP/SAVPF", "RTP/SAVP"];
-    if known.contains(&media.proto.as_str()) { Ok(()) } else { Err(OfferError::NotDtlsSrtp(media.proto.clone())) }
+    if known.contains(&media.proto.as_str()) {
+        Ok(())
+    } else {
+        Err(OfferError::NotDtlsSrtp(media.proto.clone()))
+    }
 }
 
 /// RFC 8839 section 5.4: ice-char, so long at least and 256 at the most.
@@ -217,11 +222,20 @@ pub fn browser_answer(offer: &BrowserOffer, parts: &AnswerParts<'_>) -> String {
 fn audio(text: &mut String, offer: &BrowserOffer, section: &Section, parts: &AnswerParts<'_>) {
     let types: Vec<String> = parts.chosen.iter().map(|chosen| chosen.outside.to_string()).collect();
     // Port 9 and no address: candidates say where we are (RFC 8839 section 4.3.1.2).
-    let _ = write!(text, "m=audio 9 {} {}\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\n", section.proto, types.join(" "));
+    let _ = write!(
+        text,
+        "m=audio 9 {} {}\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\n",
+        section.proto,
+        types.join(" ")
+    );
     if let Some(mid) = &section.mid {
         let _ = write!(text, "a=mid:{mid}\r\n");
     }
-    let _ = write!(text, "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=ice-options:trickle\r\n", parts.ufrag, parts.password);
+    let _ = write!(
+        text,
+        "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=ice-options:trickle\r\n",
+        parts.ufrag, parts.password
+    );
     let digits = hex(parts.fingerprint).to_uppercase();
     let pairs: Vec<&str> = (0..32).filter_map(|at| digits.get(2 * at..2 * at + 2)).collect();
     let setup = if offer.setup == Setup::Passive { "active" } else { "passive" };
@@ -242,7 +256,10 @@ fn audio(text: &mut String, offer: &BrowserOffer, section: &Section, parts: &Ans
     }
     text.push_str("a=ptime:20\r\n");
     let (ssrc, cname) = (parts.ssrc, parts.cname);
-    let _ = write!(text, "a=msid:sallyport audio\r\na=ssrc:{ssrc} cname:{cname}\r\na=ssrc:{ssrc} msid:sallyport audio\r\n");
+    let _ = write!(
+        text,
+        "a=msid:sallyport audio\r\na=ssrc:{ssrc} cname:{cname}\r\na=ssrc:{ssrc} msid:sallyport audio\r\n"
+    );
     for candidate in parts.candidates {
         let _ = write!(text, "a={candidate}\r\n");
     }

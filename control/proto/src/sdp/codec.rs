@@ -61,7 +61,8 @@ impl Kind {
         let text = text.trim();
         let alike = |kind: &Self| {
             let own = kind.rtpmap();
-            own.eq_ignore_ascii_case(text) || text.strip_suffix("/1").is_some_and(|text| own.eq_ignore_ascii_case(text))
+            own.eq_ignore_ascii_case(text)
+                || text.strip_suffix("/1").is_some_and(|text| own.eq_ignore_ascii_case(text))
         };
         Self::ALL.into_iter().find(alike)
     }
@@ -104,7 +105,9 @@ pub fn codecs(formats: &str, rtpmaps: &[(u8, String)]) -> Vec<Codec> {
         let mapped = rtpmaps.iter().find(|(have, _)| *have == payload_type);
         mapped.map_or_else(|| Kind::of_static(payload_type), |(_, text)| Kind::of_rtpmap(text))
     };
-    let types = formats.split_whitespace().filter_map(|text| text.parse().ok().filter(|payload_type| *payload_type < 128));
+    let types = formats
+        .split_whitespace()
+        .filter_map(|text| text.parse().ok().filter(|payload_type| *payload_type < 128));
     types.filter_map(|payload_type| Some(Codec { kind: kind(payload_type)?, payload_type })).collect()
 }
 

@@ -80,7 +80,9 @@ impl InsideOffer {
     /// them; `None` where there is no sound in common.
     pub fn choose(&self, answer: &InsideAnswer, outside: &[Codec]) -> Option<Vec<Chosen>> {
         let choose = |kind: Kind| {
-            let of = |codecs: &[Codec]| codecs.iter().find(|codec| codec.kind == kind).map(|codec| codec.payload_type);
+            let of = |codecs: &[Codec]| {
+                codecs.iter().find(|codec| codec.kind == kind).map(|codec| codec.payload_type)
+            };
             Some(Chosen {
                 kind,
                 outside: of(outside)?,
@@ -88,7 +90,11 @@ impl InsideOffer {
                 to_inside: of(&answer.codecs)?,
             })
         };
-        let sound = answer.codecs.iter().filter(|codec| codec.kind.is_sound()).find_map(|codec| choose(codec.kind))?;
+        let sound = answer
+            .codecs
+            .iter()
+            .filter(|codec| codec.kind.is_sound())
+            .find_map(|codec| choose(codec.kind))?;
         Some([Some(sound), choose(sound.kind.events())].into_iter().flatten().collect())
     }
 }
@@ -102,7 +108,8 @@ impl InsideAnswer {
         if octets.len() > OFFER_MAX {
             return Err("the session description inside is too long".into());
         }
-        let session = Session::parse(octets).map_err(|error| format!("the session description inside: {error}"))?;
+        let session =
+            Session::parse(octets).map_err(|error| format!("the session description inside: {error}"))?;
         let audio = session.medias.iter().find(|media| media.media == "audio" && media.port != 0);
         let media = audio.ok_or("the inside refuses audio")?;
         if media.proto != "RTP/AVP" && media.proto != "RTP/AVPF" {

@@ -6,8 +6,8 @@ mod direction;
 mod fragment;
 mod inside;
 
-pub use browser::{BrowserOffer, Setup, browser_answer};
 pub use browser::AnswerParts;
+pub use browser::{BrowserOffer, Setup, browser_answer};
 pub use codec::{Chosen, Codec, Kind};
 pub use direction::Direction;
 pub use fragment::parse_fragment;

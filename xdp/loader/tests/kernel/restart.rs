@@ -311,18 +311,15 @@ fn there_are_places_for_four_interfaces() {
 fn an_interface_keeps_its_place() {
     let Some(lab) = Lab::quiet() else { return };
     lab.appliance(|| {
-        let mut runner = Runner::new(&lab);
+        let mut runner = Runner::with_sockets(&lab, &[("i0", 0)]);
         let mut next = lab.kernel();
-        let frame = of(2, b"inside");
-        for device in ["i0", "o0"] {
-            next.attach(index(device), if device == "o0" { OUTSIDE } else { INSIDE }, None).unwrap();
+        for (device, zone) in [("i0", INSIDE), ("o0", OUTSIDE)] {
+            next.attach(index(device), zone, None).unwrap();
         }
-        assert_eq!(runner.run("inside", By::Inside, 0, &frame), Fate::Flow(FLOWS[2].3, FLOWS[2].4));
-        // The third queue of each has no socket: no place of one is another's.
-        for (by, flow) in [(By::Outside, 0), (By::Inside, 2)] {
-            let fate = runner.run("no socket", by, 2, &of(flow, b"none"));
-            assert_eq!(fate, Fate::Drop(Counter::DropNoSocket));
-        }
+        let inside = runner.run("inside", By::Inside, 0, &of(2, b"inside"));
+        assert_eq!(inside, Fate::Flow(FLOWS[2].3, FLOWS[2].4));
+        let outside = runner.run("outside", By::Outside, 0, &of(0, b"outside"));
+        assert_eq!(outside, Fate::Drop(Counter::DropNoSocket));
         next.detach_all();
     });
 }

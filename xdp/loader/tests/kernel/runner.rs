@@ -65,16 +65,21 @@ pub struct Runner {
 impl Runner {
     /// Loads, attaches and installs. In the appliance's namespace.
     pub fn new(lab: &Lab) -> Self {
+        Self::with_sockets(lab, &[("o0", 0), ("o0", 1), ("i0", 0), ("i0", 1)])
+    }
+
+    /// As [`Runner::new`], with sockets for these queues.
+    pub fn with_sockets(lab: &Lab, queues: &[(&str, u32)]) -> Self {
         let mut kernel = lab.kernel();
-        let mut sockets = Vec::new();
         for (device, zone) in [("o0", OUTSIDE), ("i0", INSIDE)] {
             kernel.attach(index(device), zone, Some(Attachment::Native)).unwrap();
-            for queue in 0..2 {
-                // The map takes a socket that is not bound; it has only to be one.
-                let xsk = socket(AddressFamily::XDP, SocketType::RAW, None).unwrap();
-                kernel.register(index(device), queue, xsk.as_fd()).unwrap();
-                sockets.push(xsk);
-            }
+        }
+        let mut sockets = Vec::new();
+        for (device, queue) in queues {
+            // The map takes a socket that is not bound; it has only to be one.
+            let xsk = socket(AddressFamily::XDP, SocketType::RAW, None).unwrap();
+            kernel.register(index(device), *queue, xsk.as_fd()).unwrap();
+            sockets.push(xsk);
         }
         for (zone, media, ports) in MEDIA {
             kernel.set_media(zone, media.parse().unwrap(), ports).unwrap();
