@@ -66,7 +66,7 @@ pub fn calls(options: &Options) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let list = calls["calls"].as_array().or_else(|| calls.as_array());
-    println!("{:<34} {:<12} {}", "call", "state", "to");
+    println!("{:<34} {:<12} to", "call", "state");
     for call in list.into_iter().flatten() {
         println!("{:<34} {:<12} {}", text(&call["id"]), text(&call["state"]), text(&call["to"]));
     }

@@ -1,5 +1,12 @@
 //! The Debian package goes into a root and out of it again without a trace but its configuration.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helpers fail as the test does"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -122,19 +122,17 @@ pub struct Inside {
     pub ports: Option<[u16; 2]>,
 }
 
-/// `[relay]`, of which control needs the socket.
+/// `[relay]`, of which control needs the socket; the relay judges the other keys.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Relay {
     /// Socket of the relay.
     pub socket: PathBuf,
-    #[serde(flatten, skip_serializing)]
-    others: toml::Table,
 }
 
 impl Default for Relay {
     fn default() -> Self {
-        Self { socket: "/run/sallyport/relay.sock".into(), others: toml::Table::new() }
+        Self { socket: "/run/sallyport/relay.sock".into() }
     }
 }
 

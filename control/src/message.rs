@@ -160,13 +160,16 @@ pub enum Message {
         /// Which.
         id: CallId,
         /// What has happened, and what will.
-        reply: oneshot::Sender<Result<(Vec<CallEvent>, broadcast::Receiver<CallEvent>), CallError>>,
+        reply: oneshot::Sender<Result<Watched, CallError>>,
     },
     /// State of control and relay.
     Overview(oneshot::Sender<Overview>),
     /// Hang up all calls, refuse new ones; answered when none is left.
     Drain(oneshot::Sender<()>),
 }
+
+/// Events of a call so far, and those to come.
+pub type Watched = (Vec<CallEvent>, broadcast::Receiver<CallEvent>);
 
 /// Asks the owner of the calls.
 #[derive(Debug, Clone)]
@@ -235,10 +238,7 @@ impl Handle {
     ///
     /// # Errors
     /// [`CallError::Unknown`].
-    pub async fn watch(
-        &self,
-        id: CallId,
-    ) -> Result<(Vec<CallEvent>, broadcast::Receiver<CallEvent>), CallError> {
+    pub async fn watch(&self, id: CallId) -> Result<Watched, CallError> {
         self.ask(|reply| Message::Watch { id, reply }).await.unwrap_or(Err(CallError::Unknown))
     }
 

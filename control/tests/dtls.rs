@@ -1,6 +1,13 @@
 //! DTLS-SRTP against two strangers: dimpl, which shares no line with our library, and BoringSSL with other wishes than
 //! ours. Both roles, both versions, both profiles, and a path that loses, doubles and swaps.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helpers fail as the test does"
+)]
+
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex};

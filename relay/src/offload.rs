@@ -20,8 +20,11 @@ const FLOWS_PER_CALL: u32 = 8;
 /// The loaded program and what it runs on.
 pub struct Offload {
     kernel: Kernel,
-    attached: [(Zone, Attachment, u32); 2],
+    attached: Attached,
 }
+
+/// Zone, mode and RX queues of each interface.
+type Attached = [(Zone, Attachment, u32); 2];
 
 impl Offload {
     /// Loads and attaches the program on both interfaces, and opens one port per worker.
@@ -51,7 +54,7 @@ impl Offload {
         interfaces: &[Interface; 2],
         wanted: PathChoice,
         workers: u32,
-    ) -> anyhow::Result<([(Zone, Attachment, u32); 2], Vec<AfXdpPort>)> {
+    ) -> anyhow::Result<(Attached, Vec<AfXdpPort>)> {
         // Flows of a former relay name its directions, not ours.
         kernel.clear_flows().context("the flow map cannot be cleared")?;
         let [outside, inside] = interfaces;

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// Headers of a case, as name and value.
+pub type Pairs = &'static [(&'static str, &'static str)];
+
 /// A token of the whole API.
 pub const TOKEN: &str = "a token for the tests";
 /// As long as anything may take.

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::harness::{Answer, Control, Net, TOKEN, head, until};
+use super::harness::{Answer, Control, Net, Pairs, TOKEN, head, until};
 use super::pbx::Pbx;
 use super::relay::Relay;
 
@@ -99,7 +99,7 @@ fn every_wrong_request_is_answered_by_a_problem() {
 #[test]
 fn offers_that_cannot_be_served_are_refused_by_their_flaw() {
     let (control, relay, pbx) = start(&[]);
-    let cases: &[(&[(&str, &str)], u16, &str)] = &[
+    let cases: &[(Pairs, u16, &str)] = &[
         (&[("m=audio", "m=video")], 422, "audio"),
         (&[("UDP/TLS/RTP/SAVPF", "RTP/AVP")], 422, "DTLS-SRTP"),
         (&[("a=fingerprint:sha-256", "a=fingerprint:md5")], 422, "fingerprint"),

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::time::Duration;
 
-use super::harness::{Control, Net};
+use super::harness::{Control, Net, Pairs};
 use super::pbx::line;
 
 /// One way to the daemon.
@@ -70,7 +70,7 @@ fn request(method: &str, branch: &str, changes: &[(&str, &str)]) -> String {
 #[test]
 fn strangers_get_their_answers_by_either_way() {
     let control = Control::start(Net::new(), &[]);
-    let cases: &[(&str, &[(&str, &str)], &str)] = &[
+    let cases: &[(&str, Pairs, &str)] = &[
         ("OPTIONS", &[], "200"),
         ("INVITE", &[], "4"),
         ("BYE", &[], "481"),
