@@ -237,8 +237,8 @@ fn shake(role: DtlsRole, stranger: &mut dyn Stranger, carry: Carry<'_>) -> (Done
     let identity = Identity::new().unwrap();
     let mut ours = Dtls::new(&identity, role).unwrap();
     let (mut done, begun) = (None, Instant::now());
-    let mut take = |step| match step {
-        Step::Done(keys) => done = Some(*keys),
+    let take = |step, done: &mut Option<Done>| match step {
+        Step::Done(keys) => *done = Some(*keys),
         Step::Failed(text) => panic!("{text}"),
         Step::Going | Step::Closed => {}
     };
@@ -248,19 +248,19 @@ fn shake(role: DtlsRole, stranger: &mut dyn Stranger, carry: Carry<'_>) -> (Done
             stranger.receive(&datagram);
         }
         for datagram in carry(2 * round + 1, stranger.transmit()) {
-            take(ours.receive(&datagram));
+            take(ours.receive(&datagram), &mut done);
         }
         let now = Instant::now();
         stranger.pass_time(now);
         if ours.poll_timeout(now).is_some_and(|at| at <= now) {
-            take(ours.handle_timeout());
+            take(ours.handle_timeout(), &mut done);
         }
-        if stranger.outcome().is_some() && round > 20 {
-            break;
+        if let (Some(_), Some(outcome), true) = (&done, stranger.outcome(), round > 20) {
+            return (done.unwrap(), outcome, identity.fingerprint());
         }
         std::thread::sleep(Duration::from_millis(3));
     }
-    (done.expect("ours is done as well"), stranger.outcome().unwrap(), identity.fingerprint())
+    unreachable!("rounds have no end")
 }
 
 /// Both ends have the same keys, each for its direction, and each saw the other's certificate.
