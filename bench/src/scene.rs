@@ -1,12 +1,11 @@
 //! Deployment A, set up: a browser behind its NAT, the appliance behind a 1:1 NAT, an agent inside, captures on both of the
 //! appliance's cables. `bench try` and the stories play in it.
 
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use sallyport_lab::agent::{self, Agent};
-use sallyport_lab::appliance::{self, Appliance, Status, Way};
+use sallyport_lab::appliance::{self, Appliance, Status, Way, programs};
 use sallyport_lab::browser::{self, Answered, Browser, Call, Timings};
 use sallyport_lab::capture::Capture;
 use sallyport_lab::net::{INSIDE_PEER, OUTSIDE_PEER, STUN};
@@ -52,7 +51,19 @@ impl Scene {
     ///
     /// # Errors
     /// What does not start, with its last words.
-    pub fn set(programs: PathBuf, way: Way, say: &mut dyn FnMut(&str)) -> anyhow::Result<Self> {
+    pub fn set(way: Way, say: &mut dyn FnMut(&str)) -> anyhow::Result<Self> {
+        Self::set_with(way, say, |_| ())
+    }
+
+    /// As [`Scene::set`], with an appliance that is set up in another way.
+    ///
+    /// # Errors
+    /// As [`Scene::set`].
+    pub fn set_with(
+        way: Way,
+        say: &mut dyn FnMut(&str),
+        change: impl FnOnce(&mut appliance::Setup),
+    ) -> anyhow::Result<Self> {
         say("building the network: browser, NAT, Internet with STUN, 1:1 NAT, DMZ, enterprise");
         let lab = Lab::new(Options::default())?;
         let tap = |place, interface, name| Capture::start(&lab, &lab.namespace(place), interface, name);
@@ -61,8 +72,9 @@ impl Scene {
         say("starting the SIP agent (baresip)");
         let agent = Agent::start(&lab, &agent::Setup::default())?;
         say(&format!("starting the appliance, path {way}"));
-        let appliance =
-            Appliance::start(&lab, &appliance::Setup::new(programs, way)).context("the appliance")?;
+        let mut setup = appliance::Setup::new(programs()?, way);
+        change(&mut setup);
+        let appliance = Appliance::start(&lab, &setup).context("the appliance")?;
         say("starting the browser (Chromium)");
         let browser = Browser::start(&lab, &browser::Setup::default())?;
         Ok(Self { browser, agent, appliance, outside, inside, lab })

@@ -97,7 +97,7 @@ fn play(options: &Options, way: Way) -> anyhow::Result<Measured> {
     for name in sallyport_lab::sweep(false) {
         progress.say(&format!("removed the dead lab {name}"));
     }
-    let scene = Scene::set(programs()?, way, &mut |text| progress.say(text))?;
+    let scene = Scene::set(way, &mut |text| progress.say(text))?;
     let outcome = talk(&scene, options, way, &progress);
     match &outcome {
         Ok(measured) => {

@@ -232,7 +232,13 @@ impl Uplink {
     }
 
     fn bound(&mut self, call: CallId, bound: bool) {
-        let Some(ports) = self.state.reserving.remove(&call) else { return };
+        let Some(ports) = self.state.reserving.remove(&call) else {
+            if !bound {
+                tracing::warn!(%call, "the ports of an adopted call are taken by somebody else; it ends");
+                self.remove(call);
+            }
+            return;
+        };
         if bound {
             self.tell(&Event::Reserved { call, ports });
         } else {

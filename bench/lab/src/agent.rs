@@ -169,9 +169,9 @@ fn modules() -> PathBuf {
 ///
 /// # Errors
 /// Where it does not start.
-pub fn start_echo(lab: &Lab, port: u16, media_port: u16) -> anyhow::Result<Process> {
+pub fn start_echo(lab: &Lab, address: IpAddr, port: u16, media_port: u16) -> anyhow::Result<Process> {
     let mut command = lab.namespace(Place::Enterprise).command("sipp");
-    command.args(["-sn", "uas", "-rtp_echo", "-nostdin", "-i", &AGENT.to_string()]);
+    command.args(["-sn", "uas", "-rtp_echo", "-nostdin", "-i", &address.to_string()]);
     command.args(["-p", &port.to_string(), "-mp", &media_port.to_string()]);
     command.args(["-trace_err", "-error_file"]).arg(lab.folder().join("echo.errors"));
     command.env("TERM", "dumb").current_dir(lab.folder());
@@ -186,7 +186,9 @@ pub fn start_echo(lab: &Lab, port: u16, media_port: u16) -> anyhow::Result<Proce
 
 /// Bound UDP ports in the calling thread's namespace.
 fn udp_ports() -> Vec<u16> {
-    let table = fs::read_to_string("/proc/thread-self/net/udp").unwrap_or_default();
-    let local = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1));
+    let read = |name| fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();
+    let tables = [read("udp"), read("udp6")];
+    let lines = tables.iter().flat_map(|table| table.lines().skip(1));
+    let local = lines.filter_map(|line| line.split_whitespace().nth(1));
     local.filter_map(|address| u16::from_str_radix(address.rsplit_once(':')?.1, 16).ok()).collect()
 }

@@ -207,6 +207,18 @@ impl Appliance {
         &self.process
     }
 
+    /// The id of one of [`PROGRAMS`] as it runs now.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn pid(&self, program: &str) -> anyhow::Result<i32> {
+        let is_it = |pid: &i32| {
+            fs::read_link(format!("/proc/{pid}/exe"))
+                .is_ok_and(|path| path.file_name() == Some(program.as_ref()))
+        };
+        self.namespace.pids().into_iter().find(is_it).with_context(|| format!("{program} does not run"))
+    }
+
     /// Body of a successful answer of its API, asked on its own loopback with the token.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Network namespaces and real peers: a browser behind a NAT, a STUN server, an appliance behind a 1:1 NAT, a SIP agent.
 //!
-//! A [`Lab`] is the network; [`browser`], [`agent`] and [`appliance`] start in it; [`capture`] listens on its cables and
+//! A [`Lab`] is the network; [`browser`], [`caller`], [`agent`] and [`appliance`] start in it; [`capture`] listens on its cables and
 //! [`tone`] to what was heard. Needs root. Everything a lab starts ends with it.
 
 #![forbid(unsafe_code)]
@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod appliance;
 pub mod browser;
+pub mod caller;
 pub mod capture;
 pub mod http;
 mod namespace;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::lab;
 use sallyport_lab::agent::{self, Agent, Setup};
-use sallyport_lab::net::{INSIDE, INSIDE_INTERFACE};
+use sallyport_lab::net::{AGENT, INSIDE, INSIDE_INTERFACE};
 use sallyport_lab::tone::{self, Expected, Fault, listen};
 use sallyport_lab::{Lab, Options, Place};
 
@@ -45,7 +45,7 @@ fn two_agents_hear_each_other() {
 #[test]
 fn an_echo_is_heard_and_is_the_wrong_tone() {
     let Some(lab) = lab(Options::default()) else { return };
-    agent::start_echo(&lab, 5060, 40_000).unwrap();
+    agent::start_echo(&lab, AGENT.into(), 5060, 40_000).unwrap();
     let caller = caller(&lab, "sip:anyone@10.20.0.5");
     caller.process().wait_for_words("Call established", Duration::from_secs(5)).unwrap();
     std::thread::sleep(Duration::from_secs(4));

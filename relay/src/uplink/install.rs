@@ -17,8 +17,11 @@ impl Uplink {
             let call = plan.call;
             let inside = plan.directions.iter().flat_map(|direction| &direction.ingress);
             let inside = inside.filter(|flow| flow.zone == Zone::Inside).map(|flow| flow.local);
-            self.ports.adopt(call, inside);
-            let Some(checkpoint) = checkpoint.filter(|_| self.offload.is_some()) else {
+            let mut inside: Vec<_> = inside.collect();
+            inside.sort_unstable();
+            inside.dedup();
+            self.ports.adopt(call, inside.iter().copied());
+            let Some(checkpoint) = checkpoint else {
                 tracing::warn!(%call, "a call of the former relay cannot go on");
                 self.ports.release(call, std::time::Instant::now());
                 self.sessions.forget(call);
@@ -26,6 +29,9 @@ impl Uplink {
             };
             tracing::info!(%call, "a call of the former relay goes on");
             self.state.adopted.insert(call, checkpoint);
+            if self.offload.is_none() {
+                self.order(0, Order::Bind { call, addresses: inside });
+            }
             self.install(plan);
         }
     }

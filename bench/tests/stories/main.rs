@@ -1,0 +1,16 @@
+//! Stories, end to end: real peers in namespaces, the released programs between them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helpers fail as the test does"
+)]
+
+mod calls;
+mod control;
+mod intruders;
+mod many;
+mod relay;
+mod stage;
+mod worlds;

@@ -1,0 +1,89 @@
+//! What the stories share.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use sallyport_lab::agent::start_echo;
+use sallyport_lab::appliance::{Appliance, Setup, Status, Way, programs};
+use sallyport_lab::net::AGENT;
+use sallyport_lab::{Lab, Options};
+use serde_json::Value;
+
+/// Whether stories can be played here; in CI they must.
+pub fn possible() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("SKIPPED: network namespaces, XDP and a browser need root");
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "nothing is skipped in CI");
+    }
+    root
+}
+
+/// A lab with an appliance and a SIPp inside that answers every call and sends media back.
+pub struct Stage {
+    pub appliance: Appliance,
+    pub lab: Lab,
+}
+
+impl Stage {
+    pub fn set(way: Way, options: Options, change: impl FnOnce(&mut Setup)) -> Self {
+        let lab = Lab::new(options).unwrap();
+        let mut setup = Setup::new(programs().unwrap(), way);
+        setup.server = SocketAddr::from((AGENT, 5060));
+        change(&mut setup);
+        start_echo(&lab, setup.server.ip(), 5060, 40_000).unwrap();
+        let appliance = Appliance::start(&lab, &setup).unwrap();
+        Self { appliance, lab }
+    }
+
+    /// `/v1/status`, with figures that cover everything up to now.
+    pub fn status(&self) -> Status {
+        std::thread::sleep(Duration::from_millis(1100));
+        self.appliance.status().unwrap()
+    }
+}
+
+/// Asks until the answer is yes.
+pub fn until(what: &str, patience: Duration, mut ask: impl FnMut() -> bool) {
+    let end = Instant::now() + patience;
+    while !ask() {
+        assert!(Instant::now() < end, "not within {patience:?}: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Sums of what has grown between two states, by counter; what has not is left out.
+pub fn grown(before: &Status, after: &Status) -> BTreeMap<String, u64> {
+    let was = before.counters();
+    let difference = |(name, value): (String, u64)| {
+        let grown = value - was.get(&name).copied().unwrap_or(0);
+        (grown > 0).then_some((name, grown))
+    };
+    after.counters().into_iter().filter_map(difference).collect()
+}
+
+/// Open descriptors of a process.
+pub fn descriptors(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+/// `sallyport`, run outside all namespaces: pins are files.
+pub fn sallyport(arguments: &[&str]) -> Output {
+    Command::new(program()).args(arguments).output().unwrap()
+}
+
+/// Rows of `sallyport maps`.
+pub fn maps(appliance: &Appliance, map: &str) -> Vec<Value> {
+    let pins = appliance.pins().display().to_string();
+    let output = sallyport(&["maps", map, "--json", "--pins", &pins]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice::<Value>(&output.stdout).unwrap().as_array().unwrap().clone()
+}
+
+fn program() -> PathBuf {
+    programs().unwrap().join("sallyport")
+}
