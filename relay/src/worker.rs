@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use sallyport_core::{Checkpoint, CoreEvent, FlowChanges, Now, Removed, Tag, Translator, Verdict};
 use sallyport_io::{Burst, Egress, Frame, FrameCount, HEADROOM, Received, TransmitError};
-use sallyport_plan::{CallId, Counter, DirectionReport, FlowKey, Plan, Refusal, Zone};
+use sallyport_plan::{CallId, Counter, DirectionReport, FlowKey, Medium, Plan, Refusal, Zone};
 use sallyport_wire::PacketBuf;
 use sallyport_wire::frame::Link;
 
@@ -23,8 +23,20 @@ use crate::nexthop::Links;
 const NAP_MS: u64 = 100;
 /// How often indices are kept for a restart, in microseconds.
 const CHECKPOINT_INTERVAL: u64 = 1_000_000;
-/// Packets that a stream can have sent since the checkpoint that a restart goes on from.
-const AHEAD: u16 = 8192;
+/// Packets that a stream can have sent since the checkpoint that a restart goes on from: a checkpoint is a second old, and
+/// the uplink may be held up for two more. As little as is safe, since a stream that is silent over several restarts moves on
+/// by as much each time, and must stay within half a turn of 2^16 (RFC 3711 section 3.3.1).
+const fn ahead(medium: Medium) -> u16 {
+    match medium {
+        Medium::Audio => 1024,
+        Medium::Video => 8192,
+    }
+}
+
+/// Bursts that a worker takes before it looks at orders, strays and timers again: a flood must not starve those.
+const BURSTS: usize = 8;
+/// Strays that it takes at once, for the same reason.
+const STRAYS: usize = 256;
 
 /// What the uplink asks of a worker. Each is answered by the notice of the same name, unless said otherwise.
 pub enum Order {
@@ -41,6 +53,8 @@ pub enum Order {
     Remove(CallId),
     /// Link headers that changed. No answer.
     Links(Links),
+    /// Paths that no plan names any more. No answer.
+    Forget(Vec<FlowKey>),
     /// Flows of other workers, for frames that come without metadata. No answer.
     Routes {
         /// Flows and their tags.
@@ -240,8 +254,9 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         let mut burst = Burst::new();
         while !self.stopped {
             if let Err(error) = self.sleep() {
+                // A relay without one of its workers is worse than a relay that starts again and adopts its calls.
                 tracing::error!(%error, worker = self.worker.index, "poll failed");
-                return;
+                std::process::abort();
             }
             self.obey();
             self.take_strays();
@@ -281,8 +296,8 @@ impl<N: Fn(Notice) -> bool> Running<N> {
     }
 
     fn receive(&mut self, burst: &mut Burst) {
-        let now = self.now();
-        loop {
+        for _ in 0..BURSTS {
+            let now = self.now();
             match self.worker.edge.port().receive(burst) {
                 Ok(0) => return,
                 Ok(_) => {}
@@ -423,7 +438,12 @@ impl<N: Fn(Notice) -> bool> Running<N> {
 
     fn take_strays(&mut self) {
         let now = self.now();
-        while let Some(stray) = self.worker.handoff.pop() {
+        for taken in 1..=STRAYS {
+            let Some(stray) = self.worker.handoff.pop() else { return };
+            if taken == STRAYS {
+                // There may be more: the next sleep ends at once.
+                let _ = self.worker.wake.write(1);
+            }
             let Stray { tag, key, .. } = stray;
             let port = self.worker.edge.port();
             let Some(frame) = port.allocate() else {
@@ -471,7 +491,17 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             match order {
                 Order::Install { plan, links, checkpoint } => self.install(*plan, links, checkpoint.as_ref()),
                 Order::Remove(call) => self.remove(call),
-                Order::Links(links) => self.links.extend(links),
+                Order::Links(links) => {
+                    // Only what is ours: paths of other workers would never be forgotten here.
+                    for (path, link) in links {
+                        self.links.entry(path).and_modify(|known| *known = link);
+                    }
+                }
+                Order::Forget(paths) => {
+                    for path in paths {
+                        self.links.remove(&path);
+                    }
+                }
                 Order::Routes { insert, remove } => {
                     for flow in remove {
                         self.routes.remove(&flow);
@@ -498,7 +528,11 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         if changes.is_ok() {
             self.links.extend(links);
             if let Some(checkpoint) = checkpoint {
-                self.worker.translator.restore(checkpoint, AHEAD, now);
+                self.worker.translator.restore(checkpoint, ahead, now);
+                // Kept before the first packet can come: should this relay die at once as well, the next one must not go
+                // on from where this one did.
+                let kept = self.worker.translator.checkpoint_of(call);
+                (self.notify)(Notice::Checkpoint(kept.into_iter().collect()));
             }
         }
         (self.notify)(Notice::Installed { call, changes });

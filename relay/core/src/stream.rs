@@ -121,7 +121,14 @@ impl Stream {
         if let Some(rebase) = self.rebase.take() {
             self.step(rebase, incoming, timestamp, clock, now);
         }
-        let outgoing = incoming.wrapping_add(self.offset);
+        let mut outgoing = incoming.wrapping_add(self.offset);
+        if self.last_timestamp.is_some()
+            && is_before(self.last.wrapping_add(JUMP.unsigned_abs().into()), outgoing)
+        {
+            // So many were skipped that the peer could not tell the index any more (RFC 3711 section 3.3.1).
+            self.step(Rebase::Resume, incoming, timestamp, clock, now);
+            outgoing = incoming.wrapping_add(self.offset);
+        }
         if is_before(outgoing, self.floor) {
             return Err(Reason::Late);
         }
@@ -320,6 +327,21 @@ mod tests {
         stream.skip(9, 40_000);
         assert_eq!(stream.place(1, 12, 0, 8000, at(40)).unwrap().sequence, FIRST + 2);
         assert_eq!((stream.lost(), stream.source()), (0, Some(1)));
+    }
+
+    #[test]
+    fn a_long_run_of_foreign_payload_types_leaves_no_gap() {
+        for skipped in [1001, 32_768, 40_000, 65_535, 200_000u32] {
+            let mut stream = stream();
+            stream.place(1, 10, 0, 8000, at(0)).unwrap();
+            for n in 1..=skipped {
+                stream.skip(1, (10 + n & 0xffff) as u16);
+            }
+            let next = (11 + skipped & 0xffff) as u16;
+            let place = stream.place(1, next, skipped * 160, 8000, at(u64::from(skipped) * 20)).unwrap();
+            assert_eq!(place, Place { sequence: FIRST + 1, timestamp: skipped * 160 }, "{skipped}");
+            assert_eq!(stream.lost(), 0);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
-use sallyport_plan::{CallId, Counter, DirectionReport, FlowKey, Plan, Zone};
+use sallyport_plan::{CallId, Counter, DirectionReport, FlowKey, Medium, Plan, Zone};
 use sallyport_wire::PacketBuf;
 use sallyport_wire::demux::{Kind, classify};
 use sallyport_wire::stun;
@@ -253,25 +253,25 @@ impl Translator {
 
     /// Indices of all calls, for a restart.
     pub fn checkpoint(&self) -> Vec<Checkpoint> {
-        let call = |(id, call): (&CallId, &Call)| Checkpoint {
-            call: *id,
-            directions: call
-                .slots
-                .iter()
-                .filter_map(|at| self.table.at(*at))
-                .map(Direction::checkpoint)
-                .collect(),
-        };
-        self.calls.iter().map(call).collect()
+        self.calls.keys().filter_map(|id| self.checkpoint_of(*id)).collect()
     }
 
-    /// Goes on behind a checkpoint of an installed call that may be `ahead` packets old, at most 2^14; to be called before
-    /// its first packet. A direction that the checkpoint does not know goes on as if all `ahead` packets had been its first.
-    pub fn restore(&mut self, checkpoint: &Checkpoint, ahead: u16, now: Now) {
+    /// Indices of one call; `None` for an unknown one.
+    pub fn checkpoint_of(&self, call: CallId) -> Option<Checkpoint> {
+        let slots = &self.calls.get(&call)?.slots;
+        let directions = slots.iter().filter_map(|at| self.table.at(*at)).map(Direction::checkpoint);
+        Some(Checkpoint { call, directions: directions.collect() })
+    }
+
+    /// Goes on behind a checkpoint of an installed call; to be called before its first packet. A direction's checkpoint may be
+    /// as many packets old as `ahead` says of its medium, at most 2^14. One that the checkpoint does not know goes on as if
+    /// all those packets had been its first.
+    pub fn restore(&mut self, checkpoint: &Checkpoint, ahead: impl Fn(Medium) -> u16, now: Now) {
         let slots = self.calls.get(&checkpoint.call).map(|call| call.slots.as_slice()).unwrap_or_default();
         for at in slots {
             let Some(direction) = self.table.at_mut(*at) else { continue };
             let index = direction.cold.plan.index;
+            let ahead = ahead(direction.cold.plan.medium);
             direction.restore(checkpoint.directions.iter().find(|state| state.index == index), ahead, now);
         }
     }

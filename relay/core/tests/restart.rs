@@ -68,7 +68,7 @@ impl Call {
         self.bench.now = sallyport_core::Now(5);
         let plan = Plan { version: 9, ..plan(Some(self.profile), paths()) };
         self.bench.core.install(plan, self.bench.now).unwrap();
-        self.bench.core.restore(checkpoint, AHEAD, self.bench.now);
+        self.bench.core.restore(checkpoint, |_| AHEAD, self.bench.now);
     }
 }
 
@@ -175,7 +175,7 @@ fn a_checkpoint_of_other_keys_or_of_another_call_does_no_harm() {
     let next = fresh.browser.seal(&g711(1, 7, 0).bytes());
     fresh.bench.send(paths().outside, &next).forwarded();
     checkpoint.call = CallId(77);
-    fresh.bench.core.restore(&checkpoint, AHEAD, fresh.bench.now);
+    fresh.bench.core.restore(&checkpoint, |_| AHEAD, fresh.bench.now);
     fresh.talk(20);
 }
 

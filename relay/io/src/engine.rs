@@ -56,6 +56,8 @@ pub(crate) struct Channel<S: Socket> {
     pub transmit: Producer<S::Descriptors>,
     /// Frames that the kernel has to receive into.
     pub stocked: u32,
+    /// Frames that the kernel has to transmit from.
+    pub flying: u32,
     /// Whether the last flush met an error.
     pub refusing: bool,
 }
@@ -72,7 +74,7 @@ impl<S: Socket> Channel<S> {
 pub(crate) struct Shares {
     /// For each socket to receive into.
     pub fill: u32,
-    /// For all sockets together to transmit from.
+    /// For each socket to transmit from: an interface that is down must not hold up the others.
     pub transmit: u32,
 }
 
@@ -82,7 +84,7 @@ impl Shares {
     pub fn of(frames: u32, sockets: u32) -> Self {
         let fill = frames / 2 / sockets.max(1);
         let rest = frames - fill * sockets;
-        Self { fill, transmit: rest - rest / 4 }
+        Self { fill, transmit: (rest - rest / 4) / sockets.max(1) }
     }
 }
 
@@ -133,7 +135,9 @@ impl<U: Chunks, S: Socket> Engine<U, S> {
     fn reap(&mut self) {
         for (at, channel) in self.channels.iter_mut().enumerate() {
             while let Some(address) = channel.completion.pop() {
-                if !self.pool.reclaim(Owner::Transmit(name(at)), locate(address).0) {
+                if self.pool.reclaim(Owner::Transmit(name(at)), locate(address).0) {
+                    channel.flying = channel.flying.saturating_sub(1);
+                } else {
                     self.counters.corrupt += 1;
                 }
             }
@@ -223,9 +227,9 @@ impl<U: Chunks, S: Socket> Engine<U, S> {
             return Err(TransmitError::NoSocket);
         };
         let link = egress.link.as_ref().ok_or(TransmitError::NoLink)?;
-        if self.pool.census().transmit >= self.shares.transmit {
+        if self.channels[at].flying >= self.shares.transmit {
             self.reap();
-            if self.pool.census().transmit >= self.shares.transmit {
+            if self.channels[at].flying >= self.shares.transmit {
                 return Err(self.channels[at].jam());
             }
         }
@@ -236,7 +240,11 @@ impl<U: Chunks, S: Socket> Engine<U, S> {
         let length = u32::try_from(range.len()).map_err(|_| TransmitError::Short)?;
         let descriptor = Descriptor { address: address(index, range.start), length, options: 0 };
         let channel = &mut self.channels[at];
-        if channel.transmit.push(descriptor) { Ok(name(at)) } else { Err(channel.jam()) }
+        if !channel.transmit.push(descriptor) {
+            return Err(channel.jam());
+        }
+        channel.flying += 1;
+        Ok(name(at))
     }
 
     /// Makes the kernel take what is on one transmit ring. Copy mode takes a limited number for each call and says

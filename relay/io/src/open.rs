@@ -168,6 +168,7 @@ impl AfXdpPort {
                 receive: Consumer::new(rings.receive, 0),
                 transmit: Producer::new(rings.transmit, 0),
                 stocked: 0,
+                flying: 0,
                 refusing: false,
             });
         }

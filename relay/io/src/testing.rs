@@ -178,6 +178,7 @@ pub(crate) fn engine(zones: u8, frames: u32, shares: Shares) -> (FakeEngine, Vec
             receive: Consumer::new(receive, START),
             transmit: Producer::new(transmit, START),
             stocked: 0,
+            flying: 0,
             refusing: false,
         });
     }
