@@ -105,6 +105,8 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let delay = Duration::from_millis(file.supervisor.restart_delay_ms);
 
+    // Both are looked for before either starts.
+    let mut control = program("control", options, Vec::new())?;
     let mut relay = Supervised::start(program("relay", options, Vec::new())?, &folder, delay)
         .context("the relay does not start")?;
     if !wait_ready(&mut relay, &stop) {
@@ -112,14 +114,12 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         unmount(&file);
         return Ok(ExitCode::FAILURE);
     }
-    let mut environment = Vec::new();
     if file.http.tokens.is_empty() {
         let token = random_token()?;
         println!("sallyport: REST token of this run (none is configured): {token}");
-        environment.push(("SALLYPORT_TOKEN", token));
+        control.environment.push(("SALLYPORT_TOKEN", token));
     }
-    let mut control = Supervised::start(program("control", options, environment)?, &folder, delay)
-        .context("control does not start")?;
+    let mut control = Supervised::start(control, &folder, delay).context("control does not start")?;
     println!("sallyport: supervisor {}, {}, {}", std::process::id(), pid(&relay), pid(&control));
     while !stop.load(Ordering::Relaxed) {
         watch(&mut relay);

@@ -16,6 +16,8 @@ use crate::holder::{Holder, Said};
 const FIRST_DESCRIPTOR: i32 = 3;
 /// The pause before a restart doubles up to this while the child dies young.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// How long a child may take to end that nobody ended before.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// A child that lived this long did not die young.
 const GROWN_UP: Duration = Duration::from_secs(10);
 
@@ -54,6 +56,13 @@ pub enum Happened {
     Restarted,
     /// It cannot be started.
     Failed(io::Error),
+}
+
+impl Drop for Supervised {
+    /// However the supervisor leaves, nobody stays behind.
+    fn drop(&mut self) {
+        self.end(Signal::SIGTERM, FAREWELL);
+    }
 }
 
 impl Supervised {
@@ -121,9 +130,10 @@ impl Supervised {
         if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
             self.child = None;
             let young = self.started.elapsed() < GROWN_UP;
-            self.pause = if young { (self.pause * 2).min(PAUSE_MAX.max(self.delay)) } else { self.delay };
-            self.restart_at = Some(Instant::now() + self.pause);
-            happened.push(Happened::Ended(status, self.pause));
+            let pause = if young { self.pause } else { self.delay };
+            self.pause = (pause * 2).min(PAUSE_MAX.max(self.delay));
+            self.restart_at = Some(Instant::now() + pause);
+            happened.push(Happened::Ended(status, pause));
         }
         if self.restart_at.is_some_and(|at| Instant::now() >= at) {
             happened.push(match self.spawn() {

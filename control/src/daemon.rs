@@ -58,17 +58,23 @@ fn sip_address(config: &Config) -> anyhow::Result<SocketAddr> {
     if let Some(listen) = config.sip.listen {
         return Ok(listen);
     }
-    if let Some(address) = config.inside.addresses.first() {
+    // Whom we call decides the family; without a server IPv4 comes first.
+    let wanted =
+        |address: &IpAddr| config.sip.server.is_none_or(|server| server.is_ipv4() == address.is_ipv4());
+    let configured = &config.inside.addresses;
+    if let Some(address) = configured.iter().find(|address| wanted(address)).or(configured.first()) {
         return Ok(SocketAddr::new(*address, 5060));
     }
     let name = &config.inside.interface;
     let addresses = getifaddrs().context("interfaces cannot be read")?;
-    let found = addresses.filter(|entry| entry.interface_name == *name).find_map(|entry| {
+    let found = addresses.filter(|entry| entry.interface_name == *name).filter_map(|entry| {
         let address = entry.address?;
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
         let v6 = address.as_sockaddr_in6().filter(|v6| !v6.ip().is_unicast_link_local());
         v4.or_else(|| v6.map(|v6| IpAddr::V6(v6.ip())))
     });
-    let address = found.with_context(|| format!("interface {name} has no address for SIP"))?;
-    Ok(SocketAddr::new(address, 5060))
+    let found: Vec<IpAddr> = found.collect();
+    let address = found.iter().find(|address| wanted(address)).or(found.first());
+    let address = address.with_context(|| format!("interface {name} has no address for SIP"))?;
+    Ok(SocketAddr::new(*address, 5060))
 }

@@ -1,12 +1,14 @@
 //! Brings the relay up in order, and down again.
 
+use std::fs::{File, TryLockError};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
 use std::{io, thread};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, setrlimit};
@@ -36,6 +38,7 @@ const SOCKET_FRAMES: u32 = 4096;
 /// # Errors
 /// What keeps the relay from starting, in words.
 pub fn run(config: &Config) -> anyhow::Result<()> {
+    let _alone = alone(&config.relay.socket)?;
     let interfaces = facts::read(config)?;
     // UMEM is locked memory; only the hard limit of a root without CAP_SYS_RESOURCE can keep us from this.
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, u64::MAX, u64::MAX);
@@ -74,6 +77,22 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A lock beside the socket, held while it lives: a second relay would take program and flows away from the first.
+fn alone(socket: &Path) -> anyhow::Result<File> {
+    let path = socket.with_extension("lock");
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!("another relay runs: it holds {}", path.display()),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
+}
+
 /// The way that packets take, and a port per worker.
 fn open_path(config: &Config, interfaces: &[Interface; 2]) -> anyhow::Result<(Option<Offload>, Vec<Edge>)> {
     let relay = &config.relay;
@@ -97,8 +116,12 @@ fn open_path(config: &Config, interfaces: &[Interface; 2]) -> anyhow::Result<(Op
             Err(error) => return Err(error),
         }
     }
+    Offload::clear(&relay.pins)?;
     let port = UdpPort::new(SOCKET_FRAMES).context("no socket port")?;
     let mut edge = Edge::Udp(Box::new(port));
+    for interface in interfaces {
+        edge.belong(interface.zone as u8, &interface.name);
+    }
     let outside = &interfaces[0];
     let addresses: Vec<_> =
         outside.addresses.iter().map(|address| (*address, outside.port_min).into()).collect();

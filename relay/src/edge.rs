@@ -22,6 +22,14 @@ impl Edge {
         }
     }
 
+    /// Sockets of a zone that are opened from now on hear and send by this interface only. AF_XDP sockets are bound to theirs
+    /// anyway.
+    pub fn belong(&mut self, zone: u8, interface: &str) {
+        if let Self::Udp(port) = self {
+            port.belong(zone, interface);
+        }
+    }
+
     /// Opens a socket on each address; none where one fails. AF_XDP needs none: XDP takes the packets first.
     ///
     /// # Errors

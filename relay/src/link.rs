@@ -8,10 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use std::{fs, thread};
 
-use sallyport_plan::{Command, Event, decode, encode};
+use sallyport_plan::{Command, Event, MESSAGE_MAX, decode, encode};
+use zeroize::{Zeroize, Zeroizing};
 
 /// How long control may leave its socket unread before it is taken for dead.
 const WRITE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Octets that are read at once.
+const PIECE: usize = 64 * 1024;
 
 /// What comes from the socket.
 #[derive(Debug)]
@@ -47,9 +51,11 @@ impl Connection {
     /// # Errors
     /// What the socket says; the connection is then of no use.
     pub fn send(&mut self, event: &Event) -> io::Result<()> {
-        self.scratch.clear();
         encode(event, &mut self.scratch).map_err(io::Error::other)?;
-        self.stream.write_all(&self.scratch)
+        let sent = self.stream.write_all(&self.scratch);
+        // Plans hold keys.
+        self.scratch.zeroize();
+        sent
     }
 
     /// Ends the connection: the reader sees its end.
@@ -117,8 +123,9 @@ fn read(id: u64, mut stream: UnixStream, deliver: &impl Fn(FromControl) -> bool)
 }
 
 fn follow(id: u64, stream: &mut UnixStream, deliver: &impl Fn(FromControl) -> bool) -> io::Result<()> {
-    let mut pending = Vec::new();
-    let mut piece = vec![0; 64 * 1024];
+    // Plans hold keys; at this size the buffer never has to move.
+    let mut pending = Zeroizing::new(Vec::with_capacity(4 + MESSAGE_MAX + PIECE));
+    let mut piece = Zeroizing::new(vec![0; PIECE]);
     loop {
         let n = stream.read(&mut piece)?;
         if n == 0 {
@@ -132,7 +139,10 @@ fn follow(id: u64, stream: &mut UnixStream, deliver: &impl Fn(FromControl) -> bo
                 return Ok(());
             }
         }
-        pending.drain(..used);
+        let left = pending.len() - used;
+        pending.copy_within(used.., 0);
+        pending[left..].zeroize();
+        pending.truncate(left);
     }
 }
 

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     }
     let filter = tracing_subscriber::EnvFilter::new(&config.log.filter);
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    abort_on_panic();
     match daemon::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -29,6 +30,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A relay that lost a thread would go on half alive; one that ends is started again and adopts its calls.
+fn abort_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::abort();
+    }));
 }
 
 fn check(config: &Config) -> ExitCode {

@@ -12,7 +12,7 @@ use sallyport_xdp::{Attachment, Kernel, MapError, Options};
 use crate::config::PathChoice;
 use crate::facts::Interface;
 
-/// UMEM frames of a worker.
+/// UMEM frames of a worker; more where it serves many queues.
 const FRAMES: u32 = 4096;
 /// Kernel flow entries a call: outside, inside RTP, inside RTCP, and as many again while a plan is swapped.
 const FLOWS_PER_CALL: u32 = 8;
@@ -84,9 +84,19 @@ impl Offload {
                     .context("a media address is refused")?;
             }
         }
+        kernel.forget_former().context("a former relay's interfaces cannot be let go")?;
         let attached =
             [(Zone::Outside, attachments[0], queues[0]), (Zone::Inside, attachments[1], queues[1])];
         Ok((attached, ports))
+    }
+
+    /// Takes down what a former relay left at work under `pins`: its program would take every media packet before a UDP
+    /// socket could hear it.
+    ///
+    /// # Errors
+    /// What the system says of the pins.
+    pub fn clear(pins: &Path) -> anyhow::Result<()> {
+        sallyport_xdp::clear(pins).context("a former relay's XDP program cannot be taken down")
     }
 
     /// Adds or moves a flow.
@@ -178,7 +188,8 @@ fn open_ports(
                 let served = (worker..queues[at]).step_by(workers as usize);
                 own.extend(served.map(|queue| Queue { ifindex: interface.ifindex, queue, zone, mode }));
             }
-            AfXdpPort::open(&own, FRAMES)
+            let least = AfXdpPort::FRAMES_MIN.saturating_mul(u32::try_from(own.len()).unwrap_or(u32::MAX));
+            AfXdpPort::open(&own, FRAMES.max(least))
         })
         .collect()
 }

@@ -16,6 +16,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use sallyport_core::Checkpoint;
 use sallyport_plan::{CallId, Plan};
@@ -24,8 +25,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-/// Name of the memory in the descriptor store.
+/// Name of the memory in the descriptor store, in front of the versions of what lies in it.
 const NAME: &str = "sallyport-sessions";
+/// Version of the slots and of the checkpoint; that of the plan is [`sallyport_plan::VERSION`]. Neither form tells of itself
+/// what it is: memory of other versions is not read.
+const FORMAT: u16 = 1;
 /// Octets of a slot: the largest plan with room to spare.
 const SLOT: u64 = 64 * 1024;
 /// Where in a slot the checkpoint lies.
@@ -94,10 +98,11 @@ impl Sessions {
 
     /// Length last: what was being written when the process died reads as not there.
     fn write<T: Serialize>(&self, value: &T, at: u64, room: u64) -> io::Result<()> {
-        let body = Zeroizing::new(postcard::to_allocvec(value).map_err(io::Error::other)?);
+        let body = sallyport_plan::bytes(value).map_err(io::Error::other)?;
+        // What was there before is void in any case: going on from old indices would use some twice.
+        self.memory.write_all_at(&[0; 4], at)?;
         let length = u32::try_from(body.len()).ok().filter(|length| u64::from(*length) <= room - 4);
         let length = length.ok_or(io::ErrorKind::FileTooLarge)?;
-        self.memory.write_all_at(&[0; 4], at)?;
         self.memory.write_all_at(&body, at + 4)?;
         self.memory.write_all_at(&length.to_le_bytes(), at)
     }
@@ -135,22 +140,49 @@ impl Sessions {
         }
     }
 
+    /// Overwrites what was written, then gives the pages back.
     fn wipe(&self, slot: u64) {
-        let _ = self.memory.write_all_at(&[0; SLOT as usize], slot * SLOT);
+        for at in [slot * SLOT, slot * SLOT + CHECKPOINT] {
+            let mut length = [0; 4];
+            if self.memory.read_exact_at(&mut length, at).is_ok() {
+                let length = u64::from(u32::from_le_bytes(length)).min(SLOT);
+                let zeroes = vec![0; usize::try_from(length).unwrap_or_default() + 4];
+                let _ = self.memory.write_all_at(&zeroes, at);
+            }
+        }
+        if let (Ok(at), Ok(length)) = (i64::try_from(slot * SLOT), i64::try_from(SLOT)) {
+            let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            let _ = fallocate(&self.memory, flags, at, length);
+        }
     }
 }
 
-/// The memory of a former relay, by its name in `LISTEN_FDNAMES`. Opened anew through procfs: the same memory, and no
+/// The name of memory that we can read.
+fn name() -> String {
+    format!("{NAME}-{}.{FORMAT}", sallyport_plan::VERSION)
+}
+
+/// The memory of a former relay, by its name in `LISTEN_FDNAMES`; memory of another version is given up. Opened anew through procfs: the same memory, and no
 /// descriptor is taken on trust.
 fn inherited() -> io::Result<Option<File>> {
-    let mut names = sd_notify::listen_fds_with_names()?;
-    let Some((descriptor, _)) = names.find(|(_, name)| name == NAME) else { return Ok(None) };
+    let own = name();
+    let mut found = None;
+    for (descriptor, name) in sd_notify::listen_fds_with_names()? {
+        if name == own {
+            found.get_or_insert(descriptor);
+        } else if name.starts_with(NAME) {
+            tracing::warn!(name, "sessions of another version are given up: their calls end");
+            let _ = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(&name)]);
+        }
+    }
+    let Some(descriptor) = found else { return Ok(None) };
     OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{descriptor}")).map(Some)
 }
 
 fn create() -> io::Result<File> {
     let memory: File = memfd_create(NAME, MFdFlags::MFD_CLOEXEC)?.into();
-    let states = [NotifyState::FdStore, NotifyState::FdName(NAME)];
+    let name = name();
+    let states = [NotifyState::FdStore, NotifyState::FdName(&name)];
     if let Err(error) = sd_notify::notify_with_fds(&states, &[memory.as_fd()]) {
         tracing::warn!(%error, "no descriptor store: calls will not survive a restart of the relay");
     }

@@ -94,6 +94,8 @@ pub struct State {
     links: HashMap<FlowKey, Link>,
     reserving: HashMap<CallId, Vec<PortPair>>,
     adopted: HashMap<CallId, sallyport_core::Checkpoint>,
+    /// Whether control waits for the list until all adopted calls run, or do not.
+    listing: bool,
     dropped_events: u64,
 }
 
@@ -102,6 +104,25 @@ struct Running {
     worker: u8,
     plan: Plan,
     flows: Vec<(FlowKey, sallyport_core::Tag)>,
+    /// Pairs whose consent has lapsed: told to every control that asks.
+    lapsed: Vec<FlowKey>,
+}
+
+impl Running {
+    /// Every path that packets leave by.
+    fn egress(&self) -> Vec<FlowKey> {
+        egress(&self.plan)
+    }
+}
+
+/// Every path that packets of a plan leave by, once.
+fn egress(plan: &Plan) -> Vec<FlowKey> {
+    let mut paths: Vec<FlowKey> =
+        plan.directions.iter().flat_map(|direction| [direction.rtp, direction.rtcp]).collect();
+    paths.extend(plan.consents.iter().map(|consent| consent.flow));
+    paths.sort_unstable();
+    paths.dedup();
+    paths
 }
 
 /// Why the resolver was asked.
@@ -160,7 +181,9 @@ impl Uplink {
             FromControl::Connected(connection) => {
                 if let Some(old) = self.state.connection.replace(connection) {
                     old.close();
+                    self.release_unplanned();
                 }
+                self.state.listing = false;
                 tracing::info!("control connected");
             }
             FromControl::Gone { id } => {
@@ -186,17 +209,32 @@ impl Uplink {
             Command::Remove { call } => self.remove(call),
             Command::Send { path, payload } => self.send(path, payload),
             Command::List => {
-                let running: Vec<Plan> = self.state.calls.values().map(|call| call.plan.clone()).collect();
-                for plan in running {
-                    self.tell(&Event::Running(plan));
-                }
-                self.tell(&Event::Listed);
+                self.state.listing = true;
+                self.list();
             }
             Command::Report { call } => match self.state.calls.get(&call) {
                 Some(running) => self.order(running.worker, Order::Report(call)),
                 None => self.refuse(call, Refusal::UnknownCall),
             },
             Command::Status => self.gather(status::For::Status),
+        }
+    }
+
+    /// Answers `List`, once no adopted call is on its way any more: control gives up what is not in the list.
+    fn list(&mut self) {
+        if !self.state.listing || !self.state.adopted.is_empty() {
+            return;
+        }
+        self.state.listing = false;
+        let running: Vec<Plan> = self.state.calls.values().map(|call| call.plan.clone()).collect();
+        for plan in running {
+            self.tell(&Event::Running(plan));
+        }
+        self.tell(&Event::Listed);
+        let lapsed = self.state.calls.iter();
+        let lapsed = lapsed.flat_map(|(call, running)| running.lapsed.iter().map(|flow| (*call, *flow)));
+        for (call, flow) in lapsed.collect::<Vec<_>>() {
+            self.tell(&Event::ConsentLost { call, flow });
         }
     }
 
@@ -332,7 +370,12 @@ impl Uplink {
                     self.sessions.checkpoint(checkpoint);
                 }
             }
-            Notice::ConsentLost { call, flow } => self.tell(&Event::ConsentLost { call, flow }),
+            Notice::ConsentLost { call, flow } => {
+                if let Some(running) = self.state.calls.get_mut(&call) {
+                    running.lapsed.push(flow);
+                }
+                self.tell(&Event::ConsentLost { call, flow });
+            }
         }
     }
 }

@@ -63,32 +63,21 @@ static __always_inline int is_stun(struct xdp_md *ctx, const struct datagram *pa
 	       length + STUN_HEADER == packet->payload_len;
 }
 
-/* Takes a token of the source: the bucket holds when all its tokens will be back, each takes `interval` to. */
-static __always_inline int admit(const __u8 *address)
+/* Takes a token out of a bucket, which holds when all its tokens will be back: each takes `interval` to. */
+static __always_inline int take_token(const struct sallyport_source *source, __u64 interval, __u64 most)
 {
-	__u32 zero = 0;
-	const struct sallyport_settings *set = bpf_map_lookup_elem(&settings, &zero);
-	struct sallyport_source source;
 	struct sallyport_bucket *bucket;
-	__u64 now, interval, most;
+	__u64 now = bpf_ktime_get_ns();
 
-	if (!set)
-		return 0;
-	interval = set->punt_interval_ns;
-	most = set->punt_burst * interval;
 	if (interval > most)
 		return 0;
-	__builtin_memcpy(source.address, address, 16);
-	if (!is_mapped(address))
-		__builtin_memset(source.address + 8, 0, 8);
-	now = bpf_ktime_get_ns();
-	bucket = bpf_map_lookup_elem(&buckets, &source);
+	bucket = bpf_map_lookup_elem(&buckets, source);
 	if (!bucket) {
 		struct sallyport_bucket fresh = { .full_at_ns = now + interval };
 
-		if (!bpf_map_update_elem(&buckets, &source, &fresh, BPF_NOEXIST))
+		if (!bpf_map_update_elem(&buckets, source, &fresh, BPF_NOEXIST))
 			return 1;
-		bucket = bpf_map_lookup_elem(&buckets, &source);
+		bucket = bpf_map_lookup_elem(&buckets, source);
 		if (!bucket)
 			return 0;
 	}
@@ -105,17 +94,44 @@ static __always_inline int admit(const __u8 *address)
 	return 0;
 }
 
+/* A token of the source, then one of all sources together, whose bucket has the address that no source has: sources are
+ * easily made up. */
+static __always_inline int admit(const __u8 *address)
+{
+	__u32 zero = 0;
+	const struct sallyport_settings *set = bpf_map_lookup_elem(&settings, &zero);
+	struct sallyport_source source;
+
+	if (!set)
+		return 0;
+	__builtin_memcpy(source.address, address, 16);
+	if (!is_mapped(address))
+		__builtin_memset(source.address + 8, 0, 8);
+	if (!take_token(&source, set->punt_interval_ns, set->punt_burst * set->punt_interval_ns))
+		return 0;
+	__builtin_memset(&source, 0, sizeof(source));
+	return take_token(&source, set->total_interval_ns, (__u64)set->total_burst * set->total_interval_ns);
+}
+
+/* What the helper says where the driver knows no metadata. */
+#define ENOTSUPP 524
+
 /* To the AF_XDP socket of this queue, with `meta` in front of the frame. */
 static __always_inline int redirect(struct xdp_md *ctx, __u32 base, const struct sallyport_meta *meta, __u32 counter)
 {
 	__u32 queue = ctx->rx_queue_index;
 	struct sallyport_meta *front;
 	void *data;
-	int action;
+	int action, error;
 
 	if (queue >= SALLYPORT_QUEUES_MAX)
 		return leave(SALLYPORT_DROP_NO_SOCKET, XDP_DROP);
-	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*meta)))
+	error = bpf_xdp_adjust_meta(ctx, -(int)sizeof(*meta));
+	if (error == -ENOTSUPP) {
+		action = bpf_redirect_map(&xsks, base + queue, XDP_DROP);
+		return leave(action == XDP_REDIRECT ? SALLYPORT_REDIRECT_BARE : SALLYPORT_DROP_NO_SOCKET, action);
+	}
+	if (error)
 		return leave(SALLYPORT_DROP_NO_META, XDP_DROP);
 	front = (void *)(long)ctx->data_meta;
 	data = (void *)(long)ctx->data;

@@ -169,25 +169,28 @@ fn modules() -> PathBuf {
 ///
 /// # Errors
 /// Where it does not start.
-pub fn start_echo(lab: &Lab, address: IpAddr, port: u16, media_port: u16) -> anyhow::Result<Process> {
+pub fn start_echo(lab: &Lab, address: IpAddr, transport: &str, media_port: u16) -> anyhow::Result<Process> {
+    const PORT: u16 = 5060;
     let mut command = lab.namespace(Place::Enterprise).command("sipp");
     command.args(["-sn", "uas", "-rtp_echo", "-nostdin", "-i", &address.to_string()]);
-    command.args(["-p", &port.to_string(), "-mp", &media_port.to_string()]);
+    command.args(["-t", if transport == "tcp" { "t1" } else { "u1" }]);
+    command.args(["-p", &PORT.to_string(), "-mp", &media_port.to_string()]);
     command.args(["-trace_err", "-error_file"]).arg(lab.folder().join("echo.errors"));
     command.env("TERM", "dumb").current_dir(lab.folder());
     let mut program = Program::new("echo", command);
     program.farewell = Signal::SIGKILL;
     let process = lab.start(program).context("sipp")?;
     let namespace = lab.namespace(Place::Enterprise);
-    let listens = || namespace.within(|| udp_ports().contains(&port)).unwrap_or(false);
+    let listens = || namespace.within(|| ports(transport).contains(&PORT)).unwrap_or(false);
     process.wait_for(PATIENCE, || listens().then_some(()))?;
     Ok(process)
 }
 
-/// Bound UDP ports in the calling thread's namespace.
-fn udp_ports() -> Vec<u16> {
-    let read = |name| fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();
-    let tables = [read("udp"), read("udp6")];
+/// Bound ports of a transport in the calling thread's namespace.
+fn ports(transport: &str) -> Vec<u16> {
+    let read =
+        |family| fs::read_to_string(format!("/proc/thread-self/net/{transport}{family}")).unwrap_or_default();
+    let tables = [read(""), read("6")];
     let lines = tables.iter().flat_map(|table| table.lines().skip(1));
     let local = lines.filter_map(|line| line.split_whitespace().nth(1));
     local.filter_map(|address| u16::from_str_radix(address.rsplit_once(':')?.1, 16).ok()).collect()

@@ -45,7 +45,7 @@ fn two_agents_hear_each_other() {
 #[test]
 fn an_echo_is_heard_and_is_the_wrong_tone() {
     let Some(lab) = lab(Options::default()) else { return };
-    agent::start_echo(&lab, AGENT.into(), 5060, 40_000).unwrap();
+    agent::start_echo(&lab, AGENT.into(), "udp", 40_000).unwrap();
     let caller = caller(&lab, "sip:anyone@10.20.0.5");
     caller.process().wait_for_words("Call established", Duration::from_secs(5)).unwrap();
     std::thread::sleep(Duration::from_secs(4));

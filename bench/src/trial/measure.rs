@@ -112,7 +112,7 @@ impl Measured {
         let others = others.filter(|datagram| is_for_the_kernel(datagram.destination)).count() as u64;
         let kernel = material.after.kernel_udp.saturating_sub(material.before.kernel_udp);
         let packets = Packets {
-            afxdp: grown("xdp_redirect_flow"),
+            afxdp: grown("xdp_redirect_flow") + grown("xdp_redirect_bare"),
             xdp: after.keys().filter(|name| name.starts_with("xdp_rewrite")).map(|name| grown(name)).sum(),
             socket: kernel.saturating_sub(others),
             dropped: drops.values().sum(),

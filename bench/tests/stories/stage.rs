@@ -35,7 +35,7 @@ impl Stage {
         let mut setup = Setup::new(programs().unwrap(), way);
         setup.server = SocketAddr::from((AGENT, 5060));
         change(&mut setup);
-        start_echo(&lab, setup.server.ip(), 5060, 40_000).unwrap();
+        start_echo(&lab, setup.server.ip(), setup.transport, 40_000).unwrap();
         let appliance = Appliance::start(&lab, &setup).unwrap();
         Self { appliance, lab }
     }

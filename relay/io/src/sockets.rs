@@ -1,6 +1,7 @@
 //! The UDP port: the same datagrams through ordinary sockets.
 
 use std::collections::{HashMap, VecDeque};
+use std::ffi::OsString;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
@@ -58,6 +59,7 @@ pub struct UdpPort {
     queue: Vec<Queued>,
     sequence: u64,
     counters: Counters,
+    devices: HashMap<u8, OsString>,
 }
 
 impl UdpPort {
@@ -79,7 +81,14 @@ impl UdpPort {
             queue: Vec::with_capacity(frames as usize),
             sequence: 0,
             counters: Counters::default(),
+            devices: HashMap::new(),
         })
+    }
+
+    /// Binds the sockets of a zone that are opened from now on to an interface: without, the system would take a packet to
+    /// their address from any (RFC 1122 section 3.3.4.2, the weak host model).
+    pub fn belong(&mut self, zone: u8, interface: &str) {
+        self.devices.insert(zone, interface.into());
     }
 
     /// Binds a socket to one address of a zone; port 0 lets the system choose. Returns the address it has.
@@ -94,7 +103,11 @@ impl UdpPort {
                 "a media socket needs a specific address",
             ));
         }
-        self.adopt(zone, UdpSocket::bind(address)?)
+        let socket = UdpSocket::bind(address)?;
+        if let Some(device) = self.devices.get(&zone) {
+            setsockopt(&socket, sockopt::BindToDevice, device)?;
+        }
+        self.adopt(zone, socket)
     }
 
     /// Takes over a socket that is bound already. Returns its address.

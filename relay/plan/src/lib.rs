@@ -24,7 +24,7 @@ pub use plan::{
     CallId, Consent, Direction, DirectionIndex, FlowKey, IceRole, Medium, Mute, ParseCallIdError, Plan, Pt,
     PtMap, Ssrc, Zone,
 };
-pub use wire::{DecodeError, MESSAGE_MAX, decode, encode};
+pub use wire::{DecodeError, MESSAGE_MAX, bytes, decode, encode};
 
 /// Version of this contract. Both sides send it first and refuse any other.
 pub const VERSION: u16 = 1;

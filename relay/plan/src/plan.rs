@@ -7,6 +7,7 @@ use core::net::SocketAddr;
 use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 use crate::key::Protection;
 use crate::message::Refusal;
@@ -162,6 +163,14 @@ pub struct Consent {
     pub remote_pwd: String,
     /// Our role.
     pub role: IceRole,
+}
+
+/// The passwords are wiped.
+impl Drop for Consent {
+    fn drop(&mut self) {
+        self.local_pwd.zeroize();
+        self.remote_pwd.zeroize();
+    }
 }
 
 impl fmt::Debug for Consent {

@@ -5,6 +5,7 @@ use core::fmt;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 /// Octets that one message may have behind its length.
 pub const MESSAGE_MAX: usize = 256 * 1024;
@@ -34,14 +35,27 @@ impl core::error::Error for DecodeError {}
 /// # Errors
 /// [`DecodeError::TooLong`] where the message would exceed [`MESSAGE_MAX`]; `out` is then as before.
 pub fn encode<T: Serialize>(message: &T, out: &mut Vec<u8>) -> Result<(), DecodeError> {
-    let body = postcard::to_allocvec(message).map_err(|_| DecodeError::Malformed)?;
+    let body = bytes(message)?;
     if body.len() > MESSAGE_MAX {
         return Err(DecodeError::TooLong);
     }
     let length = u32::try_from(body.len()).map_err(|_| DecodeError::TooLong)?;
+    out.reserve_exact(4 + body.len());
     out.extend_from_slice(&length.to_be_bytes());
     out.extend_from_slice(&body);
     Ok(())
+}
+
+/// A value as postcard, in memory that is wiped: it may hold keys. Measured first, since a buffer that grows leaves copies
+/// of itself behind.
+///
+/// # Errors
+/// [`DecodeError::Malformed`] for a value that postcard has no form for; none of this crate is.
+pub fn bytes<T: Serialize>(value: &T) -> Result<Zeroizing<Vec<u8>>, DecodeError> {
+    let size = postcard::experimental::serialized_size(value).map_err(|_| DecodeError::Malformed)?;
+    let mut body = Zeroizing::new(alloc::vec![0; size]);
+    postcard::to_slice(value, &mut body).map_err(|_| DecodeError::Malformed)?;
+    Ok(body)
 }
 
 /// Takes one message off the front of `input`: the message and the octets it used, or `None` while it is incomplete.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use sallyport_core::{FlowChanges, Removed, Tag};
 use sallyport_plan::{CallId, Event, FlowKey, Plan, Refusal, Zone};
 
-use super::{Running, Ticket, Uplink};
+use super::{Running, Ticket, Uplink, egress};
 use crate::nexthop::{Links, Question};
 use crate::sessions::Orphan;
 use crate::worker::Order;
@@ -22,12 +22,13 @@ impl Uplink {
             inside.dedup();
             self.ports.adopt(call, inside.iter().copied());
             let Some(checkpoint) = checkpoint else {
-                tracing::warn!(%call, "a call of the former relay cannot go on");
+                tracing::warn!("a call of the former relay cannot go on: its indices are not known");
                 self.ports.release(call, std::time::Instant::now());
                 self.sessions.forget(call);
                 continue;
             };
-            tracing::info!(%call, "a call of the former relay goes on");
+            tracing::info!("a call of the former relay goes on");
+            tracing::debug!(%call, "adopted");
             self.state.adopted.insert(call, checkpoint);
             if self.offload.is_none() {
                 self.order(0, Order::Bind { call, addresses: inside });
@@ -40,6 +41,7 @@ impl Uplink {
         let call = plan.call;
         if let Err(refusal) = self.admit(&plan) {
             self.refuse(call, refusal);
+            self.abandon(call);
             return;
         }
         let queue = self.state.installing.entry(call).or_default();
@@ -82,11 +84,7 @@ impl Uplink {
     /// Takes the first waiting plan of the call to the resolver, or straight to its worker.
     fn start_install(&mut self, call: CallId) {
         let Some(plan) = self.state.installing.get(&call).and_then(VecDeque::front) else { return };
-        let mut paths: Vec<FlowKey> =
-            plan.directions.iter().flat_map(|direction| [direction.rtp, direction.rtcp]).collect();
-        paths.extend(plan.consents.iter().map(|consent| consent.flow));
-        paths.sort_unstable();
-        paths.dedup();
+        let paths = egress(plan);
         let Some(next_hops) = &self.next_hops else {
             self.resolved(call, Ok(Links::new()));
             return;
@@ -103,14 +101,47 @@ impl Uplink {
             Ok(links) => {
                 self.state.links.extend(links.iter().copied());
                 let worker = self.worker_for(call);
-                let checkpoint = self.state.adopted.remove(&call);
+                let checkpoint = self.state.adopted.get(&call).cloned();
                 self.order(worker, Order::Install { plan: Box::new(plan), links, checkpoint });
             }
             Err(refusal) => {
                 self.refuse(call, refusal);
+                self.forget_paths(call, &egress(&plan));
                 self.next_install(call);
+                self.abandon(call);
             }
         }
+    }
+
+    /// Links and the watch over next hops end for paths that the call does not send by now.
+    fn forget_paths(&mut self, call: CallId, paths: &[FlowKey]) {
+        let kept = self.state.calls.get(&call).map(Running::egress).unwrap_or_default();
+        let gone: Vec<FlowKey> = paths.iter().filter(|path| !kept.contains(path)).copied().collect();
+        if gone.is_empty() {
+            return;
+        }
+        for path in &gone {
+            self.state.links.remove(path);
+        }
+        if let Some(running) = self.state.calls.get(&call) {
+            self.order(running.worker, Order::Forget(gone.clone()));
+        }
+        if let Some(next_hops) = &self.next_hops {
+            let _ = next_hops.send(Question::Forget(gone));
+        }
+    }
+
+    /// A plan was refused. Where it was the first of its call, nothing of that may be left for a next relay to adopt; where the
+    /// call was adopted, nobody else knows of its ports.
+    fn abandon(&mut self, call: CallId) {
+        let adopted = self.state.adopted.remove(&call).is_some();
+        if !self.state.calls.contains_key(&call) {
+            self.sessions.forget(call);
+            if adopted {
+                self.release_ports(call);
+            }
+        }
+        self.list();
     }
 
     /// A call stays with its worker; a new one goes to the worker with the fewest.
@@ -135,10 +166,19 @@ impl Uplink {
             return;
         };
         match changes {
-            Err(refusal) => self.refuse(call, refusal),
-            Ok(changes) => self.settle(worker, plan, changes),
+            Err(refusal) => {
+                self.refuse(call, refusal);
+                self.forget_paths(call, &egress(&plan));
+                self.next_install(call);
+                self.abandon(call);
+            }
+            Ok(changes) => {
+                self.settle(worker, plan, changes);
+                self.next_install(call);
+                self.state.adopted.remove(&call);
+                self.list();
+            }
         }
-        self.next_install(call);
     }
 
     /// Brings the kernel's flows in line with the directions, then acknowledges.
@@ -147,10 +187,16 @@ impl Uplink {
         let FlowChanges { mut insert, remove } = changes;
         insert.sort_by_key(|(flow, _)| std::cmp::Reverse(flow.zone));
         if let Err(error) = self.insert_flows(&insert) {
-            tracing::error!(%call, %error, "the kernel refused a flow; the call ends");
-            self.refuse(call, Refusal::Kernel);
+            tracing::error!(%error, "the kernel refused a flow; its call ends");
             self.drop_flows(&insert);
-            self.order(worker, Order::Remove(call));
+            if self.state.calls.contains_key(&call) {
+                self.take_down(call);
+            } else {
+                self.order(worker, Order::Remove(call));
+            }
+            self.state.installing.remove(&call);
+            self.sessions.forget(call);
+            self.refuse(call, Refusal::Kernel);
             return;
         }
         if let Some(offload) = &mut self.offload {
@@ -164,12 +210,16 @@ impl Uplink {
             worker,
             plan: plan.clone(),
             flows: Vec::new(),
+            lapsed: Vec::new(),
         });
+        let former = running.egress();
+        running.lapsed.retain(|flow| plan.consents.iter().any(|consent| consent.flow == *flow));
         running.plan = plan;
         running
             .flows
             .retain(|(flow, _)| !remove.contains(flow) && !insert.iter().any(|(new, _)| new == flow));
         running.flows.extend(insert);
+        self.forget_paths(call, &former);
         self.tell(&Event::Installed { call, version });
     }
 
@@ -208,14 +258,22 @@ impl Uplink {
     /// Flows go first, so that nothing reaches a direction that is on its way out.
     pub(super) fn remove(&mut self, call: CallId) {
         let pending = self.state.installing.remove(&call);
-        let Some(running) = self.state.calls.remove(&call) else {
-            if pending.is_some() {
-                tracing::debug!(%call, "removed before it was installed");
+        self.state.adopted.remove(&call);
+        if !self.take_down(call) {
+            for plan in pending.into_iter().flatten() {
+                self.forget_paths(call, &egress(&plan));
             }
+            self.sessions.forget(call);
             self.release_ports(call);
             self.tell(&Event::Removed { call, directions: Vec::new() });
-            return;
-        };
+        }
+        self.list();
+    }
+
+    /// Takes flows and session of a running call away and its directions from its worker, whose answer releases the rest;
+    /// `false` where it does not run.
+    fn take_down(&mut self, call: CallId) -> bool {
+        let Some(running) = self.state.calls.remove(&call) else { return false };
         let mut flows = running.flows;
         flows.sort_by_key(|(flow, _)| flow.zone);
         self.drop_flows(&flows);
@@ -223,18 +281,11 @@ impl Uplink {
         self.route(running.worker, Vec::new(), keys);
         self.sessions.forget(call);
         self.order(running.worker, Order::Remove(call));
+        self.forget_paths(call, &egress(&running.plan));
+        true
     }
 
     pub(super) fn removed(&mut self, call: CallId, removed: Option<Removed>) {
-        if let Some(removed) = &removed {
-            for path in &removed.egress {
-                self.state.links.remove(path);
-            }
-            if let Some(next_hops) = &self.next_hops {
-                let _ = next_hops.send(Question::Forget(removed.egress.clone()));
-            }
-        }
-        self.state.calls.remove(&call);
         self.release_ports(call);
         let directions = removed.map(|removed| removed.reports).unwrap_or_default();
         self.tell(&Event::Removed { call, directions });

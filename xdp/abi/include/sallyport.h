@@ -9,7 +9,7 @@
 #include <linux/types.h>
 
 /* Changes with every change of a key, a value or their meaning: pinned maps of another version are not adopted. */
-#define SALLYPORT_ABI_VERSION 1
+#define SALLYPORT_ABI_VERSION 2
 
 /* Zones. */
 #define SALLYPORT_OUTSIDE 1
@@ -89,6 +89,8 @@ struct sallyport_settings {
 	__u32 abi_version;
 	__u32 punt_burst;       /* tokens of a full bucket */
 	__u64 punt_interval_ns; /* time that a token takes to come back; 0: no limit */
+	__u32 total_burst;      /* the same for all sources together */
+	__u32 total_interval_ns;
 };
 
 /* Maps, by the names that they are pinned under. */
@@ -109,10 +111,11 @@ struct sallyport_settings {
 	X(PASS_NOT_MEDIA, pass_not_media, "UDP to an address or port that is not media.")                    \
 	X(PASS_FRAGMENT, pass_fragment, "Later UDP fragment inside: it names no port; a first one of media is dropped.") \
 	X(REDIRECT_FLOW, redirect_flow, "Of a known flow, to the AF_XDP socket of its queue.")               \
+	X(REDIRECT_BARE, redirect_bare, "As one of the two, without metadata, of which the driver knows nothing: userspace looks the flow up.") \
 	X(PUNT_STUN, punt_stun, "STUN outside from an unknown source, to the AF_XDP socket, for control.")   \
 	X(DROP_SOURCE, drop_source, "From an impossible source: ours, multicast, loopback, unspecified, port 0.") \
 	X(DROP_UNKNOWN_FLOW, drop_unknown_flow, "To a media port, of no flow, and not STUN outside.")        \
-	X(DROP_RATE_LIMITED, drop_rate_limited, "STUN beyond the rate of its source.")                       \
+	X(DROP_RATE_LIMITED, drop_rate_limited, "STUN beyond the rate of its source, or of all sources together.")                       \
 	X(DROP_MALFORMED, drop_malformed, "To a media address, with headers or lengths that contradict each other.") \
 	X(DROP_FRAGMENT, drop_fragment, "UDP fragment to a media port, or a later one outside.")             \
 	X(DROP_TOO_LONG, drop_too_long, "To a media port, longer than a UMEM frame takes.")                  \
@@ -134,6 +137,6 @@ _Static_assert(sizeof(struct sallyport_media_value) == 4, "media value");
 _Static_assert(sizeof(struct sallyport_interface_value) == 8, "interface value");
 _Static_assert(sizeof(struct sallyport_source) == 16, "source");
 _Static_assert(sizeof(struct sallyport_bucket) == 8, "bucket");
-_Static_assert(sizeof(struct sallyport_settings) == 16, "settings");
+_Static_assert(sizeof(struct sallyport_settings) == 24, "settings");
 
 #endif

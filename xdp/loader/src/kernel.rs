@@ -21,6 +21,8 @@ use crate::{PROGRAM, PROGRAM_NAME};
 
 /// STUN of an unknown source: packets a second, and at once.
 const PUNT: (u32, u32) = (50, 50);
+/// STUN of all unknown sources together: what a flood with made-up sources may cost.
+const PUNT_TOTAL: (u32, u32) = (5000, 1000);
 
 /// How to load.
 #[derive(Debug, Clone)]
@@ -138,14 +140,22 @@ impl Kernel {
     }
 
     /// Sets how much STUN from one unknown source gets to control: `per_second` on average, `burst` at once. A source is an
-    /// IPv4 address, or a /64 of IPv6. 0 a second shuts it out. 50 and 50 unless set.
+    /// IPv4 address, or a /64 of IPv6. 0 a second shuts it out. 50 and 50 unless set. All sources together have 5,000 a second
+    /// and 1,000 at once.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn set_punt_rate(&mut self, per_second: u32, burst: u32) -> Result<(), MapError> {
         let punt_interval_ns = 1_000_000_000 / u64::from(per_second.max(1));
         let punt_burst = if per_second == 0 { 0 } else { burst };
-        let value = Settings { abi_version: sallyport_abi::VERSION, punt_burst, punt_interval_ns };
+        let (total_per_second, total_burst) = PUNT_TOTAL;
+        let value = Settings {
+            abi_version: sallyport_abi::VERSION,
+            punt_burst,
+            punt_interval_ns,
+            total_burst,
+            total_interval_ns: 1_000_000_000 / total_per_second,
+        };
         let settings = self.ebpf.map_mut(map::SETTINGS).ok_or_else(|| missing(map::SETTINGS))?;
         let mut settings = Array::<_, Settings>::try_from(settings).map_err(of(map::SETTINGS))?;
         settings.set(0, value, 0).map_err(of(map::SETTINGS))

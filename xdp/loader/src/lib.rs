@@ -13,6 +13,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::path::Path;
+
 mod attach;
 mod error;
 mod inspector;
@@ -24,6 +26,19 @@ pub use attach::Attachment;
 pub use error::{InspectError, LoadError, MapError};
 pub use inspector::{Inspector, Interface, Media};
 pub use kernel::{Kernel, Options};
+
+/// Takes down what a relay left at work under `pins`: program, maps and flows end. A folder that is not there is no error.
+///
+/// # Errors
+/// [`LoadError::Pins`].
+pub fn clear(pins: &Path) -> Result<(), LoadError> {
+    if !pins.is_dir() {
+        return Ok(());
+    }
+    let pins = pins::Pins::open(pins);
+    pins.remove_links(|_, _| true)?;
+    pins.remove_maps()
+}
 
 /// The kernel program as clang built it.
 pub static PROGRAM: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sallyport.bpf.o"));

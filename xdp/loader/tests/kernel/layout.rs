@@ -29,7 +29,15 @@ fn ours() -> [(&'static str, Layout); 8] {
         layout!("interface_value", InterfaceValue, zone, xsk_base),
         layout!("source", Source, address),
         layout!("bucket", Bucket, full_at_ns),
-        layout!("settings", Settings, abi_version, punt_burst, punt_interval_ns),
+        layout!(
+            "settings",
+            Settings,
+            abi_version,
+            punt_burst,
+            punt_interval_ns,
+            total_burst,
+            total_interval_ns
+        ),
     ]
 }
 
