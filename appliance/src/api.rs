@@ -65,9 +65,8 @@ pub fn calls(options: &Options) -> anyhow::Result<ExitCode> {
         println!("{calls}");
         return Ok(ExitCode::SUCCESS);
     }
-    let list = calls["calls"].as_array().or_else(|| calls.as_array());
     println!("{:<34} {:<12} to", "call", "state");
-    for call in list.into_iter().flatten() {
+    for call in calls.as_array().into_iter().flatten() {
         println!("{:<34} {:<12} {}", text(&call["id"]), text(&call["state"]), text(&call["to"]));
     }
     Ok(ExitCode::SUCCESS)

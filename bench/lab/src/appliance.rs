@@ -101,6 +101,7 @@ impl Setup {
             [relay]
             [http]
             [sip]
+            [supervisor]
             [log]
         };
         let mut set = |section: &str, key: &str, value: toml::Value| {
