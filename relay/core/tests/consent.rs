@@ -69,7 +69,8 @@ fn a_check_is_what_rfc_8445_asks_for() {
 fn the_controlling_side_says_so_and_meets_conflicts() {
     let mut bench = Bench::new(1, 2);
     let role = IceRole::Controlling(TIE_BREAKER);
-    let consents = vec![Consent { role, ..consent(paths().outside) }];
+    let mut consents = vec![consent(paths().outside)];
+    consents[0].role = role;
     bench.core.install(Plan { consents, ..plan(GCM, paths()) }, bench.now).unwrap();
     let (_, bytes) = bench.timeout().remove(0);
     let message = Message::parse(&bytes).unwrap();
@@ -126,7 +127,8 @@ fn a_late_answer_does_not_bring_consent_back_nor_does_a_newer_plan() {
     bench.core.install(Plan { version: 2, ..plan_with_consent(GCM, paths()) }, bench.now).unwrap();
     assert_eq!(media_passes(&mut bench, 2)[1], Out::Drop(Reason::ConsentLost));
     // A restart of ICE on the same pair: consent begins anew.
-    let consents = vec![Consent { remote_ufrag: "again".into(), ..consent(paths().outside) }];
+    let mut consents = vec![consent(paths().outside)];
+    consents[0].remote_ufrag = "again".into();
     bench.core.install(Plan { version: 3, consents, ..plan(GCM, paths()) }, bench.now).unwrap();
     assert!(matches!(media_passes(&mut bench, 3)[1], Out::Rtp(..)));
     assert_eq!(bench.timeout().len(), 1);
@@ -244,12 +246,10 @@ fn credentials_that_ice_does_not_know_are_refused() {
 fn the_longest_credentials_fit_into_a_check() {
     let mut bench = Bench::new(1, 2);
     let ufrag = "u".repeat(256);
-    let consents = vec![Consent {
-        local_ufrag: ufrag.clone(),
-        remote_ufrag: ufrag,
-        remote_pwd: "p".repeat(256),
-        ..consent(paths().outside)
-    }];
+    let mut consents = vec![consent(paths().outside)];
+    consents[0].local_ufrag = ufrag.clone();
+    consents[0].remote_ufrag = ufrag;
+    consents[0].remote_pwd = "p".repeat(256);
     bench.core.install(Plan { consents, ..plan(GCM, paths()) }, bench.now).unwrap();
     assert_eq!(bench.timeout().len(), 1);
 }

@@ -8,7 +8,7 @@ mod table;
 use common::{Bench, Out};
 use sallyport_core::{DirectionId, FlowChanges, Reason, Tag};
 use sallyport_plan::{
-    CallId, Consent, DirectionIndex, FlowKey, Medium, Mute, Plan, Profile, Protection, Refusal, Ssrc,
+    CallId, DirectionIndex, FlowKey, Medium, Mute, Plan, Profile, Protection, Refusal, Ssrc,
 };
 use table::world::*;
 
@@ -256,7 +256,8 @@ fn what_is_refused_changes_nothing() {
         }),
         (Refusal::Malformed, Plan { consents: vec![consent(stranger())], ..next() }),
         (Refusal::Malformed, {
-            let short = Consent { local_pwd: "short".into(), ..consent(paths().outside) };
+            let mut short = consent(paths().outside);
+            short.local_pwd = "short".into();
             Plan { consents: vec![short], ..next() }
         }),
     ];

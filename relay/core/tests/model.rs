@@ -15,7 +15,7 @@ use common::{Bench, Out};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use sallyport_core::{CoreEvent, Reason};
-use sallyport_plan::{CallId, Consent, Mute, Plan, Profile, Protection};
+use sallyport_plan::{CallId, Mute, Plan, Profile, Protection};
 use sallyport_wire::stun::Message;
 use slow::{Sealed, Seen, Stream};
 use table::world::*;
@@ -154,7 +154,8 @@ impl World {
             direction.mute = if held { Mute::Held } else { Mute::Open };
         }
         let local_ufrag = format!("ufrag{}", self.generation);
-        let consents = vec![Consent { local_ufrag, ..consent(paths().outside) }];
+        let mut consents = vec![consent(paths().outside)];
+        consents[0].local_ufrag = local_ufrag;
         self.bench.core.install(Plan { consents, ..plan }, self.bench.now).unwrap();
     }
 
