@@ -132,7 +132,7 @@ impl Default for Inside {
 pub struct Relay {
     /// Way that packets take.
     pub path: PathChoice,
-    /// Workers; 0: one per RX queue.
+    /// Workers; 0: one per RX queue, but no more than processors.
     pub workers: u32,
     /// Socket that control connects to.
     pub socket: PathBuf,

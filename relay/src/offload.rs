@@ -1,6 +1,7 @@
 //! The kernel's part: which interfaces run XDP in which mode, and whose packets are whose.
 
 use std::path::Path;
+use std::thread;
 
 use anyhow::Context;
 use sallyport_abi::FlowKey as KernelKey;
@@ -175,7 +176,10 @@ fn open_ports(
     workers: u32,
 ) -> Result<Vec<AfXdpPort>, OpenError> {
     let most = queues[0].min(queues[1]);
-    let workers = if workers == 0 { most } else { workers.min(most) };
+    // More workers than processors would only wake each other up for smaller bursts.
+    let processors =
+        thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1));
+    let workers = if workers == 0 { most.min(processors) } else { workers.min(most) };
     (0..workers)
         .map(|worker| {
             let mut own = Vec::new();

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 use std::{io, thread};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use sallyport_core::{Checkpoint, CoreEvent, FlowChanges, Now, Removed, Tag, Translator, Verdict};
 use sallyport_io::{Burst, Egress, Frame, FrameCount, HEADROOM, Received, TransmitError};
@@ -19,6 +19,9 @@ use crate::edge::Edge;
 use crate::handoff::{Handoff, Stray};
 use crate::nexthop::Links;
 
+/// Names of what it sleeps on.
+const WAKE: u64 = 0;
+const PORT: u64 = 1;
 /// Milliseconds that a worker sleeps at the most.
 const NAP_MS: u64 = 100;
 /// How often indices are kept for a restart, in microseconds.
@@ -205,7 +208,9 @@ where
 {
     let (orders, inbox) = std::sync::mpsc::channel();
     let wake = worker.wake.clone();
+    let mut worker = worker;
     let running = Running {
+        sleeper: sleeper(&mut worker)?,
         worker,
         inbox,
         notify,
@@ -218,6 +223,16 @@ where
     let name = format!("worker-{}", running.worker.index);
     let thread = thread::Builder::new().name(name).spawn(move || running.run())?;
     Ok(Handle { orders, wake, thread: Some(thread) })
+}
+
+/// What a worker sleeps on: its wake and its port. A port's descriptors are the same for its life.
+fn sleeper(worker: &mut Worker) -> io::Result<Epoll> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    epoll.add(&*worker.wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
+    for descriptor in worker.edge.port().descriptors() {
+        epoll.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, PORT))?;
+    }
+    Ok(epoll)
 }
 
 /// What the worker counts itself; the translator counts the rest.
@@ -239,6 +254,7 @@ struct Counts {
 }
 
 struct Running<N> {
+    sleeper: Epoll,
     worker: Worker,
     inbox: Receiver<Order>,
     notify: N,
@@ -279,20 +295,19 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             let micros = at.0.saturating_sub(self.now().0);
             micros.div_ceil(1000).min(nap)
         });
-        {
-            let wake = std::os::fd::AsFd::as_fd(&*self.worker.wake);
-            let mut polled: Vec<PollFd<'_>> = vec![PollFd::new(wake, PollFlags::POLLIN)];
-            let port = self.worker.edge.port();
-            polled.extend(port.descriptors().into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-            let timeout = PollTimeout::try_from(due).unwrap_or(PollTimeout::ZERO);
-            match poll(&mut polled, timeout) {
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                Err(error) => return Err(error.into()),
+        let mut events = [EpollEvent::empty(); 4];
+        let timeout = EpollTimeout::try_from(due).unwrap_or(EpollTimeout::ZERO);
+        match self.sleeper.wait(&mut events, timeout) {
+            Ok(ready) => {
+                if events.iter().take(ready).any(|event| event.data() == WAKE) {
+                    // Non-blocking, and nobody else reads it.
+                    let _ = self.worker.wake.read();
+                }
+                Ok(())
             }
+            Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        // Non-blocking: an unsignalled eventfd answers EAGAIN.
-        let _ = self.worker.wake.read();
-        Ok(())
     }
 
     fn receive(&mut self, burst: &mut Burst) {
