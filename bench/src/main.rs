@@ -5,7 +5,8 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sallyport_bench::{labs, load, trial};
+use sallyport_bench::load::{self, Who};
+use sallyport_bench::{labs, trial};
 
 #[derive(Parser)]
 #[command(name = "bench", version, about = "Measures Sallyport, and tries it out")]
@@ -20,6 +21,13 @@ enum Command {
     Try(trial::Options),
     /// Added latency through the real path, beside the wire's own floor.
     Run(load::Options),
+    /// Most calls without loss, and the latency at half of that.
+    Limit(load::LimitOptions),
+    /// The same of everything that can be had here, in turn: our relay's paths, bare forwarders, rtpengine.
+    Peers(load::LimitOptions),
+    /// The bare forwarder that `limit` starts.
+    #[command(hide = true)]
+    Bare(load::bare::Options),
     /// Labs that stand on this machine.
     #[command(subcommand)]
     Lab(labs::Command),
@@ -30,6 +38,12 @@ fn main() -> ExitCode {
         Command::Try(options) => trial::run(&options),
         Command::Lab(command) => labs::run(&command),
         Command::Run(options) => load::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Limit(options) => load::limit(&options, &[Who::Xdp]).map(|()| ExitCode::SUCCESS),
+        Command::Peers(options) => {
+            let all = [Who::Rtpengine, Who::Plain, Who::Socket, Who::Generic, Who::Xdp, Who::Bare];
+            load::limit(&options, &all).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Bare(options) => load::bare::run(&options).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("bench: {error:#}");

@@ -1,12 +1,12 @@
 //! Three network namespaces in a row: outside, the appliance, inside.
 
 use std::fs::File;
-use std::net::UdpSocket;
 use std::process::Command;
 use std::thread;
 
 use anyhow::{Context, bail};
 use nix::sched::{CloneFlags, setns};
+use sallyport_wire::frame::Link;
 
 /// Addresses of the row.
 pub const BROWSER: &str = "198.51.100.2";
@@ -16,6 +16,90 @@ pub const OUTSIDE: &str = "198.51.100.1";
 pub const INSIDE: &str = "10.77.0.1";
 /// The agent.
 pub const AGENT: &str = "10.77.0.2";
+
+/// RX and TX queues of every interface.
+pub const QUEUES: u32 = 4;
+
+/// One side of the appliance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Browsers.
+    Outside,
+    /// Agents.
+    Inside,
+}
+
+impl Side {
+    /// Suffix of the namespace at the far end.
+    pub const fn far(self) -> &'static str {
+        match self {
+            Self::Outside => "o",
+            Self::Inside => "i",
+        }
+    }
+
+    /// Interface at the far end.
+    pub const fn far_interface(self) -> &'static str {
+        match self {
+            Self::Outside => "wan0",
+            Self::Inside => "lan0",
+        }
+    }
+
+    /// Address at the far end.
+    pub const fn far_address(self) -> &'static str {
+        match self {
+            Self::Outside => BROWSER,
+            Self::Inside => AGENT,
+        }
+    }
+
+    /// The appliance's interface.
+    pub const fn near_interface(self) -> &'static str {
+        match self {
+            Self::Outside => "out0",
+            Self::Inside => "in0",
+        }
+    }
+
+    /// The appliance's address.
+    pub const fn near_address(self) -> &'static str {
+        match self {
+            Self::Outside => OUTSIDE,
+            Self::Inside => INSIDE,
+        }
+    }
+
+    /// Number of the zone.
+    pub const fn zone(self) -> u8 {
+        match self {
+            Self::Outside => 1,
+            Self::Inside => 2,
+        }
+    }
+
+    const fn far_mac(self) -> [u8; 6] {
+        [2, 0, 0, 0, self.zone(), 1]
+    }
+
+    const fn near_mac(self) -> [u8; 6] {
+        [2, 0, 0, 0, self.zone(), 2]
+    }
+
+    /// What a frame from the far end to the appliance needs below IP.
+    pub const fn link(self) -> Link {
+        Link { source_mac: self.far_mac(), destination_mac: self.near_mac(), vlan: None, dscp: 0 }
+    }
+
+    /// What a frame of the appliance needs below IP.
+    pub const fn back_link(self) -> Link {
+        Link { source_mac: self.near_mac(), destination_mac: self.far_mac(), vlan: None, dscp: 0 }
+    }
+}
+
+fn text(mac: [u8; 6]) -> String {
+    mac.map(|octet| format!("{octet:02x}")).join(":")
+}
 
 /// The row; gone when dropped.
 pub struct Row {
@@ -34,8 +118,8 @@ impl Row {
             run(&format!("ip netns add {}", row.namespace(side)))?;
             run(&format!("ip -n {} link set lo up", row.namespace(side)))?;
         }
-        row.link("o", "wan0", BROWSER, "out0", OUTSIDE)?;
-        row.link("i", "lan0", AGENT, "in0", INSIDE)?;
+        row.link(Side::Outside)?;
+        row.link(Side::Inside)?;
         let (outside, inside) = (row.namespace("o"), row.namespace("i"));
         run(&format!("ip -n {outside} route add default via {OUTSIDE}"))?;
         run(&format!("ip -n {inside} route add default via {INSIDE}"))?;
@@ -47,13 +131,17 @@ impl Row {
         format!("{}{side}", self.name)
     }
 
-    fn link(&self, side: &str, theirs: &str, address: &str, ours: &str, own: &str) -> anyhow::Result<()> {
-        let (peer, dmz) = (self.namespace(side), self.namespace("d"));
-        let queues = "numrxqueues 4 numtxqueues 4";
+    fn link(&self, side: Side) -> anyhow::Result<()> {
+        let (peer, dmz) = (self.namespace(side.far()), self.namespace("d"));
+        let (theirs, ours) = (side.far_interface(), side.near_interface());
+        let (far, near) = (text(side.far_mac()), text(side.near_mac()));
+        let queues = format!("numrxqueues {QUEUES} numtxqueues {QUEUES}");
         run(&format!(
-            "ip link add {theirs} netns {peer} {queues} type veth peer name {ours} netns {dmz} {queues}"
+            "ip link add {theirs} netns {peer} address {far} {queues} type veth peer name {ours} netns {dmz} \
+             address {near} {queues}"
         ))?;
-        for (namespace, interface, address) in [(&peer, theirs, address), (&dmz, ours, own)] {
+        let ends = [(&peer, theirs, side.far_address()), (&dmz, ours, side.near_address())];
+        for (namespace, interface, address) in ends {
             run(&format!("ip -n {namespace} addr add {address}/24 dev {interface}"))?;
             run(&format!("ip -n {namespace} link set {interface} up"))?;
             // A local sender's frames must reach XDP with finished checksums.
@@ -88,23 +176,6 @@ impl Row {
                 make()
             });
             entered.join().unwrap_or_else(|_| bail!("a thread panicked"))
-        })
-    }
-
-    /// `count` UDP sockets bound to `address` in one of the namespaces, from `port` on by `step`.
-    ///
-    /// # Errors
-    /// What the system says of the sockets.
-    pub fn sockets(
-        &self,
-        side: &str,
-        address: &str,
-        port: u16,
-        step: u16,
-        count: u16,
-    ) -> anyhow::Result<Vec<UdpSocket>> {
-        self.within(side, move || {
-            (0..count).map(|n| Ok(UdpSocket::bind(format!("{address}:{}", port + n * step))?)).collect()
         })
     }
 }

@@ -1,4 +1,4 @@
-//! The figures of `bench run`, as a table and as JSON.
+//! Figures as tables and as JSON.
 
 use std::fs;
 
@@ -6,83 +6,138 @@ use hdrhistogram::Histogram;
 use sallyport_plan::Status;
 use serde_json::{Value, json};
 
-use super::Options;
-use super::traffic::{Load, Outcome};
+use super::drive::Load;
 
-/// What was measured.
-pub struct Report {
-    rows: Vec<Row>,
-    facts: Value,
-    cpu_us_per_packet: f64,
+/// Percentiles that are told.
+const PERCENTILES: [(&str, f64); 6] =
+    [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("p99.99", 99.99), ("max", 100.0)];
+
+/// One target at one number of calls.
+pub struct Measured {
+    name: String,
+    calls: usize,
+    load: Load,
+    cpu_us_per_packet: Option<f64>,
+    kib_per_call: Option<f64>,
 }
 
-struct Row {
-    name: &'static str,
-    sent: u64,
-    received: u64,
-    broken: u64,
-    latency: Histogram<u64>,
+impl Measured {
+    /// `cost` is the target's before its calls, before the load, and after it.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn new(name: String, calls: usize, load: Load, cost: [Option<(f64, u64)>; 3]) -> Self {
+        let [idle, before, after] = cost;
+        // Warm-up packets cost as well, and are not counted: a tenth at the usual lengths, the same for all.
+        let packets = (load.inward.received + load.outward.received).max(1) as f64;
+        let cpu_us_per_packet = before.zip(after).map(|(before, after)| (after.0 - before.0) * 1e6 / packets);
+        let kib_per_call = idle
+            .zip(before)
+            .map(|(idle, before)| before.1.saturating_sub(idle.1) as f64 / calls.max(1) as f64);
+        Self { name, calls, load, cpu_us_per_packet, kib_per_call }
+    }
+
+    /// Both directions together.
+    fn latency(&self) -> Histogram<u64> {
+        let mut both = self.load.inward.latency.clone();
+        // The same bounds: it fits.
+        let _ = both.add(&self.load.outward.latency);
+        both
+    }
+
+    fn json(&self) -> Value {
+        let way = |outcome: &super::drive::Outcome| {
+            let us: serde_json::Map<String, Value> = PERCENTILES
+                .iter()
+                .map(|(name, p)| ((*name).into(), us(&outcome.latency, *p).into()))
+                .collect();
+            json!({ "sent": outcome.sent, "lost": outcome.lost(), "broken": outcome.broken, "us": us })
+        };
+        json!({
+            "name": self.name, "calls": self.calls, "inward": way(&self.load.inward),
+            "outward": way(&self.load.outward), "cpu_us_per_packet": self.cpu_us_per_packet,
+            "kib_per_call": self.kib_per_call, "unsent": self.load.unsent, "generator_late_us_p99": us(&self.load.lateness, 99.0),
+        })
+    }
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn us(latency: &Histogram<u64>, percentile: f64) -> f64 {
+    latency.value_at_percentile(percentile) as f64 / 1000.0
+}
+
+/// Machine and links.
+pub fn facts(calls: u16, seconds: u16) -> Value {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let processors = read("/proc/cpuinfo");
+    let count = processors.lines().filter(|line| line.starts_with("processor")).count();
+    let model = processors.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    json!({
+        "calls": calls, "seconds": seconds, "link": "veth, copy mode",
+        "kernel": read("/proc/sys/kernel/osrelease").trim(),
+        "cpu": model.trim_start_matches(['\t', ' ', ':']),
+        "cpus": count,
+        "version": env!("CARGO_PKG_VERSION"),
+    })
+}
+
+/// Rows of targets under the same load.
+pub struct Report {
+    /// The floor first.
+    pub rows: Vec<Measured>,
+    facts: Value,
 }
 
 impl Report {
-    /// Puts floor and relay side by side; `cpu` is the relay's in ticks of 10 ms.
-    #[allow(clippy::cast_precision_loss)]
-    pub fn new(options: &Options, floor: &Load, relay: &Load, cpu: u64, status: Status) -> Self {
-        let rows = vec![
-            row("wire, inward", &floor.inward),
-            row("relay, inward", &relay.inward),
-            row("wire, outward", &floor.outward),
-            row("relay, outward", &relay.outward),
-        ];
-        let packets = relay.inward.received + relay.outward.received;
-        let interfaces: Vec<Value> = status
-            .interfaces
-            .iter()
-            .map(|interface| json!({ "name": interface.name, "path": interface.path, "queues": interface.queues }))
-            .collect();
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let model = read("/proc/cpuinfo");
-        let model = model.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
-        let facts = json!({
-            "calls": options.calls, "seconds": options.seconds, "path": options.path, "suite": options.suite,
-            "interfaces": interfaces, "workers": status.workers, "link": "veth, copy mode",
-            "kernel": read("/proc/sys/kernel/osrelease").trim(),
-            "cpu": model.trim_start_matches(['\t', ' ', ':']),
-            "cpus": std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
-        });
-        Self { rows, facts, cpu_us_per_packet: cpu as f64 * 10_000.0 / packets.max(1) as f64 }
+    /// An empty one.
+    pub fn new(facts: Value) -> Self {
+        Self { rows: Vec::new(), facts }
+    }
+
+    /// Adds what the relay says of itself.
+    pub fn add_status(&mut self, status: &Status) {
+        let interfaces = status.interfaces.iter().map(
+            |interface| json!({ "name": interface.name, "path": interface.path, "queues": interface.queues }),
+        );
+        self.facts["interfaces"] = interfaces.collect();
+        self.facts["workers"] = status.workers.into();
     }
 
     /// Prints the table.
     pub fn print(&self) {
         println!(
-            "{:<16} {:>9} {:>7} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9}",
-            "one way [us]", "sent", "lost", "broken", "p50", "p90", "p99", "p99.9", "max"
+            "{:<26} {:>9} {:>7} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "one way, us", "sent", "lost", "broken", "p50", "p90", "p99", "p99.9", "max"
         );
         for row in &self.rows {
-            println!(
-                "{:<16} {:>9} {:>7} {:>7} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>9.1}",
-                row.name,
-                row.sent,
-                row.sent.saturating_sub(row.received),
-                row.broken,
-                row.us(50.0),
-                row.us(90.0),
-                row.us(99.0),
-                row.us(99.9),
-                row.us(100.0),
-            );
+            for (way, outcome) in [("in", &row.load.inward), ("out", &row.load.outward)] {
+                print!(
+                    "{:<26} {:>9} {:>7} {:>7}",
+                    format!("{} {way}", row.name),
+                    outcome.sent,
+                    outcome.lost(),
+                    outcome.broken
+                );
+                for percentile in [50.0, 90.0, 99.0, 99.9, 100.0] {
+                    print!(" {:>9.1}", us(&outcome.latency, percentile));
+                }
+                println!();
+            }
         }
-        for (direction, wire, relay) in [("inward", 0, 1), ("outward", 2, 3)] {
-            let added = |quantile| self.rows[relay].us(quantile) - self.rows[wire].us(quantile);
+        if let [floor, row] = self.rows.as_slice() {
+            let (floor, both) = (floor.latency(), row.latency());
+            let added = |percentile| us(&both, percentile) - us(&floor, percentile);
             println!(
-                "added {direction}: p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us",
+                "added: p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us",
                 added(50.0),
                 added(99.0),
                 added(99.9)
             );
+            println!(
+                "cost: {:.2} us CPU a packet, {:.1} KiB a call",
+                row.cpu_us_per_packet.unwrap_or_default(),
+                row.kib_per_call.unwrap_or_default()
+            );
         }
-        println!("relay CPU: {:.2} us a packet; {}", self.cpu_us_per_packet, self.facts);
+        println!("{}", self.facts);
     }
 
     /// One JSON object.
@@ -90,30 +145,64 @@ impl Report {
     /// # Errors
     /// None that occurs: the values are plain.
     pub fn json(&self) -> serde_json::Result<String> {
-        let rows: Vec<Value> = self
-            .rows
-            .iter()
-            .map(|row| {
-                json!({
-                    "name": row.name, "sent": row.sent, "received": row.received, "broken": row.broken,
-                    "us": { "p50": row.us(50.0), "p90": row.us(90.0), "p99": row.us(99.0), "p99.9": row.us(99.9), "max": row.us(100.0) },
-                })
+        let rows: Vec<Value> = self.rows.iter().map(Measured::json).collect();
+        serde_json::to_string_pretty(&json!({ "facts": self.facts, "rows": rows }))
+    }
+}
+
+/// What a target carries at the most, and what it does at half of that.
+pub struct Limit {
+    /// What people call it.
+    pub name: String,
+    /// Calls without loss.
+    pub calls: usize,
+    /// The load at that; `None` where it carries none.
+    pub most: Option<Load>,
+    /// At half of that.
+    pub half: Measured,
+    /// Memory.
+    pub kib_per_call: Option<f64>,
+}
+
+/// Prints all limits, and each beside the first.
+#[allow(clippy::cast_precision_loss)]
+pub fn print_limits(limits: &[Limit]) {
+    println!(
+        "{:<26} {:>7} {:>7} | at half: {:>9} {:>9} {:>9} {:>8} {:>9}",
+        "most calls without loss", "calls", "times", "p50 us", "p99 us", "p99.9 us", "us/pkt", "KiB/call"
+    );
+    let first = limits.first().map_or(0, |limit| limit.calls);
+    for limit in limits {
+        let latency = limit.half.latency();
+        println!(
+            "{:<26} {:>7} {:>7.2} |          {:>9.1} {:>9.1} {:>9.1} {:>8.2} {:>9.1}",
+            limit.name,
+            limit.calls,
+            limit.calls as f64 / first.max(1) as f64,
+            us(&latency, 50.0),
+            us(&latency, 99.0),
+            us(&latency, 99.9),
+            limit.half.cpu_us_per_packet.unwrap_or_default(),
+            limit.kib_per_call.unwrap_or_default(),
+        );
+    }
+    println!("veth in copy mode; generator on one processor, target on another; times: beside the first row");
+}
+
+/// One JSON object.
+///
+/// # Errors
+/// None that occurs: the values are plain.
+pub fn limits_json(limits: &[Limit], facts: Value) -> serde_json::Result<String> {
+    let rows: Vec<Value> = limits
+        .iter()
+        .map(|limit| {
+            json!({
+                "name": limit.name, "calls": limit.calls, "at_half": limit.half.json(),
+                "kib_per_call": limit.kib_per_call,
+                "loss_at_most": limit.most.as_ref().map(Load::loss),
             })
-            .collect();
-        serde_json::to_string_pretty(&json!({
-            "facts": self.facts, "rows": rows, "relay_cpu_us_per_packet": self.cpu_us_per_packet,
-        }))
-    }
-}
-
-impl Row {
-    #[allow(clippy::cast_precision_loss)]
-    fn us(&self, percentile: f64) -> f64 {
-        self.latency.value_at_percentile(percentile) as f64 / 1000.0
-    }
-}
-
-fn row(name: &'static str, outcome: &Outcome) -> Row {
-    let Outcome { sent, received, broken, latency } = outcome;
-    Row { name, sent: *sent, received: *received, broken: *broken, latency: latency.clone() }
+        })
+        .collect();
+    serde_json::to_string_pretty(&json!({ "facts": facts, "limits": rows }))
 }
