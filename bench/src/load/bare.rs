@@ -22,8 +22,8 @@ use super::drive::End;
 use super::net::{INSIDE, OUTSIDE, QUEUES, Row, Side};
 use super::target::{FIRST, MEDIA, Middle, Target, agent, browser, call, keys};
 
-/// Frames of the port.
-const FRAMES: u32 = 8192;
+/// Frames of the port: for each queue as many as the relay has.
+const FRAMES: u32 = 2048 * 2 * QUEUES;
 
 /// Options of `bench bare`.
 #[derive(Args)]

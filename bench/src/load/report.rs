@@ -35,6 +35,11 @@ impl Measured {
         Self { name, calls, load, cpu_us_per_packet, kib_per_call }
     }
 
+    /// What came of the load.
+    pub fn load(&self) -> &Load {
+        &self.load
+    }
+
     /// Both directions together.
     fn latency(&self) -> Histogram<u64> {
         let mut both = self.load.inward.latency.clone();
@@ -152,16 +157,12 @@ impl Report {
 
 /// What a target carries at the most, and what it does at half of that.
 pub struct Limit {
-    /// What people call it.
-    pub name: String,
     /// Calls without loss.
     pub calls: usize,
-    /// The load at that; `None` where it carries none.
-    pub most: Option<Load>,
+    /// At that; `None` where it carries none.
+    pub most: Option<Measured>,
     /// At half of that.
     pub half: Measured,
-    /// Memory.
-    pub kib_per_call: Option<f64>,
 }
 
 /// Prints all limits, and each beside the first.
@@ -176,14 +177,14 @@ pub fn print_limits(limits: &[Limit]) {
         let latency = limit.half.latency();
         println!(
             "{:<26} {:>7} {:>7.2} |          {:>9.1} {:>9.1} {:>9.1} {:>8.2} {:>9.1}",
-            limit.name,
+            limit.half.name,
             limit.calls,
             limit.calls as f64 / first.max(1) as f64,
             us(&latency, 50.0),
             us(&latency, 99.0),
             us(&latency, 99.9),
             limit.half.cpu_us_per_packet.unwrap_or_default(),
-            limit.kib_per_call.unwrap_or_default(),
+            limit.half.kib_per_call.unwrap_or_default(),
         );
     }
     println!("veth in copy mode; generator on one processor, target on another; times: beside the first row");
@@ -198,9 +199,8 @@ pub fn limits_json(limits: &[Limit], facts: Value) -> serde_json::Result<String>
         .iter()
         .map(|limit| {
             json!({
-                "name": limit.name, "calls": limit.calls, "at_half": limit.half.json(),
-                "kib_per_call": limit.kib_per_call,
-                "loss_at_most": limit.most.as_ref().map(Load::loss),
+                "name": limit.half.name, "calls": limit.calls, "at_half": limit.half.json(),
+                "at_most": limit.most.as_ref().map(Measured::json),
             })
         })
         .collect();

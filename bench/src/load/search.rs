@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::CALLS_MAX;
-use super::drive::{End, Generator, Load};
+use super::drive::Generator;
 use super::report::{Limit, Measured};
 use super::target::Target;
+use super::{CALLS_MAX, measure};
 
 /// Share of packets that may be lost.
 const LOSS: f64 = 1e-4;
@@ -16,25 +16,24 @@ const TRIES: usize = 3;
 /// The generator was late by more than this for one packet in a hundred: it is what is at its limit.
 const LATE_NS: u64 = 5_000_000;
 
-/// Doubles until packets are lost, halves the gap until it is a twentieth, then measures at half of what was carried.
+/// Doubles until packets are lost, halves the gap until it is a twentieth, then measures at half of what was carried. Each
+/// step meets a fresh target: what overload did to the one before is not held against it.
 ///
 /// # Errors
 /// What the target or the generator says.
 pub fn search(
     generator: &mut Generator,
-    target: &mut dyn Target,
+    fresh: &mut dyn FnMut() -> anyhow::Result<Box<dyn Target>>,
     duration: Duration,
 ) -> anyhow::Result<Limit> {
-    let idle = target.cost();
-    let mut ends: Vec<End> = Vec::new();
     let (mut good, mut bad) = (0, CALLS_MAX + 1);
     let mut most = None;
     let mut calls = FIRST;
     while calls > good && calls < bad && calls <= CALLS_MAX {
-        match attempt(generator, target, &mut ends, calls, duration)? {
-            Some(load) => {
+        match attempt(generator, fresh, calls, duration)? {
+            Some(measured) => {
                 good = calls;
-                most = Some(load);
+                most = Some(measured);
             }
             None => bad = calls,
         }
@@ -43,47 +42,26 @@ pub fn search(
             break;
         }
     }
-    let half = (good / 2).max(1);
-    target.extend(&mut ends, half)?;
-    generator.expect(&ends)?;
-    let before = target.cost();
-    let load = generator.run(&mut ends[..half], duration)?;
-    let after = target.cost();
-    let installed = ends.len();
-    let memory = before.zip(idle).map(|((_, now), (_, then))| now.saturating_sub(then));
-    let half = Measured::new(target.name(), half, load, [None, before, after]);
-    Ok(Limit {
-        name: target.name(),
-        calls: good,
-        most,
-        half,
-        kib_per_call: memory.map(|kib| per(kib, installed)),
-    })
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn per(kib: u64, calls: usize) -> f64 {
-    kib as f64 / calls.max(1) as f64
+    let half = measure(generator, fresh()?.as_mut(), (good / 2).max(1), duration)?;
+    Ok(Limit { calls: good, most, half })
 }
 
 /// What the load was where it passed in one of the tries.
 fn attempt(
     generator: &mut Generator,
-    target: &mut dyn Target,
-    ends: &mut Vec<End>,
+    fresh: &mut dyn FnMut() -> anyhow::Result<Box<dyn Target>>,
     calls: usize,
     duration: Duration,
-) -> anyhow::Result<Option<Load>> {
-    target.extend(ends, calls)?;
-    generator.expect(ends)?;
+) -> anyhow::Result<Option<Measured>> {
     for _ in 0..TRIES {
-        let load = generator.run(&mut ends[..calls], duration)?;
+        let measured = measure(generator, fresh()?.as_mut(), calls, duration)?;
+        let load = measured.load();
         let late =
             if load.lateness.value_at_quantile(0.99) > LATE_NS { ", the generator was late" } else { "" };
         let (lost, unsent) = (load.loss(), load.shortfall());
         eprintln!("  {calls} calls: {:.3} % lost, {:.3} % not sent{late}", lost * 100.0, unsent * 100.0);
         if lost < LOSS && unsent < LOSS {
-            return Ok(Some(load));
+            return Ok(Some(measured));
         }
     }
     Ok(None)
