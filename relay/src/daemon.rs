@@ -71,7 +71,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             let _ = inbox.send(Message::Stop { keep: signal == SIGTERM });
         }
     })?;
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let status = uplink.describe();
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&status)]);
     uplink.run(&messages);
     let _ = std::fs::remove_file(&config.relay.socket);
     Ok(())

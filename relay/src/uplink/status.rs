@@ -73,6 +73,26 @@ impl Uplink {
         self.tell(&event);
     }
 
+    /// What packets take, in words, for whoever starts us.
+    pub fn describe(&self) -> String {
+        let status = self.bare_status();
+        let interface = |interface: &InterfaceStatus| {
+            let way = match interface.path.as_str() {
+                "xdp" => "native XDP and AF_XDP",
+                "generic" => "generic XDP and AF_XDP",
+                _ => "UDP sockets (slower: no XDP)",
+            };
+            let ports = match (interface.port_min, interface.port_max) {
+                (low, high) if low == high => format!("UDP port {low}"),
+                (low, high) => format!("UDP ports {low} to {high}"),
+            };
+            let zone = format!("{:?}", interface.zone).to_lowercase();
+            format!("{zone} {}: {way}, media on {ports}", interface.name)
+        };
+        let interfaces: Vec<String> = status.interfaces.iter().map(interface).collect();
+        format!("{}; workers: {}", interfaces.join("; "), status.workers)
+    }
+
     /// The status without counters and frames.
     pub(super) fn bare_status(&self) -> Status {
         let path = self.offload.as_ref();
