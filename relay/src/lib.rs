@@ -15,6 +15,7 @@ pub mod link;
 pub mod netlink;
 pub mod nexthop;
 pub mod offload;
+pub mod orders;
 pub mod ports;
 pub mod sessions;
 pub mod uplink;

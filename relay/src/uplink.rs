@@ -20,9 +20,10 @@ use crate::facts::Interface;
 use crate::link::{Connection, FromControl};
 use crate::nexthop::{Answer, Question};
 use crate::offload::Offload;
+use crate::orders::{Notice, Order};
 use crate::ports::Ports;
 use crate::sessions::Sessions;
-use crate::worker::{Handle, Notice, Order};
+use crate::worker::Handle;
 
 /// Punted datagrams that may wait for the uplink at once; more are dropped and counted.
 pub const PUNTS_WAITING: usize = 1024;

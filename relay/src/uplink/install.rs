@@ -7,8 +7,8 @@ use sallyport_plan::{CallId, Event, FlowKey, Plan, Refusal, Zone};
 
 use super::{Running, Ticket, Uplink, egress};
 use crate::nexthop::{Links, Question};
+use crate::orders::Order;
 use crate::sessions::Orphan;
-use crate::worker::Order;
 
 impl Uplink {
     /// Goes on with the calls of a former relay. One whose indices are not known could only go on by using some twice.

@@ -6,7 +6,7 @@ use sallyport_io::FrameCount;
 use sallyport_plan::{Counter, Event, InterfaceStatus, Status};
 
 use super::Uplink;
-use crate::worker::Order;
+use crate::orders::Order;
 
 /// Who asked.
 pub(super) enum For {

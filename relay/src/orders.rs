@@ -1,0 +1,120 @@
+//! What crosses between the uplink and a worker: orders one way, notices the other.
+
+use std::net::SocketAddr;
+
+use sallyport_core::{Checkpoint, FlowChanges, Removed, Tag};
+use sallyport_io::FrameCount;
+use sallyport_plan::{CallId, Counter, DirectionReport, FlowKey, Plan, Refusal};
+use sallyport_wire::frame::Link;
+
+use crate::nexthop::Links;
+
+/// What the uplink asks of a worker. Each is answered by the notice of the same name, unless said otherwise.
+pub enum Order {
+    /// Obey a plan; packets leave by these links.
+    Install {
+        /// The plan.
+        plan: Box<Plan>,
+        /// Link headers of its egress paths; empty on the socket path.
+        links: Links,
+        /// Indices of a former relay to go on behind.
+        checkpoint: Option<Checkpoint>,
+    },
+    /// End a call.
+    Remove(CallId),
+    /// Link headers that changed. No answer.
+    Links(Links),
+    /// Paths that no plan names any more. No answer.
+    Forget(Vec<FlowKey>),
+    /// Flows of other workers, for frames that come without metadata. No answer.
+    Routes {
+        /// Flows and their tags.
+        insert: Vec<(FlowKey, Tag)>,
+        /// Flows that are gone.
+        remove: Vec<FlowKey>,
+    },
+    /// Send a datagram. No answer.
+    Send {
+        /// From and to where.
+        path: FlowKey,
+        /// Its link header; `None` on the socket path.
+        link: Option<Link>,
+        /// UDP payload.
+        payload: Vec<u8>,
+    },
+    /// Bind sockets for a call (socket path only).
+    Bind {
+        /// For whom.
+        call: CallId,
+        /// Where.
+        addresses: Vec<SocketAddr>,
+    },
+    /// Close sockets (socket path only). No answer.
+    Unbind(Vec<SocketAddr>),
+    /// Statistics of a call.
+    Report(CallId),
+    /// Counters and frames; the number comes back.
+    Status(u64),
+    /// End the thread. No answer.
+    Stop,
+}
+
+/// What a worker tells the uplink.
+#[derive(Debug)]
+pub enum Notice {
+    /// Outcome of `Install`.
+    Installed {
+        /// Which call.
+        call: CallId,
+        /// Kernel flows to add and remove, or why not.
+        changes: Result<FlowChanges, Refusal>,
+    },
+    /// Outcome of `Remove`; `None` for an unknown call.
+    Removed {
+        /// Which call.
+        call: CallId,
+        /// Its flows and last statistics.
+        removed: Option<Removed>,
+    },
+    /// Outcome of `Bind`.
+    Bound {
+        /// For whom.
+        call: CallId,
+        /// Whether all sockets are open; none is where one failed.
+        bound: bool,
+    },
+    /// Outcome of `Report`; `None` for an unknown call.
+    Report {
+        /// Which call.
+        call: CallId,
+        /// By direction.
+        directions: Option<Vec<DirectionReport>>,
+    },
+    /// Outcome of `Status`.
+    Status {
+        /// The number asked with.
+        ticket: u64,
+        /// Every counter of the worker.
+        counters: Vec<Counter>,
+        /// Where its frames are.
+        frames: FrameCount,
+    },
+    /// Indices of all calls, once a second.
+    Checkpoint(Vec<Checkpoint>),
+    /// A datagram for control.
+    Punt {
+        /// Where it came from.
+        path: FlowKey,
+        /// Whose flow; `None` for STUN from nowhere known.
+        call: Option<CallId>,
+        /// UDP payload.
+        payload: Vec<u8>,
+    },
+    /// Consent lapsed.
+    ConsentLost {
+        /// Which call.
+        call: CallId,
+        /// Which pair.
+        flow: FlowKey,
+    },
+}
