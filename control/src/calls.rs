@@ -5,7 +5,7 @@ mod runtime;
 mod serve;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -234,6 +234,7 @@ impl Calls {
         let contact = format!("sip:{}@{}{transport}", config.sip.user, self.sip.local());
         Some(Arc::new(Settings {
             candidates: self.candidates(status),
+            own: own(status, self.sip.local()),
             ice_lite: config.outside.ice == Ice::Lite,
             fingerprint: self.identity.fingerprint(),
             toward: server.ip(),
@@ -328,6 +329,12 @@ fn media(status: &Status) -> Vec<SocketAddr> {
     outside
         .flat_map(|interface| interface.addresses.iter().map(|ip| SocketAddr::new(*ip, interface.port_min)))
         .collect()
+}
+
+/// Addresses that no browser has: ours of both sides.
+fn own(status: &Status, sip: SocketAddr) -> Vec<IpAddr> {
+    let all = status.interfaces.iter().flat_map(|interface| interface.addresses.iter().copied());
+    all.chain([sip.ip()]).collect()
 }
 
 /// A host part for a URI.
