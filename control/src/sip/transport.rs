@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
-use tokio::sync::mpsc::{Sender, UnboundedSender, channel};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Sender, channel};
 
+use super::Task;
 use super::framing::{Frame, frame};
 use super::guard::MESSAGE_MAX;
 use crate::config::Transport;
@@ -26,6 +28,12 @@ const IDLE: Duration = Duration::from_secs(600);
 const WAITING: usize = 64;
 /// Connections that strangers may hold open at once.
 const CONNECTIONS: usize = 512;
+/// Messages that wait for the task that reads them; beyond, datagrams are lost and streams stand still.
+pub const ARRIVALS: usize = 1024;
+/// After an error of a listening socket: out of descriptors, most likely, and none is free a moment later.
+const PAUSE: Duration = Duration::from_millis(100);
+/// After an error of the datagram socket.
+const BREATH: Duration = Duration::from_millis(5);
 
 /// Where a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,22 +68,24 @@ pub enum Arrival {
 pub struct Transports {
     udp: Arc<UdpSocket>,
     local: SocketAddr,
-    arrived: UnboundedSender<Arrival>,
+    arrived: Sender<Arrival>,
     connections: HashMap<SocketAddr, Sender<Vec<u8>>>,
 }
 
 impl Transports {
-    /// Binds UDP and TCP on one address.
+    /// Binds UDP and TCP on one address; gives the tasks that listen there as well.
     ///
     /// # Errors
     /// What the system says of it.
-    pub async fn bind(listen: SocketAddr, arrived: UnboundedSender<Arrival>) -> io::Result<Self> {
+    pub async fn bind(listen: SocketAddr, arrived: Sender<Arrival>) -> io::Result<(Self, Vec<Task>)> {
         let udp = Arc::new(UdpSocket::bind(listen).await?);
         let local = udp.local_addr()?;
         let tcp = TcpListener::bind(local).await?;
-        tokio::spawn(receive(udp.clone(), arrived.clone()));
-        tokio::spawn(accept(tcp, arrived.clone()));
-        Ok(Self { udp, local, arrived, connections: HashMap::new() })
+        let tasks: Vec<Task> = vec![
+            ("SIP over UDP", Box::pin(receive(udp.clone(), arrived.clone()))),
+            ("SIP over TCP", Box::pin(accept(tcp, arrived.clone()))),
+        ];
+        Ok((Self { udp, local, arrived, connections: HashMap::new() }, tasks))
     }
 
     /// Where we are heard.
@@ -109,26 +119,42 @@ impl Transports {
     }
 }
 
-async fn receive(udp: Arc<UdpSocket>, arrived: UnboundedSender<Arrival>) {
+async fn receive(udp: Arc<UdpSocket>, arrived: Sender<Arrival>) {
     let mut room = vec![0; MESSAGE_MAX + 1];
     loop {
-        // Errors are those of datagrams that could not be delivered; the socket goes on.
-        let Ok((n, address)) = udp.recv_from(&mut room).await else { continue };
+        let Ok((n, address)) = udp.recv_from(&mut room).await else {
+            // Mostly of a datagram that could not be delivered: the socket goes on.
+            tokio::time::sleep(BREATH).await;
+            continue;
+        };
         let source = Target { address, kind: Transport::Udp };
         let octets = room[..n].to_vec();
-        if arrived.send(Arrival::Message { octets, source, framed: false }).is_err() {
-            return;
+        match arrived.try_send(Arrival::Message { octets, source, framed: false }) {
+            // What is lost is sent again.
+            Ok(()) | Err(TrySendError::Full(_)) => {}
+            Err(TrySendError::Closed(_)) => return,
         }
     }
 }
 
-async fn accept(tcp: TcpListener, arrived: UnboundedSender<Arrival>) {
+async fn accept(tcp: TcpListener, arrived: Sender<Arrival>) {
     let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+    let mut complained = false;
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        let Ok((stream, peer)) = tcp.accept().await else { continue };
+        let (stream, peer) = match tcp.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if !std::mem::replace(&mut complained, true) {
+                    tracing::warn!(%error, "a SIP connection cannot be accepted; trying on");
+                }
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        complained = false;
         let (writer, outbox) = channel(WAITING);
-        if arrived.send(Arrival::Connected(peer, writer)).is_err() {
+        if arrived.send(Arrival::Connected(peer, writer)).await.is_err() {
             return;
         }
         let arrived = arrived.clone();
@@ -143,7 +169,7 @@ async fn connect(
     local: SocketAddr,
     peer: SocketAddr,
     outbox: tokio::sync::mpsc::Receiver<Vec<u8>>,
-    arrived: UnboundedSender<Arrival>,
+    arrived: Sender<Arrival>,
 ) {
     let attempt = async {
         let socket = if peer.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -155,8 +181,8 @@ async fn connect(
     match tokio::time::timeout(CONNECT_PATIENCE, attempt).await {
         Ok(Ok(stream)) => follow(stream, peer, outbox, &arrived).await,
         _ => {
-            let _ = arrived.send(Arrival::Unreachable(peer));
-            let _ = arrived.send(Arrival::Gone(peer));
+            let _ = arrived.send(Arrival::Unreachable(peer)).await;
+            let _ = arrived.send(Arrival::Gone(peer)).await;
         }
     }
 }
@@ -166,7 +192,7 @@ async fn follow(
     mut stream: TcpStream,
     peer: SocketAddr,
     mut outbox: tokio::sync::mpsc::Receiver<Vec<u8>>,
-    arrived: &UnboundedSender<Arrival>,
+    arrived: &Sender<Arrival>,
 ) {
     let mut pending = Vec::new();
     let mut piece = [0; 8192];
@@ -191,7 +217,7 @@ async fn follow(
                     break;
                 }
             }
-            let _ = arrived.send(Arrival::Gone(peer));
+            let _ = arrived.send(Arrival::Gone(peer)).await;
             return;
         }
     }
@@ -207,7 +233,7 @@ async fn cut(
     pending: &mut Vec<u8>,
     stream: &mut TcpStream,
     peer: SocketAddr,
-    arrived: &UnboundedSender<Arrival>,
+    arrived: &Sender<Arrival>,
 ) -> bool {
     let source = Target { address: peer, kind: Transport::Tcp };
     while !pending.is_empty() {
@@ -221,14 +247,14 @@ async fn cut(
             }
             Frame::Message(length) => {
                 let octets = pending.drain(..length.min(pending.len())).collect();
-                if arrived.send(Arrival::Message { octets, source, framed: true }).is_err() {
+                if arrived.send(Arrival::Message { octets, source, framed: true }).await.is_err() {
                     return false;
                 }
             }
             Frame::Broken(head) => {
                 let octets: Vec<u8> = pending.drain(..head.unwrap_or(0).min(pending.len())).collect();
                 if !octets.is_empty() {
-                    let _ = arrived.send(Arrival::Message { octets, source, framed: true });
+                    let _ = arrived.send(Arrival::Message { octets, source, framed: true }).await;
                 }
                 return false;
             }

@@ -21,7 +21,11 @@ pub const TOKEN: &str = "a token for the tests";
 pub const SOON: Duration = Duration::from_secs(10);
 
 /// Addresses of one test: everything is loopback, nothing is shared with another test or process.
-pub struct Net(u8, u8, UdpSocket);
+pub struct Net {
+    second: u8,
+    third: u8,
+    _mark: UdpSocket,
+}
 
 impl Net {
     pub fn new() -> Self {
@@ -33,13 +37,13 @@ impl Net {
             let part = |number: u32| u8::try_from(number).unwrap();
             let (second, third) = (100 + part(number % 120), 1 + part(number / 120 % 250));
             if let Ok(mark) = UdpSocket::bind((Ipv4Addr::new(127, second, third, 250), 9)) {
-                return Self(second, third, mark);
+                return Self { second, third, _mark: mark };
             }
         }
     }
 
     fn at(&self, host: u8, port: u16) -> SocketAddr {
-        SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, self.0, self.1, host)), port)
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, self.second, self.third, host)), port)
     }
 
     pub fn http(&self) -> SocketAddr {

@@ -309,7 +309,7 @@ impl Call {
     /// What is not installed yet is lost with the connection: its ports are free for others. What runs goes on, and has
     /// some time to be found again.
     fn relay_away(&mut self, now: Instant) {
-        if self.cause.is_some() {
+        if self.cause.is_some() || self.relayed.away {
             return;
         }
         if self.relayed.installed == 0 {
@@ -440,6 +440,11 @@ impl Call {
     /// Whether media goes on, and another control can go on with the call, should this one end.
     pub const fn outlives_control(&self) -> bool {
         self.connected && self.cause.is_none()
+    }
+
+    /// Whether it waits for a relay that is away.
+    pub const fn waits_for_relay(&self) -> bool {
+        self.relayed.away
     }
 
     /// Names the call.

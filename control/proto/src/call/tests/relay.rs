@@ -18,6 +18,8 @@ fn a_relay_that_stays_away_ends_the_call_after_a_while() {
     let mut rig = Rig::connected();
     rig.put(Input::RelayAway);
     rig.wait(GRACE - Duration::from_secs(1));
+    rig.put(Input::RelayAway);
+    assert!(rig.call.waits_for_relay());
     assert_eq!(rig.cause(), None, "it may come back");
     rig.wait(Duration::from_secs(2));
     assert_eq!(rig.cause(), Some(EndCause::RelayLost));
