@@ -36,6 +36,8 @@ async fn stack() -> (Stack, UnboundedReceiver<Message>) {
     let listen = "127.0.0.1:0".parse().unwrap();
     let (transports, _) = Transports::bind(listen, arrived).await.unwrap();
     let (told, inbox) = tokio::sync::mpsc::unbounded_channel();
+    // The socket is known to be writable once the runtime has looked.
+    tokio::time::sleep(Duration::from_millis(20)).await;
     (Stack::new(transports, Some(target()), Handle(told)), inbox)
 }
 
@@ -91,4 +93,24 @@ async fn strangers_take_so_much_memory_and_leave_room_for_our_server() {
     assert!(matches!(inbox.try_recv(), Ok(Message::Sip(SipEvent::Request { .. }))), "our server is heard");
     stack.pass_time(Instant::now() + Duration::from_secs(40));
     assert_eq!((stack.open.len(), stack.servers.len(), stack.held), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn what_the_parser_refuses_is_answered_400() {
+    let far = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let source = Target { address: far.local_addr().unwrap(), kind: Transport::Udp };
+    let (mut stack, _inbox) = stack().await;
+    let sound = String::from_utf8(message("OPTIONS", 1, "<sip:a@b>", "")).unwrap();
+    for uri in ["sip:@@", "sip:a@b:99999999", "sip:[::z]"] {
+        let broken = sound.replacen("sip:a@b", uri, 1);
+        stack.message(broken.as_bytes(), source, false);
+        let mut room = [0; 1500];
+        let read = tokio::time::timeout(Duration::from_secs(5), far.recv(&mut room)).await.unwrap().unwrap();
+        assert!(room[..read].starts_with(b"SIP/2.0 400 "), "{uri}");
+    }
+    assert!(stack.open.is_empty(), "nothing is remembered");
+    let ack = sound.replacen("sip:a@b", "sip:@@", 1).replace("OPTIONS", "ACK");
+    stack.message(ack.as_bytes(), source, false);
+    let silent = tokio::time::timeout(Duration::from_millis(100), far.recv(&mut [0; 16])).await;
+    assert!(silent.is_err(), "an ACK is never answered");
 }
