@@ -50,7 +50,8 @@ pub struct Bound {
 /// What the system says of the address.
 pub async fn bind(config: &Config, listen: SocketAddr, calls: Handle) -> anyhow::Result<Bound> {
     let (arrived, arrivals) = channel(transport::ARRIVALS);
-    let (transports, mut tasks) = transport::Transports::bind(listen, arrived).await?;
+    let (transports, mut tasks) =
+        transport::Transports::bind(listen, config.sip.server.map(|server| server.ip()), arrived).await?;
     let local = transports.local();
     let (todo, work) = unbounded_channel();
     let server = config.sip.server.map(|address| transport::Target { address, kind: config.sip.transport });

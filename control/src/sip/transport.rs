@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +22,9 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(4);
 const WRITE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a connection that ends waits for one more answer.
 const LAST_WORD: Duration = Duration::from_millis(50);
-/// A connection without a message ends after this.
+/// A connection without a message ends after this, one that never had a whole message much sooner.
 const IDLE: Duration = Duration::from_secs(600);
+const FIRST: Duration = Duration::from_secs(10);
 /// Messages that wait for a slow peer.
 const WAITING: usize = 64;
 /// Connections that strangers may hold open at once.
@@ -73,17 +74,22 @@ pub struct Transports {
 }
 
 impl Transports {
-    /// Binds UDP and TCP on one address; gives the tasks that listen there as well.
+    /// Binds UDP and TCP on one address; gives the tasks that listen there as well. Connections of `server` are always
+    /// taken, however many strangers have.
     ///
     /// # Errors
     /// What the system says of it.
-    pub async fn bind(listen: SocketAddr, arrived: Sender<Arrival>) -> io::Result<(Self, Vec<Task>)> {
+    pub async fn bind(
+        listen: SocketAddr,
+        server: Option<IpAddr>,
+        arrived: Sender<Arrival>,
+    ) -> io::Result<(Self, Vec<Task>)> {
         let udp = Arc::new(UdpSocket::bind(listen).await?);
         let local = udp.local_addr()?;
         let tcp = TcpListener::bind(local).await?;
         let tasks: Vec<Task> = vec![
             ("SIP over UDP", Box::pin(receive(udp.clone(), arrived.clone()))),
-            ("SIP over TCP", Box::pin(accept(tcp, arrived.clone()))),
+            ("SIP over TCP", Box::pin(accept(tcp, server, arrived.clone()))),
         ];
         Ok((Self { udp, local, arrived, connections: HashMap::new() }, tasks))
     }
@@ -137,11 +143,10 @@ async fn receive(udp: Arc<UdpSocket>, arrived: Sender<Arrival>) {
     }
 }
 
-async fn accept(tcp: TcpListener, arrived: Sender<Arrival>) {
+async fn accept(tcp: TcpListener, server: Option<IpAddr>, arrived: Sender<Arrival>) {
     let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
     let mut complained = false;
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
         let (stream, peer) = match tcp.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -153,6 +158,10 @@ async fn accept(tcp: TcpListener, arrived: Sender<Arrival>) {
             }
         };
         complained = false;
+        let place = places.clone().try_acquire_owned().ok();
+        if place.is_none() && server != Some(peer.ip()) {
+            continue;
+        }
         let (writer, outbox) = channel(WAITING);
         if arrived.send(Arrival::Connected(peer, writer)).await.is_err() {
             return;
@@ -196,16 +205,24 @@ async fn follow(
 ) {
     let mut pending = Vec::new();
     let mut piece = [0; 8192];
+    let mut patience = FIRST;
     loop {
         let goes_on = tokio::select! {
             octets = outbox.recv() => match octets {
-                Some(octets) => write(&mut stream, &octets).await,
+                Some(octets) => {
+                    // Ours, or an answer of ours: it is in use.
+                    patience = IDLE;
+                    write(&mut stream, &octets).await
+                }
                 None => false,
             },
-            read = tokio::time::timeout(IDLE, stream.read(&mut piece)) => match read {
+            read = tokio::time::timeout(patience, stream.read(&mut piece)) => match read {
                 Ok(Ok(n)) if n > 0 => {
                     pending.extend_from_slice(&piece[..n]);
-                    cut(&mut pending, &mut stream, peer, arrived).await
+                    let goes_on = cut(&mut pending, &mut stream, peer, arrived).await;
+                    // Half a message may not take long either.
+                    patience = if pending.is_empty() { IDLE } else { FIRST };
+                    goes_on
                 }
                 _ => false,
             },
@@ -261,4 +278,55 @@ async fn cut(
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn from(address: &str, to: SocketAddr) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
+        socket.connect(to).await.unwrap()
+    }
+
+    /// Whether a connection is served: a ping is answered, or else the connection ends.
+    async fn is_served(stream: &mut TcpStream) -> bool {
+        let mut pong = [0; 2];
+        let asked = stream.write_all(b"\r\n\r\n").await.is_ok();
+        asked && stream.read_exact(&mut pong).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn our_server_is_served_however_many_strangers_are() {
+        let (arrived, mut arrivals) = channel(ARRIVALS);
+        let server = "127.0.0.3".parse().unwrap();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let (mut transports, tasks) = Transports::bind(listen, Some(server), arrived).await.unwrap();
+        tasks.into_iter().for_each(|(_, task)| drop(tokio::spawn(task)));
+        let local = transports.local();
+        tokio::spawn(async move {
+            while let Some(arrival) = arrivals.recv().await {
+                match arrival {
+                    Arrival::Connected(peer, writer) => transports.connected(peer, writer),
+                    Arrival::Gone(peer) => transports.gone(peer),
+                    Arrival::Message { .. } | Arrival::Unreachable(_) => {}
+                }
+            }
+        });
+        let mut crowd = Vec::new();
+        for _ in 0..CONNECTIONS {
+            crowd.push(from("127.0.0.2", local).await);
+        }
+        assert!(is_served(crowd.last_mut().unwrap()).await);
+        assert!(!is_served(&mut from("127.0.0.2", local).await).await, "one too many");
+        assert!(is_served(&mut from("127.0.0.3", local).await).await);
+        crowd.clear();
+        let mut served = false;
+        for _ in 0..100 {
+            served = served || is_served(&mut from("127.0.0.2", local).await).await;
+            tokio::time::sleep(Duration::from_millis(if served { 0 } else { 20 })).await;
+        }
+        assert!(served, "places are given back");
+    }
 }

@@ -34,7 +34,7 @@ fn target() -> Target {
 async fn stack() -> (Stack, UnboundedReceiver<Message>) {
     let (arrived, _) = tokio::sync::mpsc::channel(8);
     let listen = "127.0.0.1:0".parse().unwrap();
-    let (transports, _) = Transports::bind(listen, arrived).await.unwrap();
+    let (transports, _) = Transports::bind(listen, None, arrived).await.unwrap();
     let (told, inbox) = tokio::sync::mpsc::unbounded_channel();
     // The socket is known to be writable once the runtime has looked.
     tokio::time::sleep(Duration::from_millis(20)).await;
