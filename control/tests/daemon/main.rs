@@ -12,6 +12,8 @@ mod calls;
 mod harness;
 mod http;
 mod lifecycle;
+mod limits;
+mod outage;
 mod pbx;
 mod relay;
 mod sip;
