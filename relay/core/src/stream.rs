@@ -335,9 +335,9 @@ mod tests {
             let mut stream = stream();
             stream.place(1, 10, 0, 8000, at(0)).unwrap();
             for n in 1..=skipped {
-                stream.skip(1, (10 + n & 0xffff) as u16);
+                stream.skip(1, ((10 + n) & 0xffff) as u16);
             }
-            let next = (11 + skipped & 0xffff) as u16;
+            let next = ((11 + skipped) & 0xffff) as u16;
             let place = stream.place(1, next, skipped * 160, 8000, at(u64::from(skipped) * 20)).unwrap();
             assert_eq!(place, Place { sequence: FIRST + 1, timestamp: skipped * 160 }, "{skipped}");
             assert_eq!(stream.lost(), 0);

@@ -19,7 +19,7 @@ struct Relay {
 impl Relay {
     fn new(rig: &Rig) -> Self {
         let consent = rig.plans().pop().unwrap().consents[0].clone();
-        let creds = IceCreds { ufrag: consent.local_ufrag, pass: consent.local_pwd };
+        let creds = IceCreds { ufrag: consent.local_ufrag.clone(), pass: consent.local_pwd.clone() };
         let mut agent = IceAgent::new(creds);
         agent.add_local_candidate(Candidate::host(media(), "udp").unwrap());
         let remote = IceCreds { ufrag: consent.remote_ufrag, pass: consent.remote_pwd };
