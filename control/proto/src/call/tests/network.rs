@@ -22,7 +22,7 @@ impl Relay {
         let creds = IceCreds { ufrag: consent.local_ufrag.clone(), pass: consent.local_pwd.clone() };
         let mut agent = IceAgent::new(creds);
         agent.add_local_candidate(Candidate::host(media(), "udp").unwrap());
-        let remote = IceCreds { ufrag: consent.remote_ufrag, pass: consent.remote_pwd };
+        let remote = IceCreds { ufrag: consent.remote_ufrag.clone(), pass: consent.remote_pwd.clone() };
         agent.set_remote_credentials(remote);
         Self { agent, flow: consent.flow }
     }
