@@ -39,7 +39,7 @@ pub fn derive<const N: usize>(master: &KeyMaterial, label: Label) -> Result<Zero
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::suites::tests::hex;
+    use crate::suites::vectors::hex;
     use sallyport_plan::Profile;
 
     /// RFC 3711 appendix B.3.

@@ -10,6 +10,7 @@ use sallyport_wire::PacketBuf;
 
 use crate::opener::{OpenError, Opener, commit, judge};
 use crate::sealer::{SealError, Sealer};
+use crate::suites::{Desc, protect_one, unprotect_one};
 
 /// Largest index of SRTCP, 31 bits; the key is used up behind it (RFC 3711 section 9.2).
 pub const RTCP_INDEX_MAX: u32 = (1 << 31) - 1;
@@ -47,7 +48,8 @@ impl Opener {
         if let Some(window) = self.seen(ssrc)?.rtcp {
             judge(&window, u64::from(index))?;
         }
-        self.rtcp.open_rtcp(buf.packet_mut(), ssrc, index).map_err(|_| OpenError::Tag)?;
+        let desc = Desc::opening_rtcp(&self.rtcp, buf.packet_mut(), ssrc, index);
+        desc.and_then(unprotect_one).map_err(|_| OpenError::Tag)?;
         buf.shrink_tail(trailer).map_err(|_| OpenError::Short)?;
         self.update(ssrc, |seen| commit(&mut seen.rtcp, u64::from(index)));
         Ok(index)
@@ -60,7 +62,6 @@ impl Sealer {
     /// # Errors
     /// [`SealError`]; packet and state are as before.
     pub fn seal_rtcp(&mut self, buf: &mut PacketBuf<'_>) -> Result<(), SealError> {
-        let length = buf.len();
         let ssrc =
             word(buf.packet(), 4).filter(|_| is_version_2(buf.packet())).ok_or(SealError::Malformed)?;
         let index = self.used(ssrc)?.rtcp;
@@ -69,7 +70,8 @@ impl Sealer {
         }
         let trailer = INDEX_WORD + self.rtcp.tag_len();
         buf.grow_tail(trailer).map_err(|_| SealError::Room)?;
-        if self.rtcp.seal_rtcp(buf.packet_mut(), length, ssrc, index).is_err() {
+        let desc = Desc::sealing_rtcp(&self.rtcp, buf.packet_mut(), ssrc, index);
+        if desc.and_then(protect_one).is_err() {
             buf.shrink_tail(trailer).map_err(|_| SealError::Room)?;
             return Err(SealError::Malformed);
         }

@@ -12,6 +12,7 @@ use crate::index::{HALF_TURN, INDEX_MAX, guess};
 use crate::opener::{OpenError, Opened, Opener, commit, judge};
 use crate::replay::{Judgement, Window};
 use crate::sealer::{SealError, Sealer};
+use crate::suites::{Desc, protect_one, unprotect_one};
 
 impl Opener {
     /// Verifies, decrypts in place and takes the tag off (RFC 3711 section 3.3, RFC 7714 section 8).
@@ -43,7 +44,8 @@ impl Opener {
                 index
             }
         };
-        self.rtp.open_rtp(buf.packet_mut(), header_len, ssrc, index).map_err(|_| OpenError::Tag)?;
+        let desc = Desc::rtp(&self.rtp, buf.packet_mut(), header_len, ssrc, index);
+        desc.and_then(unprotect_one).map_err(|_| OpenError::Tag)?;
         buf.shrink_tail(tag).map_err(|_| OpenError::Short)?;
         self.update(ssrc, |seen| commit(&mut seen.rtp, index));
         Ok(Opened { ssrc, index, sequence })
@@ -65,7 +67,8 @@ impl Sealer {
         };
         let tag = self.rtp.tag_len();
         buf.grow_tail(tag).map_err(|_| SealError::Room)?;
-        if self.rtp.seal_rtp(buf.packet_mut(), header_len, ssrc, index).is_err() {
+        let desc = Desc::rtp(&self.rtp, buf.packet_mut(), header_len, ssrc, index);
+        if desc.and_then(protect_one).is_err() {
             buf.shrink_tail(tag).map_err(|_| SealError::Room)?;
             return Err(SealError::Malformed);
         }
