@@ -68,11 +68,17 @@ pub fn prefetch(burst: &[Desc<'_>], at: usize, ahead: usize) {
     } else {
         0..4
     };
-    let block = std::ptr::from_ref(next.suite).cast::<i8>();
+    let block = std::ptr::from_ref(next.suite).cast::<u8>();
     for line in lines {
-        // SAFETY: a hint that reads nothing; the suite is eight lines long.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(block.add(64 * line)) };
+        prefetch_line(block.wrapping_add(64 * line));
     }
+}
+
+/// Fetches one line.
+#[inline]
+pub fn prefetch_line(at: *const u8) {
+    // SAFETY: a hint that reads nothing, wherever it points.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
 }
 
 /// Writes the tags of the packets that the bits of `which` name, or compares them and decrypts those that are right.
