@@ -50,18 +50,20 @@ impl Ours {
         Self { suites: (0..sessions).map(|_| one()).collect(), ahead }
     }
 
-    fn burst<'a>(&'a self, frames: &'a mut [u8], which: &[u32], length: usize) -> [Desc<'a>; BURST] {
-        let mut frames = frames.chunks_exact_mut(FRAME);
-        std::array::from_fn(|at| {
-            let suite = &self.suites[which[at] as usize];
-            if self.ahead != NEVER
-                && let Some(next) = which.get(at + 2 * self.ahead)
-            {
+    fn burst<'a>(&'a self, frames: &'a mut [u8], which: &[u32], length: usize) -> Vec<Desc<'a>> {
+        let mut burst = Vec::with_capacity(BURST);
+        for (at, (frame, suite)) in frames.chunks_exact_mut(FRAME).zip(which).enumerate() {
+            if let Some(next) = which.get(at.saturating_add(2 * self.ahead.min(AHEAD))) {
                 self.suites[*next as usize].prefetch();
             }
-            let packet = &mut frames.next().expect("a frame each")[OFFSET..OFFSET + length];
-            Desc::rtp(suite, packet, HEADER, SSRC, INDEX).unwrap_or_else(|_| panic!("fits"))
-        })
+            let suite = &self.suites[*suite as usize];
+            let packet = &mut frame[OFFSET..OFFSET + length];
+            match Desc::rtp(suite, packet, HEADER, SSRC, INDEX) {
+                Ok(desc) => burst.push(desc),
+                Err(_) => panic!("fits"),
+            }
+        }
+        burst
     }
 }
 

@@ -135,6 +135,7 @@ impl Suite {
         }
     }
 
+    #[inline]
     const fn is_gcm(&self) -> bool {
         match &self.0 {
             #[cfg(target_arch = "x86_64")]
@@ -150,12 +151,13 @@ impl Suite {
     #[inline]
     pub fn prefetch(&self) {
         #[cfg(target_arch = "x86_64")]
-        shani::prefetch_line(std::ptr::from_ref(self).wrapping_add(1).cast::<u8>().wrapping_sub(1));
+        shani::prefetch_line(std::ptr::from_ref(self).cast::<u8>().wrapping_add(size_of::<Self>() - 1));
     }
 
     /// Octets of a tag.
+    #[inline]
     pub const fn tag_len(&self) -> usize {
-        if self.is_gcm() { portable::GCM_TAG } else { portable::CM_TAG }
+        tag_len(self.is_gcm())
     }
 
     /// Where the index word lies in an SRTCP packet of `length` octets: behind the tag with GCM, before it with AES-CM.
@@ -196,6 +198,7 @@ impl<'a> Desc<'a> {
     ///
     /// # Errors
     /// [`Refused`] where the lengths do not fit, or there is more to encrypt than one index allows.
+    #[inline]
     pub fn rtp(
         suite: &'a Suite,
         packet: &'a mut [u8],
@@ -203,8 +206,12 @@ impl<'a> Desc<'a> {
         ssrc: u32,
         index: u64,
     ) -> Result<Self, Refused> {
-        let to = packet.len().checked_sub(suite.tag_len()).ok_or(Refused)?;
-        Self::checked(suite, packet, header, to, Kind::Rtp).map(|desc| Self { ssrc, index, ..desc })
+        let gcm = suite.is_gcm();
+        let to = packet.len().wrapping_sub(tag_len(gcm));
+        if !fits(gcm, packet.len(), header, to) {
+            return Err(Refused);
+        }
+        Ok(Self { suite, packet, from: header as u32, to: to as u32, ssrc, kind: Kind::Rtp, gcm, index })
     }
 
     /// An RTCP compound to be sealed, with room for tag and index word, which it writes.
@@ -234,25 +241,13 @@ impl<'a> Desc<'a> {
         ssrc: u32,
         index: u32,
     ) -> Result<Self, Refused> {
-        let to = packet.len().checked_sub(suite.tag_len() + INDEX_WORD).ok_or(Refused)?;
-        let desc = Self::checked(suite, packet, CLEAR, to, Kind::Rtcp)?;
-        Ok(Self { ssrc, index: u64::from(index), ..desc })
-    }
-
-    /// The unsafe code below counts on: `from <= to`, and `to` and what the kind has behind it end with the packet.
-    fn checked(
-        suite: &'a Suite,
-        packet: &'a mut [u8],
-        from: usize,
-        to: usize,
-        kind: Kind,
-    ) -> Result<Self, Refused> {
-        let (gcm, length) = (suite.is_gcm(), to.checked_sub(from).ok_or(Refused)?);
-        if packet.len() > PACKET_MAX || (!gcm && length > STREAM_MAX) {
+        let gcm = suite.is_gcm();
+        let to = packet.len().wrapping_sub(tag_len(gcm) + INDEX_WORD);
+        if !fits(gcm, packet.len(), CLEAR, to) {
             return Err(Refused);
         }
-        let (from, to) = (u32::try_from(from).map_err(|_| Refused)?, u32::try_from(to).map_err(|_| Refused)?);
-        Ok(Self { suite, packet, from, to, ssrc: 0, kind, gcm, index: 0 })
+        let (from, to, index) = (CLEAR as u32, to as u32, u64::from(index));
+        Ok(Self { suite, packet, from, to, ssrc, kind: Kind::Rtcp, gcm, index })
     }
 
     const fn from(&self) -> usize {
@@ -289,6 +284,18 @@ impl<'a> Desc<'a> {
             Kind::Rtcp => None,
         }
     }
+}
+
+/// The unsafe code of the backends counts on it: `from <= to`, and `to` lies within the packet by what the kind has behind
+/// it, that difference having been taken without a check before.
+#[inline]
+const fn fits(gcm: bool, length: usize, from: usize, to: usize) -> bool {
+    length <= PACKET_MAX && to <= length && from <= to && (gcm || to - from <= STREAM_MAX)
+}
+
+#[inline]
+const fn tag_len(gcm: bool) -> usize {
+    if gcm { portable::GCM_TAG } else { portable::CM_TAG }
 }
 
 /// What a backend does to a burst of at most [`BURST`] packets. Bit n of the answer: packet n was refused.

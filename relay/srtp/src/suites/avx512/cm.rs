@@ -3,30 +3,35 @@
 use core::arch::x86_64::*;
 
 use super::super::keys::{CmKeys, RoundKey, Rounds};
-use super::super::shani::{Order, cm_iv, packet_of, sha1 as shani};
+use super::super::shani::{Order, cm_iv, sha1 as shani};
 use super::super::{Desc, Keys};
-use super::{aes, block, counters, octets_of, sha1};
+use super::{block, octets_of, reverse, sha1};
 
 /// From this many packets on sixteen lanes are faster than pairs, though some are idle.
 const LANES_PAY: usize = 9;
 
-/// Encrypts or decrypts the payload.
+/// Encrypts or decrypts the payload. (Two of them, so that each is inlined in its place.)
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,bmi2")]
 #[inline]
-pub fn crypt(keys: &CmKeys, desc: &mut Desc<'_>) {
+pub fn crypt<const OPEN: bool>(keys: &CmKeys, desc: &mut Desc<'_>) {
     let iv = _mm512_broadcast_i32x4(block(cm_iv(keys, desc)));
     let (from, to) = (desc.from(), desc.to());
     let bytes = &mut desc.packet[from..to];
     match keys.rounds {
-        Rounds::Ten => keystream::<10>(&keys.low, &keys.high, iv, bytes),
-        Rounds::Fourteen => keystream::<14>(&keys.low, &keys.high, iv, bytes),
+        Rounds::Ten => keystream::<10, OPEN>(&keys.low, &keys.high, iv, bytes),
+        Rounds::Fourteen => keystream::<14, OPEN>(&keys.low, &keys.high, iv, bytes),
     }
 }
 
 /// Keystream of counter mode from this block on, xored in.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,bmi2")]
 #[inline]
-fn keystream<const ROUNDS: usize>(low: &[RoundKey; 11], high: &[RoundKey; 4], iv: __m512i, bytes: &mut [u8]) {
+fn keystream<const ROUNDS: usize, const OPEN: bool>(
+    low: &[RoundKey; 11],
+    high: &[RoundKey; 4],
+    iv: __m512i,
+    bytes: &mut [u8],
+) {
     let mut iv = iv;
     let (groups, bytes) = bytes.as_chunks_mut::<256>();
     for group in groups {
@@ -42,7 +47,7 @@ fn keystream<const ROUNDS: usize>(low: &[RoundKey; 11], high: &[RoundKey; 4], iv
     }
 }
 
-/// As much as `N` vectors hold; `WHOLE` where all are full.
+/// As much as `N` vectors hold, the last of them not empty; `WHOLE` where that one is full too.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,bmi2")]
 #[inline]
 fn vectors<const ROUNDS: usize, const N: usize, const WHOLE: bool>(
@@ -51,13 +56,15 @@ fn vectors<const ROUNDS: usize, const N: usize, const WHOLE: bool>(
     iv: __m512i,
     bytes: &mut [u8],
 ) {
-    let stream = aes::<ROUNDS, N>(low, high, counters(iv));
-    assert!(if WHOLE { bytes.len() == 64 * N } else { bytes.len() < 256 });
+    let last = bytes.len().wrapping_sub(64 * (N - 1));
+    assert!(if WHOLE { last == 64 } else { last <= 64 });
+    // The lowest 16 bits of the first block are zero, and groups begin with a multiple of sixteen.
+    let stream = super::keystream::<ROUNDS, N, 0>(low, high, reverse(iv));
     let at = bytes.as_mut_ptr().cast::<i8>();
     for (n, stream) in stream.into_iter().enumerate() {
-        let mask = if WHOLE { !0 } else { octets_of(bytes.len(), n) };
+        let mask = if WHOLE || n + 1 < N { !0 } else { octets_of(last, 0) };
         let at = at.wrapping_add(64 * n);
-        // SAFETY: the mask has a bit for each octet of `bytes` from 64 * n on.
+        // SAFETY: the vectors before the last are within `bytes`, and of that one the mask has what is.
         unsafe {
             let octets = _mm512_maskz_loadu_epi8(mask, at);
             _mm512_mask_storeu_epi8(at, mask, _mm512_xor_si512(octets, stream));
@@ -68,9 +75,9 @@ fn vectors<const ROUNDS: usize, const N: usize, const WHOLE: bool>(
 /// Writes the tags of the packets that the bits of `which` name, or compares them and decrypts those that are right.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,bmi2,sha")]
 pub fn tags<const OPEN: bool>(burst: &mut [Desc<'_>], which: u64) -> u64 {
-    let mut order = Order::new(burst, which);
+    let order = Order::new(burst, which);
     let mut refused = 0;
-    let mut rest = order.sorted();
+    let mut rest = order.places();
     while rest.len() >= LANES_PAY {
         let (lanes, others) = rest.split_at(rest.len().min(sha1::LANES));
         refused |= sha1::tags::<OPEN>(burst, lanes);
@@ -79,14 +86,13 @@ pub fn tags<const OPEN: bool>(burst: &mut [Desc<'_>], which: u64) -> u64 {
     for pair in rest.chunks(2) {
         refused |= shani::tags::<OPEN>(burst, pair);
     }
-    if OPEN {
-        for place in order.sorted() {
-            let at = packet_of(*place);
-            let desc = &mut burst[at];
-            let suite = desc.suite;
-            if let (Keys::AesCm(keys), 0) = (&suite.0, refused >> at & 1) {
-                crypt(keys, desc);
-            }
+    let mut right = if OPEN { which & !refused } else { 0 };
+    while right != 0 {
+        let desc = &mut burst[right.trailing_zeros() as usize];
+        right &= right - 1;
+        let suite = desc.suite;
+        if let Keys::AesCm(keys) = &suite.0 {
+            crypt::<true>(keys, desc);
         }
     }
     refused

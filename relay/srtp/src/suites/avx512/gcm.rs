@@ -10,7 +10,7 @@ use core::arch::x86_64::*;
 use super::super::keys::{GcmKeys, multiply, reduce, to_vector};
 use super::super::shani::reverse as reverse_one;
 use super::super::{Desc, Kind};
-use super::{aes, block, counters, octets_of, reverse};
+use super::{aes, block, counters, keystream, octets_of, reverse};
 
 /// A sum of products in four lanes, not reduced.
 struct Sum {
@@ -71,16 +71,16 @@ fn powers(keys: &GcmKeys, n: usize) -> __m512i {
     unsafe { _mm512_loadu_si512(std::ptr::from_ref(keys).cast::<u8>().add(at).cast()) }
 }
 
-/// What is known of a packet while its payload is worked on.
-struct Work<'a> {
-    keys: &'a GcmKeys,
+/// What is left of a packet to be worked on.
+#[derive(Clone, Copy)]
+struct Part {
     /// Of the next block 0: 16 octets before the payload at first.
     at: *mut u8,
     /// Octets from there to the end of the payload.
     left: usize,
     /// Of the next vector, the octets that are payload.
     first: u64,
-    /// Next counter block, in four lanes.
+    /// The nonce with the next counter (of a short packet with none), in four lanes, in GHASH's order.
     counter: __m512i,
     /// What is to be xored onto the next block under GHASH.
     carried: __m128i,
@@ -90,36 +90,36 @@ struct Work<'a> {
 
 /// Seals or opens one packet; false where its tag is wrong.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi2")]
-#[inline]
+#[inline(never)]
 pub fn packet<const ROUNDS: usize, const OPEN: bool>(keys: &GcmKeys, desc: &mut Desc<'_>) -> bool {
     let (from, to) = (desc.from(), desc.to());
-    let associated = if desc.kind == Kind::Rtp { from } else { 12 };
+    let (associated, carried) = match desc.kind {
+        Kind::Rtp => (from, header(keys, &desc.packet[..from])),
+        Kind::Rtcp => (12, rtcp_header(desc)),
+    };
     // SAFETY: twelve octets of salt are read.
     let salt = unsafe { _mm_maskz_loadu_epi8(0x0fff, keys.salt.as_ptr().cast()) };
-    let nonce = _mm_xor_si128(reverse_one(salt), block(desc.nonce() << 32 | 1));
-    let carried = if desc.kind == Kind::Rtp { header(keys, &desc.packet[..from]) } else { rtcp_header(desc) };
+    let nonce = _mm_xor_si128(reverse_one(salt), block(desc.nonce() << 32));
     let packet = desc.packet.as_mut_ptr();
-    let mut work = Work {
-        keys,
+    let mut part = Part {
         at: packet.wrapping_add(from).wrapping_sub(16),
         left: to - from + 16,
         first: !0xffff,
         counter: _mm512_broadcast_i32x4(nonce),
         carried,
-        lengths: block(((8 * associated) as u128) << 64 | (8 * (to - from)) as u128),
+        lengths: _mm_set_epi64x(8 * associated as i64, 8 * (to - from) as i64),
     };
     // SAFETY: `left` octets from `at` are the payload and the 16 before it that the mask `first` excludes, and the packet
     // is ours alone.
-    let mask = unsafe {
-        if work.left < 256 {
-            work.tail::<ROUNDS, OPEN>()
+    let (carried, mask) = unsafe {
+        if part.left < 256 {
+            tail::<ROUNDS, OPEN, false>(keys, part)
         } else {
-            let mask = work.groups::<ROUNDS, OPEN>();
-            work.tail::<ROUNDS, OPEN>();
-            mask
+            part.counter = _mm512_add_epi32(part.counter, _mm512_broadcast_i32x4(_mm_cvtsi32_si128(1)));
+            groups::<ROUNDS, OPEN>(keys, part)
         }
     };
-    let tag = _mm_xor_si128(reverse_one(work.carried), mask);
+    let tag = _mm_xor_si128(reverse_one(carried), mask);
     // SAFETY: a packet for GCM has the 16 octets of the tag behind `to`.
     unsafe {
         let at = packet.add(to).cast::<__m128i>();
@@ -147,6 +147,20 @@ fn rtcp_header(desc: &Desc<'_>) -> __m128i {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vpclmulqdq,bmi2")]
 #[inline]
 fn header(keys: &GcmKeys, octets: &[u8]) -> __m128i {
+    if octets.len() <= 16 { last_of_header(octets) } else { long_header(keys, octets) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2")]
+#[inline]
+fn last_of_header(octets: &[u8]) -> __m128i {
+    let mask = _bzhi_u32(0xffff, octets.len() as u32) as u16;
+    // SAFETY: the mask has a bit for each octet that is there.
+    reverse_one(unsafe { _mm_maskz_loadu_epi8(mask, octets.as_ptr().cast()) })
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vpclmulqdq,bmi2")]
+#[inline(never)]
+fn long_header(keys: &GcmKeys, octets: &[u8]) -> __m128i {
     let mut sum = _mm_setzero_si128();
     let mut octets = octets;
     while octets.len() > 16 {
@@ -154,13 +168,12 @@ fn header(keys: &GcmKeys, octets: &[u8]) -> __m128i {
         sum = absorb(keys, sum, &octets[..16 * blocks]);
         octets = &octets[16 * blocks..];
     }
-    let mask = _bzhi_u32(0xffff, octets.len() as u32) as u16;
-    // SAFETY: the mask has a bit for each octet that is there.
-    _mm_xor_si128(sum, reverse_one(unsafe { _mm_maskz_loadu_epi8(mask, octets.as_ptr().cast()) }))
+    _mm_xor_si128(sum, last_of_header(octets))
 }
 
 /// Takes 1 to 16 whole blocks into GHASH.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vpclmulqdq,bmi2")]
+#[inline]
 fn absorb(keys: &GcmKeys, carried: __m128i, octets: &[u8]) -> __m128i {
     let count = octets.len() / 16;
     let mut carried = _mm512_zextsi128_si512(carried);
@@ -180,115 +193,124 @@ fn absorb(keys: &GcmKeys, carried: __m128i, octets: &[u8]) -> __m128i {
     sum.map_or(_mm_setzero_si128(), |sum| sum.reduced())
 }
 
-impl Work<'_> {
-    /// All whole groups of sixteen blocks; the mask of the tag, which is in the first.
-    ///
-    /// # Safety
-    /// `at` has `left` octets, 256 at the least, but for those that `first` excludes; nobody else has them.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi2")]
-    unsafe fn groups<const ROUNDS: usize, const OPEN: bool>(&mut self) -> __m128i {
-        let mut mask = None;
-        let powers = [16, 12, 8, 4].map(|n| powers(self.keys, n));
-        while self.left >= 256 {
-            let stream = aes::<ROUNDS, 4>(&self.keys.low, &self.keys.high, counters(self.counter));
-            mask.get_or_insert(_mm512_castsi512_si128(stream[0]));
-            // SAFETY: 256 octets are there, of the first vector those of `first`.
-            let items: [__m512i; 4] = unsafe {
-                let items = self.crypt::<OPEN>(stream[0], 0, self.first);
-                let items = [items, self.crypt::<OPEN>(stream[1], 1, !0)];
-                [
-                    items[0],
-                    items[1],
-                    self.crypt::<OPEN>(stream[2], 2, !0),
-                    self.crypt::<OPEN>(stream[3], 3, !0),
-                ]
-            };
-            let first = _mm512_xor_si512(items[0], _mm512_zextsi128_si512(self.carried));
-            let mut sum = Sum::new(first, powers[0]);
-            for (item, powers) in items.into_iter().zip(powers).skip(1) {
-                sum.add(item, powers);
-            }
-            self.carried = sum.reduced();
-            self.first = !0;
-            self.left -= 256;
-            self.at = self.at.wrapping_add(256);
-            let sixteen = _mm512_broadcast_i32x4(_mm_cvtsi32_si128(16));
-            self.counter = _mm512_add_epi32(self.counter, sixteen);
-        }
-        mask.unwrap_or(_mm_setzero_si128())
-    }
-
-    /// Encrypts or decrypts what of vector `at` is in `mask`; what GHASH takes of it.
-    ///
-    /// # Safety
-    /// The octets in `mask` of the 64 from 64 * `at` on are there, and nobody else has them.
-    #[target_feature(enable = "avx512f,avx512bw")]
-    #[inline]
-    unsafe fn crypt<const OPEN: bool>(&self, stream: __m512i, at: usize, mask: u64) -> __m512i {
-        let octets = self.at.wrapping_add(64 * at).cast::<i8>();
-        // SAFETY: the caller's promise.
-        let before = unsafe { _mm512_maskz_loadu_epi8(mask, octets) };
-        let after = _mm512_xor_si512(before, _mm512_maskz_mov_epi8(mask, stream));
-        // SAFETY: as above.
-        unsafe { _mm512_mask_storeu_epi8(octets, mask, after) };
-        reverse(if OPEN { before } else { after })
-    }
-
-    /// What is left, fewer than 256 octets, and the lengths; the first four octets of stream, which in the first group
-    /// are the mask of the tag.
-    ///
-    /// # Safety
-    /// As [`Work::groups`], without the least.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi2")]
-    #[inline]
-    unsafe fn tail<const ROUNDS: usize, const OPEN: bool>(&mut self) -> __m128i {
-        // SAFETY: the caller's promise; the vectors that are named hold all of `left`.
-        unsafe {
-            match (self.left + 15) / 64 {
-                0 => self.vectors::<ROUNDS, OPEN, 1>(),
-                1 => self.vectors::<ROUNDS, OPEN, 2>(),
-                2 => self.vectors::<ROUNDS, OPEN, 3>(),
-                _ => self.vectors::<ROUNDS, OPEN, 4>(),
-            }
-        }
-    }
-
-    /// # Safety
-    /// As [`Work::tail`], and `N` vectors hold what is left.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi2")]
-    #[inline]
-    unsafe fn vectors<const ROUNDS: usize, const OPEN: bool, const N: usize>(&mut self) -> __m128i {
-        let stream = aes::<ROUNDS, N>(&self.keys.low, &self.keys.high, counters(self.counter));
-        let blocks = self.left.div_ceil(16);
-        // With sixteen blocks there is no place left for the lengths.
-        let count = (blocks + 1).min(16);
+/// A long packet: whole groups of sixteen blocks, then the tail. What is carried out of it, and the mask of the tag.
+///
+/// # Safety
+/// `at` has `left` octets, but for those that `first` excludes; nobody else has them.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi2")]
+#[inline(never)]
+unsafe fn groups<const ROUNDS: usize, const OPEN: bool>(
+    keys: &GcmKeys,
+    mut part: Part,
+) -> (__m128i, __m128i) {
+    let mut mask = None;
+    let powers = [16, 12, 8, 4].map(|n| powers(keys, n));
+    while part.left >= 256 {
+        let stream = aes::<ROUNDS, 4>(&keys.low, &keys.high, counters(part.counter));
+        mask.get_or_insert(_mm512_castsi512_si128(stream[0]));
         let mut sum: Option<Sum> = None;
-        for (at, stream) in stream.into_iter().enumerate() {
-            let mut mask = if at + 2 < N { !0 } else { octets_of(self.left, at) };
-            if at == 0 {
-                mask &= self.first;
-            }
-            // SAFETY: the mask is that of octets that are left, and of the first vector those of `first`.
-            let mut item = unsafe { self.crypt::<OPEN>(stream, at, mask) };
-            if at == 0 {
-                item = _mm512_xor_si512(item, _mm512_zextsi128_si512(self.carried));
-            }
-            if at + 1 == N {
-                // The lane behind the last block; none where that is the sixteenth.
-                let lane = (0b11u32 << (2 * (blocks - 4 * at))) as u8;
-                item = _mm512_xor_si512(item, _mm512_maskz_broadcast_i64x2(lane, self.lengths));
-            }
-            let powers = powers(self.keys, count - 4 * at);
+        for (n, (stream, powers)) in stream.into_iter().zip(powers).enumerate() {
+            let octets = part.at.wrapping_add(64 * n);
+            // SAFETY: 256 octets are there, of the first vector those of `first`.
+            let item = unsafe { crypt::<OPEN>(octets, stream, if n == 0 { part.first } else { !0 }) };
             match &mut sum {
                 Some(sum) => sum.add(item, powers),
-                None => sum = Some(Sum::new(item, powers)),
+                None => {
+                    let first = _mm512_xor_si512(item, _mm512_zextsi128_si512(part.carried));
+                    sum = Some(Sum::new(first, powers));
+                }
             }
         }
-        self.carried = sum.map_or(self.carried, |sum| sum.reduced());
-        if blocks == 16 {
-            self.carried =
-                multiply(_mm_xor_si128(self.carried, self.lengths), to_vector(&self.keys.powers[15]));
-        }
-        _mm512_castsi512_si128(stream[0])
+        part.carried = sum.map_or(part.carried, |sum| sum.reduced());
+        part.first = !0;
+        part.left -= 256;
+        part.at = part.at.wrapping_add(256);
+        part.counter = _mm512_add_epi32(part.counter, _mm512_broadcast_i32x4(_mm_cvtsi32_si128(16)));
     }
+    // SAFETY: what is left of what was there.
+    let (carried, stream) = unsafe { tail::<ROUNDS, OPEN, true>(keys, part) };
+    (carried, mask.unwrap_or(stream))
+}
+
+/// Encrypts or decrypts the octets in `mask`; what GHASH takes of them.
+///
+/// # Safety
+/// The octets in `mask` of the 64 are there, and nobody else has them.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+unsafe fn crypt<const OPEN: bool>(at: *mut u8, stream: __m512i, mask: u64) -> __m512i {
+    // SAFETY: the caller's promise.
+    let before = unsafe { _mm512_maskz_loadu_epi8(mask, at.cast()) };
+    let after = _mm512_xor_si512(before, _mm512_maskz_mov_epi8(mask, stream));
+    // SAFETY: as above.
+    unsafe { _mm512_mask_storeu_epi8(at.cast(), mask, after) };
+    reverse(if OPEN { before } else { after })
+}
+
+/// What is left, fewer than 256 octets, and the lengths; of a `LONG` packet or of one that has no more (told apart so that
+/// each is inlined in its place). What is carried out of it, and the first block of stream, which
+/// in a short packet is the mask of the tag.
+///
+/// # Safety
+/// As [`groups`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi2")]
+#[inline]
+unsafe fn tail<const ROUNDS: usize, const OPEN: bool, const LONG: bool>(
+    keys: &GcmKeys,
+    part: Part,
+) -> (__m128i, __m128i) {
+    // SAFETY: the caller's promise; so many vectors hold all that is left.
+    unsafe {
+        match (part.left + 15) / 64 {
+            0 => vectors::<ROUNDS, OPEN, LONG, 1>(keys, part),
+            1 => vectors::<ROUNDS, OPEN, LONG, 2>(keys, part),
+            2 => vectors::<ROUNDS, OPEN, LONG, 3>(keys, part),
+            _ => vectors::<ROUNDS, OPEN, LONG, 4>(keys, part),
+        }
+    }
+}
+
+/// # Safety
+/// As [`tail`], and `N` vectors hold what is left.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi2")]
+#[inline]
+unsafe fn vectors<const ROUNDS: usize, const OPEN: bool, const LONG: bool, const N: usize>(
+    keys: &GcmKeys,
+    part: Part,
+) -> (__m128i, __m128i) {
+    let stream = if LONG {
+        aes::<ROUNDS, N>(&keys.low, &keys.high, counters(part.counter))
+    } else {
+        keystream::<ROUNDS, N, 1>(&keys.low, &keys.high, reverse(part.counter))
+    };
+    let blocks = part.left.div_ceil(16);
+    // With sixteen blocks there is no place left for the lengths.
+    let count = if N == 4 { (blocks + 1).min(16) } else { blocks + 1 };
+    let mut sum: Option<Sum> = None;
+    for (n, stream) in stream.into_iter().enumerate() {
+        let mut mask = if n + 2 < N { !0 } else { octets_of(part.left, n) };
+        if n == 0 {
+            mask &= if LONG { part.first } else { !0xffff };
+        }
+        // SAFETY: the mask is that of octets that are left, and of the first vector those of `first`.
+        let mut item = unsafe { crypt::<OPEN>(part.at.wrapping_add(64 * n), stream, mask) };
+        if n == 0 {
+            item = _mm512_xor_si512(item, _mm512_zextsi128_si512(part.carried));
+        }
+        if n + 1 == N {
+            // The lane behind the last block; none where that is the sixteenth.
+            let lane = (0b11u32 << (2 * (blocks - 4 * n))) as u8;
+            item = _mm512_xor_si512(item, _mm512_maskz_broadcast_i64x2(lane, part.lengths));
+        }
+        let powers = powers(keys, count - 4 * n);
+        match &mut sum {
+            Some(sum) => sum.add(item, powers),
+            None => sum = Some(Sum::new(item, powers)),
+        }
+    }
+    let mut carried = sum.map_or(part.carried, |sum| sum.reduced());
+    if N == 4 && blocks == 16 {
+        carried = multiply(_mm_xor_si128(carried, part.lengths), to_vector(&keys.powers[15]));
+    }
+    (carried, _mm512_castsi512_si128(stream[0]))
 }

@@ -40,7 +40,7 @@ fn run<const OPEN: bool>(burst: &mut [Desc<'_>], ahead: usize) -> u64 {
             Keys::Gcm(keys) => refused |= u64::from(!gcm::packet::<14, OPEN>(keys, desc)) << at,
             Keys::AesCm(keys) => {
                 if !OPEN {
-                    cm::crypt(keys, desc);
+                    cm::crypt::<false>(keys, desc);
                 }
                 cm |= 1 << at;
             }
@@ -82,6 +82,37 @@ fn aes<const ROUNDS: usize, const N: usize>(
     for block in &mut blocks {
         *block = _mm512_xor_si512(*block, key);
     }
+    rounds::<ROUNDS, N>(low, high, blocks)
+}
+
+/// The keystream of `4 * N` counter blocks whose counters begin with `FIRST`, 0 or 1, on top of that of `base`, whose
+/// lowest four bits (and fifth, where the last counter has it) are zero; `base` is in AES's order, so no carry is needed.
+#[target_feature(enable = "avx512f,vaes")]
+#[inline]
+fn keystream<const ROUNDS: usize, const N: usize, const FIRST: i32>(
+    low: &[RoundKey; 11],
+    high: &[RoundKey; 4],
+    base: __m512i,
+) -> [__m512i; N] {
+    let key = round_key(low, high, 0);
+    let mut blocks = [base; N];
+    for (at, block) in blocks.iter_mut().enumerate() {
+        let count = |lane| (4 * at as i32 + lane + FIRST) << 24;
+        let counts =
+            _mm512_set_epi32(count(3), 0, 0, 0, count(2), 0, 0, 0, count(1), 0, 0, 0, count(0), 0, 0, 0);
+        *block = _mm512_ternarylogic_epi64::<0x96>(*block, key, counts);
+    }
+    rounds::<ROUNDS, N>(low, high, blocks)
+}
+
+/// All rounds of AES behind the first key.
+#[target_feature(enable = "avx512f,vaes")]
+#[inline]
+fn rounds<const ROUNDS: usize, const N: usize>(
+    low: &[RoundKey; 11],
+    high: &[RoundKey; 4],
+    mut blocks: [__m512i; N],
+) -> [__m512i; N] {
     for round in 1..ROUNDS {
         let key = round_key(low, high, round);
         for block in &mut blocks {
@@ -95,7 +126,7 @@ fn aes<const ROUNDS: usize, const N: usize>(
     blocks
 }
 
-/// Counter blocks `4 * N` of them, from `first` in GHASH's order (the counter is dword 0), in AES's order.
+/// Counter blocks, `4 * N` of them, from `first` in GHASH's order (the counter is dword 0), in AES's order.
 #[target_feature(enable = "avx512bw")]
 #[inline]
 fn counters<const N: usize>(first: __m512i) -> [__m512i; N] {

@@ -3,7 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::super::keys::CmKeys;
-use super::super::shani::{blocks, packet_of, sha1::settle};
+use super::super::shani::{blocks_of, packet_of, sha1::settle};
 use super::super::{Desc, Keys};
 use super::octets_of;
 
@@ -39,36 +39,41 @@ pub fn tags<const OPEN: bool>(burst: &mut [Desc<'_>], places: &[u32]) -> u64 {
     for (lane, place) in places.iter().enumerate().take(LANES) {
         let desc = &burst[packet_of(*place)];
         let Keys::AesCm(keys) = &desc.suite.0 else { return 0 };
-        lanes.set(lane, desc, keys);
+        lanes.set::<OPEN>(lane, blocks_of(*place), desc, keys);
     }
     // Idle lanes hash nothing, under the keys of the first.
     for lane in places.len()..LANES {
         lanes.keys[lane] = lanes.keys[0];
     }
     // SAFETY: all lanes have keys, and those with blocks have packets, which live in the burst and do not change.
-    let words = unsafe { lanes.hash() };
+    let tags = unsafe { lanes.hash() };
     let mut refused = 0;
     for (lane, place) in places.iter().enumerate().take(LANES) {
         let at = packet_of(*place);
-        let tag = [words[0].0[lane], words[1].0[lane], words[2].0[lane]];
-        refused |= settle::<OPEN>(&mut burst[at], tag) << at;
+        refused |= settle::<OPEN>(&mut burst[at], tags.first[PLACES[lane]], tags.last[lane]) << at;
     }
     refused
 }
 
-/// A word of each lane.
+/// The first twelve octets of each lane's tag: eight, in the order of [`PLACES`], and four.
 #[repr(C, align(64))]
-struct Words([u32; LANES]);
+struct Tags {
+    first: [[u8; 8]; LANES],
+    last: [[u8; 4]; LANES],
+}
+
+/// Where the words of a lane are when two rows of words have been interleaved within quarters of a register.
+const PLACES: [usize; LANES] = [0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15];
 
 impl Lanes {
     #[target_feature(enable = "avx512f,avx512bw,bmi2")]
     #[inline]
-    fn set(&mut self, lane: usize, desc: &Desc<'_>, keys: &CmKeys) {
+    fn set<const OPEN: bool>(&mut self, lane: usize, blocks: usize, desc: &Desc<'_>, keys: &CmKeys) {
         let octets = &desc.packet[..desc.authenticated()];
         let (whole, rest) = octets.as_chunks::<64>();
         self.packets[lane] = octets.as_ptr();
         self.whole[lane] = whole.len();
-        self.blocks[lane] = blocks(desc);
+        self.blocks[lane] = blocks;
         self.keys[lane] = keys;
         let tail = &mut self.tails[lane].0;
         // SAFETY: the mask has a bit for each octet of `rest`; the tail has two blocks, aligned.
@@ -82,7 +87,7 @@ impl Lanes {
         };
         tail[rest.len()..rest.len() + 8].copy_from_slice(&behind.to_le_bytes());
         let bits = 8 * (64 + octets.len() + roc) as u64;
-        let end = 64 * (self.blocks[lane] - whole.len()).min(2);
+        let end = 64 * (blocks - whole.len()).clamp(1, 2);
         tail[end - 8..end].copy_from_slice(&bits.to_be_bytes());
     }
 
@@ -97,12 +102,12 @@ impl Lanes {
         }
     }
 
-    /// The first three words of each lane's tag.
+    /// The tags of all lanes.
     ///
     /// # Safety
     /// Every lane's keys can be read, and of its packet 64 * `whole` octets.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn hash(&self) -> [Words; 3] {
+    unsafe fn hash(&self) -> Tags {
         // SAFETY: the keys begin with 64 octets of states, salt and tag.
         let rows = unsafe { transposed(self.keys.map(<*const CmKeys>::cast)) };
         let mut state = [rows[0], rows[1], rows[2], rows[3], rows[4]];
@@ -121,20 +126,24 @@ impl Lanes {
             for word in &mut words {
                 *word = _mm512_shuffle_epi8(*word, swap);
             }
-            compress(&mut state, words, active);
+            compress::<true>(&mut state, words, active);
         }
         let zero = _mm512_setzero_si512();
         let mut words = [zero; LANES];
         words[..5].copy_from_slice(&state);
         words[5] = _mm512_set1_epi32(i32::MIN);
         words[15] = _mm512_set1_epi32(8 * (64 + 20));
-        compress(&mut outer, words, u16::MAX);
-        [0, 1, 2].map(|at| {
-            let mut words = Words([0; LANES]);
-            // SAFETY: sixteen words, aligned.
-            unsafe { _mm512_store_si512(words.0.as_mut_ptr().cast(), outer[at]) };
-            words
-        })
+        compress::<false>(&mut outer, words, u16::MAX);
+        let [a, b, c] = [0, 1, 2].map(|at| _mm512_shuffle_epi8(outer[at], swap));
+        let mut tags = Tags { first: [[0; 8]; LANES], last: [[0; 4]; LANES] };
+        // SAFETY: two registers fit the one array, one fits the other.
+        unsafe {
+            let first = tags.first.as_mut_ptr().cast::<__m512i>();
+            _mm512_storeu_si512(first, _mm512_unpacklo_epi32(a, b));
+            _mm512_storeu_si512(first.add(1), _mm512_unpackhi_epi32(a, b));
+            _mm512_storeu_si512(tags.last.as_mut_ptr().cast(), c);
+        }
+        tags
     }
 }
 
@@ -214,11 +223,11 @@ macro_rules! given {
     };
 }
 
-/// The compression function on sixteen lanes, of which those in `active` move. All eighty rounds are written out: as a
+/// The compression function on sixteen lanes, of which those in `active` move; twice, so that both are inlined. All eighty rounds are written out: as a
 /// loop they would go through memory.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn compress(state: &mut [__m512i; 5], words: [__m512i; LANES], active: u16) {
+fn compress<const INNER: bool>(state: &mut [__m512i; 5], words: [__m512i; LANES], active: u16) {
     let mut w = words;
     let [mut a, mut b, mut c, mut d, mut e] = *state;
     let k = _mm512_set1_epi32(0x5a82_7999);

@@ -5,7 +5,7 @@ pub mod sha1;
 
 use core::arch::x86_64::*;
 
-use super::keys::{CmKeys, RoundKey, Rounds};
+use super::keys::{CmKeys, RoundKey, Rounds, to_octets, to_vector};
 use super::portable::Portable;
 use super::{Burst, Desc, Keys};
 
@@ -61,16 +61,21 @@ pub fn foreign<const OPEN: bool>(desc: &mut Desc<'_>) -> u64 {
 /// Fetches the keys of the packet `ahead` of `at`: those lines of the block that it will read.
 #[inline]
 pub fn prefetch(burst: &[Desc<'_>], at: usize, ahead: usize) {
-    let Some(next) = at.checked_add(ahead).and_then(|at| burst.get(at)) else { return };
-    let lines = if next.gcm {
-        let blocks = ((next.to - next.from) as usize / 16 + 3).min(16);
-        1 + (16 - blocks) / 4..8
-    } else {
-        0..4
-    };
+    let Some(next) = burst.get(at.saturating_add(ahead)) else { return };
     let block = std::ptr::from_ref(next.suite).cast::<u8>();
-    for line in lines {
-        prefetch_line(block.wrapping_add(64 * line));
+    let line = |at: usize| prefetch_line(block.wrapping_add(64 * at));
+    if next.gcm {
+        // The powers H^4 to H^1, the round keys; with more than two blocks H^8 to H^5, with more than six all.
+        let octets = next.to - next.from;
+        [4, 5, 6, 7].into_iter().for_each(line);
+        if octets > 32 {
+            line(3);
+            if octets > 96 {
+                [1, 2].into_iter().for_each(line);
+            }
+        }
+    } else {
+        [0, 1, 2, 3].into_iter().for_each(line);
     }
 }
 
@@ -84,19 +89,18 @@ pub fn prefetch_line(at: *const u8) {
 /// Writes the tags of the packets that the bits of `which` name, or compares them and decrypts those that are right.
 #[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1,sha")]
 fn tags<const OPEN: bool>(burst: &mut [Desc<'_>], which: u64) -> u64 {
-    let mut order = Order::new(burst, which);
+    let order = Order::new(burst, which);
     let mut refused = 0;
-    for pair in order.sorted().chunks(2) {
+    for pair in order.places().chunks(2) {
         refused |= sha1::tags::<OPEN>(burst, pair);
     }
-    if OPEN {
-        for place in order.sorted() {
-            let at = packet_of(*place);
-            let desc = &mut burst[at];
-            let suite = desc.suite;
-            if let (Keys::AesCm(keys), 0) = (&suite.0, refused >> at & 1) {
-                crypt(keys, desc);
-            }
+    let mut right = if OPEN { which & !refused } else { 0 };
+    while right != 0 {
+        let desc = &mut burst[right.trailing_zeros() as usize];
+        right &= right - 1;
+        let suite = desc.suite;
+        if let Keys::AesCm(keys) = &suite.0 {
+            crypt(keys, desc);
         }
     }
     refused
@@ -161,29 +165,45 @@ pub fn reverse(vector: __m128i) -> __m128i {
     _mm_shuffle_epi8(vector, _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
 }
 
-/// Blocks that AES works on side by side: enough to fill its pipeline.
-const SIDE_BY_SIDE: usize = 8;
-
-/// Keystream of counter mode from this block on, xored in.
+/// Keystream of counter mode from this block on, xored in: eight blocks side by side, which fills AES's pipeline, then
+/// four or eight for what is left.
 #[target_feature(enable = "aes,ssse3")]
+#[inline]
 fn keystream<const ROUNDS: usize>(low: &[RoundKey; 11], high: &[RoundKey; 4], iv: u128, bytes: &mut [u8]) {
-    let iv = _mm_set_epi64x(((iv >> 64) as u64).cast_signed(), (iv as u64).cast_signed());
-    for (group, bytes) in bytes.chunks_mut(16 * SIDE_BY_SIDE).enumerate() {
-        let mut blocks = [iv; SIDE_BY_SIDE];
-        for (at, block) in blocks.iter_mut().enumerate() {
-            let count = _mm_cvtsi32_si128((group * SIDE_BY_SIDE + at) as i32);
-            *block = reverse(_mm_add_epi32(*block, count));
+    let mut iv = _mm_set_epi64x(((iv >> 64) as u64).cast_signed(), (iv as u64).cast_signed());
+    for bytes in bytes.chunks_mut(128) {
+        if bytes.len() > 64 {
+            blocks_of_stream::<ROUNDS, 8>(low, high, iv, bytes);
+        } else {
+            blocks_of_stream::<ROUNDS, 4>(low, high, iv, bytes);
         }
-        let stream = aes::<ROUNDS, SIDE_BY_SIDE>(low, high, blocks);
-        let (whole, rest) = bytes.as_chunks_mut::<16>();
-        for (octets, stream) in whole.iter_mut().zip(stream) {
-            *octets = super::keys::to_octets(_mm_xor_si128(super::keys::to_vector(octets), stream));
-        }
-        if let Some(stream) = stream.get(whole.len()) {
-            for (octet, stream) in rest.iter_mut().zip(super::keys::to_octets(*stream)) {
-                *octet ^= stream;
-            }
-        }
+        iv = _mm_add_epi32(iv, _mm_cvtsi32_si128(8));
+    }
+}
+
+/// `N` blocks or fewer.
+#[target_feature(enable = "aes,ssse3")]
+#[inline]
+fn blocks_of_stream<const ROUNDS: usize, const N: usize>(
+    low: &[RoundKey; 11],
+    high: &[RoundKey; 4],
+    iv: __m128i,
+    bytes: &mut [u8],
+) {
+    let mut blocks = [iv; N];
+    for (at, block) in blocks.iter_mut().enumerate() {
+        *block = reverse(_mm_add_epi32(*block, _mm_cvtsi32_si128(at as i32)));
+    }
+    let stream = aes::<ROUNDS, N>(low, high, blocks);
+    let (whole, rest) = bytes.as_chunks_mut::<16>();
+    for (octets, stream) in whole.iter_mut().zip(&stream) {
+        *octets = to_octets(_mm_xor_si128(to_vector(octets), *stream));
+    }
+    if let (false, Some(stream)) = (rest.is_empty(), stream.get(whole.len())) {
+        let mut block = [0; 16];
+        block[..rest.len()].copy_from_slice(rest);
+        block = to_octets(_mm_xor_si128(to_vector(&block), *stream));
+        rest.copy_from_slice(&block[..rest.len()]);
     }
 }
 
@@ -194,30 +214,43 @@ pub struct Order {
 }
 
 impl Order {
+    /// Of the packets that the bits of `which` name, the longest first.
+    #[inline]
     pub fn new(burst: &[Desc<'_>], mut which: u64) -> Self {
         let mut order = Self { places: [0; super::BURST], count: 0 };
-        while which != 0 {
+        let (mut in_order, mut last) = (true, u32::MAX);
+        for place in &mut order.places {
+            if which == 0 {
+                break;
+            }
             let at = which.trailing_zeros();
             which &= which - 1;
-            order.places[order.count] = (blocks(&burst[at as usize]) as u32) << 8 | at;
+            *place = (blocks(&burst[at as usize]) as u32) << 8 | at;
+            in_order &= *place >> 8 <= last;
+            last = *place >> 8;
             order.count += 1;
+        }
+        if !in_order {
+            order.places[..order.count].sort_unstable_by_key(|place| std::cmp::Reverse(*place));
         }
         order
     }
 
-    /// The longest first.
-    pub fn sorted(&mut self) -> &[u32] {
-        let places = &mut self.places[..self.count];
-        if !places.windows(2).all(|pair| pair[0] >> 8 >= pair[1] >> 8) {
-            places.sort_unstable_by_key(|place| std::cmp::Reverse(*place));
-        }
-        places
+    /// In order.
+    #[inline]
+    pub fn places(&self) -> &[u32] {
+        &self.places[..self.count]
     }
 }
 
 /// Which packet a place of an [`Order`] is.
 pub const fn packet_of(place: u32) -> usize {
     (place & 0xff) as usize
+}
+
+/// How many blocks it has.
+pub const fn blocks_of(place: u32) -> usize {
+    (place >> 8) as usize
 }
 
 /// Blocks of SHA-1 that a packet and its padding fill.
