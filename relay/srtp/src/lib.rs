@@ -14,6 +14,7 @@
 
 #![deny(unsafe_code)]
 
+mod burst;
 mod index;
 mod kdf;
 mod opener;
@@ -25,6 +26,7 @@ mod sources;
 #[allow(unsafe_code, reason = "SIMD; the one place for it")]
 pub mod suites;
 
+pub use burst::{Kind, OpenJob, Openers, SealJob, Sealers, open_burst, seal_burst};
 pub use index::INDEX_MAX;
 pub use opener::{OpenError, Opened, OpenedSource, Opener, OpenerState};
 pub use replay::{WINDOW, Window};

@@ -8,11 +8,11 @@
 use sallyport_wire::rtp::Header;
 use sallyport_wire::{Malformed, PacketBuf};
 
+use crate::burst::{Kind, Plan};
 use crate::index::{HALF_TURN, INDEX_MAX, guess};
-use crate::opener::{OpenError, Opened, Opener, commit, judge};
+use crate::opener::{OpenError, Opened, Opener, judge};
 use crate::replay::{Judgement, Window};
 use crate::sealer::{SealError, Sealer};
-use crate::suites::{Desc, protect_one, unprotect_one};
 
 impl Opener {
     /// Verifies, decrypts in place and takes the tag off (RFC 3711 section 3.3, RFC 7714 section 8).
@@ -23,7 +23,11 @@ impl Opener {
     /// # Errors
     /// [`OpenError`]; the state is as before.
     pub fn open_rtp(&mut self, buf: &mut PacketBuf<'_>) -> Result<Opened, OpenError> {
-        let header = Header::parse(buf.packet()).map_err(|error| match error {
+        self.open(Kind::Rtp, buf)
+    }
+
+    pub(crate) fn plan_rtp(&self, packet: &[u8]) -> Result<(Plan, Option<Option<Window>>), OpenError> {
+        let header = Header::parse(packet).map_err(|error| match error {
             Malformed::Short => OpenError::Short,
             Malformed::Length
             | Malformed::Version
@@ -32,11 +36,11 @@ impl Opener {
             | Malformed::Invalid => OpenError::Malformed,
         })?;
         let (ssrc, sequence, header_len) = (header.ssrc(), header.sequence(), header.header_len());
-        let tag = self.rtp.tag_len();
-        if buf.len() < header_len + tag {
+        if packet.len() < header_len + self.rtp.tag_len() {
             return Err(OpenError::Short);
         }
-        let index = match self.seen(ssrc)?.rtp {
+        let known = self.seen(ssrc)?.map(|seen| seen.rtp);
+        let index = match known.flatten() {
             None => u64::from(sequence),
             Some(window) => {
                 let index = guess(window.highest(), sequence).ok_or(OpenError::TooOld)?;
@@ -44,11 +48,7 @@ impl Opener {
                 index
             }
         };
-        let desc = Desc::rtp(&self.rtp, buf.packet_mut(), header_len, ssrc, index);
-        desc.and_then(unprotect_one).map_err(|_| OpenError::Tag)?;
-        buf.shrink_tail(tag).map_err(|_| OpenError::Short)?;
-        self.update(ssrc, |seen| commit(&mut seen.rtp, index));
-        Ok(Opened { ssrc, index, sequence })
+        Ok((Plan { kind: Kind::Rtp, ssrc, index, header: header_len }, known))
     }
 }
 
@@ -59,21 +59,17 @@ impl Sealer {
     /// # Errors
     /// [`SealError`]; packet and state are as before.
     pub fn seal_rtp(&mut self, buf: &mut PacketBuf<'_>) -> Result<(), SealError> {
-        let header = Header::parse(buf.packet()).map_err(|_| SealError::Malformed)?;
-        let (ssrc, sequence, header_len) = (header.ssrc(), header.sequence(), header.header_len());
+        self.seal(Kind::Rtp, buf)
+    }
+
+    pub(crate) fn plan_rtp(&self, packet: &[u8]) -> Result<Plan, SealError> {
+        let header = Header::parse(packet).map_err(|_| SealError::Malformed)?;
+        let (ssrc, sequence) = (header.ssrc(), header.sequence());
         let index = match self.used(ssrc)?.rtp {
             None => u64::from(sequence),
             Some(window) => next_index(&window, sequence)?,
         };
-        let tag = self.rtp.tag_len();
-        buf.grow_tail(tag).map_err(|_| SealError::Room)?;
-        let desc = Desc::rtp(&self.rtp, buf.packet_mut(), header_len, ssrc, index);
-        if desc.and_then(protect_one).is_err() {
-            buf.shrink_tail(tag).map_err(|_| SealError::Room)?;
-            return Err(SealError::Malformed);
-        }
-        self.update(ssrc, |used| commit(&mut used.rtp, index));
-        Ok(())
+        Ok(Plan { kind: Kind::Rtp, ssrc, index, header: header.header_len() })
     }
 }
 

@@ -427,3 +427,8 @@ fn only_libsrtp_seals_more_than_half_a_turn_ahead() {
         assert_eq!(seal(&mut both.sealer, &far), Err(SealError::IndexReuse));
     }
 }
+
+#[test]
+fn under_every_backend() {
+    packets::in_other_backends("under_every_backend");
+}

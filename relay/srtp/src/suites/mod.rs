@@ -16,6 +16,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod batch;
 #[cfg(target_arch = "x86_64")]
 mod keys;
 mod portable;
@@ -31,6 +32,7 @@ use crate::KeyError;
 use crate::kdf::{Label, derive};
 use crate::rtcp::{CLEAR, ENCRYPTED, INDEX_WORD};
 
+pub use batch::Batch;
 pub use select::{Backend, Selection, Unsupported, force, selected, self_test};
 
 /// The tag is wrong, or the packet does not fit the suite.
@@ -158,6 +160,11 @@ impl Suite {
     #[inline]
     pub const fn tag_len(&self) -> usize {
         tag_len(self.is_gcm())
+    }
+
+    /// Whether a packet of this length, clear up to `header`, can be sealed (the tag not being there yet).
+    pub(crate) const fn takes(&self, header: usize, length: usize) -> bool {
+        length < PACKET_MAX - 64 && fits(self.is_gcm(), length, header, length)
     }
 
     /// Where the index word lies in an SRTCP packet of `length` octets: behind the tag with GCM, before it with AES-CM.

@@ -89,6 +89,7 @@ fn oracle_rtcp(master: &KeyMaterial, ssrc: u32, index: u32, plain: &[u8]) -> Vec
 }
 
 fn random_key(random: &mut Random, profile: Profile) -> KeyMaterial {
+    let _ = key(profile, 0); // Sees to the backend.
     KeyMaterial::new(profile, &random.octets(16), &random.octets(profile.salt_len())).unwrap()
 }
 
