@@ -223,7 +223,7 @@ fn no_such_opener_and_no_such_sealer() {
 }
 
 fn sealed_in_bursts(pool: &mut Pool<Sealer>, plain: &[Sent]) -> Vec<Outcome<(), SealError>> {
-    let room = |sent: &Sent| if sent.octets.len() % 9 == 0 { 3 } else { 40 };
+    let room = |sent: &Sent| if sent.octets.len().is_multiple_of(9) { 3 } else { 40 };
     let mut octets: Vec<_> =
         plain.iter().map(|sent| [&sent.octets[..], &vec![0xee; room(sent)]].concat()).collect();
     let mut bufs: Vec<_> =
@@ -236,7 +236,7 @@ fn sealed_in_bursts(pool: &mut Pool<Sealer>, plain: &[Sent]) -> Vec<Outcome<(), 
 
 fn sealed_one_by_one(pool: &mut Pool<Sealer>, plain: &[Sent]) -> Vec<Outcome<(), SealError>> {
     let one = |sent: &Sent| {
-        let room = if sent.octets.len() % 9 == 0 { 3 } else { 40 };
+        let room = if sent.octets.len().is_multiple_of(9) { 3 } else { 40 };
         let mut octets = [&sent.octets[..], &vec![0xee; room]].concat();
         let mut buf = whole(&mut octets, room);
         let sealer = pool.sealer_mut(sent.number).unwrap();

@@ -6,3 +6,4 @@ mod bursts;
 mod differential;
 mod support;
 mod tampered;
+mod wycheproof;
