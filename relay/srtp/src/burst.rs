@@ -111,6 +111,9 @@ pub fn open_burst(pool: &mut impl Openers, jobs: &mut [OpenJob<'_, '_>]) {
     }
 }
 
+/// How many packets ahead of the one at work state is fetched into the cache.
+const STATES_AHEAD: usize = 8;
+
 /// A packet of a wave.
 #[derive(Debug, Clone, Copy, Default)]
 struct Entry {
@@ -142,8 +145,13 @@ impl Wave {
     /// own opener.
     fn fill(&mut self, pool: &impl Openers, jobs: &mut [OpenJob<'_, '_>], pending: u64) -> u64 {
         let (mut later, mut waiting) = (0, 0);
-        let due = jobs.iter_mut().enumerate().filter(|(at, _)| pending >> at & 1 != 0);
-        for (at, job) in due {
+        for at in 0..jobs.len() {
+            if let Some(next) = jobs.get(at + STATES_AHEAD)
+                && let Some(opener) = pool.opener(next.opener)
+            {
+                opener.prefetch(next.kind);
+            }
+            let Some(job) = jobs.get_mut(at).filter(|_| pending >> at & 1 != 0) else { continue };
             let same = bit(job.opener);
             // By bits only, so one of another opener may wait too: for nothing, but no longer than a wave.
             if waiting & same != 0 {
@@ -251,7 +259,13 @@ fn still_holds(plan: &Plan, highest: u64, before: &Entry) -> bool {
 pub fn seal_burst(pool: &mut impl Sealers, jobs: &mut [SealJob<'_, '_>]) {
     for jobs in jobs.chunks_mut(BURST) {
         let mut plans = [Plan::default(); BURST];
-        for (job, plan) in jobs.iter_mut().zip(&mut plans) {
+        for (at, plan) in plans.iter_mut().enumerate().take(jobs.len()) {
+            if let Some(next) = jobs.get(at + STATES_AHEAD)
+                && let Some(sealer) = pool.sealer(next.sealer)
+            {
+                sealer.prefetch(next.kind);
+            }
+            let Some(job) = jobs.get_mut(at) else { continue };
             let planned = pool.sealer_mut(job.sealer).ok_or(SealError::Malformed);
             // What is planned is committed: nothing behind it can fail, so no two are given one index.
             job.outcome =

@@ -100,12 +100,18 @@ impl Opener {
     }
 
     /// What is known of a source; `None` of a new one.
-    pub(crate) fn seen(&self, ssrc: u32) -> Result<Option<Seen>, OpenError> {
+    pub(crate) fn seen(&self, ssrc: u32) -> Result<Option<&Seen>, OpenError> {
         match self.sources.of(ssrc) {
             Some(seen) => Ok(Some(seen)),
             None if self.forgotten.contains(ssrc) => Err(OpenError::TooOld),
             None => Ok(None),
         }
+    }
+
+    /// Fetches into the cache what the next packet is likely to need.
+    pub(crate) fn prefetch(&self, kind: Kind) {
+        self.sources.prefetch();
+        self.suite(kind).prefetch();
     }
 
     pub(crate) const fn suite(&self, kind: Kind) -> &Suite {

@@ -1,5 +1,7 @@
 //! The replay window (RFC 3711 section 3.3.2): 128 indices up to the highest seen.
 
+use std::num::NonZeroU128;
+
 use serde::{Deserialize, Serialize};
 
 /// Indices that the window remembers.
@@ -16,22 +18,22 @@ pub enum Judgement {
     Old,
 }
 
-/// The highest index seen and which of the [`WINDOW`] up to it were; bit 0 stands for the highest.
+/// The highest index seen and which of the [`WINDOW`] up to it were; bit 0 stands for the highest, so one is always set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     highest: u64,
-    seen: u128,
+    seen: NonZeroU128,
 }
 
 impl Window {
     /// A window that has seen `index` only.
     pub(crate) const fn at(index: u64) -> Self {
-        Self { highest: index, seen: 1 }
+        Self { highest: index, seen: NonZeroU128::MIN }
     }
 
     /// A window in which everything up to `index` counts as seen.
     pub(crate) const fn closed_up_to(index: u64) -> Self {
-        Self { highest: index, seen: u128::MAX }
+        Self { highest: index, seen: NonZeroU128::MAX }
     }
 
     /// The highest index seen.
@@ -44,7 +46,7 @@ impl Window {
         match self.highest.checked_sub(index) {
             None => Judgement::New,
             Some(behind) if behind >= WINDOW => Judgement::Old,
-            Some(behind) if self.seen & (1 << behind) != 0 => Judgement::Seen,
+            Some(behind) if self.seen.get() & (1 << behind) != 0 => Judgement::Seen,
             Some(_) => Judgement::New,
         }
     }
@@ -53,7 +55,8 @@ impl Window {
     pub(crate) fn merge(&mut self, other: Self) {
         let (high, low) = if self.highest >= other.highest { (*self, other) } else { (other, *self) };
         let behind = u32::try_from(high.highest - low.highest).unwrap_or(u32::MAX);
-        *self = Self { highest: high.highest, seen: high.seen | low.seen.checked_shl(behind).unwrap_or(0) };
+        let below = low.seen.get().checked_shl(behind).unwrap_or(0);
+        *self = Self { highest: high.highest, seen: high.seen | below };
     }
 }
 

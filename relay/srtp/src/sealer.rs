@@ -73,8 +73,14 @@ impl Sealer {
 
     /// What was sealed for a source; nothing for a new one.
     pub(crate) fn used(&self, ssrc: u32) -> Result<Used, SealError> {
-        let used = self.sources.of(ssrc).unwrap_or_default();
+        let used = self.sources.of(ssrc).copied().unwrap_or_default();
         self.sources.has_room(ssrc).then_some(used).ok_or(SealError::Sources)
+    }
+
+    /// Fetches into the cache what the next packet is likely to need.
+    pub(crate) fn prefetch(&self, kind: Kind) {
+        self.sources.prefetch();
+        self.suite(kind).prefetch();
     }
 
     pub(crate) const fn suite(&self, kind: Kind) -> &Suite {
