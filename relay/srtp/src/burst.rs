@@ -80,13 +80,14 @@ pub struct Plan {
     pub ssrc: u32,
     pub index: u64,
     /// Octets in the clear.
-    pub header: usize,
+    pub header: u32,
 }
 
 impl Plan {
+    #[inline]
     pub fn desc<'a>(&self, suite: &'a Suite, packet: &'a mut [u8], sealing: bool) -> Option<Desc<'a>> {
         let desc = match self.kind {
-            Kind::Rtp => Desc::rtp(suite, packet, self.header, self.ssrc, self.index),
+            Kind::Rtp => Desc::rtp(suite, packet, self.header as usize, self.ssrc, self.index),
             Kind::Rtcp if sealing => Desc::sealing_rtcp(suite, packet, self.ssrc, self.index as u32),
             Kind::Rtcp => Desc::opening_rtcp(suite, packet, self.ssrc, self.index as u32),
         };
@@ -117,7 +118,7 @@ const STATES_AHEAD: usize = 8;
 /// A packet of a wave.
 #[derive(Debug, Clone, Copy, Default)]
 struct Entry {
-    job: usize,
+    job: u8,
     opener: u32,
     /// Whether it would add its source.
     new: bool,
@@ -165,7 +166,7 @@ impl Wave {
             match opener.plan(job.kind, job.buf.packet()) {
                 Ok((plan, known)) if self.is_free(job.opener, &plan, known) => {
                     let new = known.is_none();
-                    self.add(Entry { job: at, opener: job.opener, new, plan });
+                    self.add(Entry { job: at as u8, opener: job.opener, new, plan });
                 }
                 Err(error) if error.is_of_form() || self.openers & same == 0 => job.outcome = Err(error),
                 Ok(_) | Err(_) => {
@@ -211,34 +212,24 @@ impl Wave {
 
     fn unprotect(&self, pool: &impl Openers, jobs: &mut [OpenJob<'_, '_>]) -> u64 {
         let mut batch = Batch::new();
-        let mut refused = 0;
-        let mut at = [0; BURST];
-        let mut pushed = 0;
-        let mut jobs = jobs.iter_mut().enumerate();
-        for (number, entry) in self.entries().iter().enumerate() {
-            let desc = jobs.find(|(at, _)| *at == entry.job).and_then(|(_, job)| {
-                let suite = pool.opener(entry.opener)?.suite(entry.plan.kind);
-                entry.plan.desc(suite, job.buf.packet_mut(), false)
-            });
-            let place = at.get_mut(pushed);
-            match (desc.map(|desc| batch.push(desc)), place) {
-                (Some(Ok(())), Some(place)) => {
-                    *place = number;
-                    pushed += 1;
-                }
-                _ => refused |= 1 << number,
+        let mut lost = 0u64;
+        let mut entries = self.entries().iter().enumerate().peekable();
+        for (at, job) in jobs.iter_mut().enumerate() {
+            let Some((number, entry)) = entries.next_if(|(_, entry)| usize::from(entry.job) == at) else {
+                continue;
+            };
+            let suite = pool.opener(entry.opener).map(|opener| opener.suite(entry.plan.kind));
+            let desc = suite.and_then(|suite| entry.plan.desc(suite, job.buf.packet_mut(), false));
+            if desc.is_none_or(|desc| batch.push(desc).is_err()) {
+                lost |= 1 << number;
             }
         }
-        let bad = batch.unprotect();
-        for (n, number) in at.iter().enumerate().take(pushed) {
-            refused |= (bad >> n & 1) << number;
-        }
-        refused
+        spread(batch.unprotect(), lost)
     }
 
     fn commit(&self, pool: &mut impl Openers, jobs: &mut [OpenJob<'_, '_>], refused: u64) {
         for (number, entry) in self.entries().iter().enumerate() {
-            let Some(job) = jobs.get_mut(entry.job) else { continue };
+            let Some(job) = jobs.get_mut(usize::from(entry.job)) else { continue };
             job.outcome = match pool.opener_mut(entry.opener) {
                 Some(opener) if refused >> number & 1 == 0 => opener.finish(job.buf, &entry.plan),
                 Some(_) | None => Err(OpenError::Tag),
@@ -277,29 +268,32 @@ pub fn seal_burst(pool: &mut impl Sealers, jobs: &mut [SealJob<'_, '_>]) {
 
 fn protect(pool: &impl Sealers, jobs: &mut [SealJob<'_, '_>], plans: &[Plan; BURST]) {
     let mut batch = Batch::new();
+    // Those that are not in the batch.
     let mut lost = 0u64;
-    let mut pushed = 0u64;
-    for (at, (job, plan)) in
-        jobs.iter_mut().zip(plans).enumerate().filter(|(_, (job, _))| job.outcome.is_ok())
-    {
-        let suite = pool.sealer(job.sealer).map(|sealer| sealer.suite(plan.kind));
+    for (at, (job, plan)) in jobs.iter_mut().zip(plans).enumerate() {
+        let sealer = if job.outcome.is_ok() { pool.sealer(job.sealer) } else { None };
+        let suite = sealer.map(|sealer| sealer.suite(plan.kind));
         let desc = suite.and_then(|suite| plan.desc(suite, job.buf.packet_mut(), true));
-        match desc.map(|desc| batch.push(desc)) {
-            Some(Ok(())) => pushed |= 1 << at,
-            Some(Err(_)) | None => lost |= 1 << at,
+        if desc.is_none_or(|desc| batch.push(desc).is_err()) {
+            lost |= 1 << at;
         }
     }
-    let mut bad = batch.protect();
-    let mut rest = pushed;
-    while bad != 0 && rest != 0 {
-        lost |= (bad & 1) << rest.trailing_zeros();
-        bad >>= 1;
-        rest &= rest - 1;
-    }
-    // Not seen: the index is gone, and the packet must not leave.
+    let refused = spread(batch.protect(), lost);
+    // Of what was committed none is ever refused. If one were, its index would be gone and it must not leave.
     for (at, job) in jobs.iter_mut().enumerate() {
-        if lost >> at & 1 != 0 {
+        if refused >> at & 1 != 0 && job.outcome.is_ok() {
             job.outcome = Err(SealError::Malformed);
         }
     }
+}
+
+/// Refused are the bits of `lost`, and of the others, in their order, those of `bad`.
+fn spread(bad: u64, lost: u64) -> u64 {
+    let (mut refused, mut bad, mut rest) = (lost, bad, !lost);
+    while bad != 0 && rest != 0 {
+        refused |= (bad & 1) << rest.trailing_zeros();
+        bad >>= 1;
+        rest &= rest - 1;
+    }
+    refused
 }

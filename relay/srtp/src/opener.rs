@@ -204,6 +204,10 @@ pub fn judge(window: &Window, index: u64) -> Result<(), OpenError> {
 }
 
 /// Marks an index as seen.
+#[inline]
 pub fn commit(window: &mut Option<Window>, index: u64) {
-    unite(window, Some(Window::at(index)));
+    match window {
+        Some(window) => window.mark(index),
+        None => *window = Some(Window::at(index)),
+    }
 }

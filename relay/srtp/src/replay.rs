@@ -51,6 +51,20 @@ impl Window {
         }
     }
 
+    /// Marks an index as seen.
+    #[inline]
+    pub(crate) fn mark(&mut self, index: u64) {
+        if index > self.highest {
+            let below = match u32::try_from(index - self.highest) {
+                Ok(ahead) => self.seen.get().checked_shl(ahead).unwrap_or(0),
+                Err(_) => 0,
+            };
+            *self = Self { highest: index, seen: NonZeroU128::MIN | below };
+        } else if self.highest - index < WINDOW {
+            self.seen |= 1 << (self.highest - index);
+        }
+    }
+
     /// Marks as seen what another window has seen.
     pub(crate) fn merge(&mut self, other: Self) {
         let (high, low) = if self.highest >= other.highest { (*self, other) } else { (other, *self) };
@@ -86,7 +100,7 @@ mod tests {
     /// The slow obvious model: a set of all indices seen.
     fn expected(seen: &BTreeSet<u64>, index: u64) -> Judgement {
         let highest = *seen.last().unwrap();
-        if index + WINDOW <= highest {
+        if index < highest && highest - index >= WINDOW {
             Judgement::Old
         } else if seen.contains(&index) {
             Judgement::Seen
@@ -97,12 +111,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_a_set(steps in proptest::collection::vec(0u64..600, 1..400)) {
+        fn agrees_with_a_set(steps in proptest::collection::vec(prop_oneof![20 => 0u64..600, 1 => Just(u64::MAX)], 1..400)) {
             let mut window = Window::at(steps[0]);
             let mut seen = BTreeSet::from([steps[0]]);
             for index in steps {
                 prop_assert_eq!(window.judge(index), expected(&seen, index));
-                window.merge(Window::at(index));
+                let mut merged = window;
+                merged.merge(Window::at(index));
+                window.mark(index);
+                prop_assert_eq!(window, merged);
                 seen.insert(index);
             }
         }

@@ -54,7 +54,7 @@ impl Opener {
         if let Some(window) = known.flatten() {
             judge(&window, index)?;
         }
-        Ok((Plan { kind: Kind::Rtcp, ssrc, index, header: CLEAR }, known))
+        Ok((Plan { kind: Kind::Rtcp, ssrc, index, header: CLEAR as u32 }, known))
     }
 }
 
@@ -73,7 +73,7 @@ impl Sealer {
         if index > RTCP_INDEX_MAX {
             return Err(SealError::Exhausted);
         }
-        Ok(Plan { kind: Kind::Rtcp, ssrc, index: u64::from(index), header: CLEAR })
+        Ok(Plan { kind: Kind::Rtcp, ssrc, index: u64::from(index), header: CLEAR as u32 })
     }
 }
 

@@ -48,7 +48,7 @@ impl Opener {
                 index
             }
         };
-        Ok((Plan { kind: Kind::Rtp, ssrc, index, header: header_len }, known))
+        Ok((Plan { kind: Kind::Rtp, ssrc, index, header: header_len as u32 }, known))
     }
 }
 
@@ -69,7 +69,7 @@ impl Sealer {
             None => u64::from(sequence),
             Some(window) => next_index(&window, sequence)?,
         };
-        Ok(Plan { kind: Kind::Rtp, ssrc, index, header: header.header_len() })
+        Ok(Plan { kind: Kind::Rtp, ssrc, index, header: header.header_len() as u32 })
     }
 }
 

@@ -101,7 +101,7 @@ impl Sealer {
             Kind::Rtp => suite.tag_len(),
             Kind::Rtcp => INDEX_WORD + suite.tag_len(),
         };
-        let takes = suite.takes(plan.header, buf.len());
+        let takes = suite.takes(plan.header as usize, buf.len());
         // No room is told before what cannot be sealed.
         buf.grow_tail(trailer).map_err(|_| SealError::Room)?;
         if !takes {

@@ -31,7 +31,13 @@ impl<T: Copy + Default> Sources<T> {
     }
 
     /// The place of a source.
+    #[inline]
     fn place(&self, ssrc: u32) -> Option<usize> {
+        let last = usize::from(self.last) % SOURCES;
+        if self.ssrcs[last] == ssrc && self.taken >> last & 1 != 0 { Some(last) } else { self.search(ssrc) }
+    }
+
+    fn search(&self, ssrc: u32) -> Option<usize> {
         let mut same = 0;
         for (at, other) in self.ssrcs.iter().enumerate() {
             same |= u8::from(*other == ssrc) << at;
@@ -52,7 +58,18 @@ impl<T: Copy + Default> Sources<T> {
 
     /// Changes the state of a source, a new one from its default. When all places are taken, a new source takes that of
     /// the one used longest ago, whose SSRC is returned.
+    #[inline]
     pub fn update(&mut self, ssrc: u32, change: impl FnOnce(&mut T)) -> Option<u32> {
+        let last = usize::from(self.last) % SOURCES;
+        if self.ssrcs[last] == ssrc && self.taken >> last & 1 != 0 {
+            // The one used last need not be marked again.
+            change(&mut self.states[last].0);
+            return None;
+        }
+        self.update_other(ssrc, change)
+    }
+
+    fn update_other(&mut self, ssrc: u32, change: impl FnOnce(&mut T)) -> Option<u32> {
         let place = self.place(ssrc);
         let at = place.unwrap_or_else(|| self.oldest());
         let mut left = None;
@@ -62,12 +79,9 @@ impl<T: Copy + Default> Sources<T> {
             self.states[at] = Line::default();
             self.taken |= 1 << at;
         }
-        // The one used last need not be marked again.
-        if place.is_none() || usize::from(self.last) != at {
-            self.clock += 1;
-            self.used[at] = self.clock;
-            self.last = at as u8;
-        }
+        self.clock += 1;
+        self.used[at] = self.clock;
+        self.last = at as u8;
         change(&mut self.states[at].0);
         left
     }
