@@ -74,7 +74,7 @@ impl<'p, 'b> SealJob<'p, 'b> {
 }
 
 /// What is known of a packet before its crypto is done.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Plan {
     pub kind: Kind,
     pub ssrc: u32,
@@ -83,7 +83,30 @@ pub struct Plan {
     pub header: u32,
 }
 
+/// What an opener knows of a packet's source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// Nothing.
+    New,
+    /// The source, but no packet of this kind.
+    First,
+    /// The highest index of this kind.
+    Highest(u64),
+}
+
+impl Known {
+    pub const fn of(source: Option<&Option<Window>>) -> Self {
+        match source {
+            None => Self::New,
+            Some(None) => Self::First,
+            Some(Some(window)) => Self::Highest(window.highest()),
+        }
+    }
+}
+
 impl Plan {
+    const NONE: Self = Self { kind: Kind::Rtp, ssrc: 0, index: 0, header: 0 };
+
     #[inline]
     pub fn desc<'a>(&self, suite: &'a Suite, packet: &'a mut [u8], sealing: bool) -> Option<Desc<'a>> {
         let desc = match self.kind {
@@ -101,10 +124,11 @@ impl Plan {
 /// A packet whose outcome hangs on that of one before it (an index guess near a turn, a replay within the burst, a source
 /// that may take another's place) waits until that one is decided.
 pub fn open_burst(pool: &mut impl Openers, jobs: &mut [OpenJob<'_, '_>]) {
+    let mut wave = Wave { entries: [Entry::NONE; BURST], count: 0, openers: 0 };
     for jobs in jobs.chunks_mut(BURST) {
         let mut pending = u64::MAX >> (BURST - jobs.len());
         while pending != 0 {
-            let mut wave = Wave::new();
+            (wave.count, wave.openers) = (0, 0);
             pending = wave.fill(pool, jobs, pending);
             let refused = wave.unprotect(pool, jobs);
             wave.commit(pool, jobs, refused);
@@ -116,13 +140,17 @@ pub fn open_burst(pool: &mut impl Openers, jobs: &mut [OpenJob<'_, '_>]) {
 const STATES_AHEAD: usize = 8;
 
 /// A packet of a wave.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Entry {
     job: u8,
     opener: u32,
     /// Whether it would add its source.
     new: bool,
     plan: Plan,
+}
+
+impl Entry {
+    const NONE: Self = Self { job: 0, opener: 0, new: false, plan: Plan::NONE };
 }
 
 /// Packets none of whose outcomes hangs on another's.
@@ -138,10 +166,6 @@ const fn bit(number: u32) -> u64 {
 }
 
 impl Wave {
-    fn new() -> Self {
-        Self { entries: [Entry::default(); BURST], count: 0, openers: 0 }
-    }
-
     /// Takes in what of the pending jobs can be decided now; what is still pending then. Nothing overtakes a packet of its
     /// own opener.
     fn fill(&mut self, pool: &impl Openers, jobs: &mut [OpenJob<'_, '_>], pending: u64) -> u64 {
@@ -165,7 +189,7 @@ impl Wave {
             };
             match opener.plan(job.kind, job.buf.packet()) {
                 Ok((plan, known)) if self.is_free(job.opener, &plan, known) => {
-                    let new = known.is_none();
+                    let new = known == Known::New;
                     self.add(Entry { job: at as u8, opener: job.opener, new, plan });
                 }
                 Err(error) if error.is_of_form() || self.openers & same == 0 => job.outcome = Err(error),
@@ -190,22 +214,24 @@ impl Wave {
         self.entries.get(..self.count).unwrap_or_default()
     }
 
-    /// Whether a plan holds whatever becomes of the packets before it. `known`: what the opener knows of the source.
-    fn is_free(&self, opener: u32, plan: &Plan, known: Option<Option<Window>>) -> bool {
-        if self.openers & bit(opener) == 0 {
-            return true;
-        }
+    /// Whether a plan holds whatever becomes of the packets before it.
+    #[inline]
+    fn is_free(&self, opener: u32, plan: &Plan, known: Known) -> bool {
+        self.openers & bit(opener) == 0 || self.is_free_of(opener, plan, known)
+    }
+
+    fn is_free_of(&self, opener: u32, plan: &Plan, known: Known) -> bool {
         let before = || self.entries().iter().filter(|entry| entry.opener == opener);
         // A new source may push another out, and with it what is known of this one.
         if before().any(|entry| entry.new) {
             return false;
         }
         let mut same = before().filter(|entry| entry.plan.ssrc == plan.ssrc && entry.plan.kind == plan.kind);
-        match known.flatten() {
+        match known {
             // The first packet sets the window.
-            None => same.next().is_none(),
-            Some(window) => {
-                same.all(|entry| still_holds(plan, window.highest().max(entry.plan.index), entry))
+            Known::New | Known::First => same.next().is_none(),
+            Known::Highest(highest) => {
+                same.all(|entry| still_holds(plan, highest.max(entry.plan.index), entry))
             }
         }
     }
@@ -249,7 +275,7 @@ fn still_holds(plan: &Plan, highest: u64, before: &Entry) -> bool {
 /// same outcomes, same state. Allocates nothing.
 pub fn seal_burst(pool: &mut impl Sealers, jobs: &mut [SealJob<'_, '_>]) {
     for jobs in jobs.chunks_mut(BURST) {
-        let mut plans = [Plan::default(); BURST];
+        let mut plans = [Plan::NONE; BURST];
         for (at, plan) in plans.iter_mut().enumerate().take(jobs.len()) {
             if let Some(next) = jobs.get(at + STATES_AHEAD)
                 && let Some(sealer) = pool.sealer(next.sealer)

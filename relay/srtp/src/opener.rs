@@ -5,7 +5,7 @@ use sallyport_wire::PacketBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::KeyError;
-use crate::burst::{Kind, Plan};
+use crate::burst::{Kind, Known, Plan};
 use crate::replay::{Judgement, Window};
 use crate::rtcp::INDEX_WORD;
 use crate::sources::{Forgotten, Sources};
@@ -121,13 +121,9 @@ impl Opener {
         }
     }
 
-    /// What a packet says of itself, judged by the state as it is; and that state: `None` of a new source, and no window
-    /// before its first packet.
-    pub(crate) fn plan(
-        &self,
-        kind: Kind,
-        packet: &[u8],
-    ) -> Result<(Plan, Option<Option<Window>>), OpenError> {
+    /// What a packet says of itself, judged by the state as it is.
+    #[inline]
+    pub(crate) fn plan(&self, kind: Kind, packet: &[u8]) -> Result<(Plan, Known), OpenError> {
         match kind {
             Kind::Rtp => self.plan_rtp(packet),
             Kind::Rtcp => self.plan_rtcp(packet),

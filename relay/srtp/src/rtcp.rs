@@ -8,9 +8,8 @@
 
 use sallyport_wire::PacketBuf;
 
-use crate::burst::{Kind, Plan};
+use crate::burst::{Kind, Known, Plan};
 use crate::opener::{OpenError, Opener, judge};
-use crate::replay::Window;
 use crate::sealer::{SealError, Sealer};
 
 /// Largest index of SRTCP, 31 bits; the key is used up behind it (RFC 3711 section 9.2).
@@ -35,7 +34,7 @@ impl Opener {
         self.open(Kind::Rtcp, buf).map(|opened| opened.index as u32)
     }
 
-    pub(crate) fn plan_rtcp(&self, packet: &[u8]) -> Result<(Plan, Option<Option<Window>>), OpenError> {
+    pub(crate) fn plan_rtcp(&self, packet: &[u8]) -> Result<(Plan, Known), OpenError> {
         let trailer = INDEX_WORD + self.rtcp.tag_len();
         if packet.len() < CLEAR + trailer {
             return Err(OpenError::Short);
@@ -50,11 +49,11 @@ impl Opener {
             return Err(OpenError::NotEncrypted);
         }
         let index = u64::from(last & !ENCRYPTED);
-        let known = self.seen(ssrc)?.map(|seen| seen.rtcp);
-        if let Some(window) = known.flatten() {
-            judge(&window, index)?;
+        let known = self.seen(ssrc)?.map(|seen| &seen.rtcp);
+        if let Some(window) = known.and_then(Option::as_ref) {
+            judge(window, index)?;
         }
-        Ok((Plan { kind: Kind::Rtcp, ssrc, index, header: CLEAR as u32 }, known))
+        Ok((Plan { kind: Kind::Rtcp, ssrc, index, header: CLEAR as u32 }, Known::of(known)))
     }
 }
 

@@ -8,7 +8,7 @@
 use sallyport_wire::rtp::Header;
 use sallyport_wire::{Malformed, PacketBuf};
 
-use crate::burst::{Kind, Plan};
+use crate::burst::{Kind, Known, Plan};
 use crate::index::{HALF_TURN, INDEX_MAX, guess};
 use crate::opener::{OpenError, Opened, Opener, judge};
 use crate::replay::{Judgement, Window};
@@ -26,7 +26,7 @@ impl Opener {
         self.open(Kind::Rtp, buf)
     }
 
-    pub(crate) fn plan_rtp(&self, packet: &[u8]) -> Result<(Plan, Option<Option<Window>>), OpenError> {
+    pub(crate) fn plan_rtp(&self, packet: &[u8]) -> Result<(Plan, Known), OpenError> {
         let header = Header::parse(packet).map_err(|error| match error {
             Malformed::Short => OpenError::Short,
             Malformed::Length
@@ -39,16 +39,16 @@ impl Opener {
         if packet.len() < header_len + self.rtp.tag_len() {
             return Err(OpenError::Short);
         }
-        let known = self.seen(ssrc)?.map(|seen| seen.rtp);
-        let index = match known.flatten() {
+        let known = self.seen(ssrc)?.map(|seen| &seen.rtp);
+        let index = match known.and_then(Option::as_ref) {
             None => u64::from(sequence),
             Some(window) => {
                 let index = guess(window.highest(), sequence).ok_or(OpenError::TooOld)?;
-                judge(&window, index)?;
+                judge(window, index)?;
                 index
             }
         };
-        Ok((Plan { kind: Kind::Rtp, ssrc, index, header: header_len as u32 }, known))
+        Ok((Plan { kind: Kind::Rtp, ssrc, index, header: header_len as u32 }, Known::of(known)))
     }
 }
 
@@ -65,9 +65,9 @@ impl Sealer {
     pub(crate) fn plan_rtp(&self, packet: &[u8]) -> Result<Plan, SealError> {
         let header = Header::parse(packet).map_err(|_| SealError::Malformed)?;
         let (ssrc, sequence) = (header.ssrc(), header.sequence());
-        let index = match self.used(ssrc)?.rtp {
+        let index = match &self.used(ssrc)?.rtp {
             None => u64::from(sequence),
-            Some(window) => next_index(&window, sequence)?,
+            Some(window) => next_index(window, sequence)?,
         };
         Ok(Plan { kind: Kind::Rtp, ssrc, index, header: header.header_len() as u32 })
     }

@@ -72,9 +72,14 @@ impl Sealer {
     }
 
     /// What was sealed for a source; nothing for a new one.
-    pub(crate) fn used(&self, ssrc: u32) -> Result<Used, SealError> {
-        let used = self.sources.of(ssrc).copied().unwrap_or_default();
-        self.sources.has_room(ssrc).then_some(used).ok_or(SealError::Sources)
+    #[inline]
+    pub(crate) fn used(&self, ssrc: u32) -> Result<&Used, SealError> {
+        const NOTHING: &Used = &Used { rtp: None, rtcp: 0 };
+        match self.sources.of(ssrc) {
+            Some(used) => Ok(used),
+            None if self.sources.has_room(ssrc) => Ok(NOTHING),
+            None => Err(SealError::Sources),
+        }
     }
 
     /// Fetches into the cache what the next packet is likely to need.

@@ -47,11 +47,13 @@ impl<T: Copy + Default> Sources<T> {
     }
 
     /// State of a source.
+    #[inline]
     pub fn of(&self, ssrc: u32) -> Option<&T> {
         self.place(ssrc).and_then(|at| self.states.get(at)).map(|line| &line.0)
     }
 
     /// Whether a source has a place or could have one without another leaving.
+    #[inline]
     pub fn has_room(&self, ssrc: u32) -> bool {
         self.taken != u8::MAX || self.place(ssrc).is_some()
     }
