@@ -64,7 +64,7 @@ const _: () = assert!(size_of::<GcmKeys>() == 512);
 impl GcmKeys {
     pub fn new(backend: Backend, key: &[u8], salt: &[u8; 12]) -> Result<Self, KeyError> {
         let simd = Simd::of(backend)?;
-        // SAFETY: both backends need aes, pclmulqdq and ssse3, and this one is supported.
+        // SAFETY: both backends need avx, aes, pclmulqdq and ssse3, and this one is supported.
         let schedule = unsafe { expand(key) }?;
         let mut keys = Self {
             high: [[0; 16]; 4],
@@ -118,7 +118,7 @@ const _: () = assert!(size_of::<CmKeys>() == 320 && std::mem::offset_of!(CmKeys,
 impl CmKeys {
     pub fn new(backend: Backend, key: &[u8], mac: &[u8; 20], salt: &[u8; 14]) -> Result<Self, KeyError> {
         let simd = Simd::of(backend)?;
-        // SAFETY: both backends need aes, pclmulqdq and ssse3, and this one is supported.
+        // SAFETY: both backends need avx, aes, pclmulqdq and ssse3, and this one is supported.
         let schedule = unsafe { expand(key) }?;
         let [inner, outer] = hmac_states(mac);
         let mut keys = Self {
@@ -164,7 +164,7 @@ impl Schedule {
 }
 
 /// AES key expansion (FIPS 197 section 5.2), four octets at a time; the S-box is the one of `aeskeygenassist`.
-#[target_feature(enable = "aes")]
+#[target_feature(enable = "aes,avx")]
 fn expand(key: &[u8]) -> Result<Schedule, KeyError> {
     let (words, rounds) = match key.len() {
         16 => (4, Rounds::Ten),
@@ -195,7 +195,7 @@ fn expand(key: &[u8]) -> Result<Schedule, KeyError> {
 }
 
 /// The S-box on each octet of a word.
-#[target_feature(enable = "aes")]
+#[target_feature(enable = "aes,avx")]
 fn substitute(word: u32) -> u32 {
     // Dword 0 of the answer is the S-box of dword 1.
     let spread = _mm_set1_epi32(word.cast_signed());
@@ -203,7 +203,7 @@ fn substitute(word: u32) -> u32 {
 }
 
 /// H = AES(0), then H^16 down to H^1.
-#[target_feature(enable = "aes,pclmulqdq,ssse3")]
+#[target_feature(enable = "aes,pclmulqdq,ssse3,avx")]
 fn powers(schedule: &Schedule, out: &mut [[u8; 16]; 16]) {
     let key = |at: usize| to_vector(&schedule.keys[at]);
     let rounds = schedule.rounds as usize;
@@ -227,7 +227,7 @@ fn powers(schedule: &Schedule, out: &mut [[u8; 16]; 16]) {
 }
 
 /// A product in POLYVAL's field, divided by x^128.
-#[target_feature(enable = "pclmulqdq")]
+#[target_feature(enable = "pclmulqdq,avx")]
 pub fn multiply(a: __m128i, b: __m128i) -> __m128i {
     let low = _mm_clmulepi64_si128::<0x00>(a, b);
     let high = _mm_clmulepi64_si128::<0x11>(a, b);
@@ -236,7 +236,7 @@ pub fn multiply(a: __m128i, b: __m128i) -> __m128i {
 }
 
 /// Montgomery's reduction of 256 bits by POLYVAL's polynomial, 64 bits a step.
-#[target_feature(enable = "pclmulqdq")]
+#[target_feature(enable = "pclmulqdq,avx")]
 #[inline]
 pub fn reduce(low: __m128i, high: __m128i) -> __m128i {
     let polynomial = _mm_set_epi64x(0xc200_0000_0000_0000_u64.cast_signed(), 0);
@@ -244,14 +244,14 @@ pub fn reduce(low: __m128i, high: __m128i) -> __m128i {
     _mm_xor_si128(high, step(step(low)))
 }
 
-#[target_feature(enable = "sse2")]
+#[target_feature(enable = "sse2,avx")]
 #[inline]
 pub fn to_vector(octets: &[u8; 16]) -> __m128i {
     // SAFETY: sixteen octets, at any alignment.
     unsafe { _mm_loadu_si128(octets.as_ptr().cast()) }
 }
 
-#[target_feature(enable = "sse2")]
+#[target_feature(enable = "sse2,avx")]
 #[inline]
 pub fn to_octets(vector: __m128i) -> [u8; 16] {
     let mut octets = [0; 16];

@@ -10,7 +10,7 @@ use super::{BURST, Desc, Refused, Suite, protect, unprotect};
 pub enum Backend {
     /// ring and RustCrypto, on any machine.
     Portable,
-    /// x86-64 with AES-NI, PCLMULQDQ and SHA-NI.
+    /// x86-64 with AVX, AES-NI, PCLMULQDQ and SHA-NI.
     Shani,
     /// x86-64 with AVX-512 (F, BW, DQ, VL), VAES, VPCLMULQDQ, and what [`Backend::Shani`] needs.
     Avx512,
@@ -40,7 +40,8 @@ impl Backend {
             Self::Portable => true,
             #[cfg(target_arch = "x86_64")]
             Self::Shani => {
-                is_x86_feature_detected!("aes")
+                is_x86_feature_detected!("avx")
+                    && is_x86_feature_detected!("aes")
                     && is_x86_feature_detected!("pclmulqdq")
                     && is_x86_feature_detected!("ssse3")
                     && is_x86_feature_detected!("sse4.1")

@@ -20,14 +20,14 @@ struct Sum {
 }
 
 impl Sum {
-    #[target_feature(enable = "pclmulqdq")]
+    #[target_feature(enable = "pclmulqdq,avx")]
     #[inline]
     fn new() -> Self {
         let zero = _mm_setzero_si128();
         Self { low: zero, middle: zero, high: zero }
     }
 
-    #[target_feature(enable = "pclmulqdq")]
+    #[target_feature(enable = "pclmulqdq,avx")]
     #[inline]
     fn add(&mut self, x: __m128i, h: __m128i) {
         self.low = _mm_xor_si128(self.low, _mm_clmulepi64_si128::<0x00>(x, h));
@@ -36,7 +36,7 @@ impl Sum {
         self.middle = _mm_xor_si128(self.middle, middle);
     }
 
-    #[target_feature(enable = "pclmulqdq")]
+    #[target_feature(enable = "pclmulqdq,avx")]
     #[inline]
     fn reduced(self) -> __m128i {
         reduce(
@@ -47,14 +47,14 @@ impl Sum {
 }
 
 /// H^n, n from 1 to 16.
-#[target_feature(enable = "pclmulqdq")]
+#[target_feature(enable = "pclmulqdq,avx")]
 #[inline]
 fn power(keys: &GcmKeys, n: usize) -> __m128i {
     to_vector(&keys.powers[16 - n])
 }
 
 /// Up to sixteen octets, zeros behind them, in GHASH's order.
-#[target_feature(enable = "ssse3")]
+#[target_feature(enable = "ssse3,avx")]
 #[inline]
 fn padded(octets: &[u8]) -> __m128i {
     let mut block = [0; 16];
@@ -63,7 +63,7 @@ fn padded(octets: &[u8]) -> __m128i {
 }
 
 /// The associated data up to its last block, and that block xored onto it, not yet multiplied.
-#[target_feature(enable = "pclmulqdq,ssse3")]
+#[target_feature(enable = "pclmulqdq,ssse3,avx")]
 fn associated(keys: &GcmKeys, desc: &Desc<'_>) -> __m128i {
     match desc.kind {
         Kind::Rtp => {
@@ -93,7 +93,7 @@ fn nonce(keys: &GcmKeys, desc: &Desc<'_>) -> u128 {
 }
 
 /// Seals or opens one packet; false where its tag is wrong.
-#[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1")]
+#[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1,avx")]
 pub fn packet<const ROUNDS: usize, const OPEN: bool>(keys: &GcmKeys, desc: &mut Desc<'_>) -> bool {
     let iv = nonce(keys, desc);
     let iv = _mm_set_epi64x(((iv >> 64) as u64).cast_signed(), (iv as u64).cast_signed());
@@ -112,6 +112,11 @@ pub fn packet<const ROUNDS: usize, const OPEN: bool>(keys: &GcmKeys, desc: &mut 
             *block = reverse(_mm_add_epi32(*block, _mm_cvtsi32_si128((start + at + 1) as i32)));
         }
         let stream = aes::<ROUNDS, GROUP>(&keys.low, &keys.high, blocks);
+        if let (1.., Some((group, _))) = (start, payload.split_first_chunk_mut::<{ 16 * GROUP }>()) {
+            carried = whole_group::<OPEN>(keys, group, &stream, carried);
+            payload = &mut payload[16 * GROUP..];
+            continue;
+        }
         let mut sum = Sum::new();
         let mut at = 0;
         if start == 0 {
@@ -143,6 +148,26 @@ pub fn packet<const ROUNDS: usize, const OPEN: bool>(keys: &GcmKeys, desc: &mut 
     settle::<OPEN>(tag, _mm_xor_si128(reverse(carried), mask))
 }
 
+/// Eight whole blocks of payload.
+#[target_feature(enable = "pclmulqdq,ssse3,avx")]
+#[inline]
+fn whole_group<const OPEN: bool>(
+    keys: &GcmKeys,
+    octets: &mut [u8; 16 * GROUP],
+    stream: &[__m128i; GROUP],
+    carried: __m128i,
+) -> __m128i {
+    let mut sum = Sum::new();
+    let mut carried = carried;
+    let (blocks, _) = octets.as_chunks_mut::<16>();
+    for (at, (octets, stream)) in blocks.iter_mut().zip(stream).enumerate() {
+        let item = crypt::<OPEN>(octets, *stream);
+        sum.add(_mm_xor_si128(item, carried), power(keys, GROUP - at));
+        carried = _mm_setzero_si128();
+    }
+    sum.reduced()
+}
+
 /// Octets of associated data.
 const fn from_in_aad(desc: &Desc<'_>) -> usize {
     match desc.kind {
@@ -152,7 +177,7 @@ const fn from_in_aad(desc: &Desc<'_>) -> usize {
 }
 
 /// One block; what GHASH takes of it.
-#[target_feature(enable = "ssse3")]
+#[target_feature(enable = "ssse3,avx")]
 #[inline]
 fn crypt<const OPEN: bool>(octets: &mut [u8; 16], stream: __m128i) -> __m128i {
     let before = to_vector(octets);
@@ -162,7 +187,7 @@ fn crypt<const OPEN: bool>(octets: &mut [u8; 16], stream: __m128i) -> __m128i {
 }
 
 /// The last block, where it is not whole.
-#[target_feature(enable = "ssse3")]
+#[target_feature(enable = "ssse3,avx")]
 fn crypt_part<const OPEN: bool>(octets: &mut [u8], stream: __m128i) -> __m128i {
     let mut block = [0; 16];
     block[..octets.len()].copy_from_slice(octets);
@@ -173,7 +198,7 @@ fn crypt_part<const OPEN: bool>(octets: &mut [u8], stream: __m128i) -> __m128i {
 }
 
 /// Writes the tag, or compares it as a whole; false where they differ.
-#[target_feature(enable = "sse4.1")]
+#[target_feature(enable = "sse4.1,avx")]
 #[inline]
 fn settle<const OPEN: bool>(octets: &mut [u8], tag: __m128i) -> bool {
     let Some(octets) = octets.first_chunk_mut::<16>() else { return false };

@@ -24,7 +24,7 @@ impl Burst for Shani {
     }
 }
 
-#[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1,sha")]
+#[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1,sha,avx")]
 fn run<const OPEN: bool>(burst: &mut [Desc<'_>], ahead: usize) -> u64 {
     let (mut refused, mut cm) = (0, 0);
     for at in 0..burst.len() {
@@ -87,7 +87,7 @@ pub fn prefetch_line(at: *const u8) {
 }
 
 /// Writes the tags of the packets that the bits of `which` name, or compares them and decrypts those that are right.
-#[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1,sha")]
+#[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1,sha,avx")]
 fn tags<const OPEN: bool>(burst: &mut [Desc<'_>], which: u64) -> u64 {
     let order = Order::new(burst, which);
     let mut refused = 0;
@@ -107,7 +107,7 @@ fn tags<const OPEN: bool>(burst: &mut [Desc<'_>], which: u64) -> u64 {
 }
 
 /// Encrypts or decrypts the payload of a packet of AES-CM.
-#[target_feature(enable = "aes,ssse3")]
+#[target_feature(enable = "aes,ssse3,avx")]
 fn crypt(keys: &CmKeys, desc: &mut Desc<'_>) {
     let (iv, from, to) = (cm_iv(keys, desc), desc.from(), desc.to());
     let bytes = &mut desc.packet[from..to];
@@ -118,14 +118,14 @@ fn crypt(keys: &CmKeys, desc: &mut Desc<'_>) {
 }
 
 /// The first counter block of AES-CM as a number, whose lowest 16 bits count.
-#[target_feature(enable = "sse2")]
+#[target_feature(enable = "sse2,avx")]
 #[inline]
 pub fn cm_iv(keys: &CmKeys, desc: &Desc<'_>) -> u128 {
     u128::from_be_bytes(keys.salt) ^ (desc.nonce() << 16)
 }
 
 /// Round key `at`.
-#[target_feature(enable = "sse2")]
+#[target_feature(enable = "sse2,avx")]
 #[inline]
 fn round_key(low: &[RoundKey; 11], high: &[RoundKey; 4], at: usize) -> __m128i {
     let octets = if at < 11 { &low[at] } else { &high[at - 11] };
@@ -134,7 +134,7 @@ fn round_key(low: &[RoundKey; 11], high: &[RoundKey; 4], at: usize) -> __m128i {
 }
 
 /// AES on `N` blocks side by side.
-#[target_feature(enable = "aes")]
+#[target_feature(enable = "aes,avx")]
 #[inline]
 pub fn aes<const ROUNDS: usize, const N: usize>(
     low: &[RoundKey; 11],
@@ -159,7 +159,7 @@ pub fn aes<const ROUNDS: usize, const N: usize>(
 }
 
 /// The octets of a vector in reverse.
-#[target_feature(enable = "ssse3")]
+#[target_feature(enable = "ssse3,avx")]
 #[inline]
 pub fn reverse(vector: __m128i) -> __m128i {
     _mm_shuffle_epi8(vector, _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
@@ -167,7 +167,7 @@ pub fn reverse(vector: __m128i) -> __m128i {
 
 /// Keystream of counter mode from this block on, xored in: eight blocks side by side, which fills AES's pipeline, then
 /// four or eight for what is left.
-#[target_feature(enable = "aes,ssse3")]
+#[target_feature(enable = "aes,ssse3,avx")]
 #[inline]
 fn keystream<const ROUNDS: usize>(low: &[RoundKey; 11], high: &[RoundKey; 4], iv: u128, bytes: &mut [u8]) {
     let mut iv = _mm_set_epi64x(((iv >> 64) as u64).cast_signed(), (iv as u64).cast_signed());
@@ -182,7 +182,7 @@ fn keystream<const ROUNDS: usize>(low: &[RoundKey; 11], high: &[RoundKey; 4], iv
 }
 
 /// `N` blocks or fewer.
-#[target_feature(enable = "aes,ssse3")]
+#[target_feature(enable = "aes,ssse3,avx")]
 #[inline]
 fn blocks_of_stream<const ROUNDS: usize, const N: usize>(
     low: &[RoundKey; 11],
@@ -196,6 +196,12 @@ fn blocks_of_stream<const ROUNDS: usize, const N: usize>(
     }
     let stream = aes::<ROUNDS, N>(low, high, blocks);
     let (whole, rest) = bytes.as_chunks_mut::<16>();
+    if let Ok(whole) = <&mut [[u8; 16]; N]>::try_from(&mut *whole) {
+        for (octets, stream) in whole.iter_mut().zip(stream) {
+            *octets = to_octets(_mm_xor_si128(to_vector(octets), stream));
+        }
+        return;
+    }
     for (octets, stream) in whole.iter_mut().zip(&stream) {
         *octets = to_octets(_mm_xor_si128(to_vector(octets), *stream));
     }

@@ -30,7 +30,7 @@ struct State {
 }
 
 impl State {
-    #[target_feature(enable = "sha,ssse3,sse4.1")]
+    #[target_feature(enable = "sha,ssse3,sse4.1,avx")]
     #[inline]
     fn load(words: &[u32; 5]) -> Self {
         let [a, b, c, d, e] = words.map(u32::cast_signed);
@@ -38,7 +38,7 @@ impl State {
     }
 
     /// One block, its words with the first in the highest place.
-    #[target_feature(enable = "sha,ssse3,sse4.1")]
+    #[target_feature(enable = "sha,ssse3,sse4.1,avx")]
     #[inline]
     fn compress(&mut self, [mut w0, mut w1, mut w2, mut w3]: [__m128i; 4]) {
         let mut w4;
@@ -68,7 +68,7 @@ impl State {
     }
 
     /// A block of octets.
-    #[target_feature(enable = "sha,ssse3,sse4.1")]
+    #[target_feature(enable = "sha,ssse3,sse4.1,avx")]
     #[inline]
     fn update(&mut self, block: &[u8; 64]) {
         let swap = _mm_set_epi64x(0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f);
@@ -77,7 +77,7 @@ impl State {
     }
 
     /// The outer hash over the inner digest that this state is; of its octets the first sixteen.
-    #[target_feature(enable = "sha,ssse3,sse4.1")]
+    #[target_feature(enable = "sha,ssse3,sse4.1,avx")]
     #[inline]
     fn finish(self, outer: &[u32; 5]) -> [u8; 16] {
         let mut state = Self::load(outer);
@@ -125,7 +125,7 @@ impl<'a> Message<'a> {
 }
 
 /// Writes the tags of one or two packets, or compares them: bit n set where packet n was refused.
-#[target_feature(enable = "sha,ssse3,sse4.1")]
+#[target_feature(enable = "sha,ssse3,sse4.1,avx")]
 pub fn tags<const OPEN: bool>(burst: &mut [Desc<'_>], places: &[u32]) -> u64 {
     let &[first, second] = places else {
         return places.first().map_or(0, |place| one::<OPEN>(burst, packet_of(*place)));
@@ -143,7 +143,7 @@ pub fn tags<const OPEN: bool>(burst: &mut [Desc<'_>], places: &[u32]) -> u64 {
 }
 
 /// Of two messages, the first being the longer or as long.
-#[target_feature(enable = "sha,ssse3,sse4.1")]
+#[target_feature(enable = "sha,ssse3,sse4.1,avx")]
 #[inline]
 fn inner_of_two([x, y]: [&Message<'_>; 2], [inner_x, inner_y]: [&[u32; 5]; 2]) -> [State; 2] {
     let (mut state_x, mut state_y) = (State::load(inner_x), State::load(inner_y));
@@ -160,7 +160,7 @@ fn inner_of_two([x, y]: [&Message<'_>; 2], [inner_x, inner_y]: [&[u32; 5]; 2]) -
     [state_x, state_y]
 }
 
-#[target_feature(enable = "sha,ssse3,sse4.1")]
+#[target_feature(enable = "sha,ssse3,sse4.1,avx")]
 fn one<const OPEN: bool>(burst: &mut [Desc<'_>], at: usize) -> u64 {
     let desc = &mut burst[at];
     let suite = desc.suite;
