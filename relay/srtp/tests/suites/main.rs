@@ -4,6 +4,7 @@
 
 mod bursts;
 mod differential;
+mod guarded;
 mod support;
 mod tampered;
 mod wycheproof;
