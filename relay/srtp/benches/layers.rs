@@ -48,9 +48,12 @@ impl Sealers for Pool {
 impl Pool {
     fn new(profile: Profile, count: usize) -> Self {
         let key = KeyMaterial::new(profile, &[7; 16], &vec![9; profile.salt_len()]).expect("its lengths");
-        let suite = || match profile {
-            Profile::AeadAes128Gcm => Suite::gcm(selected().backend, &[7; 16], &[9; 12]),
-            Profile::AesCm128HmacSha1_80 => Suite::aes_cm(selected().backend, &[7; 16], &[8; 20], &[9; 14]),
+        let suite = || {
+            if profile == Profile::AeadAes128Gcm {
+                Suite::gcm(selected().backend, &[7; 16], &[9; 12])
+            } else {
+                Suite::aes_cm(selected().backend, &[7; 16], &[8; 20], &[9; 14])
+            }
         };
         Self {
             openers: (0..count).map(|_| Opener::new(&key).expect("its lengths")).collect(),

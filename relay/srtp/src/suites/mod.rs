@@ -87,14 +87,23 @@ impl Suite {
             return Err(KeyError);
         }
         let backend = selected().backend;
-        let key = derive::<16>(master, encryption)?;
+        let (short, long);
+        let key: &[u8] = if master.profile().key_len() == 32 {
+            long = derive::<32>(master, encryption)?;
+            &long[..]
+        } else {
+            short = derive::<16>(master, encryption)?;
+            &short[..]
+        };
         match master.profile() {
-            Profile::AesCm128HmacSha1_80 => {
+            Profile::AesCm128HmacSha1_80 | Profile::AesCm256HmacSha1_80 => {
                 let mac = derive::<20>(master, authentication)?;
                 let salt = derive::<14>(master, salt)?;
-                Self::aes_cm(backend, &key[..], &mac, &salt)
+                Self::aes_cm(backend, key, &mac, &salt)
             }
-            Profile::AeadAes128Gcm => Self::gcm(backend, &key[..], &*derive::<12>(master, salt)?),
+            Profile::AeadAes128Gcm | Profile::AeadAes256Gcm => {
+                Self::gcm(backend, key, &*derive::<12>(master, salt)?)
+            }
         }
     }
 
@@ -112,7 +121,7 @@ impl Suite {
         }))
     }
 
-    /// AES_CM_128_HMAC_SHA1_80 (RFC 3711) or AES_CM_256_HMAC_SHA1_80 (RFC 6188), by the length of the session key.
+    /// AES_CM_128_HMAC_SHA1_80 (RFC 3711) or AES_256_CM_HMAC_SHA1_80 (RFC 6188), by the length of the session key.
     ///
     /// # Errors
     /// [`KeyError`] where the key has neither 16 nor 32 octets, or the machine lacks what the backend needs.

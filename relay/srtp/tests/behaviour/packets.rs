@@ -11,7 +11,15 @@ use sallyport_srtp::{OpenError, Opened, Opener, OpenerState, SealError, SealedSo
 use sallyport_srtp::{RTCP_OVERHEAD, RTP_OVERHEAD};
 use sallyport_wire::PacketBuf;
 
+/// The two that every test goes through.
 pub const PROFILES: [Profile; 2] = [Profile::AesCm128HmacSha1_80, Profile::AeadAes128Gcm];
+/// With those that differ from them in the length of the key only; in the order of their numbers on the wire.
+pub const ALL: [Profile; 4] = [
+    Profile::AesCm128HmacSha1_80,
+    Profile::AeadAes128Gcm,
+    Profile::AeadAes256Gcm,
+    Profile::AesCm256HmacSha1_80,
+];
 
 /// The backend that [`in_other_backends`] asks for, in whose processes all keys are for it.
 fn force() {
@@ -41,8 +49,9 @@ pub fn in_other_backends(this: &str) {
 /// A master key; another for each seed.
 pub fn key(profile: Profile, seed: u8) -> KeyMaterial {
     force();
-    let octets: Vec<u8> = (0..30u8).map(|n| n.wrapping_mul(37).wrapping_add(seed)).collect();
-    KeyMaterial::new(profile, &octets[..16], &octets[16..16 + profile.salt_len()]).unwrap()
+    let octets: Vec<u8> = (0..46u8).map(|n| n.wrapping_mul(37).wrapping_add(seed)).collect();
+    let (key, salt) = octets.split_at(profile.key_len());
+    KeyMaterial::new(profile, key, &salt[..profile.salt_len()]).unwrap()
 }
 
 /// Sealer and opener under one key.
