@@ -3,7 +3,7 @@
 //! `cargo bench -p sallyport-srtp --bench suites -- [times] [sessions] [instructions]`, all three without a word.
 //!
 //! - **times**: medians of ns a packet, bursts of 32 under one key, frames 2,048 octets apart, descriptors made within the
-//!   time. Ratios are those of trials taken in turn.
+//!   time but for the rows that say bare. Ratios are those of trials taken in turn.
 //! - **sessions**: 10,000 keys in random order, fetched into the cache four packets ahead and not.
 //! - **instructions**: exact, by single-stepping one burst; free of noise, the same on every run.
 #![allow(unsafe_code)]
@@ -16,7 +16,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use sallyport_srtp::suites::{AHEAD, Backend, Desc, Suite, protect_ahead, unprotect_ahead};
+use sallyport_srtp::suites::{AHEAD, Backend, Batch, Desc, Suite, protect_ahead, unprotect_ahead};
 
 const BURST: usize = 32;
 const FRAME: usize = 2048;
@@ -33,6 +33,13 @@ trait Candidate {
     fn tag(&self) -> usize;
     /// One burst, keys by the numbers in `which`.
     fn run(&self, frames: &mut [u8], which: &[u32], length: usize, open: bool);
+
+    /// Ticks that one burst takes.
+    fn time(&self, frames: &mut [u8], which: &[u32], length: usize, open: bool) -> u64 {
+        let from = ticks();
+        self.run(frames, which, length, open);
+        ticks() - from
+    }
 }
 
 /// A suite under one of our backends; one for each session.
@@ -50,8 +57,8 @@ impl Ours {
         Self { suites: (0..sessions).map(|_| one()).collect(), ahead }
     }
 
-    fn burst<'a>(&'a self, frames: &'a mut [u8], which: &[u32], length: usize) -> Vec<Desc<'a>> {
-        let mut burst = Vec::with_capacity(BURST);
+    fn burst<'a>(&'a self, frames: &'a mut [u8], which: &[u32], length: usize) -> Batch<'a> {
+        let mut burst = Batch::new();
         for (at, (frame, suite)) in frames.chunks_exact_mut(FRAME).zip(which).enumerate() {
             if let Some(next) = which.get(at.saturating_add(2 * self.ahead.min(AHEAD))) {
                 self.suites[*next as usize].prefetch();
@@ -59,11 +66,34 @@ impl Ours {
             let suite = &self.suites[*suite as usize];
             let packet = &mut frame[OFFSET..OFFSET + length];
             match Desc::rtp(suite, packet, HEADER, SSRC, INDEX) {
-                Ok(desc) => burst.push(desc),
+                Ok(desc) => assert!(burst.push(desc).is_ok()),
                 Err(_) => panic!("fits"),
             }
         }
         burst
+    }
+}
+
+/// The same with descriptors made outside the time: the bare crypto.
+struct Ready(Ours);
+
+impl Candidate for Ready {
+    fn tag(&self) -> usize {
+        self.0.tag()
+    }
+
+    fn run(&self, frames: &mut [u8], which: &[u32], length: usize, open: bool) {
+        self.0.run(frames, which, length, open);
+    }
+
+    fn time(&self, frames: &mut [u8], which: &[u32], length: usize, open: bool) -> u64 {
+        let mut burst = self.0.burst(frames, which, length);
+        let descs = black_box(burst.descs());
+        let from = ticks();
+        let refused = if open { unprotect_ahead(descs, AHEAD) } else { protect_ahead(descs, AHEAD) };
+        let spent = ticks() - from;
+        assert_eq!(refused, 0);
+        spent
     }
 }
 
@@ -75,9 +105,9 @@ impl Candidate for Ours {
     fn run(&self, frames: &mut [u8], which: &[u32], length: usize, open: bool) {
         let mut burst = self.burst(frames, which, length);
         let refused = if open {
-            unprotect_ahead(&mut burst, self.ahead)
+            unprotect_ahead(burst.descs(), self.ahead)
         } else {
-            protect_ahead(&mut burst, self.ahead)
+            protect_ahead(burst.descs(), self.ahead)
         };
         assert_eq!(refused, 0);
     }
@@ -179,9 +209,7 @@ fn trial(candidate: &dyn Candidate, fresh: &[u8], order: &[u32], payload: usize,
         for (work, fresh) in work.chunks_exact_mut(FRAME).zip(fresh.chunks_exact(FRAME)) {
             work[OFFSET..OFFSET + length].copy_from_slice(&fresh[OFFSET..OFFSET + length]);
         }
-        let from = ticks();
-        candidate.run(black_box(&mut work), which, length, open);
-        spent += ticks() - from;
+        spent += candidate.time(black_box(&mut work), which, length, open);
         packets += BURST;
     }
     spent as f64 / packets as f64
@@ -254,6 +282,10 @@ fn times() {
         ));
         let rustcrypto = name(if is_portable { " (RustCrypto)" } else { "" });
         cm.push((rustcrypto, Box::new(Ours::new(backend, false, 1, AHEAD))));
+        if !is_portable {
+            gcm.push((name(", bare"), Box::new(Ready(Ours::new(backend, true, 1, AHEAD)))));
+            cm.push((name(", bare"), Box::new(Ready(Ours::new(backend, false, 1, AHEAD)))));
+        }
     }
     table("AEAD_AES_128_GCM, one key", &gcm, &order);
     table("AES_CM_128_HMAC_SHA1_80, one key", &cm, &order);
@@ -306,7 +338,7 @@ fn instructions() {
                     let mut burst = ours.burst(&mut frames, &[0; BURST], length);
                     let count = stepping::count(|| {
                         let run = if open { unprotect_ahead } else { protect_ahead };
-                        assert_eq!(run(black_box(&mut burst), AHEAD), 0);
+                        assert_eq!(run(black_box(burst.descs()), AHEAD), 0);
                     });
                     let word = if open { "unprotect" } else { "protect" };
                     print!("  {word} {size}: {}", count / BURST as u64);

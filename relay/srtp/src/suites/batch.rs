@@ -20,6 +20,7 @@ impl<'a> Batch<'a> {
     ///
     /// # Errors
     /// The descriptor.
+    #[inline]
     pub fn push(&mut self, desc: Desc<'a>) -> Result<(), Desc<'a>> {
         match self.descs.get_mut(self.count) {
             Some(place) => {

@@ -49,8 +49,8 @@ pub const AHEAD: usize = 4;
 /// section 4.1.1).
 const STREAM_MAX: usize = 16 << 16;
 
-/// Octets of a packet at the most: offsets are kept in 32 bits.
-const PACKET_MAX: usize = 1 << 30;
+/// Octets of a packet at the most, far more than UDP carries: offsets are kept in 32 bits, numbers of blocks in 24.
+const PACKET_MAX: usize = 1 << 24;
 
 /// RTP or RTCP session keys of one context, inline.
 pub struct Suite(Keys);
@@ -155,6 +155,23 @@ impl Suite {
             Keys::AesCm(_) => false,
             Keys::PortableGcm(_) => true,
             Keys::PortableAesCm(_) => false,
+        }
+    }
+
+    /// Fetches the keys of the portable backend into the cache. A hint.
+    fn prefetch_keys(&self) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let (from, octets) = match &self.0 {
+                Keys::PortableGcm(keys) => {
+                    (std::ptr::from_ref(&**keys).cast::<u8>(), size_of::<portable::Gcm>())
+                }
+                Keys::PortableAesCm(keys) => (std::ptr::from_ref(keys).cast(), size_of::<portable::AesCm>()),
+                Keys::Gcm(_) | Keys::AesCm(_) => return,
+            };
+            for line in (0..octets).step_by(64) {
+                shani::prefetch_line(from.wrapping_add(line));
+            }
         }
     }
 

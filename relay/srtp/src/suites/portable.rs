@@ -25,8 +25,8 @@ pub const CM_TAG: usize = 10;
 pub struct Portable;
 
 impl Burst for Portable {
-    fn protect(self, burst: &mut [Desc<'_>], _ahead: usize) -> u64 {
-        run(burst, |desc| match &desc.suite.0 {
+    fn protect(self, burst: &mut [Desc<'_>], ahead: usize) -> u64 {
+        run(burst, ahead, |desc| match &desc.suite.0 {
             Keys::PortableGcm(keys) => keys.seal(desc),
             Keys::PortableAesCm(keys) => keys.seal(desc),
             #[cfg(target_arch = "x86_64")]
@@ -34,8 +34,8 @@ impl Burst for Portable {
         })
     }
 
-    fn unprotect(self, burst: &mut [Desc<'_>], _ahead: usize) -> u64 {
-        run(burst, |desc| match &desc.suite.0 {
+    fn unprotect(self, burst: &mut [Desc<'_>], ahead: usize) -> u64 {
+        run(burst, ahead, |desc| match &desc.suite.0 {
             Keys::PortableGcm(keys) => keys.open(desc),
             Keys::PortableAesCm(keys) => keys.open(desc),
             #[cfg(target_arch = "x86_64")]
@@ -44,10 +44,15 @@ impl Burst for Portable {
     }
 }
 
-fn run(burst: &mut [Desc<'_>], one: impl Fn(&mut Desc<'_>) -> Result<(), Refused>) -> u64 {
+fn run(burst: &mut [Desc<'_>], ahead: usize, one: impl Fn(&mut Desc<'_>) -> Result<(), Refused>) -> u64 {
     let mut refused = 0;
-    for (at, desc) in burst.iter_mut().enumerate() {
-        refused |= u64::from(one(desc).is_err()) << at;
+    for at in 0..burst.len() {
+        if let Some(next) = burst.get(at.saturating_add(ahead)) {
+            next.suite.prefetch_keys();
+        }
+        if let Some(desc) = burst.get_mut(at) {
+            refused |= u64::from(one(desc).is_err()) << at;
+        }
     }
     refused
 }

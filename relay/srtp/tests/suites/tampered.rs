@@ -87,6 +87,13 @@ fn what_does_not_fit_is_refused() {
             let mut octets = vec![7; 12 + (1 << 20) + 1 + form.tag()];
             assert_eq!(Desc::rtp(&suite, &mut octets, 12, 1, 1).is_ok(), form.gcm);
             assert!(Desc::rtp(&suite, &mut octets, usize::MAX, 1, 1).is_err());
+            // Offsets and numbers of blocks are kept in less than a word.
+            let mut octets = vec![7; (1 << 24) + 1];
+            assert!(Desc::rtp(&suite, &mut octets, 1 << 24, 1, 1).is_err());
+            let longest = &mut octets[..1 << 24];
+            let header = longest.len() - form.tag();
+            assert_eq!(protect(&mut [Desc::rtp(&suite, longest, header, 1, 1).unwrap()]), 0);
+            assert_eq!(unprotect(&mut [Desc::rtp(&suite, longest, header, 1, 1).unwrap()]), 0);
             // A header only.
             let mut octets = vec![7; 12 + form.tag()];
             assert_eq!(protect(&mut [Desc::rtp(&suite, &mut octets, 12, 1, 1).unwrap()]), 0);
