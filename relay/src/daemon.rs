@@ -38,6 +38,7 @@ const SOCKET_FRAMES: u32 = 4096;
 /// # Errors
 /// What keeps the relay from starting, in words.
 pub fn run(config: &Config) -> anyhow::Result<()> {
+    choose_crypto();
     let _alone = alone(&config.relay.socket)?;
     let interfaces = facts::read(config)?;
     // UMEM is locked memory; only the hard limit of a root without CAP_SYS_RESOURCE can keep us from this.
@@ -76,6 +77,18 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     uplink.run(&messages);
     let _ = std::fs::remove_file(&config.relay.socket);
     Ok(())
+}
+
+/// Says which SRTP kernels this machine takes; the choice itself is the suites'.
+fn choose_crypto() {
+    let selection = sallyport_srtp::suites::selected();
+    if let Some(failed) = selection.failed {
+        tracing::error!(
+            failed = failed.name(),
+            "SRTP kernels failed their self-test; the portable ones are used"
+        );
+    }
+    tracing::info!(backend = selection.backend.name(), "SRTP");
 }
 
 /// A lock beside the socket, held while it lives: a second relay would take program and flows away from the first.

@@ -16,6 +16,11 @@ pub enum Profile {
     AesCm128HmacSha1_80,
     /// AEAD_AES_128_GCM: 128-bit key, 96-bit salt, 16-octet tag.
     AeadAes128Gcm,
+    /// AEAD_AES_256_GCM: 256-bit key, 96-bit salt, 16-octet tag.
+    AeadAes256Gcm,
+    /// AES_256_CM_HMAC_SHA1_80: 256-bit key, 112-bit salt, 10-octet tag (RFC 6188). In SDP only: DTLS-SRTP has no number
+    /// for it.
+    AesCm256HmacSha1_80,
 }
 
 impl Profile {
@@ -23,14 +28,15 @@ impl Profile {
     pub const fn key_len(self) -> usize {
         match self {
             Self::AesCm128HmacSha1_80 | Self::AeadAes128Gcm => 16,
+            Self::AesCm256HmacSha1_80 | Self::AeadAes256Gcm => 32,
         }
     }
 
     /// Octets of the master salt.
     pub const fn salt_len(self) -> usize {
         match self {
-            Self::AesCm128HmacSha1_80 => 14,
-            Self::AeadAes128Gcm => 12,
+            Self::AesCm128HmacSha1_80 | Self::AesCm256HmacSha1_80 => 14,
+            Self::AeadAes128Gcm | Self::AeadAes256Gcm => 12,
         }
     }
 
@@ -39,6 +45,8 @@ impl Profile {
         match self {
             Self::AesCm128HmacSha1_80 => "AES_CM_128_HMAC_SHA1_80",
             Self::AeadAes128Gcm => "AEAD_AES_128_GCM",
+            Self::AeadAes256Gcm => "AEAD_AES_256_GCM",
+            Self::AesCm256HmacSha1_80 => "AES_256_CM_HMAC_SHA1_80",
         }
     }
 }
@@ -113,5 +121,7 @@ mod tests {
     fn refuses_wrong_lengths() {
         assert!(KeyMaterial::new(Profile::AeadAes128Gcm, &[0; 15], &[0; 12]).is_none());
         assert!(KeyMaterial::new(Profile::AesCm128HmacSha1_80, &[0; 16], &[0; 12]).is_none());
+        assert!(KeyMaterial::new(Profile::AeadAes256Gcm, &[0; 16], &[0; 12]).is_none());
+        assert!(KeyMaterial::new(Profile::AesCm256HmacSha1_80, &[0; 32], &[0; 14]).is_some());
     }
 }

@@ -1,12 +1,15 @@
 //! Opening what a peer sealed: keys, indices, errors. The packets are in [`crate::rtp`] and [`crate::rtcp`].
 
 use sallyport_plan::KeyMaterial;
+use sallyport_wire::PacketBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::KeyError;
+use crate::burst::{Kind, Known, Plan};
 use crate::replay::{Judgement, Window};
+use crate::rtcp::INDEX_WORD;
 use crate::sources::{Forgotten, Sources};
-use crate::suites::Suite;
+use crate::suites::{Suite, unprotect_one};
 
 /// Why a packet was not opened. No state moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,14 +29,24 @@ pub enum OpenError {
     NotEncrypted,
 }
 
-/// An opened RTP packet.
+impl OpenError {
+    /// Whether it is the packet's form alone that is wrong, whatever the state.
+    pub(crate) const fn is_of_form(self) -> bool {
+        match self {
+            Self::Short | Self::Malformed | Self::NotEncrypted => true,
+            Self::Tag | Self::Replay | Self::TooOld => false,
+        }
+    }
+}
+
+/// An opened packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opened {
     /// Its source.
     pub ssrc: u32,
-    /// Its index, 48 bits.
+    /// Its index: 48 bits, of SRTCP 31.
     pub index: u64,
-    /// Its sequence number.
+    /// Its sequence number: the lowest 16 bits of the index.
     pub sequence: u16,
 }
 
@@ -86,13 +99,58 @@ impl Opener {
         Ok(Self { rtp, rtcp, sources: Sources::new(), forgotten: Forgotten::new() })
     }
 
-    /// What is known of a source; nothing of a new one.
-    pub(crate) fn seen(&self, ssrc: u32) -> Result<Seen, OpenError> {
+    /// What is known of a source; `None` of a new one.
+    pub(crate) fn seen(&self, ssrc: u32) -> Result<Option<&Seen>, OpenError> {
         match self.sources.of(ssrc) {
-            Some(seen) => Ok(seen),
+            Some(seen) => Ok(Some(seen)),
             None if self.forgotten.contains(ssrc) => Err(OpenError::TooOld),
-            None => Ok(Seen::default()),
+            None => Ok(None),
         }
+    }
+
+    /// Fetches into the cache what the next packet is likely to need.
+    pub(crate) fn prefetch(&self, kind: Kind) {
+        self.sources.prefetch();
+        self.suite(kind).prefetch();
+    }
+
+    pub(crate) const fn suite(&self, kind: Kind) -> &Suite {
+        match kind {
+            Kind::Rtp => &self.rtp,
+            Kind::Rtcp => &self.rtcp,
+        }
+    }
+
+    /// What a packet says of itself, judged by the state as it is.
+    #[inline]
+    pub(crate) fn plan(&self, kind: Kind, packet: &[u8]) -> Result<(Plan, Known), OpenError> {
+        match kind {
+            Kind::Rtp => self.plan_rtp(packet),
+            Kind::Rtcp => self.plan_rtcp(packet),
+        }
+    }
+
+    /// Takes off what sealing added and marks the index, behind a verified tag only.
+    pub(crate) fn finish(&mut self, buf: &mut PacketBuf<'_>, plan: &Plan) -> Result<Opened, OpenError> {
+        let Plan { kind, ssrc, index, .. } = *plan;
+        let trailer = match kind {
+            Kind::Rtp => self.rtp.tag_len(),
+            Kind::Rtcp => INDEX_WORD + self.rtcp.tag_len(),
+        };
+        buf.shrink_tail(trailer).map_err(|_| OpenError::Short)?;
+        self.update(ssrc, |seen| match kind {
+            Kind::Rtp => commit(&mut seen.rtp, index),
+            Kind::Rtcp => commit(&mut seen.rtcp, index),
+        });
+        Ok(Opened { ssrc, index, sequence: index as u16 })
+    }
+
+    /// Plans, opens and finishes one packet.
+    pub(crate) fn open(&mut self, kind: Kind, buf: &mut PacketBuf<'_>) -> Result<Opened, OpenError> {
+        let (plan, _) = self.plan(kind, buf.packet())?;
+        let desc = plan.desc(self.suite(kind), buf.packet_mut(), false).ok_or(OpenError::Tag)?;
+        unprotect_one(desc).map_err(|_| OpenError::Tag)?;
+        self.finish(buf, &plan)
     }
 
     /// Changes what is known of a source, behind a verified tag only.
@@ -142,6 +200,10 @@ pub fn judge(window: &Window, index: u64) -> Result<(), OpenError> {
 }
 
 /// Marks an index as seen.
+#[inline]
 pub fn commit(window: &mut Option<Window>, index: u64) {
-    unite(window, Some(Window::at(index)));
+    match window {
+        Some(window) => window.mark(index),
+        None => *window = Some(Window::at(index)),
+    }
 }

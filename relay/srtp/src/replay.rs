@@ -1,5 +1,7 @@
 //! The replay window (RFC 3711 section 3.3.2): 128 indices up to the highest seen.
 
+use std::num::NonZeroU128;
+
 use serde::{Deserialize, Serialize};
 
 /// Indices that the window remembers.
@@ -16,22 +18,22 @@ pub enum Judgement {
     Old,
 }
 
-/// The highest index seen and which of the [`WINDOW`] up to it were; bit 0 stands for the highest.
+/// The highest index seen and which of the [`WINDOW`] up to it were; bit 0 stands for the highest, so one is always set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     highest: u64,
-    seen: u128,
+    seen: NonZeroU128,
 }
 
 impl Window {
     /// A window that has seen `index` only.
     pub(crate) const fn at(index: u64) -> Self {
-        Self { highest: index, seen: 1 }
+        Self { highest: index, seen: NonZeroU128::MIN }
     }
 
     /// A window in which everything up to `index` counts as seen.
     pub(crate) const fn closed_up_to(index: u64) -> Self {
-        Self { highest: index, seen: u128::MAX }
+        Self { highest: index, seen: NonZeroU128::MAX }
     }
 
     /// The highest index seen.
@@ -44,8 +46,22 @@ impl Window {
         match self.highest.checked_sub(index) {
             None => Judgement::New,
             Some(behind) if behind >= WINDOW => Judgement::Old,
-            Some(behind) if self.seen & (1 << behind) != 0 => Judgement::Seen,
+            Some(behind) if self.seen.get() & (1 << behind) != 0 => Judgement::Seen,
             Some(_) => Judgement::New,
+        }
+    }
+
+    /// Marks an index as seen.
+    #[inline]
+    pub(crate) fn mark(&mut self, index: u64) {
+        if index > self.highest {
+            let below = match u32::try_from(index - self.highest) {
+                Ok(ahead) => self.seen.get().checked_shl(ahead).unwrap_or(0),
+                Err(_) => 0,
+            };
+            *self = Self { highest: index, seen: NonZeroU128::MIN | below };
+        } else if self.highest - index < WINDOW {
+            self.seen |= 1 << (self.highest - index);
         }
     }
 
@@ -53,7 +69,8 @@ impl Window {
     pub(crate) fn merge(&mut self, other: Self) {
         let (high, low) = if self.highest >= other.highest { (*self, other) } else { (other, *self) };
         let behind = u32::try_from(high.highest - low.highest).unwrap_or(u32::MAX);
-        *self = Self { highest: high.highest, seen: high.seen | low.seen.checked_shl(behind).unwrap_or(0) };
+        let below = low.seen.get().checked_shl(behind).unwrap_or(0);
+        *self = Self { highest: high.highest, seen: high.seen | below };
     }
 }
 
@@ -83,7 +100,7 @@ mod tests {
     /// The slow obvious model: a set of all indices seen.
     fn expected(seen: &BTreeSet<u64>, index: u64) -> Judgement {
         let highest = *seen.last().unwrap();
-        if index + WINDOW <= highest {
+        if index < highest && highest - index >= WINDOW {
             Judgement::Old
         } else if seen.contains(&index) {
             Judgement::Seen
@@ -94,12 +111,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_a_set(steps in proptest::collection::vec(0u64..600, 1..400)) {
+        fn agrees_with_a_set(steps in proptest::collection::vec(prop_oneof![20 => 0u64..600, 1 => Just(u64::MAX)], 1..400)) {
             let mut window = Window::at(steps[0]);
             let mut seen = BTreeSet::from([steps[0]]);
             for index in steps {
                 prop_assert_eq!(window.judge(index), expected(&seen, index));
-                window.merge(Window::at(index));
+                let mut merged = window;
+                merged.merge(Window::at(index));
+                window.mark(index);
+                prop_assert_eq!(window, merged);
                 seen.insert(index);
             }
         }

@@ -8,7 +8,8 @@
 
 use sallyport_wire::PacketBuf;
 
-use crate::opener::{OpenError, Opener, commit, judge};
+use crate::burst::{Kind, Known, Plan};
+use crate::opener::{OpenError, Opener, judge};
 use crate::sealer::{SealError, Sealer};
 
 /// Largest index of SRTCP, 31 bits; the key is used up behind it (RFC 3711 section 9.2).
@@ -30,27 +31,29 @@ impl Opener {
     /// # Errors
     /// [`OpenError`]; the state is as before.
     pub fn open_rtcp(&mut self, buf: &mut PacketBuf<'_>) -> Result<u32, OpenError> {
+        self.open(Kind::Rtcp, buf).map(|opened| opened.index as u32)
+    }
+
+    pub(crate) fn plan_rtcp(&self, packet: &[u8]) -> Result<(Plan, Known), OpenError> {
         let trailer = INDEX_WORD + self.rtcp.tag_len();
-        if buf.len() < CLEAR + trailer {
+        if packet.len() < CLEAR + trailer {
             return Err(OpenError::Short);
         }
-        if !is_version_2(buf.packet()) {
+        if !is_version_2(packet) {
             return Err(OpenError::Malformed);
         }
-        let at = self.rtcp.rtcp_index_at(buf.len()).ok_or(OpenError::Short)?;
-        let ssrc = word(buf.packet(), 4).ok_or(OpenError::Short)?;
-        let last = word(buf.packet(), at).ok_or(OpenError::Short)?;
+        let at = self.rtcp.rtcp_index_at(packet.len()).ok_or(OpenError::Short)?;
+        let ssrc = word(packet, 4).ok_or(OpenError::Short)?;
+        let last = word(packet, at).ok_or(OpenError::Short)?;
         if last & ENCRYPTED == 0 {
             return Err(OpenError::NotEncrypted);
         }
-        let index = last & !ENCRYPTED;
-        if let Some(window) = self.seen(ssrc)?.rtcp {
-            judge(&window, u64::from(index))?;
+        let index = u64::from(last & !ENCRYPTED);
+        let known = self.seen(ssrc)?.map(|seen| &seen.rtcp);
+        if let Some(window) = known.and_then(Option::as_ref) {
+            judge(window, index)?;
         }
-        self.rtcp.open_rtcp(buf.packet_mut(), ssrc, index).map_err(|_| OpenError::Tag)?;
-        buf.shrink_tail(trailer).map_err(|_| OpenError::Short)?;
-        self.update(ssrc, |seen| commit(&mut seen.rtcp, u64::from(index)));
-        Ok(index)
+        Ok((Plan { kind: Kind::Rtcp, ssrc, index, header: CLEAR as u32 }, Known::of(known)))
     }
 }
 
@@ -60,21 +63,16 @@ impl Sealer {
     /// # Errors
     /// [`SealError`]; packet and state are as before.
     pub fn seal_rtcp(&mut self, buf: &mut PacketBuf<'_>) -> Result<(), SealError> {
-        let length = buf.len();
-        let ssrc =
-            word(buf.packet(), 4).filter(|_| is_version_2(buf.packet())).ok_or(SealError::Malformed)?;
+        self.seal(Kind::Rtcp, buf)
+    }
+
+    pub(crate) fn plan_rtcp(&self, packet: &[u8]) -> Result<Plan, SealError> {
+        let ssrc = word(packet, 4).filter(|_| is_version_2(packet)).ok_or(SealError::Malformed)?;
         let index = self.used(ssrc)?.rtcp;
         if index > RTCP_INDEX_MAX {
             return Err(SealError::Exhausted);
         }
-        let trailer = INDEX_WORD + self.rtcp.tag_len();
-        buf.grow_tail(trailer).map_err(|_| SealError::Room)?;
-        if self.rtcp.seal_rtcp(buf.packet_mut(), length, ssrc, index).is_err() {
-            buf.shrink_tail(trailer).map_err(|_| SealError::Room)?;
-            return Err(SealError::Malformed);
-        }
-        self.update(ssrc, |used| used.rtcp = index + 1);
-        Ok(())
+        Ok(Plan { kind: Kind::Rtcp, ssrc, index: u64::from(index), header: CLEAR as u32 })
     }
 }
 

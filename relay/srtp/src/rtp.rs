@@ -8,8 +8,9 @@
 use sallyport_wire::rtp::Header;
 use sallyport_wire::{Malformed, PacketBuf};
 
+use crate::burst::{Kind, Known, Plan};
 use crate::index::{HALF_TURN, INDEX_MAX, guess};
-use crate::opener::{OpenError, Opened, Opener, commit, judge};
+use crate::opener::{OpenError, Opened, Opener, judge};
 use crate::replay::{Judgement, Window};
 use crate::sealer::{SealError, Sealer};
 
@@ -22,7 +23,11 @@ impl Opener {
     /// # Errors
     /// [`OpenError`]; the state is as before.
     pub fn open_rtp(&mut self, buf: &mut PacketBuf<'_>) -> Result<Opened, OpenError> {
-        let header = Header::parse(buf.packet()).map_err(|error| match error {
+        self.open(Kind::Rtp, buf)
+    }
+
+    pub(crate) fn plan_rtp(&self, packet: &[u8]) -> Result<(Plan, Known), OpenError> {
+        let header = Header::parse(packet).map_err(|error| match error {
             Malformed::Short => OpenError::Short,
             Malformed::Length
             | Malformed::Version
@@ -31,22 +36,19 @@ impl Opener {
             | Malformed::Invalid => OpenError::Malformed,
         })?;
         let (ssrc, sequence, header_len) = (header.ssrc(), header.sequence(), header.header_len());
-        let tag = self.rtp.tag_len();
-        if buf.len() < header_len + tag {
+        if packet.len() < header_len + self.rtp.tag_len() {
             return Err(OpenError::Short);
         }
-        let index = match self.seen(ssrc)?.rtp {
+        let known = self.seen(ssrc)?.map(|seen| &seen.rtp);
+        let index = match known.and_then(Option::as_ref) {
             None => u64::from(sequence),
             Some(window) => {
                 let index = guess(window.highest(), sequence).ok_or(OpenError::TooOld)?;
-                judge(&window, index)?;
+                judge(window, index)?;
                 index
             }
         };
-        self.rtp.open_rtp(buf.packet_mut(), header_len, ssrc, index).map_err(|_| OpenError::Tag)?;
-        buf.shrink_tail(tag).map_err(|_| OpenError::Short)?;
-        self.update(ssrc, |seen| commit(&mut seen.rtp, index));
-        Ok(Opened { ssrc, index, sequence })
+        Ok((Plan { kind: Kind::Rtp, ssrc, index, header: header_len as u32 }, Known::of(known)))
     }
 }
 
@@ -57,20 +59,17 @@ impl Sealer {
     /// # Errors
     /// [`SealError`]; packet and state are as before.
     pub fn seal_rtp(&mut self, buf: &mut PacketBuf<'_>) -> Result<(), SealError> {
-        let header = Header::parse(buf.packet()).map_err(|_| SealError::Malformed)?;
-        let (ssrc, sequence, header_len) = (header.ssrc(), header.sequence(), header.header_len());
-        let index = match self.used(ssrc)?.rtp {
+        self.seal(Kind::Rtp, buf)
+    }
+
+    pub(crate) fn plan_rtp(&self, packet: &[u8]) -> Result<Plan, SealError> {
+        let header = Header::parse(packet).map_err(|_| SealError::Malformed)?;
+        let (ssrc, sequence) = (header.ssrc(), header.sequence());
+        let index = match &self.used(ssrc)?.rtp {
             None => u64::from(sequence),
-            Some(window) => next_index(&window, sequence)?,
+            Some(window) => next_index(window, sequence)?,
         };
-        let tag = self.rtp.tag_len();
-        buf.grow_tail(tag).map_err(|_| SealError::Room)?;
-        if self.rtp.seal_rtp(buf.packet_mut(), header_len, ssrc, index).is_err() {
-            buf.shrink_tail(tag).map_err(|_| SealError::Room)?;
-            return Err(SealError::Malformed);
-        }
-        self.update(ssrc, |used| commit(&mut used.rtp, index));
-        Ok(())
+        Ok(Plan { kind: Kind::Rtp, ssrc, index, header: header.header_len() as u32 })
     }
 }
 

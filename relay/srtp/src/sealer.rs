@@ -1,14 +1,17 @@
 //! Sealing what a peer will open: keys, indices, errors. The packets are in [`crate::rtp`] and [`crate::rtcp`].
 
 use sallyport_plan::KeyMaterial;
+use sallyport_wire::PacketBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::KeyError;
+use crate::burst::{Kind, Plan};
 use crate::index::INDEX_MAX;
+use crate::opener::commit;
 use crate::replay::Window;
-use crate::rtcp::RTCP_INDEX_MAX;
+use crate::rtcp::{INDEX_WORD, RTCP_INDEX_MAX};
 use crate::sources::Sources;
-use crate::suites::Suite;
+use crate::suites::{Suite, protect_one};
 
 /// Why a packet was not sealed. It is as it was, and no state moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,9 +72,59 @@ impl Sealer {
     }
 
     /// What was sealed for a source; nothing for a new one.
-    pub(crate) fn used(&self, ssrc: u32) -> Result<Used, SealError> {
-        let used = self.sources.of(ssrc).unwrap_or_default();
-        self.sources.has_room(ssrc).then_some(used).ok_or(SealError::Sources)
+    #[inline]
+    pub(crate) fn used(&self, ssrc: u32) -> Result<&Used, SealError> {
+        const NOTHING: &Used = &Used { rtp: None, rtcp: 0 };
+        match self.sources.of(ssrc) {
+            Some(used) => Ok(used),
+            None if self.sources.has_room(ssrc) => Ok(NOTHING),
+            None => Err(SealError::Sources),
+        }
+    }
+
+    /// Fetches into the cache what the next packet is likely to need.
+    pub(crate) fn prefetch(&self, kind: Kind) {
+        self.sources.prefetch();
+        self.suite(kind).prefetch();
+    }
+
+    pub(crate) const fn suite(&self, kind: Kind) -> &Suite {
+        match kind {
+            Kind::Rtp => &self.rtp,
+            Kind::Rtcp => &self.rtcp,
+        }
+    }
+
+    /// Makes room for what sealing adds and uses up the index: from here on nothing can fail.
+    pub(crate) fn commit(&mut self, kind: Kind, buf: &mut PacketBuf<'_>) -> Result<Plan, SealError> {
+        let plan = match kind {
+            Kind::Rtp => self.plan_rtp(buf.packet()),
+            Kind::Rtcp => self.plan_rtcp(buf.packet()),
+        }?;
+        let suite = self.suite(kind);
+        let trailer = match kind {
+            Kind::Rtp => suite.tag_len(),
+            Kind::Rtcp => INDEX_WORD + suite.tag_len(),
+        };
+        let takes = suite.takes(plan.header as usize, buf.len());
+        // No room is told before what cannot be sealed.
+        buf.grow_tail(trailer).map_err(|_| SealError::Room)?;
+        if !takes {
+            buf.shrink_tail(trailer).map_err(|_| SealError::Room)?;
+            return Err(SealError::Malformed);
+        }
+        self.update(plan.ssrc, |used| match kind {
+            Kind::Rtp => commit(&mut used.rtp, plan.index),
+            Kind::Rtcp => used.rtcp = plan.index as u32 + 1,
+        });
+        Ok(plan)
+    }
+
+    /// Commits and seals one packet.
+    pub(crate) fn seal(&mut self, kind: Kind, buf: &mut PacketBuf<'_>) -> Result<(), SealError> {
+        let plan = self.commit(kind, buf)?;
+        let desc = plan.desc(self.suite(kind), buf.packet_mut(), true).ok_or(SealError::Malformed)?;
+        protect_one(desc).map_err(|_| SealError::Malformed)
     }
 
     /// Changes what was sealed for a source that [`Sealer::used`] has answered for.

@@ -1,58 +1,110 @@
 //! The sources of one context: a small table, inline, and a trace of those that had to leave it.
 
+use crate::suites::prefetch;
+
 /// Synchronization sources that a context keeps apart.
 pub const SOURCES: usize = 8;
 
-/// State by SSRC, and when each was used last.
+/// State by SSRC, and when each was used last. Of a context with one source a packet touches the first line and that of the
+/// state.
+#[repr(C, align(64))]
 pub struct Sources<T> {
-    entries: [Option<Entry<T>>; SOURCES],
+    ssrcs: [u32; SOURCES],
+    /// A bit for each place that is taken.
+    taken: u8,
+    /// The place used last.
+    last: u8,
     clock: u64,
+    used: [u64; SOURCES],
+    states: [Line<T>; SOURCES],
 }
 
-struct Entry<T> {
-    ssrc: u32,
-    used: u64,
-    state: T,
-}
+/// A line of the cache of its own.
+#[derive(Clone, Copy, Default)]
+#[repr(align(64))]
+struct Line<T>(T);
 
 impl<T: Copy + Default> Sources<T> {
-    pub const fn new() -> Self {
-        Self { entries: [const { None }; SOURCES], clock: 0 }
+    pub fn new() -> Self {
+        let states = [Line::default(); SOURCES];
+        Self { ssrcs: [0; SOURCES], taken: 0, last: 0, clock: 0, used: [0; SOURCES], states }
+    }
+
+    /// The place of a source.
+    #[inline]
+    fn place(&self, ssrc: u32) -> Option<usize> {
+        let last = usize::from(self.last) % SOURCES;
+        if self.ssrcs[last] == ssrc && self.taken >> last & 1 != 0 { Some(last) } else { self.search(ssrc) }
+    }
+
+    fn search(&self, ssrc: u32) -> Option<usize> {
+        let mut same = 0;
+        for (at, other) in self.ssrcs.iter().enumerate() {
+            same |= u8::from(*other == ssrc) << at;
+        }
+        let same = same & self.taken;
+        (same != 0).then(|| same.trailing_zeros() as usize)
     }
 
     /// State of a source.
-    pub fn of(&self, ssrc: u32) -> Option<T> {
-        self.entries.iter().flatten().find(|entry| entry.ssrc == ssrc).map(|entry| entry.state)
+    #[inline]
+    pub fn of(&self, ssrc: u32) -> Option<&T> {
+        self.place(ssrc).and_then(|at| self.states.get(at)).map(|line| &line.0)
     }
 
     /// Whether a source has a place or could have one without another leaving.
+    #[inline]
     pub fn has_room(&self, ssrc: u32) -> bool {
-        self.entries.iter().any(|place| place.as_ref().is_none_or(|entry| entry.ssrc == ssrc))
+        self.taken != u8::MAX || self.place(ssrc).is_some()
     }
 
     /// Changes the state of a source, a new one from its default. When all places are taken, a new source takes that of
     /// the one used longest ago, whose SSRC is returned.
+    #[inline]
     pub fn update(&mut self, ssrc: u32, change: impl FnOnce(&mut T)) -> Option<u32> {
-        self.clock += 1;
-        let used = self.clock;
-        if let Some(entry) = self.entries.iter_mut().flatten().find(|entry| entry.ssrc == ssrc) {
-            entry.used = used;
-            change(&mut entry.state);
+        let last = usize::from(self.last) % SOURCES;
+        if self.ssrcs[last] == ssrc && self.taken >> last & 1 != 0 {
+            // The one used last need not be marked again.
+            change(&mut self.states[last].0);
             return None;
         }
-        let mut state = T::default();
-        change(&mut state);
-        // An empty place counts as used before all others.
-        let oldest =
-            self.entries.iter_mut().min_by_key(|place| place.as_ref().map_or(0, |entry| entry.used))?;
-        oldest.replace(Entry { ssrc, used, state }).map(|entry| entry.ssrc)
+        self.update_other(ssrc, change)
+    }
+
+    fn update_other(&mut self, ssrc: u32, change: impl FnOnce(&mut T)) -> Option<u32> {
+        let place = self.place(ssrc);
+        let at = place.unwrap_or_else(|| self.oldest());
+        let mut left = None;
+        if place.is_none() {
+            left = (self.taken >> at & 1 != 0).then_some(self.ssrcs[at]);
+            self.ssrcs[at] = ssrc;
+            self.states[at] = Line::default();
+            self.taken |= 1 << at;
+        }
+        self.clock += 1;
+        self.used[at] = self.clock;
+        self.last = at as u8;
+        change(&mut self.states[at].0);
+        left
+    }
+
+    /// An empty place, else that of the source used longest ago.
+    fn oldest(&self) -> usize {
+        let by_use = (0..SOURCES).min_by_key(|at| (self.taken >> at & 1 != 0).then_some(self.used[*at]));
+        by_use.unwrap_or(0)
     }
 
     /// All sources, the one used longest ago first.
     pub fn by_use(&self) -> Vec<(u32, T)> {
-        let mut entries: Vec<_> = self.entries.iter().flatten().collect();
-        entries.sort_by_key(|entry| entry.used);
-        entries.into_iter().map(|entry| (entry.ssrc, entry.state)).collect()
+        let mut places: Vec<_> = (0..SOURCES).filter(|at| self.taken >> at & 1 != 0).collect();
+        places.sort_by_key(|at| self.used[*at]);
+        places.into_iter().map(|at| (self.ssrcs[at], self.states[at].0)).collect()
+    }
+
+    /// Fetches into the cache what the next packet is likely to need.
+    pub fn prefetch(&self) {
+        prefetch(&self.ssrcs);
+        prefetch(&self.states[0]);
     }
 }
 
@@ -111,7 +163,7 @@ mod tests {
         assert!(sources.has_room(3) && !sources.has_room(8));
         assert_eq!(sources.update(0, |state| *state += 1), None);
         assert_eq!(sources.update(8, |state| *state += 5), Some(1));
-        assert_eq!((sources.of(0), sources.of(1), sources.of(8)), (Some(2), None, Some(5)));
+        assert_eq!((sources.of(0), sources.of(1), sources.of(8)), (Some(&2), None, Some(&5)));
         let order: Vec<u32> = sources.by_use().iter().map(|(ssrc, _)| *ssrc).collect();
         assert_eq!(order, [2, 3, 4, 5, 6, 7, 0, 8]);
     }

@@ -7,7 +7,8 @@ mod packets;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use sallyport_srtp::{OpenError, Opener, RTCP_OVERHEAD, SOURCES, SealError, Sealer};
+use sallyport_srtp::{Kind, OpenError, OpenJob, Opener, Openers, SealJob, Sealers, open_burst, seal_burst};
+use sallyport_srtp::{RTCP_OVERHEAD, SOURCES, SealError, Sealer};
 use sallyport_wire::PacketBuf;
 
 use packets::{PROFILES, key, pair, rtcp, rtp, seal, sealed_at};
@@ -75,6 +76,47 @@ fn packets_that_pass_allocate_nothing() {
             }
         });
         assert_eq!(count, 0);
+    }
+}
+
+struct Pool(Opener, Sealer);
+
+impl Openers for Pool {
+    fn opener(&self, _: u32) -> Option<&Opener> {
+        Some(&self.0)
+    }
+
+    fn opener_mut(&mut self, _: u32) -> Option<&mut Opener> {
+        Some(&mut self.0)
+    }
+}
+
+impl Sealers for Pool {
+    fn sealer(&self, _: u32) -> Option<&Sealer> {
+        Some(&self.1)
+    }
+
+    fn sealer_mut(&mut self, _: u32) -> Option<&mut Sealer> {
+        Some(&mut self.1)
+    }
+}
+
+#[test]
+fn bursts_allocate_nothing() {
+    for profile in PROFILES {
+        let (sealer, opener) = pair(profile);
+        let mut pool = Pool(opener, sealer);
+        let plain: Vec<_> = (0..64).map(|n| rtp(n / 9, n as u16, &vec![7; 9 * n as usize])).collect();
+        let mut octets: Vec<_> = plain.iter().map(|plain| [&plain[..], &[0; 20]].concat()).collect();
+        let bufs = octets.iter_mut().zip(&plain);
+        let mut bufs: Vec<_> =
+            bufs.map(|(octets, plain)| PacketBuf::new(octets, 0..plain.len()).unwrap()).collect();
+        let mut jobs: Vec<_> = bufs.iter_mut().map(|buf| SealJob::new(0, Kind::Rtp, buf)).collect();
+        assert_eq!(allocations(|| seal_burst(&mut pool, &mut jobs)), 0);
+        assert!(jobs.iter().all(|job| job.outcome.is_ok()));
+        let mut jobs: Vec<_> = bufs.iter_mut().map(|buf| OpenJob::new(0, Kind::Rtp, buf)).collect();
+        assert_eq!(allocations(|| open_burst(&mut pool, &mut jobs)), 0);
+        assert!(jobs.iter().all(|job| job.outcome.is_ok()));
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use sallyport_plan::{KeyMaterial, Profile};
 use sallyport_srtp::{OpenError, Opener, SealError, Sealer};
 
-use packets::{PROFILES, Random, key, open, open_rtcp, rtcp, rtp, seal, seal_rtcp};
+use packets::{ALL, Random, key, open, open_rtcp, rtcp, rtp, seal, seal_rtcp};
 
 /// `srtp_crypto_policy_t`.
 #[repr(C)]
@@ -58,6 +58,8 @@ unsafe extern "C" {
     fn srtp_dealloc(session: Session) -> c_int;
     fn srtp_crypto_policy_set_rtp_default(policy: *mut CryptoPolicy);
     fn srtp_crypto_policy_set_aes_gcm_128_16_auth(policy: *mut CryptoPolicy);
+    fn srtp_crypto_policy_set_aes_gcm_256_16_auth(policy: *mut CryptoPolicy);
+    fn srtp_crypto_policy_set_aes_cm_256_hmac_sha1_80(policy: *mut CryptoPolicy);
     fn srtp_protect(session: Session, packet: *mut c_void, length: *mut c_int) -> c_int;
     fn srtp_unprotect(session: Session, packet: *mut c_void, length: *mut c_int) -> c_int;
     fn srtp_protect_rtcp(session: Session, packet: *mut c_void, length: *mut c_int) -> c_int;
@@ -103,6 +105,8 @@ impl Libsrtp {
             let preset = match master.profile() {
                 Profile::AesCm128HmacSha1_80 => srtp_crypto_policy_set_rtp_default,
                 Profile::AeadAes128Gcm => srtp_crypto_policy_set_aes_gcm_128_16_auth,
+                Profile::AeadAes256Gcm => srtp_crypto_policy_set_aes_gcm_256_16_auth,
+                Profile::AesCm256HmacSha1_80 => srtp_crypto_policy_set_aes_cm_256_hmac_sha1_80,
             };
             // SAFETY: either writes the six fields of the policy that it is given.
             unsafe { preset(policy) };
@@ -316,7 +320,7 @@ const HISTORY: u64 = 2_500;
 #[test]
 fn srtp_agrees_on_every_packet() {
     let _library = library();
-    for profile in PROFILES {
+    for profile in ALL {
         let mut tally = Tally::default();
         for seed in 0..packets() / HISTORY {
             srtp_history(profile, Random(41 + seed), &mut tally);
@@ -355,7 +359,7 @@ fn srtp_history(profile: Profile, mut random: Random, tally: &mut Tally) {
 #[test]
 fn srtcp_agrees_on_every_packet() {
     let _library = library();
-    for profile in PROFILES {
+    for profile in ALL {
         let mut tally = Tally::default();
         for seed in 0..packets() / HISTORY {
             srtcp_history(profile, Random(51 + seed), &mut tally);
@@ -404,7 +408,7 @@ fn rollover_stories_agree() {
         // In the first turn, from the far end.
         &[0, 65_535, 1, 65_536, 65_537],
     ];
-    for profile in PROFILES {
+    for profile in ALL {
         for story in stories {
             let mut both = Both::new(profile, 1);
             for index in story {
@@ -419,11 +423,16 @@ fn rollover_stories_agree() {
 #[test]
 fn only_libsrtp_seals_more_than_half_a_turn_ahead() {
     let _library = library();
-    for profile in PROFILES {
+    for profile in ALL {
         let mut both = Both::new(profile, 1);
         both.seal(&rtp(1, 2, b"payload"));
         let far = rtp(1, 65_534, b"payload");
         assert!(matches!(both.protect.run(srtp_protect, &far), Verdict::Passed(_)));
         assert_eq!(seal(&mut both.sealer, &far), Err(SealError::IndexReuse));
     }
+}
+
+#[test]
+fn under_every_backend() {
+    packets::in_other_backends("under_every_backend");
 }

@@ -34,6 +34,7 @@ impl<'b> PacketBuf<'b> {
     ///
     /// # Errors
     /// [`Short`] where the range does not lie in the buffer.
+    #[inline]
     pub fn new(bytes: &'b mut [u8], packet: Range<usize>) -> Result<Self, Short> {
         if packet.start > packet.end || packet.end > bytes.len() {
             return Err(Short);
@@ -42,26 +43,31 @@ impl<'b> PacketBuf<'b> {
     }
 
     /// Octets of the packet.
+    #[inline]
     pub fn len(&self) -> usize {
         self.end - self.start
     }
 
     /// Whether the packet has no octets.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
     /// Where the packet lies in the buffer.
+    #[inline]
     pub fn range(&self) -> Range<usize> {
         self.start..self.end
     }
 
     /// The packet.
+    #[inline]
     pub fn packet(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
 
     /// The packet.
+    #[inline]
     pub fn packet_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.end]
     }
@@ -70,6 +76,7 @@ impl<'b> PacketBuf<'b> {
     ///
     /// # Errors
     /// [`Short`] where the tailroom is smaller.
+    #[inline]
     pub fn grow_tail(&mut self, n: usize) -> Result<(), Short> {
         let end = self.end.checked_add(n).filter(|end| *end <= self.bytes.len()).ok_or(Short)?;
         self.end = end;
@@ -80,6 +87,7 @@ impl<'b> PacketBuf<'b> {
     ///
     /// # Errors
     /// [`Short`] where the packet is smaller.
+    #[inline]
     pub fn shrink_tail(&mut self, n: usize) -> Result<(), Short> {
         if n > self.len() {
             return Err(Short);
@@ -92,6 +100,7 @@ impl<'b> PacketBuf<'b> {
     ///
     /// # Errors
     /// [`Short`] where the headroom is smaller.
+    #[inline]
     pub fn grow_head(&mut self, n: usize) -> Result<(), Short> {
         self.start = self.start.checked_sub(n).ok_or(Short)?;
         Ok(())
@@ -101,6 +110,7 @@ impl<'b> PacketBuf<'b> {
     ///
     /// # Errors
     /// [`Short`] where the packet is smaller.
+    #[inline]
     pub fn shrink_head(&mut self, n: usize) -> Result<(), Short> {
         if n > self.len() {
             return Err(Short);

@@ -17,6 +17,7 @@ impl<'a> Header<'a> {
     ///
     /// # Errors
     /// [`Malformed::Short`], [`Malformed::Version`] or [`Malformed::Length`].
+    #[inline]
     pub fn parse(packet: &'a [u8]) -> Result<Self, Malformed> {
         let fixed: &[u8; FIXED] = packet.first_chunk().ok_or(Malformed::Short)?;
         if fixed[0] >> 6 != 2 {
@@ -34,6 +35,7 @@ impl<'a> Header<'a> {
     }
 
     /// Octets up to the payload: fixed header, CSRC list, extension.
+    #[inline]
     pub fn header_len(&self) -> usize {
         self.header_len
     }
@@ -86,6 +88,7 @@ impl<'a> Header<'a> {
     }
 
     /// Sequence number.
+    #[inline]
     pub fn sequence(&self) -> u16 {
         u16::from_be_bytes([self.packet[2], self.packet[3]])
     }
@@ -96,6 +99,7 @@ impl<'a> Header<'a> {
     }
 
     /// Synchronization source.
+    #[inline]
     pub fn ssrc(&self) -> u32 {
         u32::from_be_bytes([self.packet[8], self.packet[9], self.packet[10], self.packet[11]])
     }

@@ -2,17 +2,56 @@
 #![allow(dead_code)]
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
+use std::process::Command;
+use std::sync::Once;
+
 use sallyport_plan::{KeyMaterial, Profile};
+use sallyport_srtp::suites::{self, Backend};
 use sallyport_srtp::{OpenError, Opened, Opener, OpenerState, SealError, SealedSource, Sealer, SealerState};
 use sallyport_srtp::{RTCP_OVERHEAD, RTP_OVERHEAD};
 use sallyport_wire::PacketBuf;
 
+/// The two that every test goes through.
 pub const PROFILES: [Profile; 2] = [Profile::AesCm128HmacSha1_80, Profile::AeadAes128Gcm];
+/// With those that differ from them in the length of the key only; in the order of their numbers on the wire.
+pub const ALL: [Profile; 4] = [
+    Profile::AesCm128HmacSha1_80,
+    Profile::AeadAes128Gcm,
+    Profile::AeadAes256Gcm,
+    Profile::AesCm256HmacSha1_80,
+];
+
+/// The backend that [`in_other_backends`] asks for, in whose processes all keys are for it.
+fn force() {
+    static FORCED: Once = Once::new();
+    FORCED.call_once(|| {
+        if let Ok(name) = std::env::var("SRTP_BACKEND") {
+            suites::force(Backend::named(&name).unwrap()).unwrap();
+            assert_eq!(suites::selected().backend.name(), name);
+        }
+    });
+}
+
+/// Runs all other tests of this program once more under each backend that is not the one chosen.
+pub fn in_other_backends(this: &str) {
+    let chosen = suites::selected().backend;
+    for backend in Backend::ALL.into_iter().filter(|backend| *backend != chosen) {
+        if !backend.is_supported() {
+            println!("SKIPPED: this processor does not support {}", backend.name());
+            continue;
+        }
+        let mut tests = Command::new(std::env::current_exe().unwrap());
+        let status = tests.args(["-q", "--skip", this]).env("SRTP_BACKEND", backend.name()).status().unwrap();
+        assert!(status.success(), "under {}", backend.name());
+    }
+}
 
 /// A master key; another for each seed.
 pub fn key(profile: Profile, seed: u8) -> KeyMaterial {
-    let octets: Vec<u8> = (0..30u8).map(|n| n.wrapping_mul(37).wrapping_add(seed)).collect();
-    KeyMaterial::new(profile, &octets[..16], &octets[16..16 + profile.salt_len()]).unwrap()
+    force();
+    let octets: Vec<u8> = (0..46u8).map(|n| n.wrapping_mul(37).wrapping_add(seed)).collect();
+    let (key, salt) = octets.split_at(profile.key_len());
+    KeyMaterial::new(profile, key, &salt[..profile.salt_len()]).unwrap()
 }
 
 /// Sealer and opener under one key.

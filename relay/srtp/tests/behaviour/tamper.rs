@@ -30,14 +30,14 @@ fn refused(profile: Profile, opener: &mut Opener, changed: &[u8], rtcp: bool) {
     assert!(result.is_err(), "opened: {changed:02x?}");
     assert_eq!(buf.len(), changed.len());
     assert_eq!(opener.checkpoint(), before);
-    if profile == Profile::AesCm128HmacSha1_80 {
+    if profile.salt_len() == 14 {
         assert_eq!(bytes, changed, "decrypted before it was verified");
     }
 }
 
 #[test]
 fn every_bit_of_an_rtp_packet_counts() {
-    for profile in PROFILES {
+    for profile in ALL {
         let (mut sealer, mut opener) = pair(profile);
         open(&mut opener, &seal(&mut sealer, &full_rtp(1)).unwrap()).unwrap();
         let plain = full_rtp(2);
@@ -53,7 +53,7 @@ fn every_bit_of_an_rtp_packet_counts() {
 
 #[test]
 fn every_bit_of_an_rtcp_compound_counts() {
-    for profile in PROFILES {
+    for profile in ALL {
         let (mut sealer, mut opener) = pair(profile);
         open_rtcp(&mut opener, &seal_rtcp(&mut sealer, &rtcp(SSRC, 3)).unwrap()).unwrap();
         let plain = rtcp(SSRC, 7);
@@ -70,7 +70,7 @@ fn every_bit_of_an_rtcp_compound_counts() {
 /// Cut, lengthened, without a tag, with that of another source, key, index or suite.
 #[test]
 fn a_tag_fits_one_packet_only() {
-    for profile in PROFILES {
+    for profile in ALL {
         let (mut sealer, mut opener) = pair(profile);
         open(&mut opener, &seal(&mut sealer, &full_rtp(1)).unwrap()).unwrap();
         let sealed = seal(&mut sealer, &full_rtp(2)).unwrap();
@@ -83,7 +83,7 @@ fn a_tag_fits_one_packet_only() {
         let other_source = seal(&mut sealer, &other).unwrap();
         let mut former = Sealer::new(&key(profile, 2)).unwrap();
         let other_key = seal(&mut former, &full_rtp(2)).unwrap();
-        let foreign = PROFILES.into_iter().find(|other| *other != profile).unwrap();
+        let foreign = ALL.into_iter().find(|other| *other != profile).unwrap();
         let other_suite = seal(&mut Sealer::new(&key(foreign, 1)).unwrap(), &full_rtp(2)).unwrap();
         let changed = [
             with_tag_of(&other_index),
@@ -105,7 +105,7 @@ fn a_tag_fits_one_packet_only() {
 /// Keys come decoded from a message, so their lengths are not to be trusted.
 #[test]
 fn a_key_that_does_not_fit_its_profile_is_refused() {
-    for (at, profile) in PROFILES.into_iter().enumerate() {
+    for (at, profile) in ALL.into_iter().enumerate() {
         let right = (profile.key_len(), profile.salt_len());
         for (key, salt) in
             [(0, 0), (15, right.1), (17, right.1), (32, right.1), (16, right.1 - 1), (16, 16), right]
@@ -121,7 +121,7 @@ fn a_key_that_does_not_fit_its_profile_is_refused() {
 
 #[test]
 fn random_tags_never_fit() {
-    for profile in PROFILES {
+    for profile in ALL {
         let (mut sealer, mut opener) = pair(profile);
         let sealed = seal(&mut sealer, &full_rtp(2)).unwrap();
         let end = full_rtp(2).len();
@@ -137,7 +137,7 @@ fn random_tags_never_fit() {
 /// Every length up to 128 under every first octet, against an opener that knows the source and one that does not.
 #[test]
 fn no_length_and_no_first_octet_does_harm() {
-    for profile in PROFILES {
+    for profile in ALL {
         let (mut sealer, mut known) = pair(profile);
         open(&mut known, &seal(&mut sealer, &full_rtp(1)).unwrap()).unwrap();
         open_rtcp(&mut known, &seal_rtcp(&mut sealer, &rtcp(SSRC, 3)).unwrap()).unwrap();

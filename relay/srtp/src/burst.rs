@@ -1,0 +1,325 @@
+//! Bursts through openers and sealers of many directions: what one call each would do, in the order of the packets, with
+//! the crypto of all done side by side.
+
+use sallyport_wire::PacketBuf;
+
+use crate::index::guess;
+use crate::opener::{OpenError, Opened, Opener};
+use crate::replay::{WINDOW, Window};
+use crate::sealer::{SealError, Sealer};
+use crate::suites::{BURST, Batch, Desc, Suite};
+
+/// Which of the two a packet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kind {
+    /// SRTP.
+    #[default]
+    Rtp,
+    /// SRTCP.
+    Rtcp,
+}
+
+/// Where openers are kept, by numbers of the caller's.
+pub trait Openers {
+    /// The opener of this number.
+    fn opener(&self, number: u32) -> Option<&Opener>;
+    /// The same, to be changed.
+    fn opener_mut(&mut self, number: u32) -> Option<&mut Opener>;
+}
+
+/// Where sealers are kept, by numbers of the caller's.
+pub trait Sealers {
+    /// The sealer of this number.
+    fn sealer(&self, number: u32) -> Option<&Sealer>;
+    /// The same, to be changed.
+    fn sealer_mut(&mut self, number: u32) -> Option<&mut Sealer>;
+}
+
+/// A packet to be opened.
+pub struct OpenJob<'p, 'b> {
+    /// Its opener.
+    pub opener: u32,
+    /// What it is.
+    pub kind: Kind,
+    /// Where it lies.
+    pub buf: &'p mut PacketBuf<'b>,
+    /// What became of it; [`OpenError::Malformed`] where there is no such opener.
+    pub outcome: Result<Opened, OpenError>,
+}
+
+/// A packet to be sealed.
+pub struct SealJob<'p, 'b> {
+    /// Its sealer.
+    pub sealer: u32,
+    /// What it is.
+    pub kind: Kind,
+    /// Where it lies.
+    pub buf: &'p mut PacketBuf<'b>,
+    /// What became of it; [`SealError::Malformed`] where there is no such sealer.
+    pub outcome: Result<(), SealError>,
+}
+
+impl<'p, 'b> OpenJob<'p, 'b> {
+    /// A job that is not done yet.
+    pub fn new(opener: u32, kind: Kind, buf: &'p mut PacketBuf<'b>) -> Self {
+        Self { opener, kind, buf, outcome: Err(OpenError::Malformed) }
+    }
+}
+
+impl<'p, 'b> SealJob<'p, 'b> {
+    /// A job that is not done yet.
+    pub fn new(sealer: u32, kind: Kind, buf: &'p mut PacketBuf<'b>) -> Self {
+        Self { sealer, kind, buf, outcome: Err(SealError::Malformed) }
+    }
+}
+
+/// What is known of a packet before its crypto is done.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    pub kind: Kind,
+    pub ssrc: u32,
+    pub index: u64,
+    /// Octets in the clear.
+    pub header: u32,
+}
+
+/// What an opener knows of a packet's source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// Nothing.
+    New,
+    /// The source, but no packet of this kind.
+    First,
+    /// The highest index of this kind.
+    Highest(u64),
+}
+
+impl Known {
+    pub const fn of(source: Option<&Option<Window>>) -> Self {
+        match source {
+            None => Self::New,
+            Some(None) => Self::First,
+            Some(Some(window)) => Self::Highest(window.highest()),
+        }
+    }
+}
+
+impl Plan {
+    const NONE: Self = Self { kind: Kind::Rtp, ssrc: 0, index: 0, header: 0 };
+
+    #[inline]
+    pub fn desc<'a>(&self, suite: &'a Suite, packet: &'a mut [u8], sealing: bool) -> Option<Desc<'a>> {
+        let desc = match self.kind {
+            Kind::Rtp => Desc::rtp(suite, packet, self.header as usize, self.ssrc, self.index),
+            Kind::Rtcp if sealing => Desc::sealing_rtcp(suite, packet, self.ssrc, self.index as u32),
+            Kind::Rtcp => Desc::opening_rtcp(suite, packet, self.ssrc, self.index as u32),
+        };
+        desc.ok()
+    }
+}
+
+/// Opens packets in place, each as [`Opener::open_rtp`] or [`Opener::open_rtcp`] would if called for one after the other:
+/// same outcomes, same state. Allocates nothing.
+///
+/// A packet whose outcome hangs on that of one before it (an index guess near a turn, a replay within the burst, a source
+/// that may take another's place) waits until that one is decided.
+pub fn open_burst(pool: &mut impl Openers, jobs: &mut [OpenJob<'_, '_>]) {
+    let mut wave = Wave { entries: [Entry::NONE; BURST], count: 0, openers: 0 };
+    for jobs in jobs.chunks_mut(BURST) {
+        let mut pending = u64::MAX >> (BURST - jobs.len());
+        while pending != 0 {
+            (wave.count, wave.openers) = (0, 0);
+            pending = wave.fill(pool, jobs, pending);
+            let refused = wave.unprotect(pool, jobs);
+            wave.commit(pool, jobs, refused);
+        }
+    }
+}
+
+/// How many packets ahead of the one at work state is fetched into the cache.
+const STATES_AHEAD: usize = 8;
+
+/// A packet of a wave.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    job: u8,
+    opener: u32,
+    /// Whether it would add its source.
+    new: bool,
+    plan: Plan,
+}
+
+impl Entry {
+    const NONE: Self = Self { job: 0, opener: 0, new: false, plan: Plan::NONE };
+}
+
+/// Packets none of whose outcomes hangs on another's.
+struct Wave {
+    entries: [Entry; BURST],
+    count: usize,
+    /// A bit by the opener's number: clear where no packet before was of this opener.
+    openers: u64,
+}
+
+const fn bit(number: u32) -> u64 {
+    1 << (number % 64)
+}
+
+impl Wave {
+    /// Takes in what of the pending jobs can be decided now; what is still pending then. Nothing overtakes a packet of its
+    /// own opener.
+    fn fill(&mut self, pool: &impl Openers, jobs: &mut [OpenJob<'_, '_>], pending: u64) -> u64 {
+        let (mut later, mut waiting) = (0, 0);
+        for at in 0..jobs.len() {
+            if let Some(next) = jobs.get(at + STATES_AHEAD)
+                && let Some(opener) = pool.opener(next.opener)
+            {
+                opener.prefetch(next.kind);
+            }
+            let Some(job) = jobs.get_mut(at).filter(|_| pending >> at & 1 != 0) else { continue };
+            let same = bit(job.opener);
+            // By bits only, so one of another opener may wait too: for nothing, but no longer than a wave.
+            if waiting & same != 0 {
+                later |= 1 << at;
+                continue;
+            }
+            let Some(opener) = pool.opener(job.opener) else {
+                job.outcome = Err(OpenError::Malformed);
+                continue;
+            };
+            match opener.plan(job.kind, job.buf.packet()) {
+                Ok((plan, known)) if self.is_free(job.opener, &plan, known) => {
+                    let new = known == Known::New;
+                    self.add(Entry { job: at as u8, opener: job.opener, new, plan });
+                }
+                Err(error) if error.is_of_form() || self.openers & same == 0 => job.outcome = Err(error),
+                Ok(_) | Err(_) => {
+                    later |= 1 << at;
+                    waiting |= same;
+                }
+            }
+        }
+        later
+    }
+
+    fn add(&mut self, entry: Entry) {
+        if let Some(place) = self.entries.get_mut(self.count) {
+            *place = entry;
+            self.count += 1;
+            self.openers |= bit(entry.opener);
+        }
+    }
+
+    fn entries(&self) -> &[Entry] {
+        self.entries.get(..self.count).unwrap_or_default()
+    }
+
+    /// Whether a plan holds whatever becomes of the packets before it.
+    #[inline]
+    fn is_free(&self, opener: u32, plan: &Plan, known: Known) -> bool {
+        self.openers & bit(opener) == 0 || self.is_free_of(opener, plan, known)
+    }
+
+    fn is_free_of(&self, opener: u32, plan: &Plan, known: Known) -> bool {
+        let before = || self.entries().iter().filter(|entry| entry.opener == opener);
+        // A new source may push another out, and with it what is known of this one.
+        if before().any(|entry| entry.new) {
+            return false;
+        }
+        let mut same = before().filter(|entry| entry.plan.ssrc == plan.ssrc && entry.plan.kind == plan.kind);
+        match known {
+            // The first packet sets the window.
+            Known::New | Known::First => same.next().is_none(),
+            Known::Highest(highest) => {
+                same.all(|entry| still_holds(plan, highest.max(entry.plan.index), entry))
+            }
+        }
+    }
+
+    fn unprotect(&self, pool: &impl Openers, jobs: &mut [OpenJob<'_, '_>]) -> u64 {
+        let mut batch = Batch::new();
+        let mut lost = 0u64;
+        let mut entries = self.entries().iter().enumerate().peekable();
+        for (at, job) in jobs.iter_mut().enumerate() {
+            let Some((number, entry)) = entries.next_if(|(_, entry)| usize::from(entry.job) == at) else {
+                continue;
+            };
+            let suite = pool.opener(entry.opener).map(|opener| opener.suite(entry.plan.kind));
+            let desc = suite.and_then(|suite| entry.plan.desc(suite, job.buf.packet_mut(), false));
+            if desc.is_none_or(|desc| batch.push(desc).is_err()) {
+                lost |= 1 << number;
+            }
+        }
+        spread(batch.unprotect(), lost)
+    }
+
+    fn commit(&self, pool: &mut impl Openers, jobs: &mut [OpenJob<'_, '_>], refused: u64) {
+        for (number, entry) in self.entries().iter().enumerate() {
+            let Some(job) = jobs.get_mut(usize::from(entry.job)) else { continue };
+            job.outcome = match pool.opener_mut(entry.opener) {
+                Some(opener) if refused >> number & 1 == 0 => opener.finish(job.buf, &entry.plan),
+                Some(_) | None => Err(OpenError::Tag),
+            };
+        }
+    }
+}
+
+/// Whether a plan is the same with the window moved on to `highest` by another packet of the source: same guess (which
+/// follows from the rest, but costs little to ask), not the same index, not fallen out of the window.
+fn still_holds(plan: &Plan, highest: u64, before: &Entry) -> bool {
+    let same_guess = plan.kind == Kind::Rtcp || guess(highest, plan.index as u16) == Some(plan.index);
+    same_guess && plan.index != before.plan.index && highest.saturating_sub(plan.index) < WINDOW
+}
+
+/// Seals packets in place, each as [`Sealer::seal_rtp`] or [`Sealer::seal_rtcp`] would if called for one after the other:
+/// same outcomes, same state. Allocates nothing.
+pub fn seal_burst(pool: &mut impl Sealers, jobs: &mut [SealJob<'_, '_>]) {
+    for jobs in jobs.chunks_mut(BURST) {
+        let mut plans = [Plan::NONE; BURST];
+        for (at, plan) in plans.iter_mut().enumerate().take(jobs.len()) {
+            if let Some(next) = jobs.get(at + STATES_AHEAD)
+                && let Some(sealer) = pool.sealer(next.sealer)
+            {
+                sealer.prefetch(next.kind);
+            }
+            let Some(job) = jobs.get_mut(at) else { continue };
+            let planned = pool.sealer_mut(job.sealer).ok_or(SealError::Malformed);
+            // What is planned is committed: nothing behind it can fail, so no two are given one index.
+            job.outcome =
+                planned.and_then(|sealer| sealer.commit(job.kind, job.buf)).map(|planned| *plan = planned);
+        }
+        protect(pool, jobs, &plans);
+    }
+}
+
+fn protect(pool: &impl Sealers, jobs: &mut [SealJob<'_, '_>], plans: &[Plan; BURST]) {
+    let mut batch = Batch::new();
+    // Those that are not in the batch.
+    let mut lost = 0u64;
+    for (at, (job, plan)) in jobs.iter_mut().zip(plans).enumerate() {
+        let sealer = if job.outcome.is_ok() { pool.sealer(job.sealer) } else { None };
+        let suite = sealer.map(|sealer| sealer.suite(plan.kind));
+        let desc = suite.and_then(|suite| plan.desc(suite, job.buf.packet_mut(), true));
+        if desc.is_none_or(|desc| batch.push(desc).is_err()) {
+            lost |= 1 << at;
+        }
+    }
+    let refused = spread(batch.protect(), lost);
+    // Of what was committed none is ever refused. If one were, its index would be gone and it must not leave.
+    for (at, job) in jobs.iter_mut().enumerate() {
+        if refused >> at & 1 != 0 && job.outcome.is_ok() {
+            job.outcome = Err(SealError::Malformed);
+        }
+    }
+}
+
+/// Refused are the bits of `lost`, and of the others, in their order, those of `bad`.
+fn spread(bad: u64, lost: u64) -> u64 {
+    let (mut refused, mut bad, mut rest) = (lost, bad, !lost);
+    while bad != 0 && rest != 0 {
+        refused |= (bad & 1) << rest.trailing_zeros();
+        bad >>= 1;
+        rest &= rest - 1;
+    }
+    refused
+}
