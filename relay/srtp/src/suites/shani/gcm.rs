@@ -105,6 +105,7 @@ pub fn packet<const ROUNDS: usize, const OPEN: bool>(keys: &GcmKeys, desc: &mut 
     // What GHASH takes: the associated data, the payload, the lengths.
     let items = payload.len().div_ceil(16) + 2;
     let mut payload = payload;
+    let mut pending: Option<[__m128i; GROUP]> = None;
     for start in (0..items).step_by(GROUP) {
         let count = GROUP.min(items - start);
         let mut blocks = [iv; GROUP];
@@ -112,8 +113,11 @@ pub fn packet<const ROUNDS: usize, const OPEN: bool>(keys: &GcmKeys, desc: &mut 
             *block = reverse(_mm_add_epi32(*block, _mm_cvtsi32_si128((start + at + 1) as i32)));
         }
         let stream = aes::<ROUNDS, GROUP>(&keys.low, &keys.high, blocks);
+        if let Some(items) = pending.take() {
+            carried = absorb(keys, items, carried);
+        }
         if let (1.., Some((group, _))) = (start, payload.split_first_chunk_mut::<{ 16 * GROUP }>()) {
-            carried = whole_group::<OPEN>(keys, group, &stream, carried);
+            pending = Some(whole_group::<OPEN>(group, &stream));
             payload = &mut payload[16 * GROUP..];
             continue;
         }
@@ -148,22 +152,30 @@ pub fn packet<const ROUNDS: usize, const OPEN: bool>(keys: &GcmKeys, desc: &mut 
     settle::<OPEN>(tag, _mm_xor_si128(reverse(carried), mask))
 }
 
-/// Eight whole blocks of payload.
+/// Eight whole blocks of payload; what GHASH takes of them.
 #[target_feature(enable = "pclmulqdq,ssse3,avx")]
 #[inline]
 fn whole_group<const OPEN: bool>(
-    keys: &GcmKeys,
     octets: &mut [u8; 16 * GROUP],
     stream: &[__m128i; GROUP],
-    carried: __m128i,
-) -> __m128i {
+) -> [__m128i; GROUP] {
+    let mut items = *stream;
+    for (at, item) in items.iter_mut().enumerate() {
+        if let Some(octets) = octets[16 * at..].first_chunk_mut() {
+            *item = crypt::<OPEN>(octets, *item);
+        }
+    }
+    items
+}
+
+/// Takes eight blocks into GHASH. It comes a group behind the cipher, so that the processor can do both at once.
+#[target_feature(enable = "pclmulqdq,ssse3,avx")]
+#[inline]
+fn absorb(keys: &GcmKeys, mut items: [__m128i; GROUP], carried: __m128i) -> __m128i {
+    items[0] = _mm_xor_si128(items[0], carried);
     let mut sum = Sum::new();
-    let mut carried = carried;
-    let (blocks, _) = octets.as_chunks_mut::<16>();
-    for (at, (octets, stream)) in blocks.iter_mut().zip(stream).enumerate() {
-        let item = crypt::<OPEN>(octets, *stream);
-        sum.add(_mm_xor_si128(item, carried), power(keys, GROUP - at));
-        carried = _mm_setzero_si128();
+    for (at, item) in items.into_iter().enumerate() {
+        sum.add(item, power(keys, GROUP - at));
     }
     sum.reduced()
 }
