@@ -1,5 +1,7 @@
 //! The task that owns all calls: drives their state machines, their DTLS, and routes what arrives to them.
 
+mod machine;
+mod ng;
 mod route;
 mod runtime;
 mod serve;
@@ -45,6 +47,7 @@ pub struct Calls {
     draining: Option<Vec<oneshot::Sender<()>>>,
     begun: u64,
     ended: BTreeMap<&'static str, u64>,
+    ng: ng::Index,
 }
 
 /// Answers that wait for the relay's statistics.
@@ -71,6 +74,7 @@ impl Calls {
             draining: None,
             begun: 0,
             ended: BTreeMap::new(),
+            ng: ng::Index::default(),
         }
     }
 
@@ -116,6 +120,7 @@ impl Calls {
             Message::Overview(reply) => {
                 let _ = reply.send(self.overview());
             }
+            Message::Ng(ask) => self.ng(ask),
             Message::Drain(reply) => self.drain(reply),
         }
     }
@@ -158,6 +163,7 @@ impl Calls {
             }
             Event::Listed => self.adopt(),
             Event::Report { call, directions } => {
+                self.ng_report(call, &directions);
                 if let Some(runtime) = self.calls.get_mut(&call) {
                     runtime.report(&directions);
                 }
@@ -214,6 +220,7 @@ impl Calls {
                 let _ = self.relay.send(command);
             }
         }
+        self.ng_time(now);
         let due: Vec<CallId> =
             self.calls.iter().filter(|(_, call)| call.is_due(now)).map(|(id, _)| *id).collect();
         for id in due {

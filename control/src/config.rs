@@ -50,6 +50,9 @@ pub struct Options {
     /// Taken for the sake of one command line for both daemons; the relay obeys it.
     #[arg(long, hide = true)]
     pub path: Option<String>,
+    /// Hear NG there too: [udp:|tcp:]ADDRESS:PORT or unix:/PATH.
+    #[arg(long, value_name = "ADDR")]
+    pub ng: Vec<String>,
     /// Check the configuration, print what is in effect without secrets, and exit.
     #[arg(long)]
     pub check: bool,
@@ -72,6 +75,8 @@ pub struct Config {
     pub http: Http,
     /// SIP.
     pub sip: Sip,
+    /// NG.
+    pub ng: crate::ng::Section,
     /// Logs.
     pub log: Log,
     #[serde(flatten, skip_serializing)]
@@ -244,6 +249,7 @@ impl Config {
         if let Some(interface) = &options.inside {
             config.inside.interface.clone_from(interface);
         }
+        config.ng.listen.extend(options.ng.iter().cloned());
         config.http.tokens.extend(options.token.clone());
         config.validate()?;
         Ok(config)
@@ -269,7 +275,7 @@ impl Config {
         if !self.outside.stun.is_empty() && self.outside.stun.parse::<SocketAddr>().is_err() {
             return invalid("[outside] stun must be ADDRESS:PORT");
         }
-        Ok(())
+        self.ng.validate().map_err(ConfigError::Invalid)
     }
 }
 

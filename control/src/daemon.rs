@@ -13,7 +13,7 @@ use crate::calls::{self, Calls};
 use crate::config::Config;
 use crate::dtls::Identity;
 use crate::http::Server;
-use crate::{downlink, sip};
+use crate::{downlink, ng, sip};
 
 /// How long calls may take to end on a drain.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
@@ -31,8 +31,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let listen = sip_address(&config)?;
     let stack = sip::spawn(&config, listen, handle.clone()).await.context("SIP cannot be served")?;
     let http = Server::bind(config.clone(), handle.clone()).await.context("HTTP cannot be served")?;
+    let ng = ng::bind(&config.ng, handle.clone()).await.context("NG cannot be served")?;
     let relay = downlink::spawn(config.relay.socket.clone(), handle.clone());
     let owner = tokio::spawn(Calls::new(config.clone(), identity, relay, stack).run(inbox));
+    ng.spawn();
     let (stop, stopped) = watch::channel(false);
     let server = tokio::spawn(http.run(stopped));
     let rest: Vec<String> = config.http.listen.iter().map(ToString::to_string).collect();

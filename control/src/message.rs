@@ -164,6 +164,8 @@ pub enum Message {
     },
     /// State of control and relay.
     Overview(oneshot::Sender<Overview>),
+    /// From the NG listeners.
+    Ng(crate::ng::Ask),
     /// Hang up all calls, refuse new ones; answered when none is left.
     Drain(oneshot::Sender<()>),
 }

@@ -57,10 +57,7 @@ impl Calls {
         let Some(plans) = self.adopting.take() else { return };
         let running: Vec<CallId> = plans.iter().map(|plan| plan.call).collect();
         for plan in plans.iter().filter(|plan| !self.calls.contains_key(&plan.call)).collect::<Vec<_>>() {
-            let settings = self.status.as_ref().and_then(|status| self.settings(status));
-            let restored = settings
-                .map(|settings| Call::restore(plan, settings, Seed(random::octets()), Instant::now()));
-            match restored {
+            match self.restore(plan) {
                 Some(Ok(call)) => {
                     tracing::info!(call = %plan.call, "adopted");
                     self.calls.insert(plan.call, Runtime::new(call, None));
@@ -160,7 +157,8 @@ impl Calls {
             Command::Fail(failure) => self.answer(id, Err(CreateError::Failed(failure))),
             Command::Notify(event) => self.notify(id, event),
             Command::Ended => {
-                self.calls.remove(&id);
+                let ended = self.calls.remove(&id);
+                self.ng.forget(ended.as_ref());
                 self.settle_drain();
             }
         }

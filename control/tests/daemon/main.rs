@@ -12,6 +12,7 @@ mod calls;
 mod harness;
 mod http;
 mod lifecycle;
+mod ng;
 mod pbx;
 mod relay;
 mod sip;
