@@ -135,7 +135,12 @@ impl Calls {
     fn ng_found(&self, request: &Request) -> Vec<(CallId, u8)> {
         let named = self.ng.by_name.get(&request.call_id).map(Vec::as_slice).unwrap_or_default();
         let rank = |id: &CallId| Some((*id, self.calls.get(id)?.call.bridge()?.is_meant(request)?));
-        named.iter().filter_map(rank).collect()
+        let mut found: Vec<(CallId, u8)> = named.iter().filter_map(rank).collect();
+        // One branch of several is meant where it is named; a BYE names none of them.
+        if found.iter().any(|(_, rank)| rank & Bridge::SAME_BRANCH != 0) {
+            found.retain(|(_, rank)| rank & Bridge::SAME_BRANCH != 0);
+        }
+        found
     }
 
     fn described(&self, id: CallId) -> Option<Described> {

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use sallyport_proto::ng::{Frame, Replies, Seen, frame};
+use sallyport_proto::ng::frame::{self, Streamed};
+use sallyport_proto::ng::{Frame, Replies, Seen};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixDatagram};
 use tokio::sync::Semaphore;
@@ -195,9 +196,9 @@ async fn follow(mut stream: TcpStream, from: SocketAddr, shared: &Shared) -> any
         pending.extend_from_slice(piece.get(..n).unwrap_or_default());
         loop {
             let (frame, used) = match frame::stream(&pending) {
-                Ok(Some(found)) => found,
-                Ok(None) => break,
-                Err((error, frame)) => {
+                Streamed::Message(frame, used) => (frame, used),
+                Streamed::Part => break,
+                Streamed::Broken(error, frame) => {
                     if let Some(frame) = frame {
                         let reply = frame::emit(&frame.cookie, frame.form, &Service::broken(error));
                         stream.write_all(&reply).await?;

@@ -11,6 +11,7 @@ mod browser;
 mod calls;
 mod harness;
 mod http;
+mod kamailio;
 mod lifecycle;
 mod ng;
 mod pbx;

@@ -11,14 +11,16 @@ use super::browser::{Browser, value};
 use super::harness::{Control, Net, SOON, until};
 use super::relay::Relay;
 
-struct Lab {
-    control: Control,
-    relay: Relay,
+/// A client with nothing but sockets, the daemon, and the relay that it plays.
+pub struct Lab {
+    pub control: Control,
+    pub relay: Relay,
     client: UdpSocket,
     cookie: std::cell::Cell<u32>,
 }
 
-fn lab(lines: &str) -> Lab {
+/// Starts it with more lines for `[ng]`.
+pub fn lab(lines: &str) -> Lab {
     let net = Net::new();
     let at = address(&net);
     let client = UdpSocket::bind((net.http().ip(), 0)).unwrap();
@@ -111,7 +113,20 @@ impl Lab {
         text(&answer, "error-reason").to_owned()
     }
 
-    fn is_clean(&self) {
+    /// Where NG is heard.
+    pub fn address(&self) -> SocketAddr {
+        address(&self.control.net)
+    }
+
+    /// Pings so far, of whomever.
+    pub fn heard(&self) -> i64 {
+        let statistics = self.ask(&Value::dict([("command", Value::text("statistics"))]));
+        let pings = |all: &Value| all.get("controlstatistics")?.get("ping")?.get("requests")?.as_int();
+        statistics.get("statistics").and_then(pings).unwrap_or(0)
+    }
+
+    /// Nothing is left anywhere.
+    pub fn is_clean(&self) {
         self.control.wait_until_idle();
         self.relay.wait_until_empty();
         assert_eq!(
@@ -120,11 +135,12 @@ impl Lab {
         );
     }
 
-    fn browser(&self, number: u16) -> SocketAddr {
+    pub fn browser(&self, number: u16) -> SocketAddr {
         self.control.net.browser(number)
     }
 
-    fn phone(&self, port: u16) -> String {
+    /// What a telephone says.
+    pub fn phone(&self, port: u16) -> String {
         let ip = self.control.net.pbx().ip();
         format!(
             "v=0\r\no=phone 17 1 IN IP4 {ip}\r\ns=call\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0 8 101\r\n\

@@ -88,14 +88,19 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What stands before `end`, `most` octets at the most.
+    /// The digits, and at the most a sign, before `end`; `most` octets.
     fn until(&mut self, end: u8, most: usize) -> Result<&'a [u8], DecodeError> {
         let rest = self.octets.get(self.at..).unwrap_or_default();
-        let Some(length) = rest.iter().take(most + 1).position(|octet| *octet == end) else {
-            return Err(if rest.len() > most { DecodeError::Malformed } else { DecodeError::Truncated });
-        };
-        self.at += length + 1;
-        Ok(rest.get(..length).unwrap_or_default())
+        let part = |octet: &u8| octet.is_ascii_digit() || *octet == b'-';
+        let length = rest.iter().take(most).take_while(|octet| part(octet)).count();
+        match rest.get(length) {
+            Some(octet) if *octet == end => {
+                self.at += length + 1;
+                Ok(rest.get(..length).unwrap_or_default())
+            }
+            Some(_) => Err(DecodeError::Malformed),
+            None => Err(DecodeError::Truncated),
+        }
     }
 
     fn int(&mut self) -> Result<Value, DecodeError> {

@@ -4,6 +4,8 @@ mod media;
 mod negotiate;
 mod record;
 mod side;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -190,6 +192,9 @@ impl Bridge {
         }
     }
 
+    /// In [`Self::is_meant`]: the request names the branch of the first offer.
+    pub const SAME_BRANCH: u8 = 2;
+
     /// Whether a request means this call, by tags and branch as far as it names them: the higher, the surer.
     pub fn is_meant(&self, request: &Request) -> Option<u8> {
         let [one, other] = [&self.sides[0].tag, &self.sides[1].tag];
@@ -216,7 +221,9 @@ impl Bridge {
             }
         };
         let known = to.is_some_and(|to| to == other || to == one);
-        meant.then(|| 4 * u8::from(known) + 2 * u8::from(same_branch) + u8::from(!self.answered))
+        meant.then(|| {
+            4 * u8::from(known) + Self::SAME_BRANCH * u8::from(same_branch) + u8::from(!self.answered)
+        })
     }
 
     /// Takes in what happened.
@@ -284,13 +291,15 @@ impl Bridge {
         if !matches!(self.waiting, Some(Waiting::Ports)) {
             return;
         }
-        self.waiting = None;
         let mut ports = ports.iter().copied();
         for side in self.sides.iter_mut().filter(|side| side.zone == Zone::Inside) {
             side.ports = ports.next();
         }
         match self.show_offer() {
-            Ok(text) => self.commands.push_back(Command::Answer(text)),
+            Ok(text) => {
+                self.waiting = None;
+                self.commands.push_back(Command::Answer(text));
+            }
             Err(reason) => self.end(EndCause::Protocol(reason)),
         }
     }

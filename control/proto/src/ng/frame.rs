@@ -47,29 +47,35 @@ pub fn datagram(octets: &[u8]) -> Option<Frame> {
     Some(Frame { cookie: cookie.to_vec(), form, body: read })
 }
 
-/// The next message of a stream and how many octets it took; `None` while it is not all there.
-///
-/// # Errors
-/// What ends the stream: it cannot be told where the next message begins. The frame, where there is a cookie, is to be
-/// answered first.
-pub fn stream(octets: &[u8]) -> Result<Option<(Frame, usize)>, (DecodeError, Option<Frame>)> {
+/// What the beginning of a stream holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Streamed {
+    /// A message, and how many octets it took.
+    Message(Frame, usize),
+    /// Less than a message.
+    Part,
+    /// Something after which nobody can tell where the next message begins; with a cookie it is answered before the end.
+    Broken(DecodeError, Option<Frame>),
+}
+
+/// The next message of a stream.
+pub fn stream(octets: &[u8]) -> Streamed {
     let skipped = octets.iter().take_while(|octet| octet.is_ascii_whitespace()).count();
     let message = octets.get(skipped..).unwrap_or_default();
     let Some((cookie, body)) = split(message) else {
         let sound = message.len() <= COOKIE_MAX && message.iter().all(u8::is_ascii_graphic);
-        return if sound { Ok(None) } else { Err((DecodeError::Malformed, None)) };
+        return if sound { Streamed::Part } else { Streamed::Broken(DecodeError::Malformed, None) };
     };
-    let frame = |form, body| Frame { cookie: cookie.to_vec(), form, body };
     let form = form(body);
-    let broken = |error| Err((error, Some(frame(form.unwrap_or(Form::Bencode), Err(error)))));
+    let frame = |body| Frame { cookie: cookie.to_vec(), form: form.unwrap_or(Form::Bencode), body };
+    let broken = |error| Streamed::Broken(error, Some(frame(Err(error))));
     match read(body) {
         Ok((value, used)) if used <= STREAM_MAX => {
-            let used = skipped + cookie.len() + 1 + used;
-            Ok(Some((frame(form.unwrap_or(Form::Bencode), Ok(value)), used)))
+            Streamed::Message(frame(Ok(value)), skipped + cookie.len() + 1 + used)
         }
         Ok(_) => broken(DecodeError::TooLong),
         Err(DecodeError::Truncated) if body.len() > STREAM_MAX => broken(DecodeError::TooLong),
-        Err(DecodeError::Truncated) => Ok(None),
+        Err(DecodeError::Truncated) => Streamed::Part,
         Err(error) => broken(error),
     }
 }
@@ -146,17 +152,17 @@ mod tests {
     #[test]
     fn a_stream_gives_message_after_message() {
         let octets = b"a d7:command4:pinge\nb {\"command\":\"ping\"}c d7:comm";
-        let (first, used) = stream(octets).unwrap().unwrap();
+        let Streamed::Message(first, used) = stream(octets) else { panic!("a message") };
         assert_eq!(first.cookie, b"a");
         let rest = &octets[used..];
-        let (second, used) = stream(rest).unwrap().unwrap();
+        let Streamed::Message(second, used) = stream(rest) else { panic!("a message") };
         assert_eq!((second.cookie.as_slice(), second.form), (&b"b"[..], Form::Json));
-        assert_eq!(stream(&rest[used..]), Ok(None));
-        assert!(matches!(stream(b"a x"), Err((DecodeError::NotDictionary, Some(_)))));
-        assert!(matches!(stream(b"\xff\xff\xff"), Err((DecodeError::Malformed, None))));
+        assert_eq!(stream(&rest[used..]), Streamed::Part);
+        assert!(matches!(stream(b"a x"), Streamed::Broken(DecodeError::NotDictionary, Some(_))));
+        assert!(matches!(stream(b"\xff\xff\xff"), Streamed::Broken(DecodeError::Malformed, None)));
         let long = [b"a d3:sdp9999999:".as_slice(), &vec![b'x'; STREAM_MAX + 1]].concat();
-        assert!(matches!(stream(&long), Err((DecodeError::TooLong, Some(_)))));
-        assert!(stream(&vec![b'c'; 1000]).is_err());
+        assert!(matches!(stream(&long), Streamed::Broken(DecodeError::TooLong, Some(_))));
+        assert!(matches!(stream(&vec![b'c'; 1000]), Streamed::Broken(..)));
     }
 
     proptest! {
