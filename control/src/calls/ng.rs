@@ -85,6 +85,14 @@ impl Calls {
 
     fn ng_media(&mut self, request: &Request, reply: oneshot::Sender<Result<Created, CreateError>>) {
         let best = self.ng_found(request).into_iter().max_by_key(|(_, rank)| *rank);
+        let fits = |id: CallId| self.calls.get(&id)?.call.bridge().map(|bridge| bridge.fits(request));
+        let best = match best {
+            Some((id, _)) if fits(id) == Some(false) => {
+                self.input(id, Input::HangUp);
+                None
+            }
+            best => best,
+        };
         match best {
             Some((id, _)) => {
                 let Some(runtime) = self.calls.get_mut(&id) else { return };

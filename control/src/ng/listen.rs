@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use sallyport_proto::ng::frame::{self, Streamed};
-use sallyport_proto::ng::{Frame, Replies, Seen};
+use sallyport_proto::ng::{DecodeError, Frame, Replies, Seen};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixDatagram};
 use tokio::sync::Semaphore;
@@ -19,6 +19,8 @@ use crate::message::Handle;
 
 /// Requests that are answered at once; more are not taken, their clients ask again.
 const AT_ONCE: usize = 1024;
+/// Octets that UDP can carry, over either version of IP.
+const REPLY_MAX: usize = 65_487;
 /// Connections at once.
 const CONNECTIONS: usize = 64;
 /// How long a connection may say nothing.
@@ -134,10 +136,13 @@ async fn datagrams(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
         let Ok(permit) = shared.room.clone().try_acquire_owned() else { continue };
         let (socket, shared) = (socket.clone(), shared.clone());
         tokio::spawn(async move {
-            if let Some(reply) = shared.reply(from.to_string(), &frame).await
-                && let Err(error) = socket.send_to(&reply, from).await
-            {
-                tracing::debug!(%error, octets = reply.len(), "NG reply not sent");
+            if let Some(mut reply) = shared.reply(from.to_string(), &frame).await {
+                if reply.len() > REPLY_MAX {
+                    reply = frame::emit(&frame.cookie, frame.form, &Service::broken(DecodeError::TooLong));
+                }
+                if let Err(error) = socket.send_to(&reply, from).await {
+                    tracing::debug!(%error, octets = reply.len(), "NG reply not sent");
+                }
             }
             drop(permit);
         });

@@ -440,6 +440,26 @@ fn a_deleted_call_may_stay_a_while_and_is_revived_by_an_offer() {
 }
 
 #[test]
+fn what_comes_after_a_refused_branch_may_be_of_another_kind() {
+    let lab = lab("");
+    lab.sdp(&request("offer", "serial", outward(&lab.phone(30_000))));
+    let plain = vec![("sdp", Value::text(lab.phone(30_000)))];
+    let offer = lab.sdp(&request("offer", "serial", plain));
+    assert!(offer.contains(" RTP/AVP "), "{offer}");
+    until("the first one is gone", || lab.relay.state().ports.len() == 1);
+    let early =
+        lab.sdp(&request("answer", "serial", to("two", vec![("sdp", Value::text(lab.phone(40_000)))])));
+    let late =
+        lab.sdp(&request("answer", "serial", to("three", vec![("sdp", Value::text(lab.phone(40_002)))])));
+    assert_eq!(value(&early, "m=audio "), value(&late, "m=audio "));
+    until("the second answer counts", || {
+        lab.relay.state().plans.values().next().unwrap().directions[0].rtp.remote.port() == 40_002
+    });
+    lab.ask(&request("delete", "serial", vec![]));
+    lab.is_clean();
+}
+
+#[test]
 fn branches_of_one_invite_are_calls_of_their_own() {
     let lab = lab("");
     let branch = |name: &str, mut members: Vec<(&'static str, Value)>| {

@@ -8,13 +8,13 @@ use sallyport_plan::Zone;
 use super::super::emit::{LocalIce, Shown, emit};
 use super::super::flags::{DtlsChoice, Flags, IceChoice, Profile, Protection};
 use super::super::peer::{Format, Head, Peer};
-use super::super::request::Request;
+use super::super::request::{Request, Verb};
 use super::super::sdes::Crypto;
 use super::super::sdp::Sdp;
 use super::side::{Keys, Outside, Side, role};
-use super::{Bridge, BridgeSettings, Offered, Waiting};
+use super::{Bridge, BridgeSettings, Offered, Relayed, Waiting};
 use crate::api::Command;
-use crate::random::Random;
+use crate::random::{Random, Seed};
 
 /// Where both sides are and how their media is protected.
 ///
@@ -143,6 +143,24 @@ impl Bridge {
         }
     }
 
+    /// Whether an offer can go on where an earlier one was not answered: what comes next may be of another kind, as after
+    /// a refused branch. Broken ones go on and are told why.
+    pub fn fits(&self, request: &Request) -> bool {
+        let offers_again =
+            request.verb == Verb::Offer && !self.answered && request.from_tag == self.sides[0].tag;
+        if !offers_again || self.waiting.is_some() {
+            return true;
+        }
+        let Ok(peer) = Sdp::parse(&request.sdp).and_then(|sdp| Peer::read(&sdp, &request.flags)) else {
+            return true;
+        };
+        let mut random = Random::new(Seed([0; 32]));
+        let wanted = sides(&self.options, request, &peer, &mut random);
+        wanted.is_ok_and(|wanted| {
+            wanted.iter().zip(&self.sides).all(|(new, old)| new.profile.protection == old.profile.protection)
+        })
+    }
+
     /// Who makes a later offer.
     fn offerer(&self, request: &Request) -> usize {
         let [one, other] = &self.sides;
@@ -227,15 +245,22 @@ impl Bridge {
         }
         let text = self.show_answer(by, &sdp, &peer, &request.flags);
         self.answered = true;
+        // Should the plan be refused, the end of the call tells so.
+        self.waiting = Some(Waiting::Plan(u32::MAX, text.clone()));
         if !peer.refused {
             self.begin_ice(now);
             self.replan(now);
         }
+        if self.cause.is_some() {
+            return Ok(());
+        }
         // Inside there is nothing to wait for but the relay; a browser needs the answer to find its path first.
-        match self.is_plain() && self.relayed.in_flight && self.cause.is_none() {
-            true => self.waiting = Some(Waiting::Plan(self.relayed.sent, text)),
-            false if self.cause.is_none() => self.commands.push_back(Command::Answer(text)),
-            false => self.fail("The relay refuses the plan"),
+        let Relayed { sent, in_flight, stale, .. } = self.relayed;
+        if self.is_plain() && in_flight {
+            self.waiting = Some(Waiting::Plan(sent + u32::from(stale), text));
+        } else {
+            self.waiting = None;
+            self.commands.push_back(Command::Answer(text));
         }
         Ok(())
     }
