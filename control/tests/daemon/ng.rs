@@ -282,6 +282,30 @@ fn holds(lab: &Lab, browser: &Browser) {
 }
 
 #[test]
+fn a_browser_starts_over_with_other_credentials_and_another_certificate() {
+    let lab = lab("");
+    let mut first = Browser::new(&lab.relay, lab.browser(1));
+    lab.sdp(&request("offer", "anew", inward(&first.offer("actpass"))));
+    let before = lab.sdp(&request("answer", "anew", to("two", inward(&lab.phone(30_000)))));
+    let old = first.connect(&before);
+    let opens = |key| {
+        let state = lab.relay.state();
+        state.plans.values().next().is_some_and(|plan| plan.directions[0].open == Some(Protection::Srtp(key)))
+    };
+    until("keys are in the plan", || opens(old.send.clone()));
+    let mut second = Browser::new(&lab.relay, lab.browser(2));
+    lab.sdp(&request("offer", "anew", to("two", inward(&second.offer("actpass")))));
+    let after = lab.sdp(&request("answer", "anew", to("two", inward(&lab.phone(30_000)))));
+    assert_ne!(value(&before, "a=ice-ufrag:"), value(&after, "a=ice-ufrag:"), "ICE starts over");
+    let new = second.connect(&after);
+    until("the new keys are in the plan", || opens(new.send.clone()));
+    let flow = lab.relay.state().plans.values().next().unwrap().consents[0].flow;
+    assert_eq!(flow.remote, second.address);
+    lab.ask(&request("delete", "anew", vec![]));
+    lab.is_clean();
+}
+
+#[test]
 fn telephony_calls_a_browser() {
     let lab = lab("");
     let mut browser = Browser::called(&lab.relay, lab.browser(1));
@@ -363,7 +387,13 @@ fn a_thousand_calls_leave_nothing() {
     let browser = Browser::new(&lab.relay, lab.browser(1));
     let web = browser.offer("actpass");
     let before = lab.control.descriptors();
-    for number in 0..1000 {
+    // More by hand: `NG_CYCLES=100000`, which tells memory and rate as well.
+    let cycles: u32 = std::env::var("NG_CYCLES").map_or(1000, |cycles| cycles.parse().unwrap());
+    let begun = std::time::Instant::now();
+    for number in 0..cycles {
+        if number % 10_000 == 9_999 {
+            println!("{} cycles, {:?}, {} KiB", number + 1, begun.elapsed(), lab.control.resident());
+        }
         let call = format!("cycle-{number}");
         let (offer, answer) = if number % 2 == 0 {
             (inward(&web), inward(&lab.phone(30_000)))
