@@ -2,27 +2,27 @@
 
 mod machine;
 mod ng;
+mod relay;
 mod route;
 mod runtime;
 mod serve;
+mod settings;
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sallyport_plan::{CallId, Command as RelayCommand, Event, Plan, Status, Zone};
+use sallyport_plan::{CallId, Command as RelayCommand, Plan, Status};
+use sallyport_proto::Input;
 use sallyport_proto::sip::{Response, TransactionId};
-use sallyport_proto::{CandidateKind, Input, LocalCandidate, Settings, SipSettings, Timeouts};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 
-use crate::config::{Config, Ice, Transport};
+use crate::config::Config;
 use crate::dtls::Identity;
 use crate::message::{Handle, Message, Overview, Shown, SipEvent};
-use crate::random;
 use crate::sip::Sender as Sip;
-use crate::stun::Reflexive;
+use crate::stun::{self, Stun};
 
 use runtime::Runtime;
 
@@ -43,8 +43,11 @@ pub struct Calls {
     status: Option<Status>,
     status_at: Instant,
     adopting: Option<Vec<Plan>>,
-    reflexive: Option<Reflexive>,
+    /// Calls that the relay was told to drop and has not said that it did.
+    removing: HashSet<CallId>,
+    stun: Stun,
     draining: Option<Vec<oneshot::Sender<()>>>,
+    leaving: Option<Vec<oneshot::Sender<()>>>,
     begun: u64,
     ended: BTreeMap<&'static str, u64>,
     ng: ng::Index,
@@ -62,7 +65,6 @@ impl Calls {
         sip: Sip,
     ) -> Self {
         Self {
-            config,
             identity,
             relay,
             sip,
@@ -70,11 +72,14 @@ impl Calls {
             status: None,
             status_at: Instant::now(),
             adopting: None,
-            reflexive: None,
+            removing: HashSet::new(),
+            stun: Stun::new(stun::is_wanted(&config)),
             draining: None,
+            leaving: None,
             begun: 0,
             ended: BTreeMap::new(),
             ng: ng::Index::default(),
+            config,
         }
     }
 
@@ -99,7 +104,7 @@ impl Calls {
             Message::RelayDown => self.relay_down(),
             Message::Relay(event) => self.relay_event(event),
             Message::Sip(event) => self.sip_event(event),
-            Message::Create { to, offer, reply, named } => self.create(to, &offer, reply, named),
+            Message::Create { id, to, offer, client, reply } => self.create(id, (to, &offer), client, reply),
             Message::Abandon(id) => self.input(id, Input::Abandoned),
             Message::Trickle { id, fragment, reply } => {
                 let _ = reply.send(self.trickle(id, &fragment));
@@ -122,64 +127,17 @@ impl Calls {
             }
             Message::Ng(ask) => self.ng(ask),
             Message::Drain(reply) => self.drain(reply),
+            Message::Leave(reply) => self.leave(reply),
+            Message::StunServers(servers) => {
+                self.stun.servers = servers;
+                self.ask_stun();
+            }
         }
     }
 
     fn tell_relay(&self, command: RelayCommand) {
         // The link's task ends with the process only.
         let _ = self.relay.send(command);
-    }
-
-    fn relay_up(&mut self, status: Status) {
-        tracing::info!(calls = status.calls, workers = status.workers, "the relay is there");
-        let now = Instant::now();
-        let locals = media(&status);
-        let server: Option<SocketAddr> = self.config.outside.stun.parse().ok();
-        self.reflexive = server.map(|server| Reflexive::new(server, &locals, now));
-        self.status = Some(status);
-        self.adopting = Some(Vec::new());
-        self.tell_relay(RelayCommand::List);
-    }
-
-    fn relay_down(&mut self) {
-        self.status = None;
-        self.adopting = None;
-        self.reflexive = None;
-    }
-
-    fn relay_event(&mut self, event: Event) {
-        match event {
-            Event::Hello { status, .. } | Event::Status(status) => self.status = Some(status),
-            Event::Reserved { call, ports } => self.input(call, Input::Reserved(ports)),
-            Event::Installed { call, version } => self.input(call, Input::Installed(version)),
-            Event::Refused { call, refusal } => self.refused(call, refusal),
-            Event::Removed { .. } => {}
-            Event::Punt { path, call, payload } => self.punt(path, call, payload),
-            Event::ConsentLost { call, flow } => self.input(call, Input::ConsentLost(flow)),
-            Event::Running(plan) => {
-                if let Some(found) = &mut self.adopting {
-                    found.push(plan);
-                }
-            }
-            Event::Listed => self.adopt(),
-            Event::Report { call, directions } => {
-                self.ng_report(call, &directions);
-                if let Some(runtime) = self.calls.get_mut(&call) {
-                    runtime.report(&directions);
-                }
-            }
-        }
-    }
-
-    /// A refusal answers a question about statistics where one is open, else the call's own command.
-    fn refused(&mut self, call: CallId, refusal: sallyport_plan::Refusal) {
-        let asked = self.calls.get_mut(&call).is_some_and(|runtime| {
-            let unknown = refusal == sallyport_plan::Refusal::UnknownCall;
-            unknown && runtime.report(&[])
-        });
-        if !asked {
-            self.input(call, Input::Refused(refusal));
-        }
     }
 
     fn sip_event(&mut self, event: SipEvent) {
@@ -215,10 +173,8 @@ impl Calls {
             self.status_at = now;
             self.tell_relay(RelayCommand::Status);
         }
-        if let Some(reflexive) = &mut self.reflexive {
-            for command in reflexive.poll(now, random::octets) {
-                let _ = self.relay.send(command);
-            }
+        for command in self.stun.poll(now) {
+            self.tell_relay(command);
         }
         self.ng_time(now);
         let due: Vec<CallId> =
@@ -230,61 +186,6 @@ impl Calls {
 
     fn input(&mut self, id: CallId, input: Input) {
         self.act(id, |runtime| runtime.call.handle(Instant::now(), input));
-    }
-
-    /// What all calls begun now share.
-    fn settings(&self, status: &Status) -> Option<Arc<Settings>> {
-        let config = &self.config;
-        let server = config.sip.server?;
-        let domain = if config.sip.domain.is_empty() { host(server) } else { config.sip.domain.clone() };
-        let transport = if config.sip.transport == Transport::Tcp { ";transport=tcp" } else { "" };
-        let contact = format!("sip:{}@{}{transport}", config.sip.user, self.sip.local());
-        Some(Arc::new(Settings {
-            candidates: self.candidates(status),
-            ice_lite: config.outside.ice == Ice::Lite,
-            fingerprint: self.identity.fingerprint(),
-            toward: server.ip(),
-            sip: SipSettings {
-                domain,
-                user: config.sip.user.clone(),
-                password: config.sip.password.clone(),
-                display_name: config.sip.display_name.clone(),
-                contact,
-                user_agent: concat!("sallyport/", env!("CARGO_PKG_VERSION")).into(),
-            },
-            timeouts: Timeouts {
-                ring: Duration::from_secs(config.sip.ring_timeout_s.into()),
-                ..Timeouts::default()
-            },
-        }))
-    }
-
-    /// Where browsers may reach us: what the Internet sees first.
-    fn candidates(&self, status: &Status) -> Vec<LocalCandidate> {
-        let mut found = Vec::new();
-        for base in media(status) {
-            let advertised =
-                self.config.outside.advertised.iter().filter(|ip| ip.is_ipv4() == base.is_ipv4());
-            found.extend(advertised.map(|ip| LocalCandidate {
-                address: SocketAddr::new(*ip, base.port()),
-                base,
-                kind: CandidateKind::Advertised,
-            }));
-        }
-        if let Some(reflexive) = &self.reflexive {
-            let seen = reflexive.mapped().filter(|(base, address)| base != address);
-            let known =
-                |address: &SocketAddr| found.iter().any(|have: &LocalCandidate| have.address == *address);
-            let fresh: Vec<_> = seen.filter(|(_, address)| !known(address)).collect();
-            found.extend(fresh.into_iter().map(|(base, address)| LocalCandidate {
-                address,
-                base,
-                kind: CandidateKind::ServerReflexive,
-            }));
-        }
-        let host = |base| LocalCandidate { address: base, base, kind: CandidateKind::Host };
-        found.extend(media(status).into_iter().map(host));
-        found
     }
 
     fn overview(&self) -> Overview {
@@ -303,46 +204,52 @@ impl Calls {
             begun: self.begun,
             ended: self.ended.iter().map(|(cause, count)| (*cause, *count)).collect(),
             relay: self.status.clone(),
-            draining: self.draining.is_some(),
-            candidates_known: self.reflexive.as_ref().is_none_or(|asked| asked.is_settled(Instant::now())),
+            draining: self.leaving(),
+            candidates_known: self.stun.is_settled(Instant::now()),
         }
     }
 
+    /// Whether new calls are refused.
+    fn leaving(&self) -> bool {
+        self.draining.is_some() || self.leaving.is_some()
+    }
+
     fn drain(&mut self, reply: oneshot::Sender<()>) {
-        let waiting = self.draining.get_or_insert_default();
-        waiting.push(reply);
+        self.draining.get_or_insert_default().push(reply);
         let all: Vec<CallId> = self.calls.keys().copied().collect();
         for id in all {
             self.input(id, Input::HangUp);
         }
-        self.settle_drain();
+        self.settle();
     }
 
-    fn settle_drain(&mut self) {
-        if self.calls.is_empty()
-            && let Some(waiting) = &mut self.draining
-        {
-            for reply in waiting.drain(..) {
+    /// What another control cannot go on with ends here: nobody rings on, no dialog is left without its other half.
+    fn leave(&mut self, reply: oneshot::Sender<()>) {
+        self.leaving.get_or_insert_default().push(reply);
+        let short_lived = self.calls.values().filter(|runtime| !runtime.call.outlives_control());
+        let short_lived: Vec<CallId> = short_lived.map(Runtime::id).collect();
+        for id in short_lived {
+            self.input(id, Input::HangUp);
+        }
+        self.settle();
+    }
+
+    /// Tells those who wait for calls to end, when they have.
+    fn settle(&mut self) {
+        let none = self.calls.is_empty();
+        let only_lasting = self.calls.values().all(|runtime| runtime.call.outlives_control());
+        for (waiting, done) in [(&mut self.draining, none), (&mut self.leaving, only_lasting)] {
+            for reply in waiting.iter_mut().filter(|_| done).flat_map(|waiting| waiting.drain(..)) {
+                // Whoever waited may have lost patience.
                 let _ = reply.send(());
             }
         }
     }
 }
 
-/// Our media addresses outside, with the one port.
-fn media(status: &Status) -> Vec<SocketAddr> {
-    let outside = status.interfaces.iter().filter(|interface| interface.zone == Zone::Outside);
-    outside
-        .flat_map(|interface| interface.addresses.iter().map(|ip| SocketAddr::new(*ip, interface.port_min)))
-        .collect()
-}
-
-/// A host part for a URI.
-fn host(address: SocketAddr) -> String {
-    match address {
-        SocketAddr::V4(v4) => v4.ip().to_string(),
-        SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
-    }
+/// What a log may hold of a call's name, which is a secret of its caller: enough to tell calls apart.
+fn short(id: CallId) -> String {
+    id.to_string().chars().take(8).collect()
 }
 
 /// Makes the owner's task and the handle to ask it.

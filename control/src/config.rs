@@ -158,6 +158,29 @@ pub struct Http {
     pub anonymous: Vec<String>,
     /// Origins whose pages may use the API.
     pub origins: Vec<String>,
+    /// Addresses of reverse proxies whose X-Forwarded-For is believed.
+    pub proxies: Vec<IpAddr>,
+    /// Calls at once.
+    pub max_calls: usize,
+    /// Calls at once of one client without a token.
+    pub max_anonymous_calls: usize,
+    /// Who may read the metrics.
+    pub metrics: Metrics,
+}
+
+/// Who may read the metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Metrics {
+    /// Everybody.
+    Open,
+    /// Programs of this machine; all others with a token.
+    #[default]
+    Local,
+    /// Whoever has a token.
+    Token,
+    /// Nobody.
+    Off,
 }
 
 impl Default for Http {
@@ -169,6 +192,10 @@ impl Default for Http {
             tokens: Vec::new(),
             anonymous: Vec::new(),
             origins: Vec::new(),
+            proxies: Vec::new(),
+            max_calls: 1000,
+            max_anonymous_calls: 10,
+            metrics: Metrics::default(),
         }
     }
 }
@@ -272,11 +299,30 @@ impl Config {
         if !(1..=600).contains(&self.sip.ring_timeout_s) {
             return invalid("[sip] ring_timeout_s must lie between 1 and 600");
         }
-        if !self.outside.stun.is_empty() && self.outside.stun.parse::<SocketAddr>().is_err() {
-            return invalid("[outside] stun must be ADDRESS:PORT");
+        if !self.outside.stun.is_empty() && !is_server(&self.outside.stun) {
+            return invalid("[outside] stun must be ADDRESS:PORT or NAME:PORT");
+        }
+        if self.sip.listen.is_some_and(|listen| listen.ip().is_unspecified()) {
+            return invalid("[sip] listen must be one address of this machine: Via and Contact name it");
+        }
+        if self.http.max_calls == 0 || self.http.max_anonymous_calls == 0 {
+            return invalid("[http] max_calls and max_anonymous_calls must be 1 at least");
         }
         self.ng.validate().map_err(ConfigError::Invalid)
     }
+}
+
+/// Whether a text is an address or a host's name, with a port.
+fn is_server(text: &str) -> bool {
+    if text.parse::<SocketAddr>().is_ok() {
+        return true;
+    }
+    let Some((name, port)) = text.rsplit_once(':') else { return false };
+    let octet = |octet: u8| octet.is_ascii_alphanumeric() || b"-._".contains(&octet);
+    let named = (1..=253).contains(&name.len()) && name.bytes().all(octet);
+    // Four numbers that are no address are no name either.
+    let numeric = name.bytes().all(|octet| octet.is_ascii_digit() || octet == b'.');
+    named && !numeric && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
 fn read(path: &Path) -> Result<Config, ConfigError> {
@@ -301,6 +347,27 @@ mod tests {
         parse(include_str!("../../appliance/files/sallyport.toml")).unwrap();
     }
 
+    /// With every line that says nothing saying its default, and the interfaces named.
+    #[test]
+    fn the_packaged_file_is_accepted_with_all_its_examples() {
+        let lines = include_str!("../../appliance/files/sallyport.toml").lines();
+        let said = |line: &str| {
+            let example =
+                line.strip_prefix('#').filter(|rest| !rest.starts_with(' ') && rest.contains(" = "));
+            example.unwrap_or(line).replace("interface = \"\"", "interface = \"x\"")
+        };
+        let text: Vec<String> = lines.map(said).collect();
+        let config = parse(&text.join("\n")).unwrap();
+        config.validate().unwrap();
+        let (shown, default) = (config.http, Http::default());
+        assert_eq!(
+            (shown.max_calls, shown.max_anonymous_calls),
+            (default.max_calls, default.max_anonymous_calls)
+        );
+        assert_eq!((shown.metrics, shown.listen), (default.metrics, default.listen));
+        assert_eq!(config.outside.stun, "stun.example.com:3478");
+    }
+
     #[test]
     fn each_mistake_is_named() {
         let base = "[inside]\ninterface = 'b'\n";
@@ -312,6 +379,12 @@ mod tests {
             (format!("{base}[http]\ntokens = ['short']\n"), "8 characters"),
             (format!("{base}[sip]\nring_timeout_s = 0\n"), "ring_timeout_s"),
             (format!("{base}[outside]\nstun = 'x'\n"), "ADDRESS:PORT"),
+            (format!("{base}[outside]\nstun = '300.1.1.1:3478'\n"), "ADDRESS:PORT"),
+            (format!("{base}[outside]\nstun = 'a b:3478'\n"), "ADDRESS:PORT"),
+            (format!("{base}[sip]\nlisten = '0.0.0.0:5060'\n"), "[sip] listen"),
+            (format!("{base}[sip]\nlisten = '[::]:5060'\n"), "[sip] listen"),
+            (format!("{base}[http]\nmax_calls = 0\n"), "max_calls"),
+            (format!("{base}[http]\nmetrics = 'maybe'\n"), "unknown variant"),
             (format!("{base}[outside]\nice = 'heavy'\n"), "unknown variant"),
             (String::new(), "--inside"),
         ];

@@ -1,5 +1,6 @@
 //! The connection to the relay: commands out, events in; comes back by itself.
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,11 +27,14 @@ enum LinkError {
     Closed,
 }
 
-/// Keeps a connection to the relay at `socket` and hands its events to the owner of the calls. Commands sent while it
-/// is away are lost: the owner is told, and lists what runs when it is back.
-pub fn spawn(socket: PathBuf, calls: Handle) -> UnboundedSender<Command> {
+/// Keeps a connection to the relay at `socket` and hands its events to the owner of the calls; gives the way in and the
+/// task. Commands sent while it is away are lost: the owner is told, and lists what runs when it is back.
+pub fn link(
+    socket: PathBuf,
+    calls: Handle,
+) -> (UnboundedSender<Command>, impl Future<Output = ()> + Send + 'static) {
     let (commands, mut outbox) = unbounded_channel();
-    tokio::spawn(async move {
+    let task = async move {
         let mut complained = false;
         loop {
             match UnixStream::connect(&socket).await {
@@ -54,8 +58,8 @@ pub fn spawn(socket: PathBuf, calls: Handle) -> UnboundedSender<Command> {
             }
             tokio::time::sleep(PAUSE).await;
         }
-    });
-    commands
+    };
+    (commands, task)
 }
 
 async fn follow(

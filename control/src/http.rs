@@ -1,12 +1,13 @@
 //! REST over HTTP: calls, events, state, metrics. Every error is a problem document (RFC 9457).
 
 mod access;
+mod body;
 mod calls;
+mod connection;
 mod problem;
 mod state;
 mod tls;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
 use crate::message::Handle;
@@ -55,38 +56,20 @@ impl Server {
         Ok(Self { listeners, tls, router })
     }
 
-    /// Addresses that are listened on.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn addresses(&self) -> std::io::Result<Vec<SocketAddr>> {
-        self.listeners.iter().map(TcpListener::local_addr).collect()
-    }
-
     /// Serves until `stop` turns true.
     pub async fn run(self, stop: watch::Receiver<bool>) {
+        let places = Arc::new(Semaphore::new(connection::PLACES));
         let mut served = tokio::task::JoinSet::new();
         for listener in self.listeners {
-            let (router, stop) = (self.router.clone(), stop.clone());
-            match self.tls.clone() {
-                Some(acceptor) => served.spawn(serve(acceptor.listener(listener), router, stop)),
-                None => served.spawn(serve(listener, router, stop)),
-            };
+            let (tls, router) = (self.tls.clone(), self.router.clone());
+            served.spawn(connection::serve(listener, tls, router, places.clone(), stop.clone()));
         }
-        while served.join_next().await.is_some() {}
-    }
-}
-
-async fn serve<L>(listener: L, router: Router, mut stop: watch::Receiver<bool>)
-where
-    L: axum::serve::Listener,
-    L::Addr: std::fmt::Debug,
-{
-    let stopped = async move {
-        let _ = stop.wait_for(|stop| *stop).await;
-    };
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
-        tracing::error!(%error, "HTTP is not served any more");
+        while let Some(ended) = served.join_next().await {
+            if ended.is_err() && !*stop.borrow() {
+                tracing::error!("HTTP is not served any more");
+                return;
+            }
+        }
     }
 }
 

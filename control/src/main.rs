@@ -4,8 +4,12 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sallyport_control::config::{Config, Options};
 use sallyport_control::daemon;
+
+/// Descriptors that are asked for.
+const DESCRIPTORS: u64 = 16_384;
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -22,6 +26,10 @@ fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::new(&config.log.filter);
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+    // Connections of strangers are bounded in number, but by more than the system's soft limit of descriptors.
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most.min(DESCRIPTORS), most);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -1,9 +1,13 @@
 //! What the task that owns all calls is told, and how others ask it.
 
+use std::net::{IpAddr, SocketAddr};
+
 use sallyport_plan::{CallId, DirectionReport, Event, Status};
 use sallyport_proto::sip::{Request, Response, TransactionId};
 use sallyport_proto::{CallEvent, CallFailure, CallView, FragmentError, OfferError};
 use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::random;
 
 /// Why a call was not set up.
 #[derive(Debug)]
@@ -18,6 +22,10 @@ pub enum CreateError {
     NoServer,
     /// We are on our way down.
     Draining,
+    /// There are as many calls as there may be.
+    Full,
+    /// There are as many calls of this client as there may be without a token.
+    TooMany,
 }
 
 /// A call that was set up.
@@ -119,14 +127,16 @@ pub enum Message {
     Sip(SipEvent),
     /// Begin a call.
     Create {
+        /// Its name.
+        id: CallId,
         /// Whom to call.
         to: String,
         /// The browser's offer.
         offer: String,
+        /// Who calls, where it has no token: so many calls per client.
+        client: Option<IpAddr>,
         /// Dropped before the answer: the client went away.
         reply: oneshot::Sender<Result<Created, CreateError>>,
-        /// Told as soon as the call has a name.
-        named: oneshot::Sender<CallId>,
     },
     /// The client that began the call went away.
     Abandon(CallId),
@@ -168,6 +178,10 @@ pub enum Message {
     Ng(crate::ng::Ask),
     /// Hang up all calls, refuse new ones; answered when none is left.
     Drain(oneshot::Sender<()>),
+    /// Hang up the calls that another control could not go on with, refuse new ones; answered when none of those is left.
+    Leave(oneshot::Sender<()>),
+    /// Addresses of the STUN server, one per family at most.
+    StunServers(Vec<SocketAddr>),
 }
 
 /// Events of a call so far, and those to come.
@@ -189,22 +203,24 @@ impl Handle {
         answer.await.ok()
     }
 
-    /// Begins a call and waits for its answer. Dropping the future before abandons the call.
+    /// Begins a call and waits for its answer. Dropping the future before it is ready abandons the call, whatever has
+    /// become of it: its name is ours, so there is no moment at which nobody knows it.
     ///
     /// # Errors
     /// [`CreateError`].
-    pub async fn create(&self, to: String, offer: String) -> Result<Created, CreateError> {
+    pub async fn create(
+        &self,
+        to: String,
+        offer: String,
+        client: Option<IpAddr>,
+    ) -> Result<Created, CreateError> {
+        let id = CallId(u128::from_be_bytes(random::octets()));
         let (reply, answer) = oneshot::channel();
-        let (named, name) = oneshot::channel();
-        if !self.tell(Message::Create { to, offer, reply, named }) {
-            return Err(CreateError::Draining);
-        }
-        let mut guard = name.await.ok().map(|id| Abandon { handle: self.clone(), id: Some(id) });
-        let outcome = answer.await.unwrap_or(Err(CreateError::Draining));
-        if let Some(guard) = &mut guard {
-            guard.id = None;
-        }
-        outcome
+        let mut guard = Abandon { handle: self.clone(), id: Some(id) };
+        let told = self.tell(Message::Create { id, to, offer, client, reply });
+        let outcome = if told { answer.await.ok() } else { None };
+        guard.id = None;
+        outcome.unwrap_or(Err(CreateError::Draining))
     }
 
     /// More candidates of the browser.
@@ -253,9 +269,14 @@ impl Handle {
     pub async fn drain(&self) {
         let _ = self.ask(Message::Drain).await;
     }
+
+    /// Hangs up the calls that another control could not go on with and waits until none of them is left.
+    pub async fn leave(&self) {
+        let _ = self.ask(Message::Leave).await;
+    }
 }
 
-/// Abandons a call unless it was answered.
+/// Abandons a call whose answer nobody has read.
 struct Abandon {
     handle: Handle,
     id: Option<CallId>,
@@ -266,5 +287,63 @@ impl Drop for Abandon {
         if let Some(id) = self.id.take() {
             self.handle.tell(Message::Abandon(id));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    fn begun() -> (Handle, mpsc::UnboundedReceiver<Message>) {
+        let (sender, inbox) = mpsc::unbounded_channel();
+        (Handle(sender), inbox)
+    }
+
+    fn created(
+        inbox: &mut mpsc::UnboundedReceiver<Message>,
+    ) -> (CallId, oneshot::Sender<Result<Created, CreateError>>) {
+        match inbox.try_recv() {
+            Ok(Message::Create { id, reply, .. }) => (id, reply),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_client_that_goes_away_at_any_moment_abandons_its_call() {
+        for answered in [false, true] {
+            let (handle, mut inbox) = begun();
+            let mut context = Context::from_waker(Waker::noop());
+            let id = {
+                let mut creating = pin!(handle.create("1000".into(), String::new(), None));
+                assert!(creating.as_mut().poll(&mut context).is_pending());
+                let (id, reply) = created(&mut inbox);
+                if answered {
+                    // The answer lies ready, but nobody comes for it any more.
+                    reply.send(Ok(Created { id, answer: String::new() })).unwrap();
+                }
+                id
+            };
+            assert!(
+                matches!(inbox.try_recv(), Ok(Message::Abandon(abandoned)) if abandoned == id),
+                "{answered}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_call_whose_answer_was_read_is_not_abandoned() {
+        let (handle, mut inbox) = begun();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut creating = Box::pin(handle.create("1000".into(), String::new(), None));
+        assert!(creating.as_mut().poll(&mut context).is_pending());
+        let (id, reply) = created(&mut inbox);
+        reply.send(Ok(Created { id, answer: "x".into() })).unwrap();
+        let Poll::Ready(Ok(read)) = creating.as_mut().poll(&mut context) else { panic!("no answer") };
+        assert_eq!((read.id, read.answer.as_str()), (id, "x"));
+        drop(creating);
+        assert!(inbox.try_recv().is_err());
     }
 }

@@ -14,11 +14,13 @@ mod server;
 mod stack;
 mod transport;
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 
 use sallyport_plan::CallId;
 use sallyport_proto::sip::{Request, Response, TransactionId};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedSender, channel, unbounded_channel};
 
 use crate::config::Config;
 use crate::message::Handle;
@@ -31,18 +33,31 @@ pub struct Sender {
     local: SocketAddr,
 }
 
-/// Listens on `listen` by UDP and TCP and starts the task.
+/// A task that lives as long as the process, with its name.
+pub type Task = (&'static str, Pin<Box<dyn Future<Output = ()> + Send>>);
+
+/// SIP as it was bound: whom to ask, and the tasks that serve it.
+pub struct Bound {
+    /// Asks the task to send.
+    pub sender: Sender,
+    /// To be run.
+    pub tasks: Vec<Task>,
+}
+
+/// Listens on `listen` by UDP and TCP.
 ///
 /// # Errors
 /// What the system says of the address.
-pub async fn spawn(config: &Config, listen: SocketAddr, calls: Handle) -> anyhow::Result<Sender> {
-    let (arrived, arrivals) = unbounded_channel();
-    let transports = transport::Transports::bind(listen, arrived).await?;
+pub async fn bind(config: &Config, listen: SocketAddr, calls: Handle) -> anyhow::Result<Bound> {
+    let (arrived, arrivals) = channel(transport::ARRIVALS);
+    let (transports, mut tasks) =
+        transport::Transports::bind(listen, config.sip.server.map(|server| server.ip()), arrived).await?;
     let local = transports.local();
     let (todo, work) = unbounded_channel();
     let server = config.sip.server.map(|address| transport::Target { address, kind: config.sip.transport });
-    tokio::spawn(Stack::new(transports, server, calls).run(work, arrivals));
-    Ok(Sender { todo, local })
+    let stack = Stack::new(transports, server, calls);
+    tasks.push(("SIP", Box::pin(stack.run(work, arrivals))));
+    Ok(Bound { sender: Sender { todo, local }, tasks })
 }
 
 impl Sender {

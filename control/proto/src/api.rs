@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
 use sallyport_plan::{CallId, FlowKey, KeyMaterial, Plan, PortPair, Profile, Refusal};
 
 use crate::sip::{Request, Response, TransactionId};
@@ -20,7 +22,7 @@ pub enum Input {
     },
     /// Our side ends the call: `DELETE`, or a drain.
     HangUp,
-    /// The HTTP client went away before it had an answer.
+    /// The HTTP client went away before it had an answer, be there one or not.
     Abandoned,
     /// The relay reserved what [`Command::Reserve`] asked for.
     Reserved(Vec<PortPair>),
@@ -35,8 +37,12 @@ pub enum Input {
         /// UDP payload.
         payload: Vec<u8>,
     },
-    /// The relay's consent on a nominated pair lapsed.
+    /// The relay's consent on a nominated pair lapsed, perhaps while control was away.
     ConsentLost(FlowKey),
+    /// The relay is away: nothing can be told to it. What it runs goes on, for a while at least.
+    RelayAway,
+    /// The relay is back and runs this version of the plan.
+    RelayBack(u32),
     /// The relay holds nothing of this call any more.
     RelayLost,
     /// The DTLS handshake ended well. No key is used before the fingerprint is found to be the offer's.
@@ -154,7 +160,7 @@ pub enum Command {
 }
 
 /// Why a call ended, or never began.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EndCause {
     /// Our side hung up.
     HangUp,
@@ -186,6 +192,8 @@ pub enum EndCause {
     Refused(Refusal),
     /// The relay did not answer, or lost the call.
     RelayLost,
+    /// Control was replaced while the call was being set up.
+    Restarted,
 }
 
 impl EndCause {
@@ -207,6 +215,7 @@ impl EndCause {
             Self::DtlsClosed => "dtls_closed",
             Self::Refused(_) => "relay_refused",
             Self::RelayLost => "relay_lost",
+            Self::Restarted => "control_restarted",
         }
     }
 
@@ -230,6 +239,7 @@ impl EndCause {
             Self::DtlsClosed => "the browser closed the media association".to_owned(),
             Self::Refused(refusal) => format!("the relay refused: {}", refusal.text()),
             Self::RelayLost => "the relay does not hold the call".to_owned(),
+            Self::Restarted => "control was replaced while the call was being set up".to_owned(),
         }
     }
 }
@@ -251,7 +261,11 @@ impl CallFailure {
         match self.cause {
             EndCause::Rejected(_) | EndCause::Protocol(_) | EndCause::NoCodec | EndCause::RemoteHangUp => 502,
             EndCause::RingTimeout | EndCause::SipUnreachable => 504,
-            EndCause::Refused(_) | EndCause::RelayLost | EndCause::HangUp | EndCause::Abandoned => 503,
+            EndCause::Refused(_)
+            | EndCause::RelayLost
+            | EndCause::Restarted
+            | EndCause::HangUp
+            | EndCause::Abandoned => 503,
             EndCause::IceTimeout
             | EndCause::ConsentLost
             | EndCause::DtlsFailed(_)
@@ -262,7 +276,7 @@ impl CallFailure {
 }
 
 /// What those who watch a call are told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CallEvent {
     /// The called side rings.
     Ringing,

@@ -26,6 +26,9 @@ pub enum OfferError {
     /// No user fragment or password, or one outside RFC 8839's lengths and characters.
     #[error("the offer has no usable a=ice-ufrag and a=ice-pwd")]
     NoIceCredentials,
+    /// A user fragment that leaves no room for ours in USERNAME.
+    #[error("the offer's a=ice-ufrag has more than {} characters", crate::sdp::UFRAG_MAX)]
+    LongUfrag,
     /// RTP and RTCP apart (RFC 8834 section 4.5 demands one port).
     #[error("the audio section has no a=rtcp-mux")]
     NoRtcpMux,
@@ -51,6 +54,7 @@ impl OfferError {
             | Self::SdesOnly
             | Self::NoFingerprint
             | Self::NoIceCredentials
+            | Self::LongUfrag
             | Self::NoRtcpMux
             | Self::Setup(_)
             | Self::NoCodec => 422,

@@ -63,6 +63,8 @@ pub struct Timeouts {
     pub dtls: Duration,
     /// For the relay to answer a reservation or a plan.
     pub relay: Duration,
+    /// For a relay that is away to come back, while calls run.
+    pub away: Duration,
 }
 
 impl Default for Timeouts {
@@ -72,6 +74,7 @@ impl Default for Timeouts {
             ice: Duration::from_secs(30),
             dtls: Duration::from_secs(30),
             relay: Duration::from_secs(5),
+            away: Duration::from_secs(30),
         }
     }
 }
@@ -81,6 +84,8 @@ impl Default for Timeouts {
 pub struct Settings {
     /// Where browsers reach us, best first; at least one with `base` in each family served.
     pub candidates: Vec<LocalCandidate>,
+    /// Addresses where no browser can be: ours of either side. Candidates there are passed over.
+    pub own: Vec<IpAddr>,
     /// Answer checks only, never send any (RFC 8445 section 2.5).
     pub ice_lite: bool,
     /// SHA-256 over our DTLS certificate in DER (RFC 8122 section 5).

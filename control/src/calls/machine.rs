@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use sallyport_plan::CallId;
 use sallyport_proto::ng::Bridge;
-use sallyport_proto::{Call, CallView, Command, Input};
+use sallyport_proto::{Call, CallEvent, CallView, Command, Input};
 
 /// One or the other.
 pub enum Machine {
@@ -82,6 +82,28 @@ impl Machine {
         match self {
             Self::Call(call) => call.view(),
             Self::Bridge(bridge) => bridge.view(),
+        }
+    }
+
+    /// What those who watch were told.
+    pub fn past(&self) -> &[CallEvent] {
+        match self {
+            Self::Call(call) => call.past(),
+            Self::Bridge(bridge) => bridge.past(),
+        }
+    }
+
+    pub fn outlives_control(&self) -> bool {
+        match self {
+            Self::Call(call) => call.outlives_control(),
+            Self::Bridge(bridge) => bridge.outlives_control(),
+        }
+    }
+
+    pub fn waits_for_relay(&self) -> bool {
+        match self {
+            Self::Call(call) => call.waits_for_relay(),
+            Self::Bridge(bridge) => bridge.waits_for_relay(),
         }
     }
 

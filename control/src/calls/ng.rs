@@ -13,6 +13,7 @@ use sallyport_proto::{
 use tokio::sync::oneshot;
 
 use super::machine::Machine;
+use super::settings::own;
 use super::{Calls, Runtime};
 use crate::config::Ice;
 use crate::message::{CreateError, Created};
@@ -126,8 +127,11 @@ impl Calls {
     }
 
     fn ng_begin(&self, request: &Request) -> Result<Bridge, CreateError> {
-        if self.draining.is_some() {
+        if self.leaving() {
             return Err(CreateError::Draining);
+        }
+        if self.calls.len() >= self.config.http.max_calls {
+            return Err(CreateError::Full);
         }
         let status = self.status.as_ref().ok_or(CreateError::NoRelay)?;
         let settings = self.ng_settings(status).ok_or(CreateError::NoServer)?;
@@ -170,6 +174,7 @@ impl Calls {
         let none = String::new;
         Some(Arc::new(Settings {
             candidates: self.candidates(status),
+            own: own(status, self.sip.local()),
             ice_lite: self.config.outside.ice == Ice::Lite,
             fingerprint: self.identity.fingerprint(),
             toward,

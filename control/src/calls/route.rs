@@ -14,9 +14,7 @@ impl Calls {
     /// STUN belongs to the call that its USERNAME names, else to the call of its flow; DTLS to the call of its flow only:
     /// the relay punts it from nominated pairs and nowhere else.
     pub(super) fn punt(&mut self, path: FlowKey, call: Option<CallId>, payload: Vec<u8>) {
-        if let Some(reflexive) = &mut self.reflexive
-            && reflexive.receive(&path, &payload, Instant::now())
-        {
+        if self.stun.receive(&path, &payload, Instant::now()) {
             return;
         }
         match classify(&payload) {

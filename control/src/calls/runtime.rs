@@ -1,6 +1,7 @@
 //! One call with what belongs to it alone: its DTLS, who waits for its answer, who watches.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use sallyport_plan::{CallId, DirectionReport, FlowKey};
@@ -32,7 +33,8 @@ pub struct Runtime {
     /// Checks of ours whose answers may come.
     checks: VecDeque<(FlowKey, TransactionId)>,
     events: broadcast::Sender<CallEvent>,
-    told: Vec<CallEvent>,
+    /// Who called without a token.
+    pub client: Option<IpAddr>,
 }
 
 impl Runtime {
@@ -48,7 +50,7 @@ impl Runtime {
             waiting_until: None,
             checks: VecDeque::new(),
             events: broadcast::Sender::new(EVENTS),
-            told: Vec::new(),
+            client: None,
         }
     }
 
@@ -90,16 +92,15 @@ impl Runtime {
         matches!(self.call.view().state, CallState::Answered | CallState::Connected | CallState::Ending)
     }
 
-    /// Keeps an event for those who come later and tells those who watch.
-    pub fn notify(&mut self, event: CallEvent) {
-        self.told.push(event.clone());
+    /// Tells those who watch; the call keeps it for those who come later.
+    pub fn notify(&self, event: CallEvent) {
         // An error says that nobody watches.
         let _ = self.events.send(event);
     }
 
     /// What has happened, and what will.
     pub fn watch(&self) -> (Vec<CallEvent>, broadcast::Receiver<CallEvent>) {
-        (self.told.clone(), self.events.subscribe())
+        (self.call.past().to_vec(), self.events.subscribe())
     }
 
     /// Somebody waits for statistics.

@@ -1,14 +1,15 @@
-//! Beginning and adopting calls, and doing what they want done.
+//! Beginning calls, and doing what they want done.
 
+use std::net::IpAddr;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use sallyport_plan::{CallId, Command as RelayCommand};
-use sallyport_proto::{Call, CallEvent, Command, Seed, sdp};
+use sallyport_proto::{Call, CallEvent, Command, Input, Seed, sdp};
 use sallyport_wire::stun::Message as Stun;
 use tokio::sync::oneshot;
 
 use super::runtime::Runtime;
-use super::{Calls, REPORT_PATIENCE, Waiting};
+use super::{Calls, REPORT_PATIENCE, Waiting, short};
 use crate::dtls::{Dtls, Step};
 use crate::message::{CallError, CreateError, Created};
 use crate::random;
@@ -16,69 +17,51 @@ use crate::random;
 impl Calls {
     pub(super) fn create(
         &mut self,
-        to: String,
-        offer: &str,
+        id: CallId,
+        (to, offer): (String, &str),
+        client: Option<IpAddr>,
         reply: oneshot::Sender<Result<Created, CreateError>>,
-        named: oneshot::Sender<CallId>,
     ) {
-        match self.begin(to, offer) {
+        match self.begin(id, to, offer, client) {
             Ok(call) => {
-                let id = call.id();
                 self.begun += 1;
-                self.calls.insert(id, Runtime::new(call, Some(reply)));
-                // The client may be gone already; its guard then abandons the call.
-                if named.send(id).is_err() {
-                    self.input(id, sallyport_proto::Input::Abandoned);
-                } else {
-                    self.act(id, |_| {});
-                }
+                let mut runtime = Runtime::new(call, Some(reply));
+                runtime.client = client;
+                self.calls.insert(id, runtime);
+                self.act(id, |_| {});
             }
             Err(error) => {
+                // Whoever is gone by now has begun nothing.
                 let _ = reply.send(Err(error));
             }
         }
     }
 
-    fn begin(&mut self, to: String, offer: &str) -> Result<Call, CreateError> {
-        if self.draining.is_some() {
+    fn begin(
+        &self,
+        id: CallId,
+        to: String,
+        offer: &str,
+        client: Option<IpAddr>,
+    ) -> Result<Call, CreateError> {
+        if self.leaving() {
             return Err(CreateError::Draining);
         }
         let status = self.status.as_ref().ok_or(CreateError::NoRelay)?;
         let settings = self.settings(status).ok_or(CreateError::NoServer)?;
-        let id = CallId(u128::from_be_bytes(random::octets()));
+        if self.calls.len() >= self.config.http.max_calls {
+            return Err(CreateError::Full);
+        }
+        let same = |runtime: &&Runtime| runtime.client == client;
+        if client.is_some()
+            && self.calls.values().filter(same).count() >= self.config.http.max_anonymous_calls
+        {
+            return Err(CreateError::TooMany);
+        }
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         let created = u64::try_from(created).unwrap_or(u64::MAX);
         Call::new(id, settings, Seed(random::octets()), to, Instant::now(), created, offer)
             .map_err(CreateError::Offer)
-    }
-
-    /// Takes over what the relay runs; what cannot be taken over is ended there.
-    pub(super) fn adopt(&mut self) {
-        let Some(plans) = self.adopting.take() else { return };
-        let running: Vec<CallId> = plans.iter().map(|plan| plan.call).collect();
-        for plan in plans.iter().filter(|plan| !self.calls.contains_key(&plan.call)).collect::<Vec<_>>() {
-            match self.restore(plan) {
-                Some(Ok(call)) => {
-                    tracing::info!(call = %plan.call, "adopted");
-                    self.calls.insert(plan.call, Runtime::new(call, None));
-                    self.act(plan.call, |_| {});
-                }
-                Some(Err(error)) => {
-                    tracing::warn!(call = %plan.call, %error, "a running call cannot be adopted and is ended");
-                    self.tell_relay(RelayCommand::Remove { call: plan.call });
-                }
-                None => self.tell_relay(RelayCommand::Remove { call: plan.call }),
-            }
-        }
-        // Calls of ours that the relay does not know any more.
-        let lost = self
-            .calls
-            .values()
-            .filter(|runtime| runtime.call.view().version > 0 && !running.contains(&runtime.id()));
-        let lost: Vec<CallId> = lost.map(Runtime::id).collect();
-        for id in lost {
-            self.input(id, sallyport_proto::Input::RelayLost);
-        }
     }
 
     pub(super) fn trickle(&mut self, id: CallId, fragment: &str) -> Result<(), CallError> {
@@ -125,7 +108,7 @@ impl Calls {
                 self.tell_relay(RelayCommand::Reserve { call: id, toward, pairs })
             }
             Command::Install(plan) => self.tell_relay(RelayCommand::Install(plan)),
-            Command::Remove => self.tell_relay(RelayCommand::Remove { call: id }),
+            Command::Remove => self.remove(id),
             Command::Send { path, payload } => {
                 if let Some(runtime) = self.calls.get_mut(&id)
                     && let Ok(message) = Stun::parse(&payload)
@@ -159,7 +142,7 @@ impl Calls {
             Command::Ended => {
                 let ended = self.calls.remove(&id);
                 self.ng.forget(ended.as_ref());
-                self.settle_drain();
+                self.settle();
             }
         }
     }
@@ -176,19 +159,21 @@ impl Calls {
         }
     }
 
+    /// What nobody reads any more is no answer: the call ends at once.
     fn answer(&mut self, id: CallId, outcome: Result<Created, CreateError>) {
-        if let Some(reply) = self.calls.get_mut(&id).and_then(|runtime| runtime.created.take()) {
-            // Dropped: the client went away, and its guard says so.
-            let _ = reply.send(outcome);
+        let reply = self.calls.get_mut(&id).and_then(|runtime| runtime.created.take());
+        if reply.is_some_and(|reply| reply.send(outcome).is_err()) {
+            self.input(id, Input::Abandoned);
         }
     }
 
     fn notify(&mut self, id: CallId, event: CallEvent) {
         if let CallEvent::Ended { cause } = &event {
             *self.ended.entry(cause.name()).or_default() += 1;
-            tracing::info!(call = %id, cause = cause.name(), "ended");
+            tracing::info!(call = %short(id), cause = cause.name(), "ended");
+            tracing::debug!(call = %id, cause = cause.name(), "ended");
         }
-        if let Some(runtime) = self.calls.get_mut(&id) {
+        if let Some(runtime) = self.calls.get(&id) {
             runtime.notify(event);
         }
     }

@@ -1,5 +1,7 @@
 //! Who may do what: bearer tokens (RFC 6750), anonymous destinations, origins (CORS).
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -7,13 +9,33 @@ use axum::response::{IntoResponse, Response};
 
 use super::Shared;
 use super::problem::Problem;
-use crate::config::Http;
+use crate::config::{Http, Metrics};
 
 /// What the configuration allows.
 pub struct Access {
     tokens: Vec<String>,
     anonymous: Vec<String>,
     origins: Vec<String>,
+    proxies: Vec<IpAddr>,
+    metrics: Metrics,
+}
+
+/// Who asks, as far as can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    address: IpAddr,
+    /// Whether it is a program of this machine that speaks for itself.
+    local: bool,
+}
+
+impl Client {
+    /// What is counted as one client: an address, of IPv6 the 64 bits that one subscriber has.
+    pub fn group(self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(_) => self.address,
+            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        }
+    }
 }
 
 impl Access {
@@ -23,6 +45,33 @@ impl Access {
             tokens: config.tokens.clone(),
             anonymous: config.anonymous.clone(),
             origins: config.origins.clone(),
+            proxies: config.proxies.clone(),
+            metrics: config.metrics,
+        }
+    }
+
+    /// Who asks: the peer, or whom a proxy of ours names (the last value of X-Forwarded-For is its own).
+    pub fn client(&self, headers: &HeaderMap, peer: SocketAddr) -> Client {
+        let peer = peer.ip().to_canonical();
+        let forwarded = headers.get_all("x-forwarded-for").iter().next_back();
+        let named = forwarded.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
+        let through = forwarded.is_some() || headers.contains_key(header::FORWARDED);
+        match named.filter(|_| self.proxies.contains(&peer)) {
+            Some(address) => Client { address, local: false },
+            None => Client { address: peer, local: peer.is_loopback() && !through },
+        }
+    }
+
+    /// Whether the request may read the metrics.
+    ///
+    /// # Errors
+    /// The problem to answer with.
+    pub fn metrics(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<(), Problem> {
+        match self.metrics {
+            Metrics::Open => Ok(()),
+            Metrics::Local if self.client(headers, peer).local => Ok(()),
+            Metrics::Local | Metrics::Token => self.token(headers),
+            Metrics::Off => Err(super::problem::nothing_here()),
         }
     }
 
@@ -44,13 +93,18 @@ impl Access {
         }
     }
 
-    /// Whether the request may call `to`: with a token anybody, without one the destinations that are open to all.
+    /// Whether the request may call `to`: with a token anybody, without one the destinations that are open to all. Gives
+    /// whether it has a token.
     ///
     /// # Errors
     /// The problem to answer with.
-    pub fn call(&self, headers: &HeaderMap, to: &str) -> Result<(), Problem> {
+    pub fn call(&self, headers: &HeaderMap, to: &str) -> Result<bool, Problem> {
         let open = self.anonymous.iter().any(|open| open == "*" || open == to);
-        if open { Ok(()) } else { self.token(headers) }
+        match self.token(headers) {
+            Ok(()) => Ok(true),
+            Err(_) if open => Ok(false),
+            Err(problem) => Err(problem),
+        }
     }
 
     fn origin<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
@@ -98,6 +152,8 @@ mod tests {
             tokens: vec!["first token".into(), "second token".into()],
             anonymous: vec!["1000".into()],
             origins: vec!["https://shop.example".into()],
+            proxies: vec!["10.0.0.9".parse().unwrap()],
+            metrics: Metrics::Local,
         }
     }
 
@@ -125,9 +181,50 @@ mod tests {
     #[test]
     fn open_destinations_need_no_token() {
         let access = access();
-        assert!(access.call(&HeaderMap::new(), "1000").is_ok());
+        assert!(matches!(access.call(&HeaderMap::new(), "1000"), Ok(false)));
+        assert!(matches!(access.call(&with(header::AUTHORIZATION, "Bearer first token"), "1000"), Ok(true)));
         assert!(access.call(&HeaderMap::new(), "10000").is_err());
         assert!(access.call(&with(header::AUTHORIZATION, "Bearer first token"), "10000").is_ok());
+    }
+
+    #[test]
+    fn a_client_is_who_connects_or_whom_a_proxy_of_ours_names() {
+        let access = access();
+        let name = header::HeaderName::from_static("x-forwarded-for");
+        let client = |peer: &str, forwarded: Option<&str>| {
+            let headers = forwarded.map(|value| with(name.clone(), value)).unwrap_or_default();
+            let client = access.client(&headers, SocketAddr::new(peer.parse().unwrap(), 1));
+            (client.group().to_string(), client.local)
+        };
+        for (peer, forwarded, group, local) in [
+            ("198.51.100.7", None, "198.51.100.7", false),
+            ("::ffff:198.51.100.7", None, "198.51.100.7", false),
+            ("2001:db8:1:2:3:4:5:6", None, "2001:db8:1:2::", false),
+            ("198.51.100.7", Some("203.0.113.1"), "198.51.100.7", false),
+            ("10.0.0.9", Some("203.0.113.9, 203.0.113.1"), "203.0.113.1", false),
+            ("10.0.0.9", Some("nonsense"), "10.0.0.9", false),
+            ("127.0.0.1", None, "127.0.0.1", true),
+            ("127.0.0.1", Some("203.0.113.1"), "127.0.0.1", false),
+        ] {
+            assert_eq!(client(peer, forwarded), (group.to_owned(), local), "{peer} {forwarded:?}");
+        }
+    }
+
+    #[test]
+    fn metrics_are_for_whom_the_configuration_names() {
+        let token = with(header::AUTHORIZATION, "Bearer first token");
+        let (near, far) = ("127.0.0.1:9".parse().unwrap(), "198.51.100.7:9".parse().unwrap());
+        for (metrics, expected) in [
+            (Metrics::Open, [true, true, true]),
+            (Metrics::Local, [true, false, true]),
+            (Metrics::Token, [false, false, true]),
+            (Metrics::Off, [false, false, false]),
+        ] {
+            let access = Access { metrics, ..access() };
+            let may = [(HeaderMap::new(), near), (HeaderMap::new(), far), (token.clone(), far)]
+                .map(|(headers, peer)| access.metrics(&headers, peer).is_ok());
+            assert_eq!(may, expected, "{metrics:?}");
+        }
     }
 
     #[test]

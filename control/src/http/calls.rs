@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use futures_util::{Stream, StreamExt, stream};
 use sallyport_plan::{CallId, DirectionReport};
 use sallyport_proto::{CallEvent, CallView};
@@ -19,9 +19,14 @@ use tokio_stream::wrappers::BroadcastStream;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
+use super::body::Whole;
+use super::connection::Peer;
 use super::problem::Problem;
 use crate::message::{CallError, CreateError, Shown};
 
+/// Seconds until another attempt is worth while: some call will have ended.
+const RETRY_FULL: u32 = 5;
+const RETRY_CLIENT: u32 = 30;
 const SDP: &str = "application/sdp";
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 
@@ -42,8 +47,9 @@ pub struct Destination {
 pub async fn create(
     State(shared): State<Shared>,
     query: Result<Query<Destination>, QueryRejection>,
+    peer: Extension<Peer>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Whole(body): Whole,
 ) -> Result<Response, Problem> {
     let Query(Destination { to }) = query.map_err(|rejected| {
         Problem::new(
@@ -52,9 +58,10 @@ pub async fn create(
             format!("?to= is missing: {}", rejected.body_text()),
         )
     })?;
-    shared.access.call(&headers, &to)?;
+    let known = shared.access.call(&headers, &to)?;
+    let client = (!known).then(|| shared.access.client(&headers, peer.0.0).group());
     let offer = text(&headers, SDP, body)?;
-    let created = shared.calls.create(to, offer).await.map_err(create_problem)?;
+    let created = shared.calls.create(to, offer, client).await.map_err(create_problem)?;
     let location = format!("/v1/calls/{}", created.id);
     let tag = format!("\"{}\"", created.id);
     let head = [(header::LOCATION, location), (header::ETAG, tag), (header::CONTENT_TYPE, SDP.to_owned())];
@@ -69,7 +76,7 @@ pub async fn trickle(
     State(shared): State<Shared>,
     Name(id): Name,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Whole(body): Whole,
 ) -> Result<StatusCode, Problem> {
     let fragment = text(&headers, FRAGMENT, body)?;
     shared.calls.trickle(id, fragment).await.map_err(call_problem)?;
@@ -138,14 +145,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 }
 
 /// The body as text of the one type that the path takes.
-fn text(headers: &HeaderMap, wanted: &str, body: Result<Bytes, BytesRejection>) -> Result<String, Problem> {
+fn text(headers: &HeaderMap, wanted: &str, body: Result<Bytes, Problem>) -> Result<String, Problem> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !given.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted) {
         let detail = format!("Content-Type must be {wanted}");
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", detail));
     }
-    let body = body.map_err(|rejected| Problem::new(rejected.status(), "body", rejected.body_text()))?;
-    String::from_utf8(body.into())
+    String::from_utf8(body?.into())
         .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "body", "the body is not UTF-8 text"))
 }
 
@@ -160,6 +166,11 @@ fn create_problem(error: CreateError) -> Problem {
         CreateError::NoRelay => unavailable("no_relay", "the media relay is away; try again"),
         CreateError::NoServer => unavailable("no_sip_server", "no SIP server is configured ([sip] server)"),
         CreateError::Draining => unavailable("draining", "the appliance is ending and takes no new calls"),
+        CreateError::Full => unavailable("full", "there are as many calls as there may be").retry(RETRY_FULL),
+        CreateError::TooMany => {
+            let text = "this client has as many calls as one may have without a token";
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_calls", text).retry(RETRY_CLIENT)
+        }
     }
 }
 

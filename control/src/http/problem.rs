@@ -21,6 +21,9 @@ pub struct Problem {
     /// Final SIP status, where the called side gave one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sip_status: Option<u16>,
+    /// Seconds until another attempt is worth while; `Retry-After` as well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u32>,
 }
 
 impl Problem {
@@ -32,14 +35,26 @@ impl Problem {
             status: status.as_u16(),
             detail: detail.into(),
             sip_status: None,
+            retry_after: None,
         }
+    }
+
+    /// One that passes by itself.
+    #[must_use]
+    pub fn retry(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let retry = self.retry_after;
         let mut response = (status, Json(self)).into_response();
+        if let Some(seconds) = retry {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         if status == StatusCode::UNAUTHORIZED {
@@ -51,6 +66,11 @@ impl IntoResponse for Problem {
 
 /// No such path.
 pub async fn not_found() -> Problem {
+    nothing_here()
+}
+
+/// No such path, or one that is switched off.
+pub fn nothing_here() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path; see /v1/openapi.json")
 }
 

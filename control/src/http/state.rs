@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use sallyport_plan::{Status as RelayStatus, Zone};
 use serde::Serialize;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use super::Shared;
+use super::connection::Peer;
 use super::problem::Problem;
 use crate::metrics;
 
@@ -133,9 +134,16 @@ pub async fn status(State(shared): State<Shared>, headers: HeaderMap) -> Result<
     }))
 }
 
-/// Metrics in the OpenMetrics text format. Numbers only: no token is needed, no address is told.
-#[utoipa::path(get, path = "/metrics", responses((status = 200, content_type = "application/openmetrics-text", body = String)))]
-pub async fn metrics(State(shared): State<Shared>) -> Result<Response, Problem> {
+/// Metrics in the OpenMetrics text format: numbers only, no address. Who may read them is `[http] metrics`.
+#[utoipa::path(get, path = "/metrics", security(("token" = []), ()),
+    responses((status = 200, content_type = "application/openmetrics-text", body = String),
+        (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn metrics(
+    State(shared): State<Shared>,
+    peer: Extension<Peer>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    shared.access.metrics(&headers, peer.0.0)?;
     let overview = shared.calls.overview().await.ok_or_else(ending)?;
     let text = metrics::encode(&overview)
         .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics", error.to_string()))?;

@@ -38,6 +38,9 @@ struct Shared {
     connections: Arc<Semaphore>,
 }
 
+/// One listener at work.
+pub type Task = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Bound sockets, not yet served.
 pub struct Listeners {
     shared: Arc<Shared>,
@@ -82,17 +85,22 @@ fn local(path: &Path) -> std::io::Result<UnixDatagram> {
 }
 
 impl Listeners {
-    /// Serves as long as the process lives.
-    pub fn spawn(self) {
+    /// What serves as long as the process lives.
+    pub fn tasks(self) -> Vec<(&'static str, Task)> {
+        let mut tasks: Vec<(&'static str, Task)> = Vec::new();
         for socket in self.udp {
-            tokio::spawn(datagrams(Arc::new(socket), self.shared.clone()));
+            tasks.push(("NG by UDP", Box::pin(datagrams(Arc::new(socket), self.shared.clone()))));
         }
         for listener in self.tcp {
-            tokio::spawn(accept(listener, self.shared.clone()));
+            tasks.push(("NG by TCP", Box::pin(accept(listener, self.shared.clone()))));
         }
         for socket in self.unix {
-            tokio::spawn(local_datagrams(Arc::new(socket), self.shared.clone()));
+            tasks.push((
+                "NG by a local socket",
+                Box::pin(local_datagrams(Arc::new(socket), self.shared.clone())),
+            ));
         }
+        tasks
     }
 }
 

@@ -203,6 +203,7 @@ fn reason(failure: CreateError) -> String {
         CreateError::NoRelay => "The relay is away".into(),
         CreateError::NoServer => "The relay has no media address".into(),
         CreateError::Draining => "Going down".into(),
+        CreateError::Full | CreateError::TooMany => "Parallel session limit reached".into(),
     }
 }
 

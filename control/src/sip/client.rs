@@ -32,6 +32,7 @@ pub struct Client {
     pub proceeding: bool,
     /// A final answer came.
     pub done: bool,
+    cancelled: bool,
     interval: Duration,
     resend: Option<Instant>,
     end: Option<Instant>,
@@ -68,6 +69,7 @@ impl Client {
             ack: None,
             proceeding: false,
             done: false,
+            cancelled: false,
             interval: T1,
             resend,
             end: Some(now + GIVE_UP),
@@ -79,10 +81,21 @@ impl Client {
         self.proceeding = true;
         if self.method == Method::Invite {
             self.resend = None;
-            self.end = None;
+            if !self.cancelled {
+                self.end = None;
+            }
         } else if self.resend.is_some() {
             self.interval = T2;
             self.resend = Some(now + T2);
+        }
+    }
+
+    /// It is cancelled: its final answer is waited for no longer than this, be the server as silent as it may
+    /// (RFC 3261 section 9.1).
+    pub fn cancelled(&mut self, now: Instant) {
+        if !self.done {
+            self.cancelled = true;
+            self.end.get_or_insert(now + GIVE_UP);
         }
     }
 
@@ -107,5 +120,39 @@ impl Client {
         }
         self.resend = Some(now + self.interval);
         Due::Resend
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invite(now: Instant) -> Client {
+        let target = Target { address: "10.0.0.5:5060".parse().unwrap(), kind: Transport::Udp };
+        Client::new(Some((CallId(1), TransactionId(1))), Vec::new(), target, Method::Invite, now)
+    }
+
+    #[test]
+    fn a_ringing_invite_waits_until_it_is_cancelled_and_then_64_times_t1() {
+        let now = Instant::now();
+        let mut client = invite(now);
+        client.provisional(now);
+        assert_eq!(client.due(now + GIVE_UP * 10), Due::Nothing);
+        let cancelled = now + GIVE_UP * 10;
+        client.cancelled(cancelled);
+        assert_eq!(client.due(cancelled + GIVE_UP - T1), Due::Nothing);
+        // Another 18x changes nothing.
+        client.provisional(cancelled + T1);
+        assert_eq!(client.due(cancelled + GIVE_UP), Due::Timeout);
+    }
+
+    #[test]
+    fn an_answered_one_is_forgotten_in_time() {
+        let now = Instant::now();
+        let mut client = invite(now);
+        client.provisional(now);
+        client.finish(now);
+        client.cancelled(now + T1);
+        assert_eq!(client.due(now + GIVE_UP), Due::Forget);
     }
 }

@@ -2,16 +2,23 @@
 
 use std::time::{Duration, Instant};
 
-use sallyport_proto::sip::Request;
+use sallyport_proto::sip::{Method, Request};
 
 use super::client::{Due, GIVE_UP, T1, T2};
 use super::transport::Target;
 
-/// A request of somebody else and our answer to it.
+/// Octets that a transaction takes beside its texts.
+const OVERHEAD: usize = 512;
+
+/// A request of somebody else, as much of it as its answers need, and our answer to it.
 #[derive(Debug)]
 pub struct Server {
-    /// The request.
-    pub request: Request,
+    /// Whether it is an INVITE.
+    pub invite: bool,
+    /// Its Call-ID.
+    pub call_id: String,
+    /// Its CSeq.
+    pub cseq: u32,
     /// Its Via headers, top first, the topmost stamped with where it came from.
     pub vias: Vec<String>,
     /// Its Record-Route headers.
@@ -28,14 +35,22 @@ pub struct Server {
 impl Server {
     /// Came in now.
     pub fn new(
-        request: Request,
+        request: &Request,
         vias: Vec<String>,
         record_route: Vec<String>,
         source: Target,
         now: Instant,
     ) -> Self {
         let (interval, resend, end) = (T1, None, now + GIVE_UP);
-        Self { request, vias, record_route, source, answer: None, interval, resend, end }
+        let (invite, call_id) = (request.method == Method::Invite, request.call_id.clone());
+        let cseq = request.cseq;
+        Self { invite, call_id, cseq, vias, record_route, source, answer: None, interval, resend, end }
+    }
+
+    /// Octets that it takes, roughly.
+    pub fn cost(&self) -> usize {
+        let lists = self.vias.iter().chain(&self.record_route).map(String::len).sum::<usize>();
+        OVERHEAD + 2 * self.call_id.len() + lists + self.answer.as_ref().map_or(0, Vec::len)
     }
 
     /// Answered now. A final answer to INVITE is sent again until its ACK.

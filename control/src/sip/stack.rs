@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use sallyport_plan::CallId;
 use sallyport_proto::sip::{Method, Request, Response, TransactionId};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 
 use super::client::{Client, Due};
 use super::codec::{self, Incoming};
-use super::guard::{Verdict, guard};
+use super::guard::{Verdict, guard, unreadable};
 use super::server::Server;
 use super::transport::{Arrival, Target, Transports};
 use super::{has_tag, outside};
@@ -20,8 +20,10 @@ use crate::random;
 
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(20);
-/// Requests of others that are remembered at once; beyond, they are answered 503.
+/// Requests of others that are remembered at once, and octets that they may take; beyond, they are answered 503 and
+/// forgotten. What is not from our server within a dialog may take half of it.
 const SERVERS_MAX: usize = 10_000;
+const OCTETS_MAX: usize = 16 * 1024 * 1024;
 
 /// What the calls want sent.
 #[derive(Debug)]
@@ -66,6 +68,8 @@ pub struct Stack {
     clients: HashMap<Key, Client>,
     servers: HashMap<Key, TransactionId>,
     open: HashMap<TransactionId, Server>,
+    /// Octets that `open` takes.
+    held: usize,
     next: u64,
 }
 
@@ -79,12 +83,13 @@ impl Stack {
             clients: HashMap::new(),
             servers: HashMap::new(),
             open: HashMap::new(),
+            held: 0,
             next: 0,
         }
     }
 
     /// Serves until the calls are gone.
-    pub async fn run(mut self, mut work: UnboundedReceiver<Todo>, mut arrivals: UnboundedReceiver<Arrival>) {
+    pub async fn run(mut self, mut work: UnboundedReceiver<Todo>, mut arrivals: Receiver<Arrival>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -94,7 +99,7 @@ impl Stack {
                     None => return,
                 },
                 Some(arrival) = arrivals.recv() => self.arrive(arrival),
-                _ = tick.tick() => self.pass_time(),
+                _ = tick.tick() => self.pass_time(Instant::now()),
             }
         }
     }
@@ -167,11 +172,10 @@ impl Stack {
     }
 
     fn cancel(&mut self, owner: (CallId, TransactionId), request: &Request) {
-        let invite = self.clients.iter().find(|(_, client)| client.owner == Some(owner));
-        let Some((target, branch)) = invite.map(|((branch, _), client)| (client.target, branch.clone()))
-        else {
-            return;
-        };
+        let invite = self.clients.iter_mut().find(|(_, client)| client.owner == Some(owner));
+        let Some(((branch, _), client)) = invite else { return };
+        client.cancelled(Instant::now());
+        let (target, branch) = (client.target, branch.clone());
         let octets = codec::request(request, &self.via(target, &branch));
         self.transports.send(octets.clone(), target);
         let method = request.method.clone();
@@ -183,10 +187,12 @@ impl Stack {
         let Some(server) = self.open.get_mut(&transaction) else { return };
         let route = if response.status < 300 { server.record_route.as_slice() } else { &[] };
         let octets = codec::response(response, &server.vias, route);
-        let invite = server.request.method == Method::Invite;
+        let invite = server.invite;
+        self.held = self.held.saturating_sub(server.cost());
         let datagram = server.source.kind == Transport::Udp;
         let repeats = invite && response.status >= 200 && (datagram || response.status < 300);
         server.answered(octets.clone(), repeats, Instant::now());
+        self.held += server.cost();
         let source = server.source;
         self.transports.send(octets, source);
     }
@@ -230,7 +236,12 @@ impl Stack {
                 self.incoming(*request, vias, record_route, source);
             }
             Some(Incoming::Response(response, via)) => self.response(*response, &via),
-            None => tracing::debug!("a SIP message could not be read"),
+            None => {
+                tracing::debug!("a SIP message could not be read");
+                if let Some(reply) = unreadable(&octets) {
+                    self.transports.send(reply.octets(source.address), source);
+                }
+            }
         }
     }
 
@@ -284,7 +295,7 @@ impl Stack {
             }
             return;
         }
-        if self.open.len() >= SERVERS_MAX {
+        if self.is_full(&request, source) {
             let refusal = Response::to_request(&request, 503, "Service Unavailable");
             self.transports.send(codec::response(&refusal, &vias, &[]), source);
             return;
@@ -292,7 +303,8 @@ impl Stack {
         let transaction = TransactionId(self.next);
         self.next += 1;
         self.servers.insert(key, transaction);
-        let server = Server::new(request.clone(), vias, record_route, source, Instant::now());
+        let server = Server::new(&request, vias, record_route, source, Instant::now());
+        self.held += server.cost();
         self.open.insert(transaction, server);
         if has_tag(&request.to) {
             self.tell(SipEvent::Request { transaction, request });
@@ -301,13 +313,17 @@ impl Stack {
         }
     }
 
+    /// Whether there is no room to remember this request; strangers cannot take what our server needs to end its calls.
+    fn is_full(&self, request: &Request, source: Target) -> bool {
+        let ours = self.server.is_some_and(|server| server.address.ip() == source.address.ip());
+        let part = if ours && has_tag(&request.to) { 1 } else { 2 };
+        self.open.len() >= SERVERS_MAX / part || self.held >= OCTETS_MAX / part
+    }
+
     /// An ACK ends the repetition of the answer; one to a 2xx is the call's as well.
     fn acknowledge(&mut self, branch: &str, request: Request) {
         let same = |server: &Server| {
-            let invite = &server.request;
-            invite.method == Method::Invite
-                && invite.call_id == request.call_id
-                && invite.cseq == request.cseq
+            server.invite && server.call_id == request.call_id && server.cseq == request.cseq
         };
         for server in self.open.values_mut().filter(|server| same(server)) {
             server.acknowledged();
@@ -321,8 +337,7 @@ impl Stack {
         self.tell(SipEvent::Request { transaction, request });
     }
 
-    fn pass_time(&mut self) {
-        let now = Instant::now();
+    fn pass_time(&mut self, now: Instant) {
         let mut over = Vec::new();
         for (key, client) in &mut self.clients {
             match client.due(now) {
@@ -352,9 +367,11 @@ impl Stack {
                 Due::Timeout | Due::Forget => forgotten.push(*id),
             }
         }
+        for server in forgotten.iter().filter_map(|id| self.open.remove(id)) {
+            self.held = self.held.saturating_sub(server.cost());
+        }
         if !forgotten.is_empty() {
-            self.open.retain(|id, _| !forgotten.contains(id));
-            self.servers.retain(|_, id| !forgotten.contains(id));
+            self.servers.retain(|_, id| self.open.contains_key(id));
         }
     }
 }
@@ -402,33 +419,4 @@ fn uri_target(uri: &str) -> Option<Target> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn uris_with_addresses_are_targets() {
-        let target = |uri| uri_target(uri).map(|target| (target.address.to_string(), target.kind));
-        assert_eq!(target("sip:a@10.0.0.5"), Some(("10.0.0.5:5060".into(), Transport::Udp)));
-        assert_eq!(
-            target("sip:10.0.0.5:5070;transport=TCP;lr"),
-            Some(("10.0.0.5:5070".into(), Transport::Tcp))
-        );
-        assert_eq!(target("sip:a@[2001:db8::1]:5061"), Some(("[2001:db8::1]:5061".into(), Transport::Udp)));
-        assert_eq!(target("sip:a@[2001:db8::1]"), Some(("[2001:db8::1]:5060".into(), Transport::Udp)));
-        assert_eq!(target("sip:a@example.com"), None);
-        assert_eq!(target("tel:+49"), None);
-    }
-
-    #[test]
-    fn via_says_where_a_request_came_from() {
-        let source = "192.0.2.7:4000".parse().unwrap();
-        let stamped = stamp("SIP/2.0/UDP 10.0.0.9:5060;rport;branch=z9hG4bKx;received=1.2.3.4", source);
-        assert_eq!(stamped, "SIP/2.0/UDP 10.0.0.9:5060;rport=4000;branch=z9hG4bKx;received=192.0.2.7");
-    }
-
-    #[test]
-    fn an_ack_carries_the_answer_s_to() {
-        let ack = with_to(b"ACK sip:a SIP/2.0\r\nTo: <sip:b>\r\n\r\n", "<sip:b>;tag=9");
-        assert_eq!(ack, b"ACK sip:a SIP/2.0\r\nTo: <sip:b>;tag=9\r\n\r\n");
-    }
-}
+mod tests;

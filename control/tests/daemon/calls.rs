@@ -245,6 +245,18 @@ fn the_server_s_challenge_is_answered() {
 }
 
 #[test]
+fn a_challenged_bye_ends_the_dialog() {
+    let lab = lab(&[("sip", "password = 'secret'")]);
+    let created = lab.control.call("secret", &lab.browser(1).offer("actpass"));
+    assert_eq!(created.status, 201, "{}", created.text());
+    assert_eq!(lab.control.ask("DELETE", created.header("location")).status, 204);
+    lab.is_clean();
+    let byes = lab.pbx.heard("BYE");
+    assert_eq!(byes.len(), 2);
+    assert!(byes[1].contains("Proxy-Authorization: Digest "));
+}
+
+#[test]
 fn a_wrong_password_is_a_refusal() {
     let lab = lab(&[("sip", "password = 'wrong'")]);
     assert_eq!(lab.failure("guarded"), (502, "urn:sallyport:rejected".into(), Some(407)));
@@ -276,6 +288,44 @@ fn the_called_side_may_hang_up_and_send_media_early() {
         lab.pbx.state().answers.iter().any(|answer| answer.starts_with("SIP/2.0 200 "))
     });
     assert_eq!(lab.control.ask("GET", created.header("location")).status, 404);
+}
+
+#[test]
+fn the_called_side_moves_holds_and_asks_for_an_offer() {
+    let lab = lab(&[]);
+    let (path, _browser) = connected(&lab.control, &lab.relay, 1);
+    let ack = lab.pbx.heard("ACK").remove(0);
+    let target = || lab.relay.state().plans.values().next().unwrap().directions[0].clone();
+    let before = target();
+    let ask = |method: &str, cseq: u32, sdp: &str| {
+        let request = lab.pbx.request(method, &ack, cseq);
+        let request = if sdp.is_empty() { request } else { lab.pbx.with_sdp(&request, sdp) };
+        lab.pbx.send_datagram(&request, lab.control.net.sip());
+        lab.pbx.state().answers.last().unwrap().clone()
+    };
+    let acknowledge = |cseq: u32, sdp: &str| {
+        let request = lab.pbx.request("ACK", &ack, cseq);
+        let request = if sdp.is_empty() { request } else { lab.pbx.with_sdp(&request, sdp) };
+        lab.pbx.drop_datagram(&request, lab.control.net.sip());
+    };
+    let sdp = lab.pbx.sdp();
+    let held = ask("INVITE", 1, &sdp.replace(&before.rtp.remote.ip().to_string(), "0.0.0.0"));
+    assert!(held.starts_with("SIP/2.0 200 ") && held.contains("a=inactive"), "{held}");
+    acknowledge(1, "");
+    until("it is held", || target().mute == sallyport_plan::Mute::Held);
+    assert_eq!(target().rtp, before.rtp, "where media went");
+    let offered = ask("INVITE", 2, "");
+    assert!(offered.starts_with("SIP/2.0 200 ") && offered.contains("m=audio 20000 RTP/AVP 0"), "{offered}");
+    assert!(ask("UPDATE", 3, &sdp).starts_with("SIP/2.0 491 "), "an offer is open");
+    acknowledge(2, &sdp.replace("m=audio 30000", "m=audio 30100"));
+    until("it has moved", || {
+        target().rtp.remote.port() == 30100 && target().mute == sallyport_plan::Mute::Open
+    });
+    let refused = ask("INVITE", 4, &sdp.replace("RTP/AVP 0", "RTP/AVP 8"));
+    assert!(refused.starts_with("SIP/2.0 488 "), "{refused}");
+    assert_eq!(lab.control.ask("GET", &path).json()["state"], "connected");
+    assert_eq!(lab.control.ask("DELETE", &path).status, 204);
+    lab.is_clean();
 }
 
 #[test]
@@ -355,6 +405,17 @@ fn the_stun_server_s_view_becomes_a_candidate() {
     assert!(candidates.iter().any(|line| line.contains(" 203.0.113.77 10000 typ ")), "{candidates:?}");
     let host = format!(" {} 10000 typ host", control.net.media().ip());
     assert!(candidates.iter().any(|line| line.contains(&host)), "{candidates:?}");
+}
+
+#[test]
+fn a_stun_server_may_have_a_name() {
+    let control = Control::start(Net::new(), &[("outside", "stun = 'localhost:3478'")]);
+    let relay = Relay::start(&control.socket(), &control.net);
+    let inbox = relay.hear("127.0.0.1:3478".parse().unwrap());
+    let (path, payload) = inbox.recv_timeout(Duration::from_secs(5)).unwrap();
+    assert_eq!(path.local, control.net.media());
+    assert!(sallyport_wire::stun::is_stun(&payload));
+    control.wait_until_ready();
 }
 
 #[test]

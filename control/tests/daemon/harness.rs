@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -21,17 +21,29 @@ pub const TOKEN: &str = "a token for the tests";
 pub const SOON: Duration = Duration::from_secs(10);
 
 /// Addresses of one test: everything is loopback, nothing is shared with another test or process.
-pub struct Net(u8, u8);
+pub struct Net {
+    second: u8,
+    third: u8,
+    _mark: UdpSocket,
+}
 
 impl Net {
     pub fn new() -> Self {
-        static NEXT: AtomicU8 = AtomicU8::new(1);
-        let process = u8::try_from(std::process::id() % 120).unwrap();
-        Self(100 + process, NEXT.fetch_add(1, Ordering::Relaxed))
+        // Test processes run beside each other: a socket of its own marks a net as taken.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let start = std::process::id().wrapping_mul(7);
+        loop {
+            let number = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+            let part = |number: u32| u8::try_from(number).unwrap();
+            let (second, third) = (100 + part(number % 120), 1 + part(number / 120 % 250));
+            if let Ok(mark) = UdpSocket::bind((Ipv4Addr::new(127, second, third, 250), 9)) {
+                return Self { second, third, _mark: mark };
+            }
+        }
     }
 
     fn at(&self, host: u8, port: u16) -> SocketAddr {
-        SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, self.0, self.1, host)), port)
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, self.second, self.third, host)), port)
     }
 
     pub fn http(&self) -> SocketAddr {
@@ -139,6 +151,18 @@ impl Control {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Processor time that the process has spent.
+    pub fn busy(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        Duration::from_millis(ticks * 10)
     }
 
     pub fn log(&self) -> String {

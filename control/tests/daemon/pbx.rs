@@ -109,6 +109,11 @@ impl Pbx {
                     writer(&answer(&invite, "487 Request Terminated", "", &[]));
                 }
             }
+            "BYE" if message.contains("secret@") && !again && !is_authorized(message) => {
+                let challenge =
+                    "Proxy-Authenticate: Digest realm=\"pbx\", nonce=\"n2\", qop=\"auth\", algorithm=MD5";
+                writer(&answer(message, "407 Proxy Authentication Required", "", &[challenge]));
+            }
             "BYE" => {
                 let known = self.state().talking.remove(&id) || again;
                 writer(&answer(message, if known { "200 OK" } else { "481 Unknown" }, "", &[]));
@@ -145,7 +150,7 @@ impl Pbx {
                     pbx.accept(&invite, &id, &pbx.sdp(), &writer);
                 });
             }
-            "guarded" if !again && !is_authorized(invite) => {
+            "guarded" | "secret" if !again && !is_authorized(invite) => {
                 let challenge =
                     "Proxy-Authenticate: Digest realm=\"pbx\", nonce=\"n1\", qop=\"auth\", algorithm=MD5";
                 writer(&answer(invite, "407 Proxy Authentication Required", "", &[challenge]));
@@ -184,6 +189,8 @@ impl Pbx {
             return;
         }
         assert!(ack.contains(&format!("Route: <sip:{};lr>", self.address)), "the route set is kept: {ack}");
+        let guarded = ["<sip:guarded@", "<sip:secret@"].iter().any(|user| ack.contains(user));
+        assert!(!guarded || ack.contains("Proxy-Authorization: "), "the INVITE's credentials: {ack}");
         let first = self.state().acknowledged.insert(id.into());
         if first && ack.contains("<sip:hangup@") {
             let bye = self.request("BYE", ack, 1);
@@ -219,7 +226,20 @@ impl Pbx {
         self.state().answers.push(String::from_utf8(room[..length].to_vec()).unwrap());
     }
 
-    fn sdp(&self) -> String {
+    /// Sends a datagram that has no answer.
+    pub fn drop_datagram(&self, text: &str, to: SocketAddr) {
+        let socket = UdpSocket::bind((self.address.ip(), 0)).unwrap();
+        socket.send_to(text.as_bytes(), to).unwrap();
+    }
+
+    /// A message with this SDP in place of no body.
+    pub fn with_sdp(&self, message: &str, sdp: &str) -> String {
+        let lines = format!("Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}", sdp.len());
+        message.replace("Content-Length: 0\r\n\r\n", &lines)
+    }
+
+    /// What it says of its media.
+    pub fn sdp(&self) -> String {
         let ip = self.address.ip();
         format!(
             "v=0\r\no=pbx 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio 30000 RTP/AVP 0 101\r\n\
@@ -271,7 +291,8 @@ fn is_authorized(request: &str) -> bool {
         let digest = hash(MessageDigest::md5(), text.as_bytes()).unwrap();
         digest.iter().map(|octet| format!("{octet:02x}")).collect()
     };
-    let (one, two) = (md5("sallyport:pbx:secret".into()), md5(format!("INVITE:{}", part("uri"))));
+    let method = request.split(' ').next().unwrap();
+    let (one, two) = (md5("sallyport:pbx:secret".into()), md5(format!("{method}:{}", part("uri"))));
     let middle = format!("{}:{}:{}:{}", part("nonce"), part("nc"), part("cnonce"), part("qop"));
     part("response") == md5(format!("{one}:{middle}:{two}"))
 }

@@ -38,6 +38,8 @@ pub struct State {
     pub refuse_install: Option<Refusal>,
     /// Answers no reservation.
     pub is_mute: bool,
+    /// Pairs whose consent lapsed while control was away: told again when calls have been listed.
+    pub lapsed: Vec<(CallId, FlowKey)>,
     /// Speaks this version of the contract.
     version: Option<u16>,
     connections: u64,
@@ -139,6 +141,11 @@ impl Relay {
         state.tell(&Event::ConsentLost { call, flow });
     }
 
+    /// Says anything.
+    pub fn say(&self, event: &Event) {
+        self.state().tell(event);
+    }
+
     /// Octets that follow no contract.
     pub fn babble(&self, octets: &[u8]) {
         let mut state = self.state();
@@ -197,6 +204,8 @@ impl Relay {
                 let plans: Vec<Plan> = state.plans.values().cloned().collect();
                 plans.into_iter().for_each(|plan| state.tell(&Event::Running(plan)));
                 state.tell(&Event::Listed);
+                let lapsed = state.lapsed.clone();
+                lapsed.into_iter().for_each(|(call, flow)| state.tell(&Event::ConsentLost { call, flow }));
             }
             Command::Report { call } => {
                 let event = state.plans.get(&call).map(report);

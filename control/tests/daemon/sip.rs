@@ -87,6 +87,7 @@ fn strangers_get_their_answers_by_either_way() {
         ("OPTIONS", &[("1 OPTIONS", "1 INVITE")], "400"),
         ("OPTIONS", &[("Max-Forwards: 70", "Require: wings")], "420"),
         ("OPTIONS", &[("sip:sallyport", "mailto:sallyport")], "416"),
+        ("OPTIONS", &[("sip:sallyport@example.com", "sip:@@")], "400"),
     ];
     for open in [Way::datagram, Way::stream] {
         for (number, (method, changes, status)) in cases.iter().enumerate() {

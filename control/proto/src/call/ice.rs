@@ -1,8 +1,8 @@
 //! The browser's leg until a pair is nominated: one ICE agent (RFC 8445), fed and drained by the call.
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::time::Instant;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use is::stun::{StunMessage, StunPacket};
 use is::{Candidate, IceAgent, IceAgentEvent, IceCreds, Protocol};
@@ -10,8 +10,15 @@ use sallyport_plan::{Consent, FlowKey, IceRole, Zone};
 
 use crate::api::Command;
 use crate::random::Random;
-use crate::sdp::BrowserOffer;
+use crate::sdp::{BrowserOffer, OUR_UFRAG};
 use crate::settings::{CandidateKind, Settings};
+
+/// Candidates of a browser that are looked at; beyond, they are passed over: its checks reach us anyway.
+pub const CANDIDATES_MAX: usize = 64;
+/// How long the browser's wish to use a pair (USE-CANDIDATE) counts.
+const FRESH: Duration = Duration::from_secs(10);
+/// Pairs whose last USE-CANDIDATE is remembered.
+const WISHES: usize = 16;
 
 /// The agent and what it stands for.
 pub struct Ice {
@@ -23,6 +30,12 @@ pub struct Ice {
     lines: Vec<String>,
     begun: bool,
     due: Option<Instant>,
+    own: Vec<IpAddr>,
+    taken: usize,
+    /// The pair that the agent nominated last.
+    choice: Option<FlowKey>,
+    /// When the browser last wished to use which pair.
+    wishes: Vec<(FlowKey, Instant)>,
 }
 
 impl fmt::Debug for Ice {
@@ -42,7 +55,7 @@ impl Ice {
 
     /// An agent with our candidates, which knows nothing of the browser yet.
     pub fn open(settings: &Settings, controlling: bool, random: &mut Random) -> Self {
-        let local = (random.hex(8), random.hex(16));
+        let local = (random.hex(OUR_UFRAG / 2), random.hex(16));
         let mut agent = IceAgent::new(IceCreds { ufrag: local.0.clone(), pass: local.1.clone() });
         let tie_breaker = random.u64();
         agent.set_control_tie_breaker(tie_breaker);
@@ -69,7 +82,20 @@ impl Ice {
             }
         }
         let (lite, remote) = (settings.ice_lite, (String::new(), String::new()));
-        Self { agent, local, remote, tie_breaker, lite, lines, begun: false, due: None }
+        Self {
+            agent,
+            local,
+            remote,
+            tie_breaker,
+            lite,
+            lines,
+            begun: false,
+            due: None,
+            own: own_addresses(settings),
+            taken: 0,
+            choice: None,
+            wishes: Vec::new(),
+        }
     }
 
     /// Learns the browser's credentials and candidates.
@@ -82,11 +108,16 @@ impl Ice {
         }
     }
 
-    /// Adds a candidate of the browser; names (mDNS) and other transports are passed over: its checks reach us anyway.
+    /// Adds a candidate of the browser. Names (mDNS), other transports and addresses where no browser can be are passed
+    /// over, and so is more than [`CANDIDATES_MAX`]: each is a place that we send checks to on a stranger's word.
     pub fn add(&mut self, line: &str) {
         if let Ok(candidate) = Candidate::from_sdp_string(line)
             && candidate.proto() == Protocol::Udp
+            && self.taken < CANDIDATES_MAX
+            && is_reachable(candidate.addr())
+            && !self.own.contains(&candidate.addr().ip())
         {
+            self.taken += 1;
             self.agent.add_remote_candidate(candidate);
         }
     }
@@ -126,6 +157,9 @@ impl Ice {
     pub fn receive(&mut self, path: &FlowKey, payload: &[u8], now: Instant) {
         let Ok(message) = StunMessage::parse(payload) else { return };
         if self.agent.accepts_message(&message) {
+            if message.is_binding_request() && message.use_candidate() {
+                self.wish(*path, now);
+            }
             let packet =
                 StunPacket { proto: Protocol::Udp, source: path.remote, destination: path.local, message };
             self.agent.handle_packet(now, packet);
@@ -147,29 +181,34 @@ impl Ice {
         }
     }
 
-    /// What the agent wants sent, but for its checks on `kept`: those are the relay's.
-    pub fn poll_transmit(&mut self, kept: Option<&FlowKey>) -> Option<Command> {
-        loop {
-            let transmit = self.agent.poll_transmit()?;
-            let path = FlowKey { zone: Zone::Outside, local: transmit.source, remote: transmit.destination };
-            let payload: Vec<u8> = transmit.contents.to_vec();
-            let request = payload.first().is_some_and(|first| *first == 0) && payload.get(1) == Some(&1);
-            if request && kept == Some(&path) {
-                continue;
-            }
-            return Some(Command::Send { path, payload });
+    fn wish(&mut self, path: FlowKey, now: Instant) {
+        self.wishes.retain(|(have, at)| *have != path && now.saturating_duration_since(*at) < FRESH);
+        if self.wishes.len() < WISHES {
+            self.wishes.push((path, now));
         }
     }
 
-    /// The pair nominated last, once per change.
-    pub fn poll_nominated(&mut self) -> Option<FlowKey> {
-        let mut nominated = None;
+    /// What the agent wants sent. Its checks on the installed pair go out beside the relay's own: an agent that hears no
+    /// answer takes the pair for dead.
+    pub fn poll_transmit(&mut self) -> Option<Command> {
+        let transmit = self.agent.poll_transmit()?;
+        let path = FlowKey { zone: Zone::Outside, local: transmit.source, remote: transmit.destination };
+        Some(Command::Send { path, payload: transmit.contents.to_vec() })
+    }
+
+    /// The pair to use instead of the `current` one. The browser decides where it is controlling: an agent that only
+    /// lost sight of the current pair, whose checks the relay answers, is not followed to one that nobody wishes for.
+    pub fn poll_nominated(&mut self, current: Option<FlowKey>, now: Instant) -> Option<FlowKey> {
         while let Some(event) = self.agent.poll_event() {
             if let IceAgentEvent::NominatedSend { source, destination, .. } = event {
-                nominated = Some(flow(source, destination));
+                self.choice = Some(flow(source, destination));
             }
         }
-        nominated
+        let choice = self.choice.filter(|choice| current != Some(*choice))?;
+        let fresh =
+            |(path, at): &(FlowKey, Instant)| *path == choice && now.saturating_duration_since(*at) < FRESH;
+        let wished = self.agent.controlling() || self.wishes.iter().any(fresh);
+        (current.is_none() || wished).then_some(choice)
     }
 
     /// What the relay needs to keep the pair alive.
@@ -192,4 +231,24 @@ impl Ice {
 
 fn flow(local: SocketAddr, remote: SocketAddr) -> FlowKey {
     FlowKey { zone: Zone::Outside, local, remote }
+}
+
+/// Whether a browser may be at an address.
+fn is_reachable(address: SocketAddr) -> bool {
+    let ip = address.ip().to_canonical();
+    let broadcast = ip == IpAddr::from([255, 255, 255, 255]);
+    let nowhere = ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || broadcast;
+    address.port() != 0 && !nowhere
+}
+
+/// Our addresses. What a STUN server saw of us may be the address of a NAT that the browser is behind as well.
+fn own_addresses(settings: &Settings) -> Vec<IpAddr> {
+    let mut own = settings.own.clone();
+    for known in &settings.candidates {
+        own.push(known.base.ip());
+        if known.kind != CandidateKind::ServerReflexive {
+            own.push(known.address.ip());
+        }
+    }
+    own
 }

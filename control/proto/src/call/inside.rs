@@ -5,20 +5,22 @@ use std::time::Instant;
 use super::Call;
 use crate::api::{CallEvent, Command, EndCause};
 use crate::random::Random;
-use crate::sdp::{Direction, InsideAnswer};
+use crate::sdp::{Chosen, Direction, InsideAnswer};
 use crate::settings::SipSettings;
 use crate::sip::header::tag_of;
-use crate::sip::{Account, Challenge, Dialog, Method, Request, Response, TransactionId};
+use crate::sip::{Account, Attempts, Dialog, Method, Response, TransactionId};
 
-/// Challenges that are answered in a row.
-const CHALLENGES: u8 = 2;
+/// Forks of one INVITE whose early dialogs are told apart.
+const FORKS: usize = 8;
 
 /// An INVITE under way.
 #[derive(Debug)]
 pub struct Invite {
     transaction: TransactionId,
     cseq: u32,
-    challenges: u8,
+    /// Header fields that answered challenges: its ACK has them as well.
+    credentials: Vec<(String, String)>,
+    attempts: Attempts,
     provisional: bool,
     cancel: bool,
     cancelled: bool,
@@ -30,6 +32,19 @@ impl Invite {
     pub fn is_final(&self) -> bool {
         self.done
     }
+}
+
+/// A BYE under way.
+#[derive(Debug)]
+pub struct Bye {
+    transaction: TransactionId,
+    attempts: Attempts,
+}
+
+/// What an answer inside comes to.
+pub(super) struct Fit {
+    answer: InsideAnswer,
+    chosen: Vec<Chosen>,
 }
 
 /// The URI of a destination: a user, `user@host`, or a `sip:` URI of those.
@@ -68,18 +83,19 @@ impl Call {
         TransactionId(self.next_transaction)
     }
 
-    pub(super) fn send_invite(&mut self, credentials: Option<(&'static str, String)>, now: Instant) {
+    pub(super) fn send_invite(&mut self, now: Instant) {
         let Some(offer) = &self.inside.offer else { return };
-        let challenges = self.inside.invite.as_ref().map_or(0, |invite| invite.challenges);
         self.inside.version = 1;
-        let text = offer.text(1, None, Direction::SendRecv);
+        let text = offer.text(1, &offer.codecs, Direction::SendRecv, &[]);
         let transaction = self.transaction();
-        let challenges = challenges + u8::from(credentials.is_some());
-        let request = self.inside.dialog.invite(&text, credentials);
+        let attempts = self.inside.invite.take().map(|invite| invite.attempts).unwrap_or_default();
+        let credentials = self.authorize(&Method::Invite);
+        let request = self.inside.dialog.invite(&text, credentials.clone());
         self.inside.invite = Some(Invite {
             transaction,
             cseq: request.cseq,
-            challenges,
+            credentials,
+            attempts,
             provisional: false,
             cancel: false,
             cancelled: false,
@@ -89,12 +105,17 @@ impl Call {
         self.commands.push_back(Command::Sip { transaction, request });
     }
 
+    /// Header fields that answer what was asked in this dialog so far.
+    fn authorize(&mut self, method: &Method) -> Vec<(String, String)> {
+        let account = Account { user: &self.settings.sip.user, password: &self.settings.sip.password };
+        let random = &mut self.random;
+        let target = &self.inside.dialog.target;
+        self.inside.credentials.headers(&account, method.as_str(), target, || random.hex(8))
+    }
+
     pub(super) fn sip_response(&mut self, transaction: TransactionId, response: Response, now: Instant) {
-        if self.inside.bye == Some(transaction) {
-            if response.status >= 200 {
-                self.inside.bye = None;
-                self.finish_if_quiet();
-            }
+        if self.inside.bye.as_ref().is_some_and(|bye| bye.transaction == transaction) {
+            self.bye_answered(&response);
             return;
         }
         let Some(invite) = self.inside.invite.as_mut().filter(|invite| invite.transaction == transaction)
@@ -124,61 +145,89 @@ impl Call {
         self.finish_if_quiet();
     }
 
+    /// A challenge is answered as for an INVITE; else the dialog lives on at the far end.
+    fn bye_answered(&mut self, response: &Response) {
+        if response.status < 200 {
+            return;
+        }
+        let Some(mut bye) = self.inside.bye.take() else { return };
+        let can = !self.settings.sip.password.is_empty();
+        if can && self.inside.credentials.learn(response, &mut bye.attempts) {
+            self.bye(bye.attempts);
+        }
+        self.finish_if_quiet();
+    }
+
     fn provisional(&mut self, response: &Response, now: Instant) {
         if self.cause.is_some() || response.status == 100 {
             return;
         }
+        self.begin_early(response);
+        // What one fork says of its media and cannot be used may be said better by another, or by the final answer.
         if !response.body.is_empty()
             && let Ok(answer) = InsideAnswer::parse(&response.body)
-            && self.adopt_answer(answer, now)
+            && let Ok(fit) = self.fit(answer)
         {
+            self.adopt(fit);
             if !self.replied {
-                self.commands.push_back(Command::Notify(CallEvent::Early));
+                self.notify(CallEvent::Early);
             }
             self.answer_browser(now);
             self.replan(now);
         }
         if !self.rang {
             self.rang = true;
-            self.commands.push_back(Command::Notify(CallEvent::Ringing));
+            self.notify(CallEvent::Ringing);
+        }
+    }
+
+    /// A provisional answer with a tag begins an early dialog (RFC 3261 section 12.1.2).
+    fn begin_early(&mut self, response: &Response) {
+        let tag = tag_of(&response.to);
+        let known = self.inside.early.iter().any(|dialog| dialog.remote_tag.as_deref() == tag);
+        if tag.is_some() && !known && self.inside.early.len() < FORKS {
+            let dialog = self.inside.dialog.opened_by(response);
+            self.inside.early.push(dialog);
         }
     }
 
     fn success(&mut self, response: &Response, now: Instant) {
-        let cseq = self.inside.invite.as_ref().map_or(0, |invite| invite.cseq);
-        self.inside.dialog = self.inside.dialog.opened_by(response);
-        self.commands.push_back(Command::SipAck(self.inside.dialog.ack(cseq)));
+        let mut dialog = self.inside.dialog.opened_by(response);
+        let early = std::mem::take(&mut self.inside.early);
+        let same = early.iter().find(|early| early.remote_tag == dialog.remote_tag);
+        dialog.remote_cseq = same.and_then(|early| early.remote_cseq);
+        self.inside.dialog = dialog;
+        self.acknowledge();
         self.inside.answered = true;
         self.deadlines.ring = None;
         if self.cause.is_some() {
             // Answered while we were cancelling (RFC 3261 section 9.1).
-            self.bye();
+            self.bye(Attempts::default());
             return;
         }
-        if !response.body.is_empty() {
-            match InsideAnswer::parse(&response.body) {
-                Ok(answer) => {
-                    if !self.adopt_answer(answer, now) {
-                        return;
-                    }
-                }
-                Err(text) => {
-                    self.end(EndCause::Protocol(text), now);
-                    return;
-                }
-            }
-        }
-        if self.inside.answer.is_none() {
-            self.end(
-                EndCause::Protocol("the called side answered without a session description".into()),
-                now,
-            );
+        if let Err(cause) = self.take_answer(&response.body) {
+            self.end(cause, now);
             return;
         }
-        self.commands.push_back(Command::Notify(CallEvent::Answered));
+        self.notify(CallEvent::Answered);
         self.answer_browser(now);
         self.replan(now);
         self.tell_connected();
+    }
+
+    fn take_answer(&mut self, body: &[u8]) -> Result<(), EndCause> {
+        if !body.is_empty() {
+            let answer = InsideAnswer::parse(body).map_err(EndCause::Protocol)?;
+            let fit = self.fit(answer)?;
+            self.adopt(fit);
+        }
+        let missing = "the called side answered without a session description";
+        self.inside.answer.as_ref().map(|_| ()).ok_or_else(|| EndCause::Protocol(missing.into()))
+    }
+
+    fn acknowledge(&mut self) {
+        let Some(invite) = &self.inside.invite else { return };
+        self.commands.push_back(Command::SipAck(self.inside.dialog.ack(invite.cseq, &invite.credentials)));
     }
 
     /// A 2xx after the final answer: the same one again wants its ACK again, another fork's wants a BYE as well
@@ -187,14 +236,14 @@ impl Call {
         if !(200..300).contains(&response.status) {
             return;
         }
-        let cseq = self.inside.invite.as_ref().map_or(0, |invite| invite.cseq);
         if self.inside.answered && tag_of(&response.to) == self.inside.dialog.remote_tag.as_deref() {
-            self.commands.push_back(Command::SipAck(self.inside.dialog.ack(cseq)));
+            self.acknowledge();
             return;
         }
+        let Some(invite) = &self.inside.invite else { return };
         let mut fork = self.inside.dialog.opened_by(response);
-        self.commands.push_back(Command::SipAck(fork.ack(cseq)));
-        let request = fork.bye();
+        self.commands.push_back(Command::SipAck(fork.ack(invite.cseq, &invite.credentials)));
+        let request = fork.bye(Vec::new());
         let transaction = self.transaction();
         self.commands.push_back(Command::Sip { transaction, request });
     }
@@ -203,138 +252,46 @@ impl Call {
         if self.cause.is_some() {
             return;
         }
-        if let Some(credentials) = self.credentials(status, response) {
-            self.send_invite(Some(credentials), now);
+        let can = !self.settings.sip.password.is_empty();
+        if let Some(invite) = self.inside.invite.as_mut().filter(|_| can)
+            && self.inside.credentials.learn(response, &mut invite.attempts)
+        {
+            self.inside.early.clear();
+            self.send_invite(now);
             return;
         }
         self.end(EndCause::Rejected(status), now);
     }
 
-    fn credentials(&mut self, status: u16, response: &Response) -> Option<(&'static str, String)> {
-        let (asked, given) = match status {
-            401 => ("WWW-Authenticate", "Authorization"),
-            407 => ("Proxy-Authenticate", "Proxy-Authorization"),
-            _ => return None,
-        };
-        let spent = self.inside.invite.as_ref().map_or(0, |invite| invite.challenges);
-        let challenge = response.header(asked).find_map(Challenge::parse)?;
-        if self.settings.sip.password.is_empty() || spent >= CHALLENGES || (spent > 0 && !challenge.stale) {
-            return None;
+    /// What the inside said of its media, as the call can use it: the codec that runs already stays, and an address that
+    /// is none (held the old way) leaves the former one.
+    pub(super) fn fit(&self, mut answer: InsideAnswer) -> Result<Fit, EndCause> {
+        let own = self.inside.offer.as_ref().ok_or(EndCause::NoCodec)?;
+        if !answer.has_address() {
+            let text = "the inside names no usable address";
+            let former = self.inside.answer.as_ref().ok_or_else(|| EndCause::Protocol(text.into()))?;
+            (answer.rtp, answer.rtcp) = (former.rtp, former.rtcp);
         }
-        let account = Account { user: &self.settings.sip.user, password: &self.settings.sip.password };
-        let cnonce = self.random.hex(8);
-        Some((given, challenge.answer(&account, "INVITE", &self.inside.dialog.target, &cnonce)))
+        let running = self.inside.chosen.first().filter(|_| self.replied).map(|codec| codec.kind);
+        let chosen = own.choose(&answer, &self.outside.codecs, running).ok_or(EndCause::NoCodec)?;
+        Ok(Fit { answer, chosen })
     }
 
-    /// Takes over what the inside said of its media; whether the call can go on with it.
-    fn adopt_answer(&mut self, answer: InsideAnswer, now: Instant) -> bool {
-        let Some(own) = &self.inside.offer else { return false };
-        let outside = self.outside.offer.as_ref().map(|offer| offer.codecs.clone());
-        let chosen = match &outside {
-            Some(outside) => own.choose(&answer, outside),
-            None => Some(self.inside.chosen.clone()),
-        };
-        // The browser was told its codec: a later answer may move addresses, not that.
-        let chosen = chosen.filter(|chosen| {
-            let kind = |chosen: &[crate::sdp::Chosen]| chosen.first().map(|codec| codec.kind);
-            !self.replied || kind(chosen) == kind(&self.inside.chosen)
-        });
-        let Some(chosen) = chosen else {
-            self.end(EndCause::NoCodec, now);
-            return false;
-        };
-        self.inside.chosen = chosen;
-        self.inside.answer = Some(answer);
-        true
+    pub(super) fn adopt(&mut self, fit: Fit) {
+        self.inside.chosen = fit.chosen;
+        self.inside.answer = Some(fit.answer);
     }
 
     pub(super) fn sip_silence(&mut self, transaction: TransactionId, now: Instant) {
-        if self.inside.bye == Some(transaction) {
+        if self.inside.bye.as_ref().is_some_and(|bye| bye.transaction == transaction) {
             self.inside.bye = None;
         } else if let Some(invite) =
-            self.inside.invite.as_mut().filter(|invite| invite.transaction == transaction)
+            self.inside.invite.as_mut().filter(|invite| invite.transaction == transaction && !invite.done)
         {
             invite.done = true;
             self.end(EndCause::SipUnreachable, now);
         }
         self.finish_if_quiet();
-    }
-
-    pub(super) fn sip_request(&mut self, transaction: TransactionId, request: &Request, now: Instant) {
-        if request.method == Method::Ack {
-            return;
-        }
-        let known = self.inside.dialog.remote_tag.as_deref() == tag_of(&request.from);
-        let (status, reason) = if !self.inside.answered || !known {
-            (481, "Call/Transaction Does Not Exist")
-        } else if !self.inside.dialog.admit(request) {
-            (500, "Server Internal Error")
-        } else {
-            match &request.method {
-                Method::Bye => (200, "OK"),
-                Method::Invite | Method::Update => {
-                    self.reinvited(transaction, request, now);
-                    return;
-                }
-                Method::Info | Method::Options | Method::Notify => (200, "OK"),
-                Method::Cancel => (481, "Call/Transaction Does Not Exist"),
-                Method::Ack | Method::Other(_) => (405, "Method Not Allowed"),
-            }
-        };
-        self.reply(transaction, Response::to_request(request, status, reason));
-        if request.method == Method::Bye && status == 200 {
-            self.end(EndCause::RemoteHangUp, now);
-        }
-    }
-
-    fn reply(&mut self, transaction: TransactionId, response: Response) {
-        self.commands.push_back(Command::SipReply { transaction, response });
-    }
-
-    /// The inside moves its media, holds or refreshes the session: absorbed, the browser sees nothing of it.
-    fn reinvited(&mut self, transaction: TransactionId, request: &Request, now: Instant) {
-        if self.cause.is_some() {
-            self.reply(transaction, Response::to_request(request, 481, "Call/Transaction Does Not Exist"));
-            return;
-        }
-        let offer = (!request.body.is_empty()).then(|| InsideAnswer::parse(&request.body)).transpose();
-        let Ok(offer) = offer else {
-            self.reply(transaction, Response::to_request(request, 488, "Not Acceptable Here"));
-            return;
-        };
-        let direction =
-            offer.as_ref().map_or(Direction::SendRecv, |offer| offer.direction.answer(Direction::SendRecv));
-        if let Some(offer) = offer
-            && self.inside.answer.as_ref() != Some(&offer)
-        {
-            if !self.can_follow(&offer) {
-                self.reply(transaction, Response::to_request(request, 488, "Not Acceptable Here"));
-                return;
-            }
-            self.adopt_answer(offer, now);
-            self.inside.version += 1;
-        }
-        self.inside.dialog.refresh(request.contact.as_deref());
-        let mut response = Response::to_request(request, 200, "OK");
-        response.contact = Some(self.inside.dialog.contact.clone());
-        if let Some(own) = self
-            .inside
-            .offer
-            .as_ref()
-            .filter(|_| request.method == Method::Invite || !request.body.is_empty())
-        {
-            let text = own.text(self.inside.version, Some(&self.inside.chosen), direction);
-            response.content_type = Some("application/sdp".into());
-            response.body = text.into_bytes();
-        }
-        self.reply(transaction, response);
-        self.replan(now);
-    }
-
-    /// Whether an offer in mid-call still has the codec of the call.
-    fn can_follow(&self, offer: &InsideAnswer) -> bool {
-        let sound = self.inside.chosen.iter().find(|codec| codec.kind.is_sound());
-        sound.is_some_and(|sound| offer.codecs.iter().any(|codec| codec.kind == sound.kind))
     }
 
     /// Ends the dialog in the way that its state asks for (RFC 3261 sections 9 and 15).
@@ -344,15 +301,16 @@ impl Call {
                 invite.cancel = true;
                 self.cancel_if_wanted();
             }
-            _ if self.inside.answered && !by_remote => self.bye(),
+            _ if self.inside.answered && !by_remote => self.bye(Attempts::default()),
             _ => {}
         }
     }
 
-    fn bye(&mut self) {
+    fn bye(&mut self, attempts: Attempts) {
         let transaction = self.transaction();
-        let request = self.inside.dialog.bye();
-        self.inside.bye = Some(transaction);
+        let credentials = if attempts.is_first() { Vec::new() } else { self.authorize(&Method::Bye) };
+        let request = self.inside.dialog.bye(credentials);
+        self.inside.bye = Some(Bye { transaction, attempts });
         self.commands.push_back(Command::Sip { transaction, request });
     }
 

@@ -17,6 +17,8 @@ impl Call {
             for candidate in candidates {
                 ice.add(candidate);
             }
+            // An agent without a pair sleeps for seconds.
+            ice.handle_timeout(now);
         }
         self.drain_ice(now);
     }
@@ -44,6 +46,8 @@ impl Call {
                 direction: Direction::SendRecv,
             },
         );
+        let told = &self.inside.chosen;
+        self.outside.codecs.retain(|codec| told.iter().any(|told| told.kind == codec.kind));
         ice.begin(now);
         self.commands.push_back(Command::Answer(text));
         self.deadlines.ice = Some(now + self.settings.timeouts.ice);
@@ -55,14 +59,11 @@ impl Call {
         if self.cause.is_some() || !self.replied {
             return;
         }
-        let kept = self.outside.nominated.filter(|_| self.relayed.installed > 0);
         let Some(ice) = &mut self.outside.ice else { return };
-        while let Some(command) = ice.poll_transmit(kept.as_ref()) {
+        while let Some(command) = ice.poll_transmit() {
             self.commands.push_back(command);
         }
-        let Some(flow) = ice.poll_nominated().filter(|flow| self.outside.nominated != Some(*flow)) else {
-            return;
-        };
+        let Some(flow) = ice.poll_nominated(self.outside.nominated, now) else { return };
         self.outside.consent = Some(ice.consent(flow));
         self.outside.nominated = Some(flow);
         self.deadlines.ice = None;
@@ -95,7 +96,7 @@ impl Call {
 
     /// Something that the plan says has changed: the next version goes out, or waits for the one in flight.
     pub(super) fn replan(&mut self, now: Instant) {
-        if self.relayed.in_flight {
+        if self.relayed.in_flight || self.relayed.away {
             self.relayed.stale = true;
             return;
         }
@@ -117,9 +118,11 @@ impl Call {
             inside_version: self.inside.version,
             answer: answer.clone(),
             chosen: self.inside.chosen.clone(),
+            outside: self.outside.codecs.clone(),
             ssrc: self.ssrc,
             profile: self.outside.profile,
             sip_status: self.inside.status,
+            past: self.past.clone(),
         };
         let built = build(Parts {
             call: self.id,
@@ -147,7 +150,7 @@ impl Call {
     }
 
     pub(super) fn installed(&mut self, version: u32, now: Instant) {
-        if version != self.relayed.sent {
+        if version != self.relayed.sent || self.relayed.away {
             return;
         }
         self.deadlines.relay = None;
@@ -169,7 +172,7 @@ impl Call {
             && self.relayed.installed > 0;
         if !self.connected && self.inside.answered && passes {
             self.connected = true;
-            self.commands.push_back(Command::Notify(CallEvent::Connected));
+            self.notify(CallEvent::Connected);
         }
     }
 }

@@ -3,28 +3,31 @@
 pub(crate) mod ice;
 mod inside;
 mod media;
+mod peer;
 mod plan;
 mod record;
+mod restore;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sallyport_plan::{CallId, FlowKey, Plan, PortPair, Profile, Protection, Refusal, Zone};
+use sallyport_plan::{CallId, FlowKey, PortPair, Profile, Refusal};
 
 use crate::api::{
     CallEvent, CallFailure, CallState, CallView, Command, DtlsRole, DtlsStart, EndCause, Input, StepState,
 };
-use crate::error::{OfferError, RestoreError};
+use crate::error::OfferError;
 use crate::random::{Random, Seed};
-use crate::sdp::{BrowserOffer, Chosen, InsideAnswer, InsideOffer, Setup};
+use crate::sdp::{BrowserOffer, Chosen, Codec, InsideAnswer, InsideOffer, Setup};
 use crate::settings::Settings;
-use crate::sip::Dialog;
+use crate::sip::{Credentials, Dialog};
 
 use ice::Ice;
-use inside::Invite;
+use inside::{Bye, Invite};
 use plan::Keys;
-use record::Record;
 
 /// When all is over but an answer inside never comes.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(34);
@@ -33,6 +36,8 @@ const LINGER: std::time::Duration = std::time::Duration::from_secs(34);
 #[derive(Debug)]
 struct Outside {
     offer: Option<BrowserOffer>,
+    /// What the browser may use: all of its offer that we know, then what our answer has of it.
+    codecs: Vec<Codec>,
     ice: Option<Ice>,
     nominated: Option<FlowKey>,
     dtls: StepState,
@@ -47,8 +52,13 @@ struct Outside {
 #[derive(Debug)]
 struct Inside {
     dialog: Dialog,
+    /// Dialogs that provisional answers began, one per fork.
+    early: Vec<Dialog>,
+    credentials: Credentials,
     invite: Option<Invite>,
-    bye: Option<crate::sip::TransactionId>,
+    bye: Option<Bye>,
+    /// CSeq of a re-INVITE that we answered by an offer, and until when its ACK may bring the answer.
+    offering: Option<(u32, Instant)>,
     offer: Option<InsideOffer>,
     version: u32,
     answer: Option<InsideAnswer>,
@@ -60,7 +70,7 @@ struct Inside {
 /// What the relay was told.
 #[derive(Debug, Default)]
 struct Relayed {
-    reserved: bool,
+    away: bool,
     sent: u32,
     installed: u32,
     in_flight: bool,
@@ -103,6 +113,8 @@ pub struct Call {
     replied: bool,
     rang: bool,
     connected: bool,
+    /// What those who watch were told.
+    past: Vec<CallEvent>,
     cause: Option<EndCause>,
     over: bool,
     next_transaction: u64,
@@ -131,6 +143,7 @@ impl Call {
         let ufrags = (ice.ufrag().to_owned(), ice.remote_ufrag().to_owned());
         let mut call = Self::bare(id, to, created, settings, random, dialog);
         call.outside.ufrags = ufrags;
+        call.outside.codecs.clone_from(&offer.codecs);
         call.outside.offer = Some(offer);
         call.outside.ice = Some(ice);
         let toward = call.settings.toward;
@@ -158,6 +171,7 @@ impl Call {
             commands: VecDeque::new(),
             outside: Outside {
                 offer: None,
+                codecs: Vec::new(),
                 ice: None,
                 nominated: None,
                 dtls: StepState::New,
@@ -169,8 +183,11 @@ impl Call {
             },
             inside: Inside {
                 dialog,
+                early: Vec::new(),
+                credentials: Credentials::default(),
                 invite: None,
                 bye: None,
+                offering: None,
                 offer: None,
                 version: 0,
                 answer: None,
@@ -185,77 +202,11 @@ impl Call {
             replied: false,
             rang: false,
             connected: false,
+            past: Vec::new(),
             cause: None,
             over: false,
             next_transaction: 0,
         }
-    }
-
-    /// Goes on with a call that the relay runs, from the record in its plan.
-    ///
-    /// # Errors
-    /// [`RestoreError`]; the plan should be removed then.
-    pub fn restore(
-        plan: &Plan,
-        settings: Arc<Settings>,
-        seed: Seed,
-        _now: Instant,
-    ) -> Result<Self, RestoreError> {
-        let record = Record::decode(&plan.record)?;
-        let [inward, outward] = plan.directions.as_slice() else { return Err(RestoreError::Contradiction) };
-        let outside = *inward.ingress.first().ok_or(RestoreError::Contradiction)?;
-        let consent = plan.consents.first().ok_or(RestoreError::Contradiction)?;
-        if !record.answered || outside.zone != Zone::Outside || consent.flow != outside {
-            // An INVITE without its answer cannot be followed any more: its transaction died with the old control.
-            return Err(RestoreError::Contradiction);
-        }
-        let keys = match (&inward.open, &outward.seal) {
-            (Some(Protection::Srtp(receive)), Some(Protection::Srtp(send))) => {
-                Keys { receive: receive.clone(), send: send.clone() }
-            }
-            _ => return Err(RestoreError::Contradiction),
-        };
-        let Record {
-            to,
-            created,
-            dialog,
-            inside,
-            inside_version,
-            answer,
-            chosen,
-            ssrc,
-            profile,
-            sip_status,
-            ..
-        } = record;
-        let mut call = Self::bare(plan.call, to, created, settings, Random::new(seed), dialog);
-        call.ssrc = ssrc;
-        call.outside.ufrags = (consent.local_ufrag.clone(), consent.remote_ufrag.clone());
-        call.outside.consent = Some(consent.clone());
-        call.outside.nominated = Some(outside);
-        call.outside.dtls = StepState::Connected;
-        call.outside.keys = Some(keys);
-        call.outside.profile = profile;
-        call.session = inside.session;
-        call.inside = Inside {
-            offer: Some(inside),
-            version: inside_version,
-            answer: Some(answer),
-            chosen,
-            answered: true,
-            status: sip_status,
-            ..call.inside
-        };
-        let version = plan.version;
-        call.relayed = Relayed {
-            reserved: true,
-            sent: version,
-            installed: version,
-            with_keys: true,
-            ..Relayed::default()
-        };
-        (call.replied, call.connected) = (true, true);
-        Ok(call)
     }
 
     /// Takes in what happened.
@@ -266,7 +217,7 @@ impl Call {
         match input {
             Input::Trickle { ufrag, candidates, .. } => self.trickle(ufrag.as_deref(), &candidates, now),
             Input::HangUp => self.end(EndCause::HangUp, now),
-            Input::Abandoned if self.replied => {}
+            // Also behind the answer: nobody has read it.
             Input::Abandoned => self.end(EndCause::Abandoned, now),
             Input::Reserved(ports) => self.reserved(&ports, now),
             Input::Installed(version) => self.installed(version, now),
@@ -281,10 +232,9 @@ impl Call {
                 self.end(EndCause::ConsentLost, now)
             }
             Input::ConsentLost(_) => {}
-            Input::RelayLost => {
-                self.relayed.reserved = false;
-                self.end(EndCause::RelayLost, now);
-            }
+            Input::RelayAway => self.relay_away(now),
+            Input::RelayBack(version) => self.relay_back(version, now),
+            Input::RelayLost => self.end(EndCause::RelayLost, now),
             Input::DtlsDone { profile, receive, send, peer_fingerprint } => {
                 self.dtls_done(profile, Keys { receive, send }, &peer_fingerprint, now);
             }
@@ -344,13 +294,46 @@ impl Call {
 
     fn reserved(&mut self, ports: &[PortPair], now: Instant) {
         let (Some(pair), Some(offer)) = (ports.first(), &self.outside.offer) else { return };
-        self.deadlines.relay = None;
-        self.relayed.reserved = true;
         if self.cause.is_some() {
+            self.commands.push_back(Command::Remove);
             return;
         }
+        if self.inside.offer.is_some() {
+            return;
+        }
+        self.deadlines.relay = None;
         self.inside.offer = Some(InsideOffer::new(self.session, *pair, &offer.codecs));
-        self.send_invite(None, now);
+        self.send_invite(now);
+    }
+
+    /// What is not installed yet is lost with the connection: its ports are free for others. What runs goes on, and has
+    /// some time to be found again.
+    fn relay_away(&mut self, now: Instant) {
+        if self.cause.is_some() || self.relayed.away {
+            return;
+        }
+        if self.relayed.installed == 0 {
+            self.end(EndCause::RelayLost, now);
+            return;
+        }
+        self.relayed.away = true;
+        self.deadlines.relay = Some(now + self.settings.timeouts.away);
+    }
+
+    /// What was on its way while the relay went may have arrived or not; what came about since is still to be told.
+    fn relay_back(&mut self, version: u32, now: Instant) {
+        if self.cause.is_some() || !self.relayed.away {
+            return;
+        }
+        let relayed = &mut self.relayed;
+        let behind = version != relayed.sent || relayed.stale;
+        (relayed.away, relayed.in_flight, relayed.installed) = (false, false, version);
+        relayed.sent = relayed.sent.max(version);
+        self.deadlines.relay = None;
+        if behind {
+            self.replan(now);
+        }
+        self.tell_connected();
     }
 
     fn refused(&mut self, refusal: Refusal, now: Instant) {
@@ -377,13 +360,16 @@ impl Call {
         if self.outside.dtls_begun {
             self.commands.push_back(Command::DtlsClose);
         }
-        // Also before the relay has answered the reservation: it may be on its way.
-        if !matches!(cause, EndCause::RelayLost) || self.relayed.reserved {
-            self.commands.push_back(Command::Remove);
-        }
-        self.commands.push_back(Command::Notify(CallEvent::Ended { cause }));
+        // Whatever the relay holds or not: its answer to a reservation or a plan may be on its way.
+        self.commands.push_back(Command::Remove);
+        self.notify(CallEvent::Ended { cause });
         self.hang_up_inside(remote);
         self.finish_if_quiet();
+    }
+
+    fn notify(&mut self, event: CallEvent) {
+        self.past.push(event.clone());
+        self.commands.push_back(Command::Notify(event));
     }
 
     fn finish_if_quiet(&mut self) {
@@ -444,6 +430,21 @@ impl Call {
         } else {
             CallState::Reserving
         }
+    }
+
+    /// What those who watch were told so far, by a former control as well.
+    pub fn past(&self) -> &[CallEvent] {
+        &self.past
+    }
+
+    /// Whether media goes on, and another control can go on with the call, should this one end.
+    pub const fn outlives_control(&self) -> bool {
+        self.connected && self.cause.is_none()
+    }
+
+    /// Whether it waits for a relay that is away.
+    pub const fn waits_for_relay(&self) -> bool {
+        self.relayed.away
     }
 
     /// Names the call.

@@ -3,12 +3,13 @@
 use sallyport_plan::Profile;
 use serde::{Deserialize, Serialize};
 
+use crate::api::CallEvent;
 use crate::error::RestoreError;
-use crate::sdp::{Chosen, InsideAnswer, InsideOffer};
+use crate::sdp::{Chosen, Codec, InsideAnswer, InsideOffer};
 use crate::sip::Dialog;
 
 /// Version of the form; another one is not read.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The part of a call that cannot be told from its plan. Keys are in the plan only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,9 +22,11 @@ pub struct Record {
     pub inside_version: u32,
     pub answer: InsideAnswer,
     pub chosen: Vec<Chosen>,
+    pub outside: Vec<Codec>,
     pub ssrc: (u32, u32),
     pub profile: Option<Profile>,
     pub sip_status: Option<u16>,
+    pub past: Vec<CallEvent>,
 }
 
 impl Record {

@@ -70,6 +70,7 @@ struct Relayed {
     in_flight: bool,
     stale: bool,
     complete: bool,
+    away: bool,
 }
 
 /// Deadlines of the steps under way.
@@ -107,6 +108,7 @@ pub struct Bridge {
     relayed: Relayed,
     deadlines: Deadlines,
     connected: bool,
+    past: Vec<CallEvent>,
     cause: Option<EndCause>,
     over: bool,
 }
@@ -148,6 +150,7 @@ impl Bridge {
             relayed: Relayed::default(),
             deadlines: Deadlines::default(),
             connected: false,
+            past: Vec::new(),
             cause: None,
             over: false,
         };
@@ -243,6 +246,8 @@ impl Bridge {
                     self.end(EndCause::ConsentLost);
                 }
             }
+            Input::RelayAway => self.relay_away(now),
+            Input::RelayBack(version) => self.relay_back(version, now),
             Input::RelayLost => self.end(EndCause::RelayLost),
             Input::DtlsDone { profile, receive, send, peer_fingerprint } => {
                 self.dtls_done(profile, side::Keys { receive, send }, &peer_fingerprint, now);
@@ -319,6 +324,39 @@ impl Bridge {
         }));
     }
 
+    pub(super) fn notify(&mut self, event: CallEvent) {
+        self.past.push(event.clone());
+        self.commands.push_back(Command::Notify(event));
+    }
+
+    /// What runs goes on for a while; a call that was never installed has nothing there.
+    fn relay_away(&mut self, now: Instant) {
+        if self.cause.is_some() || self.relayed.away {
+            return;
+        }
+        if self.relayed.installed == 0 {
+            self.end(EndCause::RelayLost);
+            return;
+        }
+        self.relayed.away = true;
+        self.deadlines.relay = Some(now + self.settings.timeouts.away);
+    }
+
+    fn relay_back(&mut self, version: u32, now: Instant) {
+        if self.cause.is_some() || !self.relayed.away {
+            return;
+        }
+        let relayed = &mut self.relayed;
+        let behind = version != relayed.sent || relayed.stale;
+        (relayed.away, relayed.in_flight, relayed.installed) = (false, false, version);
+        relayed.sent = relayed.sent.max(version);
+        self.deadlines.relay = None;
+        if behind {
+            self.replan(now);
+        }
+        self.tell_connected();
+    }
+
     /// The one way that a call ends.
     fn end(&mut self, cause: EndCause) {
         if self.cause.is_some() || self.over {
@@ -334,7 +372,7 @@ impl Bridge {
             self.commands.push_back(Command::DtlsClose);
         }
         self.commands.push_back(Command::Remove);
-        self.commands.push_back(Command::Notify(CallEvent::Ended { cause }));
+        self.notify(CallEvent::Ended { cause });
         self.over = true;
         self.commands.push_back(Command::Ended);
     }
@@ -374,6 +412,21 @@ impl Bridge {
         } else {
             CallState::Reserving
         }
+    }
+
+    /// What those who watch were told.
+    pub fn past(&self) -> &[CallEvent] {
+        &self.past
+    }
+
+    /// Whether another control can go on with it.
+    pub const fn outlives_control(&self) -> bool {
+        self.connected && self.cause.is_none()
+    }
+
+    /// Whether it waits for a relay that is away.
+    pub const fn waits_for_relay(&self) -> bool {
+        self.relayed.away
     }
 
     /// Names the call.

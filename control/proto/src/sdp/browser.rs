@@ -10,6 +10,9 @@ use super::direction::Direction;
 use crate::error::OfferError;
 use crate::random::hex;
 
+/// Characters of a browser's user fragment: USERNAME of our checks is `theirs:ours`, and the agent takes 128 octets of it.
+pub const UFRAG_MAX: usize = 128 - 1 - super::OUR_UFRAG;
+
 /// `a=setup` (RFC 4145 section 4, RFC 5763 section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setup {
@@ -90,28 +93,36 @@ impl BrowserOffer {
         }
         let session =
             Session::parse(text.as_bytes()).map_err(|error| OfferError::Malformed(error.to_string()))?;
-        let usable = |media: &&Media| media.media == "audio" && media.port != 0;
-        let audio = session.medias.iter().position(|media| usable(&media)).ok_or(OfferError::NoAudio)?;
+        let bundle = bundle(&session);
+        let audio = session.medias.iter().position(|media| is_usable(media, &bundle));
+        let audio = audio.ok_or(OfferError::NoAudio)?;
         let media = session.medias.get(audio).ok_or(OfferError::NoAudio)?;
-        let find = |name: &str| value(media, name).or_else(|| session_value(&session, name));
+        // What belongs to the transport may stand in the section that the bundle is tagged by only (RFC 8843 section 7.1.3).
+        let carrier = carrier(&session, &bundle, media);
+        let find = |name: &str| {
+            value(media, name).or_else(|| value(carrier, name)).or_else(|| session_value(&session, name))
+        };
         check_profile(media, find("fingerprint").is_some())?;
-        if value(media, "rtcp-mux").is_none() {
+        if find("rtcp-mux").is_none() {
             return Err(OfferError::NoRtcpMux);
         }
         let ufrag = find("ice-ufrag").filter(|text| is_ice(text, 4)).ok_or(OfferError::NoIceCredentials)?;
         let password = find("ice-pwd").filter(|text| is_ice(text, 22)).ok_or(OfferError::NoIceCredentials)?;
+        if ufrag.len() > UFRAG_MAX {
+            return Err(OfferError::LongUfrag);
+        }
         let formats = codecs(&media.fmt, &rtpmaps(values(media, "rtpmap")));
         if !formats.iter().any(|codec| codec.kind.is_sound()) {
             return Err(OfferError::NoCodec);
         }
         Ok(Self {
-            fingerprint: fingerprint(media, &session).ok_or(OfferError::NoFingerprint)?,
+            fingerprint: fingerprint([media, carrier], &session).ok_or(OfferError::NoFingerprint)?,
             setup: setup(find("setup"))?,
             codecs: formats,
-            candidates: values(media, "candidate").map(|value| format!("candidate:{value}")).collect(),
+            candidates: candidates(media, carrier),
             lite: session_value(&session, "ice-lite").is_some(),
             direction: direction(media),
-            bundled: session_value(&session, "group").is_some_and(|group| group.starts_with("BUNDLE")),
+            bundled: !bundle.is_empty(),
             sections: session.medias.iter().map(section).collect(),
             ufrag,
             password,
@@ -123,6 +134,36 @@ impl BrowserOffer {
     pub fn payload_type(&self, kind: Kind) -> Option<u8> {
         self.codecs.iter().find(|codec| codec.kind == kind).map(|codec| codec.payload_type)
     }
+}
+
+/// The mids of `a=group:BUNDLE`, the tagged one first.
+fn bundle(session: &Session) -> Vec<String> {
+    let group = session_value(session, "group").unwrap_or_default();
+    let mut words = group.split_whitespace();
+    if words.next() == Some("BUNDLE") { words.map(str::to_owned).collect() } else { Vec::new() }
+}
+
+/// Audio that is offered: by a port, or within a bundle only (RFC 8843 section 6).
+fn is_usable(media: &Media, bundle: &[String]) -> bool {
+    let bundled = || value(media, "mid").is_some_and(|mid| bundle.contains(&mid));
+    let offered = media.port != 0 || (value(media, "bundle-only").is_some() && bundled());
+    media.media == "audio" && offered
+}
+
+/// The section whose transport the audio shares: the bundle's tagged one, else its own.
+fn carrier<'a>(session: &'a Session, bundle: &[String], audio: &'a Media) -> &'a Media {
+    let within = value(audio, "mid").is_some_and(|mid| bundle.contains(&mid));
+    let tagged = bundle.first().filter(|_| within);
+    let found = tagged.and_then(|tag| {
+        session.medias.iter().find(|media| value(media, "mid").as_ref() == Some(tag) && media.port != 0)
+    });
+    found.unwrap_or(audio)
+}
+
+fn candidates(audio: &Media, carrier: &Media) -> Vec<String> {
+    let own = values(audio, "candidate").next().is_some();
+    let of = if own { audio } else { carrier };
+    values(of, "candidate").map(|value| format!("candidate:{value}")).collect()
 }
 
 fn section(media: &Media) -> Section {
@@ -180,8 +221,8 @@ fn direction(media: &Media) -> Direction {
 }
 
 /// The fingerprint with SHA-256 (RFC 8122 section 5).
-fn fingerprint(media: &Media, session: &Session) -> Option<[u8; 32]> {
-    let own = values(media, "fingerprint").map(str::to_owned);
+fn fingerprint(medias: [&Media; 2], session: &Session) -> Option<[u8; 32]> {
+    let own = medias.into_iter().flat_map(|media| values(media, "fingerprint")).map(str::to_owned);
     let all: Vec<String> = own.chain(session_value(session, "fingerprint")).collect();
     all.iter().find_map(|text| {
         let (hash, digits) = text.split_once(' ')?;
@@ -265,3 +306,6 @@ fn audio(text: &mut String, offer: &BrowserOffer, section: &Section, parts: &Ans
     }
     text.push_str("a=end-of-candidates\r\n");
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use sallyport_plan::PortPair;
-use sdp_types::Session;
+use sdp_types::{Media, Session};
 use serde::{Deserialize, Serialize};
 
 use super::OFFER_MAX;
@@ -35,6 +35,8 @@ pub struct InsideAnswer {
     pub codecs: Vec<Codec>,
     /// Its direction; inactive where its address is unspecified (the old way to hold).
     pub direction: Direction,
+    /// All its sections in order: `None` for the audio, else kind, profile and formats of one that we refuse.
+    pub layout: Vec<Option<String>>,
 }
 
 impl InsideOffer {
@@ -46,25 +48,47 @@ impl InsideOffer {
         Self { session, rtp: ports.rtp, rtcp: ports.rtcp, codecs }
     }
 
-    /// The text, for an offer of all codecs or an answer with the `chosen` ones.
-    pub fn text(&self, version: u32, chosen: Option<&[Chosen]>, direction: Direction) -> String {
-        let Self { session, rtp, rtcp, .. } = self;
+    /// The text with these codecs. `layout` is that of the session so far: an answer, or a later offer, has as many
+    /// sections in the same order (RFC 3264 sections 6 and 8); empty for the first offer.
+    pub fn text(
+        &self,
+        version: u32,
+        codecs: &[Codec],
+        direction: Direction,
+        layout: &[Option<String>],
+    ) -> String {
+        let Self { session, rtp, .. } = self;
         let family = if rtp.is_ipv4() { "IP4" } else { "IP6" };
         let ip = rtp.ip();
-        let codecs: Vec<Codec> = match chosen {
-            None => self.codecs.clone(),
-            Some(chosen) => {
-                let own = |chosen: &Chosen| Codec { kind: chosen.kind, payload_type: chosen.from_inside };
-                chosen.iter().map(own).collect()
-            }
-        };
-        let types: Vec<String> = codecs.iter().map(|codec| codec.payload_type.to_string()).collect();
         let mut text = format!(
-            "v=0\r\no=- {session} {version} IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\n\
-             m=audio {} RTP/AVP {}\r\na=rtcp:{} IN {family} {ip}\r\n",
+            "v=0\r\no=- {session} {version} IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\n"
+        );
+        if layout.is_empty() {
+            self.audio(&mut text, codecs, direction);
+        }
+        for section in layout {
+            match section {
+                None => self.audio(&mut text, codecs, direction),
+                Some(refused) => {
+                    let (kind, rest) = refused.split_once(' ').unwrap_or((refused, "RTP/AVP 0"));
+                    let _ = write!(text, "m={kind} 0 {rest}\r\n");
+                }
+            }
+        }
+        text
+    }
+
+    fn audio(&self, text: &mut String, codecs: &[Codec], direction: Direction) {
+        let Self { rtp, rtcp, .. } = self;
+        let family = if rtp.is_ipv4() { "IP4" } else { "IP6" };
+        let types: Vec<String> = codecs.iter().map(|codec| codec.payload_type.to_string()).collect();
+        let _ = write!(
+            text,
+            "m=audio {} RTP/AVP {}\r\na=rtcp:{} IN {family} {}\r\n",
             rtp.port(),
             types.join(" "),
             rtcp.port(),
+            rtcp.ip(),
         );
         for codec in codecs {
             let _ = write!(text, "a=rtpmap:{} {}\r\n", codec.payload_type, codec.kind.rtpmap());
@@ -73,29 +97,40 @@ impl InsideOffer {
             }
         }
         let _ = write!(text, "a=ptime:20\r\na={}\r\n", direction.name());
-        text
     }
 
-    /// The codecs of the call: the sound that the answer prefers, and the events on its clock where all three sides have
-    /// them; `None` where there is no sound in common.
-    pub fn choose(&self, answer: &InsideAnswer, outside: &[Codec]) -> Option<Vec<Chosen>> {
+    /// The codecs of the call: every sound that all three sides have, in front the one that runs already, or else the one
+    /// that the answer prefers; behind them the events on their clocks. `None` where that first one is missing.
+    pub fn choose(
+        &self,
+        answer: &InsideAnswer,
+        outside: &[Codec],
+        running: Option<Kind>,
+    ) -> Option<Vec<Chosen>> {
         let choose = |kind: Kind| {
             let of = |codecs: &[Codec]| {
                 codecs.iter().find(|codec| codec.kind == kind).map(|codec| codec.payload_type)
             };
-            Some(Chosen {
-                kind,
-                outside: of(outside)?,
-                from_inside: of(&self.codecs)?,
-                to_inside: of(&answer.codecs)?,
-            })
+            let (outside, from_inside) = (of(outside)?, of(&self.codecs)?);
+            Some(Chosen { kind, outside, from_inside, to_inside: of(&answer.codecs)? })
         };
-        let sound = answer
-            .codecs
-            .iter()
-            .filter(|codec| codec.kind.is_sound())
-            .find_map(|codec| choose(codec.kind))?;
-        Some([Some(sound), choose(sound.kind.events())].into_iter().flatten().collect())
+        let mut kinds: Vec<Kind> = Vec::new();
+        for codec in &answer.codecs {
+            if !kinds.contains(&codec.kind) {
+                kinds.push(codec.kind);
+            }
+        }
+        let sounds = kinds.iter().filter(|kind| kind.is_sound()).filter_map(|kind| choose(*kind));
+        let mut chosen: Vec<Chosen> = sounds.collect();
+        let first = match running {
+            Some(kind) => chosen.iter().position(|codec| codec.kind == kind)?,
+            None => 0,
+        };
+        let clocks: Vec<Kind> = chosen.iter().map(|codec| codec.kind.events()).collect();
+        chosen.get_mut(..=first)?.rotate_right(1);
+        let events = kinds.iter().filter(|kind| !kind.is_sound() && clocks.contains(kind));
+        chosen.extend(events.filter_map(|kind| choose(*kind)));
+        Some(chosen)
     }
 }
 
@@ -110,8 +145,9 @@ impl InsideAnswer {
         }
         let session =
             Session::parse(octets).map_err(|error| format!("the session description inside: {error}"))?;
-        let audio = session.medias.iter().find(|media| media.media == "audio" && media.port != 0);
-        let media = audio.ok_or("the inside refuses audio")?;
+        let usable = |media: &Media| media.media == "audio" && media.port != 0;
+        let at = session.medias.iter().position(usable).ok_or("the inside refuses audio")?;
+        let media = session.medias.get(at).ok_or("the inside refuses audio")?;
         if media.proto != "RTP/AVP" && media.proto != "RTP/AVPF" {
             return Err(format!("the inside answers with profile {}", media.proto));
         }
@@ -130,7 +166,15 @@ impl InsideAnswer {
         let all = media.attributes.iter().chain(&session.attributes);
         let said = all.clone().find_map(|attribute| Direction::of(&attribute.attribute)).unwrap_or_default();
         let direction = if ip.is_unspecified() { Direction::Inactive } else { said };
-        Ok(Self { rtp, rtcp, codecs: codecs(&media.fmt, &maps), direction })
+        let section = |media: &Media| format!("{} {} {}", media.media, media.proto, media.fmt);
+        let sections = session.medias.iter().enumerate();
+        let layout = sections.map(|(here, media)| (here != at).then(|| section(media))).collect();
+        Ok(Self { rtp, rtcp, codecs: codecs(&media.fmt, &maps), direction, layout })
+    }
+
+    /// Whether it says where media goes; the old way to hold does not.
+    pub fn has_address(&self) -> bool {
+        !self.rtp.ip().is_unspecified()
     }
 }
 
@@ -138,10 +182,83 @@ impl InsideAnswer {
 fn rtcp(attribute: Option<String>, rtp: SocketAddr) -> Option<SocketAddr> {
     let Some(text) = attribute else { return Some(SocketAddr::new(rtp.ip(), rtp.port().checked_add(1)?)) };
     let mut words = text.split_whitespace();
-    let port = words.next()?.parse().ok()?;
+    let port = words.next()?.parse().ok().filter(|port| *port != 0)?;
     let ip = match words.nth(2) {
-        Some(address) => address.parse().ok()?,
-        None => rtp.ip(),
+        Some(address) => address.parse().ok().filter(|ip: &IpAddr| !ip.is_unspecified()),
+        None => None,
     };
-    Some(SocketAddr::new(ip, port))
+    Some(SocketAddr::new(ip.unwrap_or(rtp.ip()), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ours() -> InsideOffer {
+        let port = |port| SocketAddr::from(([10, 0, 0, 1], port));
+        let ports = PortPair { rtp: port(20_000), rtcp: port(20_001) };
+        InsideOffer::new(7, ports, &browser())
+    }
+
+    fn browser() -> Vec<Codec> {
+        let codec = |kind, payload_type| Codec { kind, payload_type };
+        vec![
+            codec(Kind::Opus, 111),
+            codec(Kind::Pcmu, 0),
+            codec(Kind::Pcma, 8),
+            codec(Kind::Event48000, 110),
+            codec(Kind::Event8000, 126),
+        ]
+    }
+
+    fn answer(formats: &str, more: &str) -> InsideAnswer {
+        let text = format!(
+            "v=0\r\no=- 1 1 IN IP4 10.0.0.5\r\ns=-\r\nc=IN IP4 10.0.0.5\r\nt=0 0\r\nm=audio 30000 RTP/AVP {formats}\r\n\
+             a=rtpmap:96 telephone-event/8000\r\na=rtpmap:97 opus/48000/2\r\n{more}"
+        );
+        InsideAnswer::parse(text.as_bytes()).unwrap()
+    }
+
+    fn kinds(chosen: &[Chosen]) -> Vec<Kind> {
+        chosen.iter().map(|codec| codec.kind).collect()
+    }
+
+    #[test]
+    fn an_answer_with_several_codecs_maps_them_all() {
+        let chosen = ours().choose(&answer("8 96 0 97 8", ""), &browser(), None).unwrap();
+        assert_eq!(kinds(&chosen), [Kind::Pcma, Kind::Pcmu, Kind::Opus, Kind::Event8000]);
+        let opus = chosen[2];
+        assert_eq!((opus.outside, opus.from_inside, opus.to_inside), (111, 107, 97));
+        assert_eq!(chosen[3].to_inside, 96);
+    }
+
+    #[test]
+    fn the_running_codec_stays_in_front_or_there_is_no_choice() {
+        let ours = ours();
+        let chosen = ours.choose(&answer("8 0", ""), &browser(), Some(Kind::Pcmu)).unwrap();
+        assert_eq!(kinds(&chosen), [Kind::Pcmu, Kind::Pcma]);
+        assert_eq!(ours.choose(&answer("8", ""), &browser(), Some(Kind::Pcmu)), None);
+        assert_eq!(ours.choose(&answer("18 96", ""), &browser(), None), None);
+    }
+
+    #[test]
+    fn an_rtcp_attribute_may_name_less_than_an_address() {
+        for (more, expected) in [
+            ("", "10.0.0.5:30001"),
+            ("a=rtcp:30009\r\n", "10.0.0.5:30009"),
+            ("a=rtcp:30009 IN IP4 10.0.0.6\r\n", "10.0.0.6:30009"),
+            ("a=rtcp:30009 IN IP4 0.0.0.0\r\n", "10.0.0.5:30009"),
+        ] {
+            assert_eq!(answer("0", more).rtcp.to_string(), expected, "{more}");
+        }
+    }
+
+    #[test]
+    fn every_section_of_an_offer_has_one_in_the_answer() {
+        let offer = answer("0", "m=video 30002 RTP/AVP 99\r\na=rtpmap:99 H264/90000\r\n");
+        assert_eq!(offer.layout, [None, Some("video RTP/AVP 99".to_owned())]);
+        let text = ours().text(2, &browser()[1..2], Direction::SendRecv, &offer.layout);
+        let sections: Vec<&str> = text.lines().filter(|line| line.starts_with("m=")).collect();
+        assert_eq!(sections, ["m=audio 20000 RTP/AVP 0", "m=video 0 RTP/AVP 99"]);
+    }
 }

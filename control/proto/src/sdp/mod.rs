@@ -7,7 +7,7 @@ mod fragment;
 mod inside;
 
 pub use browser::AnswerParts;
-pub use browser::{BrowserOffer, Setup, browser_answer};
+pub use browser::{BrowserOffer, Setup, UFRAG_MAX, browser_answer};
 pub use codec::{Chosen, Codec, Kind};
 pub use direction::Direction;
 pub use fragment::parse_fragment;
@@ -15,3 +15,5 @@ pub use inside::{InsideAnswer, InsideOffer};
 
 /// Octets that an SDP or a fragment of one may have.
 pub const OFFER_MAX: usize = 64 * 1024;
+/// Characters of our own user fragment.
+pub(crate) const OUR_UFRAG: usize = 16;

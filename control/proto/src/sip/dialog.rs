@@ -54,13 +54,13 @@ impl Dialog {
         }
     }
 
-    /// The next INVITE.
-    pub fn invite(&mut self, offer: &str, credentials: Option<(&'static str, String)>) -> Request {
+    /// The next INVITE, with header fields that answer challenges.
+    pub fn invite(&mut self, offer: &str, credentials: Vec<(String, String)>) -> Request {
         self.cseq += 1;
         let mut request = self.request(Method::Invite, self.cseq);
         request.contact = Some(self.contact.clone());
         request.headers.push(("Allow".into(), ALLOW.into()));
-        request.headers.extend(credentials.map(|(name, value)| (name.to_owned(), value)));
+        request.headers.extend(credentials);
         request.content_type = Some("application/sdp".into());
         request.body = offer.as_bytes().to_vec();
         request
@@ -84,15 +84,19 @@ impl Dialog {
         dialog
     }
 
-    /// ACK to the 2xx of an INVITE with this CSeq (section 13.2.2.4).
-    pub fn ack(&self, cseq: u32) -> Request {
-        self.request(Method::Ack, cseq)
+    /// ACK to the 2xx of an INVITE with this CSeq, and with its credentials (section 13.2.2.4).
+    pub fn ack(&self, cseq: u32, credentials: &[(String, String)]) -> Request {
+        let mut request = self.request(Method::Ack, cseq);
+        request.headers.extend_from_slice(credentials);
+        request
     }
 
-    /// The next BYE.
-    pub fn bye(&mut self) -> Request {
+    /// The next BYE, with header fields that answer challenges.
+    pub fn bye(&mut self, credentials: Vec<(String, String)>) -> Request {
         self.cseq += 1;
-        self.request(Method::Bye, self.cseq)
+        let mut request = self.request(Method::Bye, self.cseq);
+        request.headers.extend(credentials);
+        request
     }
 
     /// Whether a request of the other side comes in order; a repeated or older CSeq does not (section 12.2.2).

@@ -6,5 +6,5 @@ pub(crate) mod header;
 mod message;
 
 pub use dialog::Dialog;
-pub use digest::{Account, Challenge};
+pub use digest::{Account, Attempts, Challenge, Credentials};
 pub use message::{Method, Request, Response, TransactionId};

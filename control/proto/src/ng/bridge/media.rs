@@ -57,18 +57,14 @@ impl Bridge {
     /// Sends what the agent wants sent and follows its nominations.
     fn drain_ice(&mut self, now: Instant) {
         let Some(at) = self.sides.iter().position(|side| side.zone == Zone::Outside) else { return };
-        let runs = self.relayed.installed > 0;
         let Some(outside) = self.sides[at].outside.as_mut().filter(|outside| outside.begun) else { return };
-        // Checks on the pair in use are the relay's, but not those of another generation.
-        let kept = outside.nominated.filter(|_| runs && outside.is_settled());
-        let settled = outside.is_settled();
+        // Another generation begins without a pair, whatever is in use.
+        let current = outside.nominated.filter(|_| outside.is_settled());
         let Some(ice) = &mut outside.ice else { return };
-        while let Some(command) = ice.poll_transmit(kept.as_ref()) {
+        while let Some(command) = ice.poll_transmit() {
             self.commands.push_back(command);
         }
-        if let Some(flow) = ice.poll_nominated()
-            && !(settled && outside.nominated == Some(flow))
-        {
+        if let Some(flow) = ice.poll_nominated(current, now) {
             outside.consent = Some(ice.consent(flow));
             outside.nominated = Some(flow);
             if outside.dtls_begun {
@@ -113,7 +109,7 @@ impl Bridge {
 
     /// Something that the plan says has changed: the next version goes out, or waits for the one in flight.
     pub(super) fn replan(&mut self, now: Instant) {
-        if self.relayed.in_flight {
+        if self.relayed.in_flight || self.relayed.away {
             self.relayed.stale = true;
             return;
         }
@@ -163,10 +159,15 @@ impl Bridge {
         if self.relayed.stale {
             self.replan(now);
         }
+        self.tell_connected();
+    }
+
+    /// Media passes: said once.
+    pub(super) fn tell_connected(&mut self) {
         if self.relayed.complete && !self.relayed.in_flight && !self.connected {
             self.connected = true;
             self.deadlines.quiet = None;
-            self.commands.push_back(Command::Notify(CallEvent::Connected));
+            self.notify(CallEvent::Connected);
         }
     }
 }

@@ -122,6 +122,7 @@ impl Bridge {
             relayed: Relayed { sent: version, installed: version, complete: true, ..Relayed::default() },
             deadlines: Deadlines::default(),
             connected: true,
+            past: Vec::new(),
             cause: None,
             over: false,
         })

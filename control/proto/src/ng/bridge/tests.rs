@@ -24,6 +24,7 @@ fn settings() -> Arc<Settings> {
             base: at("203.0.113.1:10000"),
             kind: CandidateKind::Host,
         }],
+        own: Vec::new(),
         ice_lite: false,
         fingerprint: [7; 32],
         toward: "10.0.0.1".parse().unwrap(),

@@ -1,0 +1,97 @@
+//! A call of a former control, from the plan that the relay runs.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sallyport_plan::{FlowKey, Plan, Protection, Zone};
+
+use super::plan::Keys;
+use super::record::Record;
+use super::{Call, Inside, Relayed};
+use crate::api::{CallEvent, EndCause, StepState};
+use crate::error::RestoreError;
+use crate::random::{Random, Seed};
+use crate::settings::Settings;
+
+impl Call {
+    /// Goes on with a call that the relay runs, from the record in its plan. One that was answered but has no keys yet,
+    /// or whose plan makes no sense, cannot go on: it comes back as one that ends, so that the called side hears a BYE.
+    ///
+    /// # Errors
+    /// [`RestoreError`]; the plan should be removed then.
+    pub fn restore(
+        plan: &Plan,
+        settings: Arc<Settings>,
+        seed: Seed,
+        now: Instant,
+    ) -> Result<Self, RestoreError> {
+        let record = Record::decode(&plan.record)?;
+        if !record.answered {
+            // An INVITE without its answer cannot be followed any more: its transaction died with the old control.
+            return Err(RestoreError::Contradiction);
+        }
+        let (random, dialog) = (Random::new(seed), record.dialog.clone());
+        let mut call = Self::bare(plan.call, record.to.clone(), record.created, settings, random, dialog);
+        call.fill(plan.version, record);
+        match outside(plan) {
+            Some((flow, keys)) => call.outside_of(plan, flow, keys),
+            None => call.end(EndCause::Restarted, now),
+        }
+        Ok(call)
+    }
+
+    fn fill(&mut self, version: u32, record: Record) {
+        self.ssrc = record.ssrc;
+        self.outside.profile = record.profile;
+        self.outside.codecs = record.outside;
+        self.session = record.inside.session;
+        let dialog = self.inside.dialog.clone();
+        self.inside = Inside {
+            dialog,
+            early: Vec::new(),
+            credentials: crate::sip::Credentials::default(),
+            invite: None,
+            bye: None,
+            offering: None,
+            offer: Some(record.inside),
+            version: record.inside_version,
+            answer: Some(record.answer),
+            chosen: record.chosen,
+            answered: true,
+            status: record.sip_status,
+        };
+        self.relayed = Relayed { sent: version, installed: version, ..Relayed::default() };
+        self.past = record.past;
+        self.replied = true;
+    }
+
+    fn outside_of(&mut self, plan: &Plan, flow: FlowKey, keys: Keys) {
+        let consent = plan.consents.first().cloned();
+        if let Some(consent) = &consent {
+            self.outside.ufrags = (consent.local_ufrag.clone(), consent.remote_ufrag.clone());
+        }
+        self.outside.consent = consent;
+        self.outside.nominated = Some(flow);
+        self.outside.dtls = StepState::Connected;
+        self.outside.keys = Some(keys);
+        self.relayed.with_keys = true;
+        self.connected = true;
+        // The plan with the keys went out before this could be told.
+        if !self.past.contains(&CallEvent::Connected) {
+            self.past.push(CallEvent::Connected);
+        }
+    }
+}
+
+/// The nominated pair and its keys; `None` where the plan has none, or is not one of ours.
+fn outside(plan: &Plan) -> Option<(FlowKey, Keys)> {
+    let [inward, outward] = plan.directions.as_slice() else { return None };
+    let flow = inward.ingress.first().filter(|flow| flow.zone == Zone::Outside)?;
+    plan.consents.first().filter(|consent| consent.flow == *flow)?;
+    match (&inward.open, &outward.seal) {
+        (Some(Protection::Srtp(receive)), Some(Protection::Srtp(send))) => {
+            Some((*flow, Keys { receive: receive.clone(), send: send.clone() }))
+        }
+        _ => None,
+    }
+}

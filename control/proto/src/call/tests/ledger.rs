@@ -1,0 +1,161 @@
+//! What must hold whatever happens: all that a call takes it gives back, all that it begins it ends.
+
+use std::collections::{BTreeMap, HashSet};
+
+use sallyport_plan::Plan;
+
+use crate::api::{CallEvent, Command, Input};
+use crate::sip::{Method, TransactionId};
+
+#[derive(Debug, Default)]
+struct Invite {
+    provisional: bool,
+    status: Option<u16>,
+    silent: bool,
+    cancelled: bool,
+    acks: usize,
+    cseq: u32,
+}
+
+/// The books of one call.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// The relay may hold something of the call.
+    held: bool,
+    removed: bool,
+    in_flight: Option<u32>,
+    version: u32,
+    invites: BTreeMap<TransactionId, Invite>,
+    byes: usize,
+    /// A dialog that needs its end, and whether it has it.
+    talking: bool,
+    hung_up: bool,
+    said_goodbye: HashSet<TransactionId>,
+    open: HashSet<TransactionId>,
+    answers: usize,
+    dtls: usize,
+    dtls_closed: bool,
+    over: bool,
+    ended: bool,
+    adopted: bool,
+}
+
+impl Ledger {
+    pub fn restored(plan: &Plan) -> Self {
+        let version = plan.version;
+        Self { held: true, talking: true, adopted: true, version, ..Self::default() }
+    }
+
+    pub fn input(&mut self, input: &Input) {
+        match input {
+            Input::Installed(version) if self.in_flight == Some(*version) => self.in_flight = None,
+            Input::Refused(_) | Input::RelayBack(_) => self.in_flight = None,
+            Input::SipResponse { transaction, response } => {
+                if let Some(invite) = self.invites.get_mut(transaction)
+                    && invite.status.is_none()
+                    && !invite.silent
+                    && !self.over
+                {
+                    if response.status < 200 {
+                        invite.provisional = true;
+                    } else {
+                        invite.status = Some(response.status);
+                        self.talking |= response.status < 300;
+                    }
+                }
+            }
+            Input::SipTimeout(transaction) | Input::SipTransportError(transaction) => {
+                if let Some(invite) = self.invites.get_mut(transaction) {
+                    invite.silent = invite.status.is_none();
+                }
+            }
+            Input::SipRequest { transaction, request } if !self.over => {
+                if request.method != Method::Ack {
+                    self.open.insert(*transaction);
+                }
+                if request.method == Method::Bye {
+                    self.said_goodbye.insert(*transaction);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub fn command(&mut self, command: &Command) {
+        assert!(!self.over, "nothing comes behind the end: {command:?}");
+        match command {
+            Command::Reserve { .. } => self.held = true,
+            Command::Install(plan) => {
+                assert!(!self.removed, "no plan behind the removal");
+                assert_eq!(self.in_flight, None, "one plan at a time");
+                assert!(plan.version > self.version, "versions grow");
+                assert_eq!(plan.validate(), Ok(()));
+                assert!(plan.directions.iter().all(|direction| !direction.rtp.remote.ip().is_unspecified()));
+                (self.held, self.in_flight, self.version) = (true, Some(plan.version), plan.version);
+            }
+            Command::Remove => (self.held, self.removed) = (false, true),
+            Command::Dtls(_) => {
+                self.dtls += 1;
+                assert_eq!(self.dtls, 1, "DTLS begins once");
+            }
+            Command::DtlsClose => self.dtls_closed = true,
+            Command::Sip { transaction, request } => self.sent(*transaction, &request.method, request.cseq),
+            Command::SipCancel { invite, .. } => {
+                let invite = self.invites.get_mut(invite).expect("an INVITE to cancel");
+                assert!(invite.provisional && invite.status.is_none() && !invite.cancelled, "{invite:?}");
+                invite.cancelled = true;
+            }
+            Command::SipAck(request) => {
+                let mut invites = self.invites.values_mut();
+                let invite = invites.find(|invite| invite.cseq == request.cseq).expect("its INVITE");
+                invite.acks += 1;
+            }
+            Command::SipReply { transaction, response } => {
+                assert!(self.open.remove(transaction), "one answer to one request");
+                self.hung_up |= response.status == 200 && self.said_goodbye.contains(transaction);
+            }
+            Command::Answer(_) | Command::Fail(_) => {
+                self.answers += 1;
+                assert_eq!(self.answers, 1, "one answer or one failure");
+                assert!(!self.adopted, "the browser has its answer since long");
+            }
+            Command::Notify(event) => {
+                assert!(!self.ended, "the end is told last");
+                self.ended = matches!(event, CallEvent::Ended { .. });
+            }
+            Command::Ended => self.over = true,
+            Command::Send { .. } | Command::DtlsPath(_) => {}
+        }
+    }
+
+    fn sent(&mut self, transaction: TransactionId, method: &Method, cseq: u32) {
+        match method {
+            Method::Invite => {
+                let before = self.invites.insert(transaction, Invite { cseq, ..Invite::default() });
+                assert!(before.is_none(), "a transaction of its own");
+            }
+            Method::Bye => {
+                self.byes += 1;
+                self.hung_up = true;
+            }
+            other => panic!("{other} is no request of ours"),
+        }
+    }
+
+    /// At the end: nothing is held, nothing is left open.
+    pub fn balanced(&self) {
+        assert!(self.over && self.ended, "it has ended: {self:?}");
+        assert!(!self.held, "what was taken from the relay is given back");
+        assert!(self.adopted || self.answers == 1, "the browser was told");
+        assert!(self.open.is_empty(), "requests are answered");
+        assert!(self.dtls == 0 || self.dtls_closed, "DTLS is closed");
+        for invite in self.invites.values() {
+            let rings = invite.provisional && invite.status.is_none() && !invite.silent;
+            assert!(!rings || invite.cancelled, "nobody rings on: {invite:?}");
+            let accepted = invite.status.is_some_and(|status| (200..300).contains(&status));
+            assert!(!accepted || invite.acks > 0, "a 2xx is acknowledged: {invite:?}");
+        }
+        assert!(!self.talking || self.hung_up, "a dialog is ended by a BYE: {self:?}");
+        assert!(self.talking || self.byes == 0, "no BYE without a dialog");
+    }
+}

@@ -1,0 +1,399 @@
+//! Calls played from all sides: browser, relay and called side are the test's, and a ledger watches every command.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helpers fail as the test does"
+)]
+
+mod dialog;
+mod ledger;
+mod network;
+mod random;
+mod relay;
+mod setup;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use is::stun::{StunMessage, StunPacket};
+use is::{Candidate, IceAgent, IceCreds, Protocol};
+use sallyport_plan::{CallId, FlowKey, KeyMaterial, Plan, PortPair, Profile, Zone};
+
+use super::Call;
+use crate::api::{CallEvent, CallFailure, Command, EndCause, Input};
+use crate::random::Seed;
+use crate::settings::{CandidateKind, LocalCandidate, Settings, SipSettings, Timeouts};
+use crate::sip::{Method, Request, Response, TransactionId};
+use ledger::Ledger;
+
+pub const FINGERPRINT: [u8; 32] = [0xab; 32];
+
+pub fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+pub fn media() -> SocketAddr {
+    address("192.0.2.1:10000")
+}
+
+pub fn settings(password: &str) -> Arc<Settings> {
+    let base = media();
+    Arc::new(Settings {
+        candidates: vec![LocalCandidate { address: base, base, kind: CandidateKind::Host }],
+        own: vec![IpAddr::from([10, 0, 0, 1])],
+        ice_lite: false,
+        fingerprint: [1; 32],
+        toward: IpAddr::from([10, 0, 0, 5]),
+        sip: SipSettings {
+            domain: "pbx".into(),
+            user: "sallyport".into(),
+            password: password.into(),
+            display_name: String::new(),
+            contact: "sip:sallyport@10.0.0.1:5060".into(),
+            user_agent: "test".into(),
+        },
+        timeouts: Timeouts::default(),
+    })
+}
+
+/// A browser's offer with these credentials of ICE.
+pub fn offer(creds: &IceCreds, more: &str) -> String {
+    let digits: Vec<String> = FINGERPRINT.iter().map(|octet| format!("{octet:02X}")).collect();
+    format!(
+        "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
+         m=audio 9 UDP/TLS/RTP/SAVPF 111 0 8 110 126\r\nc=IN IP4 0.0.0.0\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\n\
+         a=fingerprint:sha-256 {}\r\na=setup:actpass\r\na=mid:0\r\na=sendrecv\r\na=rtcp-mux\r\n\
+         a=rtpmap:111 opus/48000/2\r\na=rtpmap:110 telephone-event/48000\r\na=rtpmap:126 telephone-event/8000\r\n{more}",
+        creds.ufrag,
+        creds.pass,
+        digits.join(":"),
+    )
+}
+
+/// What the called side says of its media.
+pub fn sdp(ip: &str, formats: &str, more: &str) -> Vec<u8> {
+    format!(
+        "v=0\r\no=pbx 1 1 IN IP4 10.0.0.5\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio 30000 RTP/AVP {formats}\r\n\
+         a=rtpmap:101 telephone-event/8000\r\n{more}"
+    )
+    .into_bytes()
+}
+
+/// A call with the test on all its sides.
+pub struct Rig {
+    pub call: Call,
+    pub now: Instant,
+    /// Every command, in order.
+    pub done: Vec<Command>,
+    ledger: Ledger,
+    pub browser: IceAgent,
+    pub at: Vec<SocketAddr>,
+    /// Addresses of the browser that nothing passes to or from.
+    pub cut: Vec<SocketAddr>,
+    next_request: u64,
+    pub remote_cseq: u32,
+}
+
+impl Rig {
+    pub fn new() -> Self {
+        Self::with(settings("secret"), "")
+    }
+
+    pub fn with(settings: Arc<Settings>, more: &str) -> Self {
+        let mut browser = IceAgent::new(IceCreds::new());
+        browser.set_controlling(true);
+        let at = vec![address("198.51.100.7:40000")];
+        browser.add_local_candidate(Candidate::host(at[0], "udp").unwrap());
+        let text = offer(browser.local_credentials(), more);
+        let now = Instant::now() + Duration::from_secs(1000);
+        let call = Call::new(CallId(7), settings, Seed([3; 32]), "1000".into(), now, 0, &text).unwrap();
+        Self::around(call, browser, now, at)
+    }
+
+    fn around(call: Call, browser: IceAgent, now: Instant, at: Vec<SocketAddr>) -> Self {
+        let ledger = Ledger::default();
+        let mut rig = Self {
+            call,
+            now,
+            done: Vec::new(),
+            ledger,
+            browser,
+            at,
+            cut: Vec::new(),
+            next_request: 0,
+            remote_cseq: 0,
+        };
+        rig.drain();
+        rig
+    }
+
+    /// A new control goes on with the call whose plan this is.
+    pub fn restored(plan: &Plan, at: Instant) -> Self {
+        let call = Call::restore(plan, settings("secret"), Seed([4; 32]), at).unwrap();
+        let mut rig = Self {
+            call,
+            now: at,
+            done: Vec::new(),
+            ledger: Ledger::restored(plan),
+            browser: IceAgent::new(IceCreds::new()),
+            at: Vec::new(),
+            cut: Vec::new(),
+            next_request: 0,
+            remote_cseq: 100,
+        };
+        rig.drain();
+        rig
+    }
+
+    fn drain(&mut self) {
+        while let Some(command) = self.call.poll_command() {
+            self.ledger.command(&command);
+            self.done.push(command);
+        }
+    }
+
+    pub fn put(&mut self, input: Input) {
+        self.ledger.input(&input);
+        self.call.handle(self.now, input);
+        self.drain();
+    }
+
+    /// Time passes, deadline by deadline.
+    pub fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(due) = self.call.poll_timeout().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.call.handle_timeout(self.now);
+            self.drain();
+            self.now += Duration::from_millis(1);
+        }
+        self.now = self.now.max(end);
+    }
+
+    pub fn reserve(&mut self) {
+        let (rtp, rtcp) = (address("10.0.0.1:20000"), address("10.0.0.1:20001"));
+        self.put(Input::Reserved(vec![PortPair { rtp, rtcp }]));
+    }
+
+    pub fn requests(&self, method: &Method) -> Vec<(TransactionId, Request)> {
+        let of = |command: &Command| match command {
+            Command::Sip { transaction, request } if request.method == *method => {
+                Some((*transaction, request.clone()))
+            }
+            _ => None,
+        };
+        self.done.iter().filter_map(of).collect()
+    }
+
+    pub fn acks(&self) -> Vec<Request> {
+        let of = |command: &Command| match command {
+            Command::SipAck(request) => Some(request.clone()),
+            _ => None,
+        };
+        self.done.iter().filter_map(of).collect()
+    }
+
+    pub fn cancels(&self) -> usize {
+        self.done.iter().filter(|command| matches!(command, Command::SipCancel { .. })).count()
+    }
+
+    pub fn removes(&self) -> usize {
+        self.done.iter().filter(|command| matches!(command, Command::Remove)).count()
+    }
+
+    pub fn plans(&self) -> Vec<Plan> {
+        let of = |command: &Command| match command {
+            Command::Install(plan) => Some(plan.clone()),
+            _ => None,
+        };
+        self.done.iter().filter_map(of).collect()
+    }
+
+    pub fn events(&self) -> Vec<CallEvent> {
+        let of = |command: &Command| match command {
+            Command::Notify(event) => Some(event.clone()),
+            _ => None,
+        };
+        self.done.iter().filter_map(of).collect()
+    }
+
+    pub fn names(&self) -> Vec<&'static str> {
+        self.events().iter().map(CallEvent::name).collect()
+    }
+
+    pub fn answer(&self) -> Option<String> {
+        self.done.iter().find_map(|command| match command {
+            Command::Answer(text) => Some(text.clone()),
+            _ => None,
+        })
+    }
+
+    pub fn failure(&self) -> Option<CallFailure> {
+        self.done.iter().find_map(|command| match command {
+            Command::Fail(failure) => Some(failure.clone()),
+            _ => None,
+        })
+    }
+
+    pub fn cause(&self) -> Option<EndCause> {
+        self.events().into_iter().find_map(|event| match event {
+            CallEvent::Ended { cause } => Some(cause),
+            _ => None,
+        })
+    }
+
+    /// The called side answers the last request of a method.
+    pub fn respond(
+        &mut self,
+        method: &Method,
+        status: u16,
+        tag: &str,
+        body: &[u8],
+        headers: &[(&str, &str)],
+    ) {
+        let (transaction, request) = self.requests(method).pop().unwrap();
+        let mut response = Response::to_request(&request, status, "Reason");
+        if !tag.is_empty() && !response.to.contains(";tag=") {
+            response.to = format!("{};tag={tag}", response.to);
+        }
+        response.contact = Some("<sip:agent@10.0.0.5>".into());
+        response.body = body.to_vec();
+        response.headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        self.put(Input::SipResponse { transaction, response });
+    }
+
+    pub fn ring(&mut self) {
+        self.respond(&Method::Invite, 180, "pbx", b"", &[]);
+    }
+
+    pub fn pick_up(&mut self, formats: &str) {
+        self.respond(&Method::Invite, 200, "pbx", &sdp("10.0.0.5", formats, ""), &[]);
+    }
+
+    /// The called side asks; what it is answered.
+    pub fn ask(&mut self, method: Method, tag: &str, body: &[u8]) -> Option<Response> {
+        if method != Method::Ack {
+            self.remote_cseq += 1;
+        }
+        let (_, invite) = self.requests(&Method::Invite).pop().unwrap_or_else(|| self.nobody());
+        let request = Request {
+            method,
+            uri: "sip:sallyport@10.0.0.1".into(),
+            from: format!("<sip:1000@pbx>;tag={tag}"),
+            to: invite.from.clone(),
+            call_id: invite.call_id.clone(),
+            cseq: self.remote_cseq,
+            route: Vec::new(),
+            contact: Some("<sip:agent@10.0.0.5>".into()),
+            content_type: None,
+            headers: Vec::new(),
+            body: body.to_vec(),
+        };
+        let transaction = TransactionId(self.next_request);
+        self.next_request += 1;
+        self.put(Input::SipRequest { transaction, request });
+        self.done.iter().rev().find_map(|command| match command {
+            Command::SipReply { transaction: of, response } if *of == transaction => Some(response.clone()),
+            _ => None,
+        })
+    }
+
+    /// A restored call has sent no INVITE: only the shape of one.
+    fn nobody(&self) -> (TransactionId, Request) {
+        (TransactionId(0), self.call.inside.dialog.ack(1, &[]))
+    }
+
+    /// The relay runs the last plan.
+    pub fn installed(&mut self) {
+        let version = self.plans().last().unwrap().version;
+        self.put(Input::Installed(version));
+    }
+
+    /// Datagrams of ICE go both ways for a while, in steps of 10 ms.
+    pub fn ice(&mut self, time: Duration) {
+        let end = self.now + time;
+        let mut heard = self.done.len();
+        while self.now < end {
+            self.browser.handle_timeout(self.now);
+            while let Some(transmit) = self.browser.poll_transmit() {
+                let path =
+                    FlowKey { zone: Zone::Outside, local: transmit.destination, remote: transmit.source };
+                self.put(Input::Stun { path, payload: transmit.contents.to_vec() });
+            }
+            self.wait(Duration::from_millis(10));
+            let sent: Vec<Command> = self.done[heard..].to_vec();
+            heard = self.done.len();
+            for command in sent {
+                if let Command::Send { path, payload } = command {
+                    self.hear(path, &payload);
+                }
+            }
+        }
+    }
+
+    pub fn hear(&mut self, path: FlowKey, payload: &[u8]) {
+        if self.at.contains(&path.remote)
+            && !self.cut.contains(&path.remote)
+            && let Ok(message) = StunMessage::parse(payload)
+        {
+            let (source, destination) = (path.local, path.remote);
+            let packet = StunPacket { proto: Protocol::Udp, source, destination, message };
+            self.browser.handle_packet(self.now, packet);
+        }
+    }
+
+    /// The browser reads its answer and checks until a pair is nominated.
+    pub fn connect(&mut self) {
+        self.meet();
+        self.ice(Duration::from_secs(2));
+    }
+
+    pub fn meet(&mut self) {
+        let answer = self.answer().expect("an answer");
+        let value =
+            |start: &str| answer.lines().find_map(|line| line.strip_prefix(start)).unwrap().to_owned();
+        let (ufrag, pass) = (value("a=ice-ufrag:"), value("a=ice-pwd:"));
+        self.browser.set_remote_credentials(IceCreds { ufrag, pass });
+        self.browser.add_remote_candidate(Candidate::host(media(), "udp").unwrap());
+    }
+
+    pub fn keys(&mut self, fingerprint: [u8; 32]) {
+        let key = |octet| KeyMaterial::new(Profile::AeadAes128Gcm, &[octet; 16], &[0; 12]).unwrap();
+        self.put(Input::DtlsDone {
+            profile: Profile::AeadAes128Gcm,
+            receive: key(1),
+            send: key(2),
+            peer_fingerprint: fingerprint,
+        });
+    }
+
+    /// Straight to media both ways.
+    pub fn connected() -> Self {
+        let mut rig = Self::new();
+        rig.reserve();
+        rig.ring();
+        rig.pick_up("0 8 101");
+        rig.connect();
+        rig.installed();
+        rig.keys(FINGERPRINT);
+        rig.installed();
+        assert_eq!(rig.names().last(), Some(&"connected"));
+        rig
+    }
+
+    /// Ends it from our side and lets everybody be silent: nothing is left.
+    pub fn finish(mut self) {
+        self.put(Input::HangUp);
+        self.wait(Duration::from_secs(120));
+        self.ledger.balanced();
+    }
+
+    /// It has ended by itself, with nothing left.
+    pub fn is_over(&mut self) {
+        self.wait(Duration::from_secs(120));
+        self.ledger.balanced();
+    }
+}

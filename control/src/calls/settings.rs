@@ -1,0 +1,95 @@
+//! What calls begun now share: our addresses, our side of SIP.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sallyport_plan::{Status, Zone};
+use sallyport_proto::{CandidateKind, LocalCandidate, Settings, SipSettings, Timeouts};
+
+use super::Calls;
+use crate::config::{Ice, Transport};
+
+impl Calls {
+    /// What all calls begun now share.
+    pub(super) fn settings(&self, status: &Status) -> Option<Arc<Settings>> {
+        let config = &self.config;
+        let server = config.sip.server?;
+        let domain = if config.sip.domain.is_empty() { host(server) } else { config.sip.domain.clone() };
+        let transport = if config.sip.transport == Transport::Tcp { ";transport=tcp" } else { "" };
+        let contact = format!("sip:{}@{}{transport}", config.sip.user, self.sip.local());
+        Some(Arc::new(Settings {
+            candidates: self.candidates(status),
+            own: own(status, self.sip.local()),
+            ice_lite: config.outside.ice == Ice::Lite,
+            fingerprint: self.identity.fingerprint(),
+            toward: server.ip(),
+            sip: SipSettings {
+                domain,
+                user: config.sip.user.clone(),
+                password: config.sip.password.clone(),
+                display_name: config.sip.display_name.clone(),
+                contact,
+                user_agent: concat!("sallyport/", env!("CARGO_PKG_VERSION")).into(),
+            },
+            timeouts: Timeouts {
+                ring: Duration::from_secs(config.sip.ring_timeout_s.into()),
+                ..Timeouts::default()
+            },
+        }))
+    }
+
+    /// Where browsers may reach us: what the Internet sees first.
+    pub(super) fn candidates(&self, status: &Status) -> Vec<LocalCandidate> {
+        let mut found = Vec::new();
+        for base in media(status) {
+            let advertised =
+                self.config.outside.advertised.iter().filter(|ip| ip.is_ipv4() == base.is_ipv4());
+            found.extend(advertised.map(|ip| LocalCandidate {
+                address: SocketAddr::new(*ip, base.port()),
+                base,
+                kind: CandidateKind::Advertised,
+            }));
+        }
+        let seen = self.stun.mapped().filter(|(base, address)| base != address);
+        let known = |address: &SocketAddr| found.iter().any(|have: &LocalCandidate| have.address == *address);
+        let fresh: Vec<_> = seen.filter(|(_, address)| !known(address)).collect();
+        found.extend(fresh.into_iter().map(|(base, address)| LocalCandidate {
+            address,
+            base,
+            kind: CandidateKind::ServerReflexive,
+        }));
+        let host = |base| LocalCandidate { address: base, base, kind: CandidateKind::Host };
+        found.extend(media(status).into_iter().map(host));
+        found
+    }
+
+    /// Begins to ask the STUN server, where there is one and a relay to ask through.
+    pub(super) fn ask_stun(&mut self) {
+        if let Some(status) = &self.status {
+            self.stun.ask(&media(status), Instant::now());
+        }
+    }
+}
+
+/// Our media addresses outside, with the one port.
+fn media(status: &Status) -> Vec<SocketAddr> {
+    let outside = status.interfaces.iter().filter(|interface| interface.zone == Zone::Outside);
+    outside
+        .flat_map(|interface| interface.addresses.iter().map(|ip| SocketAddr::new(*ip, interface.port_min)))
+        .collect()
+}
+
+/// Addresses that no browser has: ours of both sides.
+pub(super) fn own(status: &Status, sip: SocketAddr) -> Vec<IpAddr> {
+    let all = status.interfaces.iter().flat_map(|interface| interface.addresses.iter().copied());
+    all.chain([sip.ip()]).collect()
+}
+
+/// A host part for a URI.
+fn host(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V4(v4) => v4.ip().to_string(),
+        SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
+    }
+}

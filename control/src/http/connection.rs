@@ -1,0 +1,98 @@
+//! Connections of HTTP/1.1: accepted whatever befalls one of them, bounded in number and in patience.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tower::ServiceExt;
+
+use super::tls::Acceptor;
+
+/// Connections served at once, those that still shake hands included; beyond, the system's queue holds them. Watchers
+/// of events keep theirs open.
+pub const PLACES: usize = 1024;
+/// How long a request's head may take, from the connection's begin or the last answer on: idle connections end by it.
+const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+/// Octets that a request's head may have.
+const HEAD_MAX: usize = 16 * 1024;
+/// After an error of the listening socket: out of descriptors, most likely, and none is free a moment later.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Where a request came from, as a request's extension.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// Serves until `stop` turns true.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Acceptor>,
+    router: Router,
+    places: Arc<Semaphore>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let graceful = GracefulShutdown::new();
+    let mut complained = false;
+    loop {
+        let next = async {
+            let place = places.clone().acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            next = next => next,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        // Nobody closes the semaphore.
+        let Ok(place) = place else { break };
+        match accepted {
+            Ok((stream, peer)) => {
+                complained = false;
+                let (tls, router, watcher) = (tls.clone(), router.clone(), graceful.watcher());
+                tokio::spawn(async move {
+                    match tls {
+                        None => follow(stream, peer, router, watcher).await,
+                        Some(tls) => {
+                            if let Some(stream) = tls.accept(stream).await {
+                                follow(stream, peer, router, watcher).await;
+                            }
+                        }
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut complained, true) {
+                    tracing::warn!(%error, "a connection cannot be accepted; trying on");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    graceful.shutdown().await;
+}
+
+async fn follow(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+    router: Router,
+    watcher: Watcher,
+) {
+    let service = router.map_request(move |mut request: Request<_>| {
+        request.extensions_mut().insert(Peer(peer));
+        request
+    });
+    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(HEAD_MAX);
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    // How a stranger's connection ends is of no interest.
+    let _ = watcher.watch(connection).await;
+}
