@@ -38,6 +38,9 @@ pub struct Options {
     /// Way that packets take.
     #[arg(long, value_enum)]
     path: Option<WayChoice>,
+    /// Let Kamailio or OpenSIPS drive the media plane by rtpengine's NG protocol: [udp:|tcp:]ADDRESS:PORT or unix:/PATH.
+    #[arg(long, value_name = "ADDR")]
+    ng: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -161,6 +164,8 @@ fn program(
     push("--inside", options.inside.clone());
     let path = options.path.and_then(|path| path.to_possible_value());
     push("--path", path.map(|value| value.get_name().to_owned()));
+    // The relay never hears of whoever drives control.
+    push("--ng", options.ng.clone().filter(|_| name == "control"));
     Ok(Program { name, file, arguments, environment })
 }
 

@@ -1,5 +1,7 @@
 //! The task that owns all calls: drives their state machines, their DTLS, and routes what arrives to them.
 
+mod machine;
+mod ng;
 mod relay;
 mod route;
 mod runtime;
@@ -48,6 +50,7 @@ pub struct Calls {
     leaving: Option<Vec<oneshot::Sender<()>>>,
     begun: u64,
     ended: BTreeMap<&'static str, u64>,
+    ng: ng::Index,
 }
 
 /// Answers that wait for the relay's statistics.
@@ -75,6 +78,7 @@ impl Calls {
             leaving: None,
             begun: 0,
             ended: BTreeMap::new(),
+            ng: ng::Index::default(),
             config,
         }
     }
@@ -121,6 +125,7 @@ impl Calls {
             Message::Overview(reply) => {
                 let _ = reply.send(self.overview());
             }
+            Message::Ng(ask) => self.ng(ask),
             Message::Drain(reply) => self.drain(reply),
             Message::Leave(reply) => self.leave(reply),
             Message::StunServers(servers) => {
@@ -171,6 +176,7 @@ impl Calls {
         for command in self.stun.poll(now) {
             self.tell_relay(command);
         }
+        self.ng_time(now);
         let due: Vec<CallId> =
             self.calls.iter().filter(|(_, call)| call.is_due(now)).map(|(id, _)| *id).collect();
         for id in due {

@@ -50,6 +50,9 @@ pub struct Options {
     /// Taken for the sake of one command line for both daemons; the relay obeys it.
     #[arg(long, hide = true)]
     pub path: Option<String>,
+    /// Hear NG there too: [udp:|tcp:]ADDRESS:PORT or unix:/PATH.
+    #[arg(long, value_name = "ADDR")]
+    pub ng: Vec<String>,
     /// Check the configuration, print what is in effect without secrets, and exit.
     #[arg(long)]
     pub check: bool,
@@ -72,6 +75,8 @@ pub struct Config {
     pub http: Http,
     /// SIP.
     pub sip: Sip,
+    /// NG.
+    pub ng: crate::ng::Section,
     /// Logs.
     pub log: Log,
     #[serde(flatten, skip_serializing)]
@@ -271,6 +276,7 @@ impl Config {
         if let Some(interface) = &options.inside {
             config.inside.interface.clone_from(interface);
         }
+        config.ng.listen.extend(options.ng.iter().cloned());
         config.http.tokens.extend(options.token.clone());
         config.validate()?;
         Ok(config)
@@ -302,7 +308,7 @@ impl Config {
         if self.http.max_calls == 0 || self.http.max_anonymous_calls == 0 {
             return invalid("[http] max_calls and max_anonymous_calls must be 1 at least");
         }
-        Ok(())
+        self.ng.validate().map_err(ConfigError::Invalid)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::calls::{self, Calls};
 use crate::config::Config;
 use crate::dtls::Identity;
 use crate::http::Server;
-use crate::{downlink, sip, stun};
+use crate::{downlink, ng, sip, stun};
 
 /// How long calls may take to end on a drain.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
@@ -60,6 +60,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let listen = sip_address(&config)?;
     let sip = sip::bind(&config, listen, handle.clone()).await.context("SIP cannot be served")?;
     let http = Server::bind(config.clone(), handle.clone()).await.context("HTTP cannot be served")?;
+    let ng = ng::bind(&config.ng, handle.clone()).await.context("NG cannot be served")?;
     let (relay, link) = downlink::link(config.relay.socket.clone(), handle.clone());
     let (stop, stopped) = watch::channel(false);
     let mut tasks = Tasks::default();
@@ -69,6 +70,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     tasks.add("the calls", Calls::new(config.clone(), identity, relay, sip.sender).run(inbox));
     for (name, task) in sip.tasks {
+        tasks.add(name, task);
+    }
+    for (name, task) in ng.tasks() {
         tasks.add(name, task);
     }
     let mut server = Tasks::default();

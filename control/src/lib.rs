@@ -14,6 +14,7 @@ pub mod dtls;
 pub mod http;
 pub mod message;
 pub mod metrics;
+pub mod ng;
 pub mod random;
 pub mod sip;
 pub mod stun;

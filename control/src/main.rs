@@ -23,7 +23,8 @@ fn main() -> ExitCode {
     if options.check {
         return check(&config);
     }
-    let filter = tracing_subscriber::EnvFilter::new(&config.log.filter);
+    // The ICE library logs passwords below that.
+    let filter = tracing_subscriber::EnvFilter::new(format!("{},is=warn", config.log.filter));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     // Connections of strangers are bounded in number, but by more than the system's soft limit of descriptors.

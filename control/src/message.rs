@@ -174,6 +174,8 @@ pub enum Message {
     },
     /// State of control and relay.
     Overview(oneshot::Sender<Overview>),
+    /// From the NG listeners.
+    Ng(crate::ng::Ask),
     /// Hang up all calls, refuse new ones; answered when none is left.
     Drain(oneshot::Sender<()>),
     /// Hang up the calls that another control could not go on with, refuse new ones; answered when none of those is left.

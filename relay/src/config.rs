@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 /// Sections that other processes read from the same file.
-const FOREIGN_SECTIONS: &[&str] = &["http", "sip", "supervisor"];
+const FOREIGN_SECTIONS: &[&str] = &["http", "ng", "sip", "supervisor"];
 
 /// Why a configuration is not obeyed.
 #[derive(Debug, thiserror::Error)]

@@ -17,6 +17,7 @@
 mod api;
 mod call;
 mod error;
+pub mod ng;
 mod random;
 pub mod sdp;
 mod settings;

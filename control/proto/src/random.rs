@@ -28,7 +28,8 @@ impl Random {
         Self { seed, counter: 0 }
     }
 
-    fn block(&mut self) -> [u8; 32] {
+    /// The next 32 octets.
+    pub fn block(&mut self) -> [u8; 32] {
         self.counter = self.counter.wrapping_add(1);
         Sha256::new().chain_update(self.seed.0).chain_update(self.counter.to_be_bytes()).finalize().into()
     }

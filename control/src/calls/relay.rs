@@ -1,13 +1,10 @@
 //! The relay as the calls see it: it comes, goes, and holds what it was told and not told to drop.
 
-use std::time::Instant;
-
 use sallyport_plan::{CallId, Command as RelayCommand, Event, Plan, Refusal, Status};
-use sallyport_proto::{Call, Input, Seed};
+use sallyport_proto::Input;
 
 use super::runtime::Runtime;
 use super::{Calls, short};
-use crate::random;
 
 impl Calls {
     pub(super) fn relay_up(&mut self, status: Status) {
@@ -51,6 +48,7 @@ impl Calls {
             }
             Event::Listed => self.adopt(),
             Event::Report { call, directions } => {
+                self.ng_report(call, &directions);
                 if let Some(runtime) = self.calls.get_mut(&call) {
                     runtime.report(&directions);
                 }
@@ -97,7 +95,7 @@ impl Calls {
             if self.calls.contains_key(&plan.call) {
                 self.input(plan.call, Input::RelayBack(plan.version));
             } else {
-                self.restore(plan);
+                self.take_over(plan);
             }
         }
         // Calls of ours that the relay does not know any more; those begun since it is back were never away.
@@ -108,11 +106,8 @@ impl Calls {
         }
     }
 
-    fn restore(&mut self, plan: &Plan) {
-        let settings = self.status.as_ref().and_then(|status| self.settings(status));
-        let restored =
-            settings.map(|settings| Call::restore(plan, settings, Seed(random::octets()), Instant::now()));
-        match restored {
+    fn take_over(&mut self, plan: &Plan) {
+        match self.restore(plan) {
             Some(Ok(call)) => {
                 tracing::info!(call = %short(plan.call), "adopted");
                 tracing::debug!(call = %plan.call, "adopted");

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use sallyport_plan::{CallId, DirectionReport, FlowKey};
-use sallyport_proto::{Call, CallEvent, CallState};
+use sallyport_proto::{CallEvent, CallState};
 use sallyport_wire::stun::TransactionId;
 use tokio::sync::{broadcast, oneshot};
 
 use super::Waiting;
+use super::machine::Machine;
 use crate::dtls::Dtls;
 use crate::message::{CreateError, Created, Shown};
 
@@ -21,7 +22,7 @@ const CHECKS: usize = 128;
 /// One call as it runs.
 pub struct Runtime {
     /// Its state machine.
-    pub call: Call,
+    pub call: Machine,
     /// Its DTLS association, and the flow that it runs on.
     pub dtls: Option<(Dtls, FlowKey)>,
     /// The client that waits for the answer.
@@ -37,9 +38,12 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    pub fn new(call: Call, created: Option<oneshot::Sender<Result<Created, CreateError>>>) -> Self {
+    pub fn new(
+        call: impl Into<Machine>,
+        created: Option<oneshot::Sender<Result<Created, CreateError>>>,
+    ) -> Self {
         Self {
-            call,
+            call: call.into(),
             dtls: None,
             created,
             waiting: Vec::new(),

@@ -140,7 +140,8 @@ impl Calls {
             Command::Fail(failure) => self.answer(id, Err(CreateError::Failed(failure))),
             Command::Notify(event) => self.notify(id, event),
             Command::Ended => {
-                self.calls.remove(&id);
+                let ended = self.calls.remove(&id);
+                self.ng.forget(ended.as_ref());
                 self.settle();
             }
         }

@@ -40,7 +40,7 @@ impl Calls {
     }
 
     /// Where browsers may reach us: what the Internet sees first.
-    fn candidates(&self, status: &Status) -> Vec<LocalCandidate> {
+    pub(super) fn candidates(&self, status: &Status) -> Vec<LocalCandidate> {
         let mut found = Vec::new();
         for base in media(status) {
             let advertised =
@@ -81,7 +81,7 @@ fn media(status: &Status) -> Vec<SocketAddr> {
 }
 
 /// Addresses that no browser has: ours of both sides.
-fn own(status: &Status, sip: SocketAddr) -> Vec<IpAddr> {
+pub(super) fn own(status: &Status, sip: SocketAddr) -> Vec<IpAddr> {
     let all = status.interfaces.iter().flat_map(|interface| interface.addresses.iter().copied());
     all.chain([sip.ip()]).collect()
 }

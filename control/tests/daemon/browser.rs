@@ -30,6 +30,13 @@ impl Browser {
         Self { address, agent, identity: Identity::new().unwrap(), relay: relay.clone(), inbox }
     }
 
+    /// At an address behind the relay, to be called: it waits for the other side to nominate.
+    pub fn called(relay: &Relay, address: SocketAddr) -> Self {
+        let mut browser = Self::new(relay, address);
+        browser.agent.set_controlling(false);
+        browser
+    }
+
     /// What it offers; `setup` as in RFC 5763.
     pub fn offer(&self, setup: &str) -> String {
         let creds = self.agent.local_credentials();

@@ -146,6 +146,13 @@ impl Control {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
+    /// Memory that it holds, KiB.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -249,6 +256,7 @@ pub fn configuration(net: &Net, folder: &Path, sections: &[(&str, &str)]) -> Str
         ("relay", format!("socket = '{}'", socket.display())),
         ("http", format!("listen = ['{}']\ntokens = ['{TOKEN}', 'another token']", net.http())),
         ("sip", format!("listen = '{}'\nserver = '{}'", net.sip(), net.pbx())),
+        ("ng", String::new()),
         ("log", "filter = 'debug'".to_owned()),
     ];
     let section = |(name, lines): (&str, String)| {

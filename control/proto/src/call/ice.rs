@@ -47,13 +47,20 @@ impl fmt::Debug for Ice {
 impl Ice {
     /// An agent with our candidates and the browser's.
     pub fn new(settings: &Settings, offer: &BrowserOffer, random: &mut Random) -> Self {
+        // The offerer controls, unless it is lite and we are not (section 6.1.1).
+        let mut ice = Self::open(settings, offer.lite && !settings.ice_lite, random);
+        ice.meet(&offer.ufrag, &offer.password, &offer.candidates);
+        ice
+    }
+
+    /// An agent with our candidates, which knows nothing of the browser yet.
+    pub fn open(settings: &Settings, controlling: bool, random: &mut Random) -> Self {
         let local = (random.hex(OUR_UFRAG / 2), random.hex(16));
         let mut agent = IceAgent::new(IceCreds { ufrag: local.0.clone(), pass: local.1.clone() });
         let tie_breaker = random.u64();
         agent.set_control_tie_breaker(tie_breaker);
         agent.set_ice_lite(settings.ice_lite);
-        // The offerer controls, unless it is lite and we are not (section 6.1.1).
-        agent.set_controlling(offer.lite && !settings.ice_lite);
+        agent.set_controlling(controlling);
         let mut lines = Vec::new();
         for known in &settings.candidates {
             let candidate = match known.kind {
@@ -74,14 +81,13 @@ impl Ice {
                 agent.add_local_candidate(candidate);
             }
         }
-        let remote = (offer.ufrag.clone(), offer.password.clone());
-        agent.set_remote_credentials(IceCreds { ufrag: remote.0.clone(), pass: remote.1.clone() });
-        let mut ice = Self {
+        let (lite, remote) = (settings.ice_lite, (String::new(), String::new()));
+        Self {
             agent,
             local,
             remote,
             tie_breaker,
-            lite: settings.ice_lite,
+            lite,
             lines,
             begun: false,
             due: None,
@@ -89,11 +95,17 @@ impl Ice {
             taken: 0,
             choice: None,
             wishes: Vec::new(),
-        };
-        for candidate in &offer.candidates {
-            ice.add(candidate);
         }
-        ice
+    }
+
+    /// Learns the browser's credentials and candidates.
+    pub fn meet(&mut self, ufrag: &str, password: &str, candidates: &[String]) {
+        self.remote = (ufrag.to_owned(), password.to_owned());
+        self.agent
+            .set_remote_credentials(IceCreds { ufrag: self.remote.0.clone(), pass: self.remote.1.clone() });
+        for candidate in candidates {
+            self.add(candidate);
+        }
     }
 
     /// Adds a candidate of the browser. Names (mDNS), other transports and addresses where no browser can be are passed
@@ -123,6 +135,11 @@ impl Ice {
     /// The browser's user fragment.
     pub fn remote_ufrag(&self) -> &str {
         &self.remote.0
+    }
+
+    /// Whether we use ICE lite.
+    pub const fn is_lite(&self) -> bool {
+        self.lite
     }
 
     /// Our candidates for the answer, each beginning with `candidate:`.

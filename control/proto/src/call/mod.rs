@@ -1,6 +1,6 @@
 //! One call.
 
-mod ice;
+pub(crate) mod ice;
 mod inside;
 mod media;
 mod peer;

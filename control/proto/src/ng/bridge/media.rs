@@ -1,0 +1,213 @@
+//! ICE, DTLS, and the plan that follows from what both sides said.
+
+use std::time::Instant;
+
+use sallyport_plan::{
+    Direction, DirectionIndex, FlowKey, Medium, Mute, Plan, Profile, Pt, PtMap, Refusal, Ssrc, Zone,
+};
+
+use super::super::peer::Peer;
+use super::record::Record;
+use super::side::{Keys, Side};
+use super::{Bridge, Waiting};
+use crate::api::{CallEvent, Command, DtlsStart, EndCause, StepState};
+
+/// Payload types that a direction may have.
+const MAPS_MAX: usize = 32;
+
+impl Bridge {
+    /// The browser is about to have all it needs: checks may go out.
+    pub(super) fn begin_ice(&mut self, now: Instant) {
+        for side in &mut self.sides {
+            if let Some(outside) = &mut side.outside
+                && let Some(ice) = outside.ice.as_mut().filter(|_| !outside.begun)
+            {
+                outside.begun = true;
+                ice.begin(now);
+            }
+        }
+        self.drain_ice(now);
+    }
+
+    pub(super) fn stun(&mut self, path: &FlowKey, payload: &[u8], now: Instant) {
+        for side in &mut self.sides {
+            if let Some(outside) = side.outside.as_mut().filter(|outside| outside.begun)
+                && let Some(ice) = &mut outside.ice
+            {
+                ice.receive(path, payload, now);
+            }
+        }
+        self.drain_ice(now);
+    }
+
+    pub(super) fn trickle(&mut self, candidates: &[String], now: Instant) {
+        for ice in self.sides.iter_mut().filter_map(|side| side.outside.as_mut()?.ice.as_mut()) {
+            candidates.iter().for_each(|candidate| ice.add(candidate));
+        }
+        self.drain_ice(now);
+    }
+
+    pub(super) fn ice_time(&mut self, now: Instant) {
+        for ice in self.sides.iter_mut().filter_map(|side| side.outside.as_mut()?.ice.as_mut()) {
+            ice.handle_timeout(now);
+        }
+        self.drain_ice(now);
+    }
+
+    /// Sends what the agent wants sent and follows its nominations.
+    fn drain_ice(&mut self, now: Instant) {
+        let Some(at) = self.sides.iter().position(|side| side.zone == Zone::Outside) else { return };
+        let Some(outside) = self.sides[at].outside.as_mut().filter(|outside| outside.begun) else { return };
+        // Another generation begins without a pair, whatever is in use.
+        let current = outside.nominated.filter(|_| outside.is_settled());
+        let Some(ice) = &mut outside.ice else { return };
+        while let Some(command) = ice.poll_transmit() {
+            self.commands.push_back(command);
+        }
+        if let Some(flow) = ice.poll_nominated(current, now) {
+            outside.consent = Some(ice.consent(flow));
+            outside.nominated = Some(flow);
+            if outside.dtls_begun {
+                self.commands.push_back(Command::DtlsPath(flow));
+            }
+            self.replan(now);
+        }
+        self.begin_dtls(now);
+    }
+
+    /// An association begins on the pair in use, as soon as the certificate to be shown is known.
+    fn begin_dtls(&mut self, now: Instant) {
+        let Some(outside) = self.sides.iter_mut().find_map(|side| side.outside.as_deref_mut()) else {
+            return;
+        };
+        let Some(path) = outside.nominated.filter(|_| outside.is_settled() && !outside.dtls_begun) else {
+            return;
+        };
+        if outside.fingerprint.is_some() && self.cause.is_none() {
+            outside.dtls_begun = true;
+            outside.dtls = StepState::Checking;
+            self.deadlines.dtls = Some(now + self.settings.timeouts.dtls);
+            self.commands.push_back(Command::Dtls(DtlsStart { role: outside.role, path }));
+        }
+    }
+
+    pub(super) fn dtls_done(&mut self, profile: Profile, keys: Keys, fingerprint: &[u8; 32], now: Instant) {
+        let Some(outside) = self.sides.iter_mut().find_map(|side| side.outside.as_deref_mut()) else {
+            return;
+        };
+        self.deadlines.dtls = None;
+        if outside.fingerprint != Some(*fingerprint) {
+            outside.dtls = StepState::Failed;
+            self.end(EndCause::FingerprintMismatch);
+            return;
+        }
+        outside.dtls = StepState::Connected;
+        outside.profile = Some(profile);
+        outside.keys = Some(keys);
+        self.replan(now);
+    }
+
+    /// Something that the plan says has changed: the next version goes out, or waits for the one in flight.
+    pub(super) fn replan(&mut self, now: Instant) {
+        if self.relayed.in_flight || self.relayed.away {
+            self.relayed.stale = true;
+            return;
+        }
+        let version = self.relayed.sent + 1;
+        match self.plan(version) {
+            None => {}
+            Some(Ok(plan)) => {
+                self.relayed.sent = version;
+                self.relayed.in_flight = true;
+                self.relayed.stale = false;
+                let complete = |direction: &Direction| direction.open.is_some() && direction.seal.is_some();
+                self.relayed.complete = plan.directions.iter().all(complete);
+                self.deadlines.relay = Some(now + self.settings.timeouts.relay);
+                self.commands.push_back(Command::Install(plan));
+            }
+            Some(Err(refusal)) => self.end(EndCause::Refused(refusal)),
+        }
+    }
+
+    /// The plan, as soon as both sides have a path.
+    fn plan(&self, version: u32) -> Option<Result<Plan, Refusal>> {
+        if self.cause.is_some() {
+            return None;
+        }
+        let [one, other] = &self.sides;
+        let there = direction(0, one, other)?;
+        let back = direction(1, other, one)?;
+        let consents = self.sides.iter().filter_map(|side| side.outside.as_ref()?.consent.clone()).collect();
+        let record = Record::of(self).encode();
+        let plan = Plan { call: self.id, version, directions: vec![there, back], consents, record };
+        Some(plan.validate().map(|()| plan))
+    }
+
+    pub(super) fn installed(&mut self, version: u32, now: Instant) {
+        if version != self.relayed.sent {
+            return;
+        }
+        self.deadlines.relay = None;
+        self.relayed.in_flight = false;
+        self.relayed.installed = version;
+        match self.waiting.take() {
+            Some(Waiting::Plan(wanted, text)) if wanted <= version => {
+                self.commands.push_back(Command::Answer(text))
+            }
+            other => self.waiting = other,
+        }
+        if self.relayed.stale {
+            self.replan(now);
+        }
+        self.tell_connected();
+    }
+
+    /// Media passes: said once.
+    pub(super) fn tell_connected(&mut self) {
+        if self.relayed.complete && !self.relayed.in_flight && !self.connected {
+            self.connected = true;
+            self.deadlines.quiet = None;
+            self.notify(CallEvent::Connected);
+        }
+    }
+}
+
+/// One way, from one side to the other.
+fn direction(index: u8, from: &Side, to: &Side) -> Option<Direction> {
+    let (rtp, rtcp) = from.flows()?;
+    let (to_rtp, to_rtcp) = to.flows()?;
+    let (sender, receiver) = (from.peer.as_ref()?, to.peer.as_ref()?);
+    let open = sender.direction.sends() && receiver.direction.receives();
+    Some(Direction {
+        index: DirectionIndex(index),
+        medium: Medium::Audio,
+        ingress: if rtp == rtcp { vec![rtp] } else { vec![rtp, rtcp] },
+        open: from.protections().0,
+        seal: to.protections().1,
+        rtp: to_rtp,
+        rtcp: to_rtcp,
+        ssrc: Ssrc(to.ssrc),
+        payload_types: payload_types(sender, receiver),
+        reverse: DirectionIndex(1 - index),
+        mute: if open { Mute::Open } else { Mute::Held },
+    })
+}
+
+/// Payload types pass as they are: each side was shown those of the other. A side that sends under its own type for a
+/// codec, where the two differ, is helped.
+fn payload_types(sender: &Peer, receiver: &Peer) -> Vec<PtMap> {
+    let same = |number: u8| PtMap { from: Pt(number), to: Pt(number) };
+    let mut maps: Vec<PtMap> = receiver.formats.iter().map(|format| same(format.payload_type)).collect();
+    for own in &sender.formats {
+        let taken = maps.iter().any(|map| map.from.0 == own.payload_type);
+        let theirs = receiver
+            .formats
+            .iter()
+            .find(|format| !own.name.is_empty() && format.name.eq_ignore_ascii_case(&own.name));
+        if let Some(theirs) = theirs.filter(|_| !taken) {
+            maps.push(PtMap { from: Pt(own.payload_type), to: Pt(theirs.payload_type) });
+        }
+    }
+    maps.truncate(MAPS_MAX);
+    maps
+}

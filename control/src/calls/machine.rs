@@ -1,0 +1,124 @@
+//! The state machine of a call: with signalling of ours, or under that of somebody else.
+
+use std::time::Instant;
+
+use sallyport_plan::CallId;
+use sallyport_proto::ng::Bridge;
+use sallyport_proto::{Call, CallEvent, CallView, Command, Input};
+
+/// One or the other.
+pub enum Machine {
+    /// REST and SIP.
+    Call(Box<Call>),
+    /// NG.
+    Bridge(Box<Bridge>),
+}
+
+impl From<Call> for Machine {
+    fn from(call: Call) -> Self {
+        Self::Call(Box::new(call))
+    }
+}
+
+impl From<Bridge> for Machine {
+    fn from(bridge: Bridge) -> Self {
+        Self::Bridge(Box::new(bridge))
+    }
+}
+
+impl Machine {
+    /// The bridge, if it is one.
+    pub fn bridge(&self) -> Option<&Bridge> {
+        match self {
+            Self::Call(_) => None,
+            Self::Bridge(bridge) => Some(bridge),
+        }
+    }
+
+    /// The bridge, if it is one.
+    pub fn bridge_mut(&mut self) -> Option<&mut Bridge> {
+        match self {
+            Self::Call(_) => None,
+            Self::Bridge(bridge) => Some(bridge),
+        }
+    }
+
+    pub fn id(&self) -> CallId {
+        match self {
+            Self::Call(call) => call.id(),
+            Self::Bridge(bridge) => bridge.id(),
+        }
+    }
+
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        match self {
+            Self::Call(call) => call.handle(now, input),
+            Self::Bridge(bridge) => bridge.handle(now, input),
+        }
+    }
+
+    pub fn poll_command(&mut self) -> Option<Command> {
+        match self {
+            Self::Call(call) => call.poll_command(),
+            Self::Bridge(bridge) => bridge.poll_command(),
+        }
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self {
+            Self::Call(call) => call.poll_timeout(),
+            Self::Bridge(bridge) => bridge.poll_timeout(),
+        }
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match self {
+            Self::Call(call) => call.handle_timeout(now),
+            Self::Bridge(bridge) => bridge.handle_timeout(now),
+        }
+    }
+
+    pub fn view(&self) -> CallView {
+        match self {
+            Self::Call(call) => call.view(),
+            Self::Bridge(bridge) => bridge.view(),
+        }
+    }
+
+    /// What those who watch were told.
+    pub fn past(&self) -> &[CallEvent] {
+        match self {
+            Self::Call(call) => call.past(),
+            Self::Bridge(bridge) => bridge.past(),
+        }
+    }
+
+    pub fn outlives_control(&self) -> bool {
+        match self {
+            Self::Call(call) => call.outlives_control(),
+            Self::Bridge(bridge) => bridge.outlives_control(),
+        }
+    }
+
+    pub fn waits_for_relay(&self) -> bool {
+        match self {
+            Self::Call(call) => call.waits_for_relay(),
+            Self::Bridge(bridge) => bridge.waits_for_relay(),
+        }
+    }
+
+    pub fn ice_ufrag(&self) -> &str {
+        match self {
+            Self::Call(call) => call.ice_ufrag(),
+            Self::Bridge(bridge) => bridge.ice_ufrag(),
+        }
+    }
+
+    /// Call-ID of the SIP leg; that of a bridge is not ours to answer.
+    pub fn sip_call_id(&self) -> &str {
+        match self {
+            Self::Call(call) => call.sip_call_id(),
+            Self::Bridge(_) => "\n",
+        }
+    }
+}
