@@ -21,10 +21,7 @@ pub struct Crypto {
 
 /// Name of a suite in `a=crypto`.
 pub const fn suite(profile: Profile) -> &'static str {
-    match profile {
-        Profile::AesCm128HmacSha1_80 => "AES_CM_128_HMAC_SHA1_80",
-        Profile::AeadAes128Gcm => "AEAD_AES_128_GCM",
-    }
+    profile.name()
 }
 
 impl Crypto {
