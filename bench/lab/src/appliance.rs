@@ -102,6 +102,7 @@ impl Setup {
             [http]
             [sip]
             [supervisor]
+            [ng]
             [log]
         };
         let mut set = |section: &str, key: &str, value: toml::Value| {

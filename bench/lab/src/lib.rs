@@ -13,6 +13,7 @@ pub mod capture;
 pub mod http;
 mod namespace;
 pub mod net;
+pub mod ng;
 pub mod pcap;
 mod process;
 mod state;

@@ -11,6 +11,7 @@ mod calls;
 mod control;
 mod intruders;
 mod many;
+mod ng;
 mod relay;
 mod stage;
 mod worlds;
