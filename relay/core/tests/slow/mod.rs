@@ -118,6 +118,12 @@ impl Stream {
         now: u64,
     ) -> Result<(i64, u32), Reason> {
         let number = self.arrive(source, sequence);
+        // So many were skipped that the gap would be more than a loss may be.
+        if let (Some((last, _)), Some(stretch)) = (self.left.last_key_value(), &self.stretch)
+            && number + stretch.shift > last + 1000
+        {
+            self.begin.get_or_insert(false);
+        }
         if let Some(new_clock) = self.begin.take() {
             let last = self.left.last_key_value().map(|(last, (timestamp, at))| (*last, *timestamp, *at));
             let clock_shift = match last {
