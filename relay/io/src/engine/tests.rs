@@ -322,6 +322,9 @@ fn an_interface_that_is_down_does_not_hold_up_the_other() {
         send(&mut engine, serial, &egress(1, true)).unwrap();
     }
     assert_eq!(send(&mut engine, 0, &egress(1, true)), Err(TransmitError::Io), "down");
+    for serial in 0..u64::from(limit) {
+        send(&mut engine, serial, &egress(2, true)).expect("the other has its own share");
+    }
     assert!(engine.flush().is_err());
     assert!(engine.frames().free >= 1, "a full transmit share leaves frames for the user");
     engine.flush().unwrap();
