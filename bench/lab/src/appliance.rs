@@ -191,7 +191,12 @@ impl Appliance {
 
     /// Where the Internet calls a user of the inside.
     pub fn call_url(&self, user: &str) -> String {
-        format!("http://{APPLIANCE_PUBLIC}:{API_PORT}/v1/calls?to={user}")
+        self.public_url(&format!("/v1/calls?to={user}"))
+    }
+
+    /// A path of its API as the Internet asks for it.
+    pub fn public_url(&self, path: &str) -> String {
+        format!("http://{APPLIANCE_PUBLIC}:{API_PORT}{path}")
     }
 
     /// Folder of its pinned maps.

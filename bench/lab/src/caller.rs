@@ -140,13 +140,15 @@ impl Caller {
         self.place(&appliance.call_url(user), appliance.token(), &self.offer("actpass"))
     }
 
-    /// Hangs up with DELETE at `url`; the status of the answer.
+    /// Hangs up with DELETE; the status of the answer.
     ///
     /// # Errors
     /// No answer.
-    pub fn hang_up(&self, url: &str, token: &str) -> anyhow::Result<u16> {
+    pub fn hang_up(&self, appliance: &Appliance, placed: &Placed) -> anyhow::Result<u16> {
+        let url = appliance.public_url(&placed.location);
+        let token = appliance.token();
         self.place.within(|| {
-            let request = self.http.delete(url).header("Authorization", format!("Bearer {token}"));
+            let request = self.http.delete(&url).header("Authorization", format!("Bearer {token}"));
             Ok(request.call()?.status().as_u16())
         })?
     }

@@ -22,8 +22,7 @@ fn call(stage: &Stage) -> anyhow::Result<()> {
     let mut media = caller.connect(&placed.answer, Duration::from_secs(20))?;
     let talk = caller.talk(&mut media, 25)?;
     anyhow::ensure!(talk.heard >= 20 && talk.broken == 0, "{talk:?}");
-    let url = stage.appliance.call_url("x").replace("/v1/calls?to=x", &placed.location);
-    let status = caller.hang_up(&url, stage.appliance.token())?;
+    let status = caller.hang_up(&stage.appliance, &placed)?;
     anyhow::ensure!(status == 204, "DELETE answers {status}");
     Ok(())
 }

@@ -34,8 +34,7 @@ fn outlives(way: Way) {
         let talk = caller.talk(&mut media, packets).unwrap();
         assert!(talk.heard >= u64::from(packets) * 9 / 10 && talk.broken == 0, "{way}: {talk:?}");
     }
-    let url = stage.appliance.call_url("x").replace("/v1/calls?to=x", &placed.location);
-    assert_eq!(caller.hang_up(&url, stage.appliance.token()).unwrap(), 204);
+    assert_eq!(caller.hang_up(&stage.appliance, &placed).unwrap(), 204);
     until("everything is released", Duration::from_secs(5), || {
         stage
             .appliance

@@ -18,8 +18,7 @@ fn talk(stage: &Stage, address: IpAddr) -> SocketAddr {
     let mut media = caller.connect(&placed.answer, Duration::from_secs(10)).unwrap();
     let talk = caller.talk(&mut media, 50).unwrap();
     assert!(talk.heard >= 45 && talk.broken == 0, "{talk:?}");
-    let url = stage.appliance.call_url("x").replace("/v1/calls?to=x", &placed.location);
-    assert_eq!(caller.hang_up(&url, stage.appliance.token()).unwrap(), 204);
+    assert_eq!(caller.hang_up(&stage.appliance, &placed).unwrap(), 204);
     media.peer()
 }
 
