@@ -318,6 +318,11 @@ impl Status {
         self.0["relay"]["calls"].as_u64().unwrap_or(0)
     }
 
+    /// Whether the relay holds no call, port pair, flow or direction.
+    pub fn holds_nothing(&self) -> bool {
+        ["calls", "ports", "flows", "directions"].iter().all(|what| self.0["relay"][what] == 0)
+    }
+
     /// The whole answer.
     pub fn json(&self) -> &Value {
         &self.0

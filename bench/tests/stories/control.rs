@@ -67,9 +67,7 @@ fn a_call_outlives_control_by_a_minute_and_the_next_control_hangs_it_up() {
     assert_eq!(scene.browser.hang_up().unwrap(), 204);
     scene.agent.process().wait_for_words("terminated", Duration::from_secs(5)).unwrap();
     until("everything is released", Duration::from_secs(5), || {
-        let status = scene.appliance.status().unwrap();
-        let relay = &status.json()["relay"];
-        ["calls", "ports", "flows", "directions"].iter().all(|what| relay[what] == 0)
+        scene.appliance.status().unwrap().holds_nothing()
     });
 
     // Audio both ways for the whole minute.

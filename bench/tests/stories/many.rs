@@ -49,13 +49,7 @@ fn leave_nothing(way: Way) {
     calls(&stage, AT_ONCE);
     let nothing = || {
         let status = stage.appliance.status().unwrap();
-        let relay = &status.json()["relay"];
-        let none = |what: &str| relay[what] == 0;
-        none("calls")
-            && none("ports")
-            && none("flows")
-            && none("directions")
-            && status.json()["calls"]["active"] == 0
+        status.holds_nothing() && status.json()["calls"]["active"] == 0
     };
     until("the first calls are released", Duration::from_secs(10), nothing);
     // HTTP connections of the callers end with them.

@@ -92,8 +92,7 @@ fn talk(way: Way) {
     let deleted = client.ask(&[CALL.as_slice(), &[field("command", "delete")]].concat()).unwrap();
     assert!(deleted.contains("6:result2:ok"), "{deleted}");
     until("everything is released", Duration::from_secs(5), || {
-        let status = stage.appliance.status().unwrap();
-        ["calls", "ports", "flows", "directions"].iter().all(|what| status.json()["relay"][what] == 0)
+        stage.appliance.status().unwrap().holds_nothing()
     });
 }
 

@@ -36,10 +36,7 @@ fn outlives(way: Way) {
     }
     assert_eq!(caller.hang_up(&stage.appliance, &placed).unwrap(), 204);
     until("everything is released", Duration::from_secs(5), || {
-        stage
-            .appliance
-            .status()
-            .is_ok_and(|status| status.calls() == 0 && status.json()["relay"]["ports"] == 0)
+        stage.appliance.status().is_ok_and(|status| status.holds_nothing())
     });
 }
 
