@@ -1,15 +1,16 @@
 //! One worker: its port, its translator, its share of the calls. Nobody else touches either.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 use std::{io, thread};
 
+use arrayvec::ArrayVec;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
-use sallyport_core::{Checkpoint, CoreEvent, Now, Tag, Translator, Verdict};
+use sallyport_core::{Checkpoint, CoreEvent, Flows, Inbound, Now, Tag, Translator, Verdict};
 use sallyport_io::{Burst, Egress, Frame, HEADROOM, Received, TransmitError};
 use sallyport_plan::{CallId, Counter, FlowKey, Medium, Plan, Zone};
 use sallyport_wire::PacketBuf;
@@ -105,8 +106,9 @@ where
         worker,
         inbox,
         notify,
-        links: HashMap::new(),
-        routes: HashMap::new(),
+        links: Flows::default(),
+        routes: Flows::default(),
+        due: Vec::with_capacity(STRAYS.max(Burst::CAPACITY)),
         counts: Counts::default(),
         kept: Now(0),
         stopped: false,
@@ -144,13 +146,41 @@ struct Counts {
     receive_errors: u64,
 }
 
+/// A packet of ours that is still to be judged.
+struct Due {
+    frame: Frame,
+    payload: Range<usize>,
+    key: FlowKey,
+    tag: Option<Tag>,
+}
+
+/// Where packets lie afterwards, and what becomes of them.
+fn judge(
+    worker: &mut Worker,
+    due: &[Due],
+    now: Now,
+) -> ArrayVec<(Range<usize>, Verdict), { Burst::CAPACITY }> {
+    let mut bufs: ArrayVec<PacketBuf<'_>, { Burst::CAPACITY }> = ArrayVec::new();
+    let mut payloads = due.iter().map(|due| due.payload.clone());
+    worker.edge.port().buffers(&mut due.iter().map(|due| &due.frame), &mut |octets| {
+        bufs.extend(payloads.next().map(|payload| PacketBuf::clamped(octets, payload)));
+    });
+    let packets = due.iter().zip(&mut bufs);
+    let mut packets: ArrayVec<Inbound<'_, '_>, { Burst::CAPACITY }> =
+        packets.map(|(due, buf)| Inbound::new(due.key, due.tag, buf)).collect();
+    worker.translator.translate_burst(&mut packets, now);
+    packets.into_iter().map(|packet| (packet.buf.range(), packet.verdict)).collect()
+}
+
 struct Running<N> {
     sleeper: Epoll,
     worker: Worker,
     inbox: Receiver<Order>,
     notify: N,
-    links: HashMap<FlowKey, Link>,
-    routes: HashMap<FlowKey, Tag>,
+    links: Flows<Link>,
+    routes: Flows<Tag>,
+    /// Empty between turns; kept for its room.
+    due: Vec<Due>,
     counts: Counts,
     kept: Now,
     stopped: bool,
@@ -215,8 +245,9 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             let full = burst.room() == 0;
             for received in burst.drain() {
                 self.counts.received += 1;
-                self.handle(received, now);
+                self.take(received);
             }
+            self.translate(now);
             self.worker.handoff.wake_others();
             if !full {
                 return;
@@ -227,7 +258,8 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         }
     }
 
-    fn handle(&mut self, received: Received, now: Now) {
+    /// Finds out whose a packet is: ours, or another worker's.
+    fn take(&mut self, received: Received) {
         let Received { frame, zone, local, remote, payload, tag, .. } = received;
         let zone = if zone == Zone::Outside as u8 { Zone::Outside } else { Zone::Inside };
         let key = FlowKey { zone, local, remote };
@@ -241,27 +273,24 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             self.hand_over(frame, payload, tag, key);
             return;
         }
-        self.translate(frame, payload, tag, key, now);
+        self.due.push(Due { frame, payload, key, tag });
     }
 
-    fn translate(
-        &mut self,
-        frame: Frame,
-        payload: std::ops::Range<usize>,
-        tag: Option<Tag>,
-        key: FlowKey,
-        now: Now,
-    ) {
-        let port = self.worker.edge.port();
-        let Ok(mut buf) = PacketBuf::new(port.buffer(&frame), payload) else {
-            port.release(frame);
-            return;
-        };
-        let verdict = match tag {
-            Some(tag) => self.worker.translator.translate(tag, &key, &mut buf, now),
-            None => self.worker.translator.unknown(&key, &buf, now),
-        };
-        let range = buf.range();
+    /// Lets the translator judge all that is due, and does what it says.
+    fn translate(&mut self, now: Now) {
+        let mut due = std::mem::take(&mut self.due);
+        while !due.is_empty() {
+            let some = due.len().min(Burst::CAPACITY);
+            let judged = judge(&mut self.worker, due.get(..some).unwrap_or_default(), now);
+            for (due, (range, verdict)) in due.drain(..some).zip(judged) {
+                self.act(due, range, verdict);
+            }
+        }
+        self.due = due;
+    }
+
+    fn act(&mut self, due: Due, range: Range<usize>, verdict: Verdict) {
+        let Due { frame, key, .. } = due;
         match verdict {
             Verdict::Forward(cleared) => {
                 self.counts.forwarded += 1;
@@ -272,9 +301,10 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                 self.transmit(frame, range, egress);
             }
             Verdict::Punt(call) => {
-                let payload = buf.packet().to_vec();
+                let port = self.worker.edge.port();
+                let payload = port.buffer(&frame).get(range).unwrap_or_default().to_vec();
+                port.release(frame);
                 self.punt(Notice::Punt { path: key, call, payload });
-                self.worker.edge.port().release(frame);
             }
             Verdict::Consumed | Verdict::Drop(_) => self.worker.edge.port().release(frame),
         }
@@ -288,18 +318,12 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         }
     }
 
-    fn transmit(&mut self, frame: Frame, payload: std::ops::Range<usize>, path: FlowKey) {
+    fn transmit(&mut self, frame: Frame, payload: Range<usize>, path: FlowKey) {
         let link = self.links.get(&path).copied();
         self.transmit_by(frame, payload, path, link);
     }
 
-    fn transmit_by(
-        &mut self,
-        frame: Frame,
-        payload: std::ops::Range<usize>,
-        path: FlowKey,
-        link: Option<Link>,
-    ) {
+    fn transmit_by(&mut self, frame: Frame, payload: Range<usize>, path: FlowKey, link: Option<Link>) {
         let port = self.worker.edge.port();
         if self.worker.framed && link.is_none() {
             self.counts.no_link += 1;
@@ -331,7 +355,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         self.transmit_by(frame, range, path, link);
     }
 
-    fn hand_over(&mut self, frame: Frame, payload: std::ops::Range<usize>, tag: Tag, key: FlowKey) {
+    fn hand_over(&mut self, frame: Frame, payload: Range<usize>, tag: Tag, key: FlowKey) {
         let bytes = self.worker.edge.port().buffer(&frame).get(payload).unwrap_or_default();
         let taken = self.worker.handoff.push(tag.direction.worker(), tag, key, bytes);
         self.worker.edge.port().release(frame);
@@ -343,9 +367,8 @@ impl<N: Fn(Notice) -> bool> Running<N> {
     }
 
     fn take_strays(&mut self) {
-        let now = self.now();
         for taken in 1..=STRAYS {
-            let Some(stray) = self.worker.handoff.pop() else { return };
+            let Some(stray) = self.worker.handoff.pop() else { break };
             if taken == STRAYS {
                 // There may be more: the next sleep ends at once.
                 let _ = self.worker.wake.write(1);
@@ -361,8 +384,9 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             if let Some(room) = port.buffer(&frame).get_mut(range.clone()) {
                 room.copy_from_slice(bytes);
             }
-            self.translate(frame, range, Some(tag), key, now);
+            self.due.push(Due { frame, payload: range, key, tag: Some(tag) });
         }
+        self.translate(self.now());
     }
 
     /// Consent checks that are due, and what happened since.

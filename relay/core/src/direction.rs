@@ -7,7 +7,7 @@ use sha1::{Digest, Sha1};
 
 use crate::Now;
 use crate::limit::Bucket;
-use crate::packet::{Cleared, Opening, Packet, Payload, Sealing};
+use crate::packet::{Opening, Payload, Sealing};
 use crate::reason::Reason;
 use crate::rtcp::{self, Names};
 use crate::stats::Drops;
@@ -114,41 +114,47 @@ impl Direction {
         self.is_fed_by(pair) || self.rules.rtp == *pair || self.rules.rtcp == *pair
     }
 
-    /// Opens, rewrites and seals one RTP packet.
+    /// Whether packets that come in have to be opened.
     ///
     /// # Errors
-    /// Why it does not leave.
-    pub fn rtp(&mut self, buf: &mut PacketBuf<'_>, now: Now) -> Result<Cleared, Reason> {
+    /// Why none is taken.
+    pub fn arrive(&self) -> Result<bool, Reason> {
         if self.lapsed {
             return Err(Reason::ConsentLost);
         }
-        let packet = Packet::arrived(buf, Payload::Rtp).open(&mut self.open)?;
-        let waits = matches!(self.seal, Sealing::Waiting);
-        let mut octets = 0;
-        let packet = packet.rewrite(|buf| {
-            octets = rewrite(buf, &mut self.stream, &self.rules, waits, now)?;
-            Ok(())
-        })?;
-        let cleared = packet.seal(&mut self.seal, self.rules.rtp)?;
-        self.packets += 1;
-        self.octets += octets;
-        Ok(cleared)
+        match self.open {
+            Opening::Waiting => Err(Reason::Early),
+            Opening::Plain => Ok(false),
+            Opening::Srtp(_) => Ok(true),
+        }
     }
 
-    /// Opens, rewrites and seals one RTCP compound; `reverse` is the direction that runs the other way.
+    /// Puts one open RTP packet into the outgoing stream; octets of its payload.
     ///
     /// # Errors
     /// Why it does not leave.
-    pub fn rtcp(&mut self, buf: &mut PacketBuf<'_>, reverse: Option<&Self>) -> Result<Cleared, Reason> {
-        if self.lapsed {
-            return Err(Reason::ConsentLost);
-        }
-        let packet = Packet::arrived(buf, Payload::Rtcp).open(&mut self.open)?;
+    pub fn rewrite_rtp(&mut self, buf: &mut PacketBuf<'_>, now: Now) -> Result<u64, Reason> {
+        let waits = matches!(self.seal, Sealing::Waiting);
+        rewrite(buf, &mut self.stream, &self.rules, waits, now)
+    }
+
+    /// Puts one open RTCP compound into the other leg's words; `reverse` is the direction that runs the other way.
+    ///
+    /// # Errors
+    /// Why it does not leave.
+    pub fn rewrite_rtcp(&self, buf: &mut PacketBuf<'_>, reverse: Option<&Self>) -> Result<(), Reason> {
         if matches!(self.seal, Sealing::Waiting) {
             return Err(Reason::Early);
         }
-        let names = self.names(reverse);
-        packet.rewrite(|buf| rtcp::rewrite(buf, &names))?.seal(&mut self.seal, self.rules.rtcp)
+        rtcp::rewrite(buf, &self.names(reverse))
+    }
+
+    /// Where it sends to.
+    pub const fn egress(&self, payload: Payload) -> FlowKey {
+        match payload {
+            Payload::Rtp => self.rules.rtp,
+            Payload::Rtcp => self.rules.rtcp,
+        }
     }
 
     fn names(&self, reverse: Option<&Self>) -> Names {

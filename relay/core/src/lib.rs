@@ -1,7 +1,7 @@
 //! The translator, sans-IO: plans in, packets in, verdicts out.
 //!
 //! One [`Translator`] belongs to one worker. It is told what to do by [`Translator::install`] and [`Translator::remove`]
-//! and asked about packets by [`Translator::translate`] and [`Translator::unknown`], in any order; after each, events may
+//! and asked about packets by [`Translator::translate_burst`] (or [`Translator::translate`], one by one), in any order; after each, events may
 //! be waiting in [`Translator::poll_event`], and [`Translator::poll_timeout`] says when it wants to be woken.
 //!
 //! Contract: every packet moves exactly one counter, a [`Verdict::Drop`] that of its [`Reason`]; a [`Verdict::Punt`] leaves
@@ -52,6 +52,7 @@
 
 #![forbid(unsafe_code)]
 
+mod burst;
 mod checkpoint;
 mod consent;
 mod direction;
@@ -66,12 +67,13 @@ mod stream;
 mod table;
 mod translator;
 
+pub use burst::{Cleared, Inbound};
 pub use checkpoint::{Checkpoint, DirectionState};
 pub use ledger::KeyId;
-pub use packet::{Cleared, Payload, Verdict};
+pub use packet::{Payload, Verdict};
 pub use reason::Reason;
 pub use stream::StreamState;
-pub use table::{DirectionId, Tag};
+pub use table::{DirectionId, Flows, Tag};
 pub use translator::{CoreEvent, FlowChanges, Limits, Removed, Translator};
 
 /// Monotonic time in microseconds; its zero is the caller's.

@@ -78,6 +78,9 @@ pub(crate) struct Umem {
     mapping: Mapping,
     base: NonNull<u8>,
     frames: u32,
+    /// By frame, the last turn of [`Chunks::chunks`] that lent it.
+    lent: Box<[u32]>,
+    turn: u32,
 }
 
 // SAFETY: `base` points into the mapping, which may move between threads and is owned by the same structure.
@@ -91,7 +94,8 @@ impl Umem {
         let base = mapping.at(0, length)?;
         // SAFETY: the advice concerns our own whole mapping and changes no octet of it. It may be refused.
         unsafe { libc::madvise(mapping.base.as_ptr(), length, libc::MADV_DONTDUMP) };
-        Ok(Self { mapping, base, frames })
+        let lent = vec![0; frames as usize].into_boxed_slice();
+        Ok(Self { mapping, base, frames, lent, turn: 0 })
     }
 }
 
@@ -105,6 +109,31 @@ impl Chunks for Umem {
         // the engine asks only for chunks that its pool says are not the kernel's.
         unsafe {
             std::slice::from_raw_parts_mut(self.base.add(index as usize * FRAME_SIZE).as_ptr(), FRAME_SIZE)
+        }
+    }
+
+    fn chunks<'a>(&'a mut self, names: &[Option<u32>], each: &mut dyn FnMut(&'a mut [u8])) {
+        self.turn = self.turn.wrapping_add(1);
+        if self.turn == 0 {
+            // The marks of 2^32 turns ago must not look like this one's.
+            self.lent.fill(0);
+            self.turn = 1;
+        }
+        for name in names {
+            let lent = name.and_then(|index| Some((index, self.lent.get_mut(index as usize)?)));
+            let Some((index, lent)) = lent.filter(|(_, lent)| **lent != self.turn) else {
+                each(&mut []);
+                continue;
+            };
+            *lent = self.turn;
+            // SAFETY: there are as many marks as frames, so the chunk lies in the mapping, which lives as long as `self`,
+            // and is initialised. The references handed out here borrow all of `self`, and the mark says that none of them
+            // is to this chunk yet; the kernel does not touch it, since the engine asks only for chunks that its pool says
+            // are not the kernel's.
+            each(unsafe {
+                let chunk = self.base.add(index as usize * FRAME_SIZE);
+                std::slice::from_raw_parts_mut(chunk.as_ptr(), FRAME_SIZE)
+            });
         }
     }
 }
@@ -385,5 +414,28 @@ impl Socket for Xsk {
 
     fn descriptor(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_chunks_are_lent_in_the_order_asked_for_and_none_twice() {
+        let mut umem = Umem::new(4).unwrap();
+        for frame in 0..4u8 {
+            umem.chunk(frame.into()).fill(frame);
+        }
+        // The second time around as well, and when the turns begin anew.
+        for turn in [0, 1, u32::MAX - 1, u32::MAX] {
+            umem.turn = turn;
+            let mut seen = Vec::new();
+            let names = [Some(3), Some(0), None, Some(4), Some(2), Some(0), Some(u32::MAX)];
+            umem.chunks(&names, &mut |octets| seen.push((octets.len(), octets.first().copied())));
+            let whole = |frame| (FRAME_SIZE, Some(frame));
+            let wanted = [whole(3), whole(0), (0, None), (0, None), whole(2), (0, None), (0, None)];
+            assert_eq!(seen, wanted, "turn {turn}");
+        }
     }
 }

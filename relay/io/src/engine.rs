@@ -19,6 +19,8 @@ pub(crate) trait Chunks: Send {
     /// The [`FRAME_SIZE`] octets of a frame, none where there is no frame of that name. Only for frames that the caller
     /// has: the kernel may write to all others at any time.
     fn chunk(&mut self, index: u32) -> &mut [u8];
+    /// The same of several frames at once, in the order asked for; none for a frame that was named before.
+    fn chunks<'a>(&'a mut self, names: &[Option<u32>], each: &mut dyn FnMut(&'a mut [u8]));
 }
 
 /// What the kernel says about a socket.
@@ -301,6 +303,15 @@ impl<U: Chunks, S: Socket> Port for Engine<U, S> {
             Some(index) => self.chunks.chunk(index),
             None => &mut [],
         }
+    }
+
+    fn buffers<'a>(
+        &'a mut self,
+        frames: &mut dyn Iterator<Item = &Frame>,
+        each: &mut dyn FnMut(&'a mut [u8]),
+    ) {
+        let (names, count) = self.pool.names(frames);
+        self.chunks.chunks(names.get(..count).unwrap_or_default(), each);
     }
 
     fn transmit(

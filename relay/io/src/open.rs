@@ -231,6 +231,14 @@ impl Port for AfXdpPort {
         self.engine.buffer(frame)
     }
 
+    fn buffers<'a>(
+        &'a mut self,
+        frames: &mut dyn Iterator<Item = &Frame>,
+        each: &mut dyn FnMut(&'a mut [u8]),
+    ) {
+        self.engine.buffers(frames, each);
+    }
+
     fn transmit(
         &mut self,
         frame: Frame,
