@@ -18,5 +18,6 @@ pub mod offload;
 pub mod orders;
 pub mod ports;
 pub mod sessions;
+pub mod sleeper;
 pub mod uplink;
 pub mod worker;

@@ -22,11 +22,19 @@ const FLOWS_PER_CALL: u32 = 8;
 /// The loaded program and what it runs on.
 pub struct Offload {
     kernel: Kernel,
-    attached: Attached,
+    /// Outside first.
+    attached: [Attached; 2],
 }
 
-/// Zone, mode and RX queues of each interface.
-type Attached = [(Zone, Attachment, u32); 2];
+/// What an interface runs.
+#[derive(Debug, Clone, Copy)]
+struct Attached {
+    attachment: Attachment,
+    /// RX queues served.
+    queues: u32,
+    /// Whether the driver works on the workers' memory itself.
+    zero_copy: bool,
+}
 
 impl Offload {
     /// Loads and attaches the program on both interfaces, and opens one port per worker.
@@ -56,7 +64,7 @@ impl Offload {
         interfaces: &[Interface; 2],
         wanted: PathChoice,
         workers: u32,
-    ) -> anyhow::Result<(Attached, Vec<AfXdpPort>)> {
+    ) -> anyhow::Result<([Attached; 2], Vec<AfXdpPort>)> {
         // Flows of a former relay name its directions, not ours.
         kernel.clear_flows().context("the flow map cannot be cleared")?;
         let [outside, inside] = interfaces;
@@ -87,8 +95,10 @@ impl Offload {
             }
         }
         kernel.forget_former().context("a former relay's interfaces cannot be let go")?;
+        // All sockets of a memory are alike.
+        let zero_copy = ports.iter().all(AfXdpPort::zero_copy);
         let attached =
-            [(Zone::Outside, attachments[0], queues[0]), (Zone::Inside, attachments[1], queues[1])];
+            [0, 1].map(|at| Attached { attachment: attachments[at], queues: queues[at], zero_copy });
         Ok((attached, ports))
     }
 
@@ -128,7 +138,7 @@ impl Offload {
 
     /// `xdp` or `generic`.
     pub fn path(&self, zone: Zone) -> &'static str {
-        match self.of(zone).0 {
+        match self.of(zone).attachment {
             Attachment::Native => "xdp",
             Attachment::Generic => "generic",
         }
@@ -136,13 +146,17 @@ impl Offload {
 
     /// RX queues served.
     pub fn queues(&self, zone: Zone) -> u32 {
-        self.of(zone).1
+        self.of(zone).queues
     }
 
-    fn of(&self, zone: Zone) -> (Attachment, u32) {
+    /// Whether the driver works on the workers' memory itself; otherwise the kernel copies each packet.
+    pub fn zero_copy(&self, zone: Zone) -> bool {
+        self.of(zone).zero_copy
+    }
+
+    fn of(&self, zone: Zone) -> Attached {
         let [outside, inside] = self.attached;
-        let (_, attachment, queues) = if zone == Zone::Outside { outside } else { inside };
-        (attachment, queues)
+        if zone == Zone::Outside { outside } else { inside }
     }
 
     /// Lets go of the program: pinned for the next relay, or taken down.

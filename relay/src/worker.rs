@@ -8,24 +8,22 @@ use std::time::Instant;
 use std::{io, thread};
 
 use arrayvec::ArrayVec;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::eventfd::EventFd;
+use nix::unistd::Pid;
 use sallyport_core::{Checkpoint, CoreEvent, Flows, Inbound, Now, Tag, Translator, Verdict};
 use sallyport_io::{Burst, Egress, Frame, HEADROOM, Received, TransmitError};
 use sallyport_plan::{CallId, Counter, FlowKey, Medium, Plan, Zone};
 use sallyport_wire::PacketBuf;
 use sallyport_wire::frame::Link;
 
+use crate::config::Poll;
 use crate::edge::Edge;
 use crate::handoff::{Handoff, Stray};
 use crate::nexthop::Links;
 use crate::orders::{Notice, Order};
+use crate::sleeper::Sleeper;
 
-/// Names of what it sleeps on.
-const WAKE: u64 = 0;
-const PORT: u64 = 1;
-/// Milliseconds that a worker sleeps at the most.
-const NAP_MS: u64 = 100;
 /// How often indices are kept for a restart, in microseconds.
 const CHECKPOINT_INTERVAL: u64 = 1_000_000;
 /// Packets that a stream can have sent since the checkpoint that a restart goes on from: a checkpoint is a second old, and
@@ -86,6 +84,10 @@ pub struct Worker {
     pub wake: Arc<EventFd>,
     /// Whether packets are lent to the kernel with a header of ours (AF_XDP) or without (sockets).
     pub framed: bool,
+    /// How it waits for packets.
+    pub poll: Poll,
+    /// Processor that it stays on.
+    pub processor: Option<usize>,
     /// The clock's zero, the same for all workers.
     pub epoch: Instant,
 }
@@ -102,7 +104,8 @@ where
     let wake = worker.wake.clone();
     let mut worker = worker;
     let running = Running {
-        sleeper: sleeper(&mut worker)?,
+        sleeper: Sleeper::new(worker.wake.clone(), &worker.edge.port().descriptors(), worker.poll)?,
+        seen: 0,
         worker,
         inbox,
         notify,
@@ -116,16 +119,6 @@ where
     let name = format!("worker-{}", running.worker.index);
     let thread = thread::Builder::new().name(name).spawn(move || running.run())?;
     Ok(Handle { orders, wake, thread: Some(thread) })
-}
-
-/// What a worker sleeps on: its wake and its port. A port's descriptors are the same for its life.
-fn sleeper(worker: &mut Worker) -> io::Result<Epoll> {
-    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    epoll.add(&*worker.wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
-    for descriptor in worker.edge.port().descriptors() {
-        epoll.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, PORT))?;
-    }
-    Ok(epoll)
 }
 
 /// What the worker counts itself; the translator counts the rest.
@@ -173,7 +166,9 @@ fn judge(
 }
 
 struct Running<N> {
-    sleeper: Epoll,
+    sleeper: Sleeper,
+    /// Packets received when it last slept.
+    seen: u64,
     worker: Worker,
     inbox: Receiver<Order>,
     notify: N,
@@ -188,6 +183,7 @@ struct Running<N> {
 
 impl<N: Fn(Notice) -> bool> Running<N> {
     fn run(mut self) {
+        self.settle();
         let mut burst = Burst::new();
         while !self.stopped {
             if let Err(error) = self.sleep() {
@@ -205,30 +201,30 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         }
     }
 
+    fn settle(&self) {
+        self.sleeper.settle();
+        let Some(processor) = self.worker.processor else { return };
+        let mut own = CpuSet::new();
+        if own.set(processor).and_then(|()| sched_setaffinity(Pid::from_raw(0), &own)).is_err() {
+            tracing::warn!(
+                worker = self.worker.index,
+                processor,
+                "the worker cannot be kept on its processor"
+            );
+        }
+    }
+
     fn now(&self) -> Now {
         Now(u64::try_from(self.worker.epoch.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
     /// Sleeps until a packet, an order, a stray or a timer is due.
     fn sleep(&mut self) -> io::Result<()> {
-        let nap = if self.worker.edge.port().pending() > 0 { 1 } else { NAP_MS };
-        let due = self.worker.translator.poll_timeout().map_or(nap, |at| {
-            let micros = at.0.saturating_sub(self.now().0);
-            micros.div_ceil(1000).min(nap)
-        });
-        let mut events = [EpollEvent::empty(); 4];
-        let timeout = EpollTimeout::try_from(due).unwrap_or(EpollTimeout::ZERO);
-        match self.sleeper.wait(&mut events, timeout) {
-            Ok(ready) => {
-                if events.iter().take(ready).any(|event| event.data() == WAKE) {
-                    // Non-blocking, and nobody else reads it.
-                    let _ = self.worker.wake.read();
-                }
-                Ok(())
-            }
-            Err(nix::errno::Errno::EINTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        let packets = self.counts.received - std::mem::replace(&mut self.seen, self.counts.received);
+        let patient = self.worker.edge.port().pending() == 0;
+        let due = self.worker.translator.poll_timeout();
+        let now = self.now();
+        self.sleeper.sleep(packets, patient, due, now)
     }
 
     fn receive(&mut self, burst: &mut Burst) {

@@ -15,6 +15,14 @@ use crate::ring::{Descriptor, Memory};
 /// Octets that the kernel leaves free in front of each received frame by itself (`XDP_PACKET_HEADROOM`).
 const KERNEL_HEADROOM: usize = 256;
 
+/// Octets of a huge page on most machines. Others refuse the mapping, and have ordinary pages.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Packets that one call may have the driver take up, polling busily.
+const BUSY_BUDGET: libc::c_int = 64;
+/// Microseconds that a call may wait for the driver, polling busily: it is asked again at once.
+const BUSY_WAIT: libc::c_int = 1;
+
 /// Socket option: descriptors that one `sendto` takes in copy mode. Since Linux 6.17; too new for `libc`.
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
@@ -29,8 +37,21 @@ struct Mapping {
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    /// Maps `length` octets: of a socket's ring at an offset, or anonymous ones.
-    fn new(length: usize, of: Option<(BorrowedFd<'_>, u64)>) -> io::Result<Self> {
+    /// Maps at least `length` anonymous octets, in huge pages where the system has enough set aside.
+    fn anonymous(length: usize) -> io::Result<(Self, bool)> {
+        let huge = length.checked_next_multiple_of(HUGE_PAGE).ok_or(io::ErrorKind::OutOfMemory)?;
+        match Self::map(huge, None, libc::MAP_HUGETLB) {
+            Ok(mapping) => Ok((mapping, true)),
+            Err(_) => Ok((Self::map(length, None, 0)?, false)),
+        }
+    }
+
+    /// Maps `length` octets of a socket's ring at an offset.
+    fn new(length: usize, fd: BorrowedFd<'_>, offset: u64) -> io::Result<Self> {
+        Self::map(length, Some((fd, offset)), 0)
+    }
+
+    fn map(length: usize, of: Option<(BorrowedFd<'_>, u64)>, extra: libc::c_int) -> io::Result<Self> {
         // Shared even when anonymous: a private page would be copied on write after a fork, and the kernel would go on
         // with the other copy.
         let (fd, offset, anonymous) = match of {
@@ -38,7 +59,7 @@ impl Mapping {
             None => (-1, 0, libc::MAP_ANONYMOUS),
         };
         let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let flags = libc::MAP_SHARED | libc::MAP_POPULATE | anonymous;
+        let flags = libc::MAP_SHARED | libc::MAP_POPULATE | anonymous | extra;
         // SAFETY: a new mapping at an address that the kernel chooses touches no memory that is in use.
         let base = unsafe {
             libc::mmap(ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, fd, offset)
@@ -78,6 +99,7 @@ pub(crate) struct Umem {
     mapping: Mapping,
     base: NonNull<u8>,
     frames: u32,
+    huge: bool,
     /// By frame, the last turn of [`Chunks::chunks`] that lent it.
     lent: Box<[u32]>,
     turn: u32,
@@ -90,12 +112,17 @@ impl Umem {
     /// Maps zeroed memory for `frames` frames, which no core dump will hold: it carries media in the clear.
     pub fn new(frames: u32) -> io::Result<Self> {
         let length = (frames as usize).checked_mul(FRAME_SIZE).ok_or(io::ErrorKind::OutOfMemory)?;
-        let mapping = Mapping::new(length, None)?;
+        let (mapping, huge) = Mapping::anonymous(length)?;
         let base = mapping.at(0, length)?;
         // SAFETY: the advice concerns our own whole mapping and changes no octet of it. It may be refused.
-        unsafe { libc::madvise(mapping.base.as_ptr(), length, libc::MADV_DONTDUMP) };
+        unsafe { libc::madvise(mapping.base.as_ptr(), mapping.length, libc::MADV_DONTDUMP) };
         let lent = vec![0; frames as usize].into_boxed_slice();
-        Ok(Self { mapping, base, frames, lent, turn: 0 })
+        Ok(Self { mapping, base, frames, huge, lent, turn: 0 })
+    }
+
+    /// Whether it lies in huge pages.
+    pub fn is_huge(&self) -> bool {
+        self.huge
     }
 }
 
@@ -170,7 +197,7 @@ impl<T: Copy> Ring<T> {
         side: Side,
     ) -> io::Result<Self> {
         let length = usize::try_from(layout.desc).map_err(|_| io::ErrorKind::InvalidData)?;
-        let mapping = Mapping::new(length + size as usize * size_of::<T>(), Some((fd, page)))?;
+        let mapping = Mapping::new(length + size as usize * size_of::<T>(), fd, page)?;
         let (ours, theirs) = match side {
             Side::Producer => (layout.producer, layout.consumer),
             Side::Consumer => (layout.consumer, layout.producer),
@@ -366,6 +393,37 @@ impl Xsk {
         // SAFETY: the kernel reads `length` octets of a live address of the socket's family.
         let result = unsafe { libc::bind(self.fd.as_raw_fd(), (&raw const address).cast(), length) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Has the driver's queue taken up by our own calls instead of by interrupts; whether the driver does that.
+    pub fn poll_busily(&self) -> bool {
+        let fd = self.fd.as_raw_fd();
+        let set = |option: libc::c_int, value: libc::c_int| {
+            let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
+            // SAFETY: the kernel reads `length` octets of a live integer.
+            unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, option, (&raw const value).cast(), length) == 0 }
+        };
+        let set = set(libc::SO_PREFER_BUSY_POLL, 1)
+            && set(libc::SO_BUSY_POLL, BUSY_WAIT)
+            && set(libc::SO_BUSY_POLL_BUDGET, BUSY_BUDGET);
+        set && self.napi() != 0
+    }
+
+    /// The driver's queue, by the kernel's number; 0 where it tells none.
+    fn napi(&self) -> libc::c_int {
+        let mut value: libc::c_int = 0;
+        let mut length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
+        // SAFETY: the kernel writes at most `length` octets to a live integer.
+        let result = unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_INCOMING_NAPI_ID,
+                (&raw mut value).cast(),
+                &raw mut length,
+            )
+        };
+        if result == 0 { value } else { 0 }
     }
 
     /// Whether the driver works on the memory itself.

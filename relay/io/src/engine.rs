@@ -99,6 +99,8 @@ pub(crate) struct Engine<U, S: Socket> {
     shares: Shares,
     counters: Counters,
     first: usize,
+    /// Whether an empty receive ring is a reason to have the driver look.
+    drives: bool,
 }
 
 /// Frame that an offset in the UMEM lies in, and the offset within it.
@@ -123,7 +125,8 @@ impl<U: Chunks, S: Socket> Engine<U, S> {
     pub fn new(chunks: U, mut channels: Vec<Channel<S>>, frames: u32, shares: Shares) -> Self {
         channels.truncate(usize::from(u8::MAX));
         let pool = Pool::new(frames);
-        let mut engine = Self { chunks, channels, pool, shares, counters: Counters::default(), first: 0 };
+        let mut engine =
+            Self { chunks, channels, pool, shares, counters: Counters::default(), first: 0, drives: false };
         engine.restock();
         engine
     }
@@ -131,6 +134,16 @@ impl<U: Chunks, S: Socket> Engine<U, S> {
     /// The sockets, in the order of opening.
     pub fn sockets(&self) -> impl Iterator<Item = &S> {
         self.channels.iter().map(|channel| &channel.socket)
+    }
+
+    /// From now on the drivers take up packets when an empty ring is asked for them, not by themselves.
+    pub fn drive(&mut self) {
+        self.drives = true;
+    }
+
+    /// The octets of all frames.
+    pub fn chunks(&self) -> &U {
+        &self.chunks
     }
 
     /// Takes back what was transmitted.
@@ -295,6 +308,9 @@ impl<U: Chunks, S: Socket> Port for Engine<U, S> {
         }
         self.first = (self.first + 1) % sockets.max(1);
         self.restock();
+        if count == 0 && self.drives {
+            self.channels.iter().for_each(|channel| channel.socket.wake());
+        }
         Ok(count)
     }
 

@@ -144,6 +144,21 @@ impl AfXdpPort {
         self.engine.sockets().all(Xsk::zero_copy)
     }
 
+    /// Whether the memory lies in huge pages: the system needs some set aside (`vm.nr_hugepages`).
+    pub fn huge_pages(&self) -> bool {
+        self.engine.chunks().is_huge()
+    }
+
+    /// Has packets taken up by [`Port::receive`] itself instead of by interrupts, which suits a user that never sleeps.
+    /// Whether all drivers do that; where one does not, nothing changes for it. Linux: `SO_PREFER_BUSY_POLL`.
+    pub fn poll_busily(&mut self) -> bool {
+        let all = self.engine.sockets().map(Xsk::poll_busily).fold(true, |all, one| all && one);
+        if all {
+            self.engine.drive();
+        }
+        all
+    }
+
     fn attempt(queues: &[Queue], frames: u32, copy: bool) -> Result<Self, OpenError> {
         let shares = Shares::of(frames, u32::try_from(queues.len()).unwrap_or(u32::MAX));
         let ring = shares.fill.next_power_of_two();

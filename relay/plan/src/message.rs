@@ -222,6 +222,8 @@ pub struct InterfaceStatus {
     pub path: String,
     /// RX queues served, one worker each; 0 on the socket path.
     pub queues: u32,
+    /// Whether the driver works on the relay's memory itself; otherwise the kernel copies each packet.
+    pub zero_copy: bool,
     /// Our media addresses there.
     pub addresses: Vec<IpAddr>,
     /// Lowest media port.
