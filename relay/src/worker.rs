@@ -106,6 +106,7 @@ where
     let running = Running {
         sleeper: Sleeper::new(worker.wake.clone(), &worker.edge.port().descriptors(), worker.poll)?,
         seen: 0,
+        more: false,
         worker,
         inbox,
         notify,
@@ -169,6 +170,8 @@ struct Running<N> {
     sleeper: Sleeper,
     /// Packets received when it last slept.
     seen: u64,
+    /// Whether there are probably more to receive at once.
+    more: bool,
     worker: Worker,
     inbox: Receiver<Order>,
     notify: N,
@@ -220,6 +223,9 @@ impl<N: Fn(Notice) -> bool> Running<N> {
 
     /// Sleeps until a packet, an order, a stray or a timer is due.
     fn sleep(&mut self) -> io::Result<()> {
+        if self.more {
+            return Ok(());
+        }
         let packets = self.counts.received - std::mem::replace(&mut self.seen, self.counts.received);
         let patient = self.worker.edge.port().pending() == 0;
         let due = self.worker.translator.poll_timeout();
@@ -228,7 +234,8 @@ impl<N: Fn(Notice) -> bool> Running<N> {
     }
 
     fn receive(&mut self, burst: &mut Burst) {
-        for _ in 0..BURSTS {
+        self.more = false;
+        for turn in 1..=BURSTS {
             let now = self.now();
             match self.worker.edge.port().receive(burst) {
                 Ok(0) => return,
@@ -248,6 +255,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             if !full {
                 return;
             }
+            self.more = turn == BURSTS;
             if self.worker.edge.port().flush().is_err() {
                 self.counts.transmit_failed += 1;
             }
