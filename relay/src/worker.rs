@@ -286,23 +286,36 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         while !due.is_empty() {
             let some = due.len().min(Burst::CAPACITY);
             let judged = judge(&mut self.worker, due.get(..some).unwrap_or_default(), now);
-            for (due, (range, verdict)) in due.drain(..some).zip(judged) {
-                self.act(due, range, verdict);
+            // All at once, so that the processor waits for several of them together.
+            let links: ArrayVec<Option<Link>, { Burst::CAPACITY }> =
+                judged.iter().map(|(_, verdict)| self.link(verdict)).collect();
+            for ((due, (range, verdict)), link) in due.drain(..some).zip(judged).zip(links) {
+                self.act(due, range, verdict, link);
             }
         }
         self.due = due;
     }
 
-    fn act(&mut self, due: Due, range: Range<usize>, verdict: Verdict) {
+    /// What a packet needs below IP to leave.
+    fn link(&self, verdict: &Verdict) -> Option<Link> {
+        let path = match verdict {
+            Verdict::Forward(cleared) => cleared.egress(),
+            Verdict::Reply(path) => path,
+            Verdict::Punt(_) | Verdict::Consumed | Verdict::Drop(_) => return None,
+        };
+        self.links.get(path).copied()
+    }
+
+    fn act(&mut self, due: Due, range: Range<usize>, verdict: Verdict, link: Option<Link>) {
         let Due { frame, key, .. } = due;
         match verdict {
             Verdict::Forward(cleared) => {
                 self.counts.forwarded += 1;
-                self.transmit(frame, range, *cleared.egress());
+                self.transmit(frame, range, *cleared.egress(), link);
             }
             Verdict::Reply(egress) => {
                 self.counts.replied += 1;
-                self.transmit(frame, range, egress);
+                self.transmit(frame, range, egress, link);
             }
             Verdict::Punt(call) => {
                 let port = self.worker.edge.port();
@@ -322,12 +335,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         }
     }
 
-    fn transmit(&mut self, frame: Frame, payload: Range<usize>, path: FlowKey) {
-        let link = self.links.get(&path).copied();
-        self.transmit_by(frame, payload, path, link);
-    }
-
-    fn transmit_by(&mut self, frame: Frame, payload: Range<usize>, path: FlowKey, link: Option<Link>) {
+    fn transmit(&mut self, frame: Frame, payload: Range<usize>, path: FlowKey, link: Option<Link>) {
         let port = self.worker.edge.port();
         if self.worker.framed && link.is_none() {
             self.counts.no_link += 1;
@@ -356,7 +364,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             return;
         };
         room.copy_from_slice(bytes);
-        self.transmit_by(frame, range, path, link);
+        self.transmit(frame, range, path, link);
     }
 
     fn hand_over(&mut self, frame: Frame, payload: Range<usize>, tag: Tag, key: FlowKey) {

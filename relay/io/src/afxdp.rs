@@ -163,6 +163,20 @@ impl Chunks for Umem {
             });
         }
     }
+
+    fn fetch(&self, address: u64) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let at = self.base.as_ptr().cast::<i8>().wrapping_add(usize::try_from(address).unwrap_or(0));
+            // The program's metadata lie in front of a packet, its headers and the beginning of its payload behind.
+            for line in [at.wrapping_sub(64), at, at.wrapping_add(64)] {
+                // SAFETY: a hint that reads nothing, wherever it points.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
+            }
+        }
+        let _ = address;
+    }
 }
 
 /// Which side of a ring is ours.

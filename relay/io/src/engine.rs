@@ -21,6 +21,8 @@ pub(crate) trait Chunks: Send {
     fn chunk(&mut self, index: u32) -> &mut [u8];
     /// The same of several frames at once, in the order asked for; none for a frame that was named before.
     fn chunks<'a>(&'a mut self, names: &[Option<u32>], each: &mut dyn FnMut(&'a mut [u8]));
+    /// Fetches what lies around an offset in the memory into the cache. A hint: any offset will do.
+    fn fetch(&self, address: u64);
 }
 
 /// What the kernel says about a socket.
@@ -89,6 +91,9 @@ impl Shares {
         Self { fill, transmit: (rest - rest / 4) / sockets.max(1) }
     }
 }
+
+/// How many packets ahead of the one at work headers are fetched into the cache: another processor wrote them.
+const AHEAD: u32 = 4;
 
 /// All sockets of one worker over one UMEM.
 #[derive(Debug)]
@@ -192,6 +197,9 @@ impl<U: Chunks, S: Socket> Engine<U, S> {
         let mut count = 0;
         while count < quota {
             let Some(descriptor) = self.channels[at].receive.pop() else { break };
+            if let Some(next) = self.channels[at].receive.ahead(AHEAD) {
+                self.chunks.fetch(next.address);
+            }
             let Some(received) = self.open(at, descriptor) else { continue };
             // There is room: the quotas sum up to the burst's.
             if let Err(received) = burst.push(received) {

@@ -30,6 +30,8 @@ impl Chunks for Heap {
     fn chunks<'a>(&'a mut self, names: &[Option<u32>], each: &mut dyn FnMut(&'a mut [u8])) {
         spread(&mut self.0, names, each);
     }
+
+    fn fetch(&self, _address: u64) {}
 }
 
 /// What the fake kernel does on one `sendto`.
