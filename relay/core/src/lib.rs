@@ -13,7 +13,7 @@
 //! ```
 //! use sallyport_core::{Limits, Now, Translator, Verdict};
 //! use sallyport_plan::{
-//!     CallId, Direction, DirectionIndex, FlowKey, Medium, Mute, Plan, Protection, Pt, PtMap, Ssrc, Zone,
+//!     CallId, Direction, DirectionIndex, FlowKey, Medium, Mute, Passage, Plan, Protection, Pt, PtMap, Ssrc, Zone,
 //! };
 //! use sallyport_wire::PacketBuf;
 //!
@@ -30,6 +30,7 @@
 //!     seal: Some(Protection::Plain),
 //!     rtp: to,
 //!     rtcp: to,
+//!     passage: Passage::Translated,
 //!     ssrc: Ssrc(ssrc),
 //!     payload_types: vec![PtMap { from: Pt(0), to: Pt(0) }],
 //!     reverse: DirectionIndex(reverse),
