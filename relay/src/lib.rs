@@ -12,6 +12,7 @@ pub mod edge;
 pub mod facts;
 pub mod handoff;
 pub mod link;
+pub mod netdev;
 pub mod netlink;
 pub mod nexthop;
 pub mod offload;

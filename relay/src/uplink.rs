@@ -4,6 +4,7 @@
 //! the other way. Nothing here is on the packet path.
 
 mod install;
+mod rewrite;
 mod status;
 
 use std::collections::{HashMap, VecDeque};
@@ -334,6 +335,7 @@ impl Uplink {
             Answer::Moved(links) => {
                 tracing::info!(paths = links.len(), "a next hop has another hardware address");
                 self.state.links.extend(links.iter().copied());
+                self.follow(&links);
                 for worker in &self.workers {
                     worker.order(Order::Links(links.clone()));
                 }
@@ -358,7 +360,8 @@ impl Uplink {
             Notice::Removed { call, removed } => self.removed(call, removed),
             Notice::Bound { call, bound } => self.bound(call, bound),
             Notice::Report { call, directions: Some(directions) } => {
-                self.tell(&Event::Report { call, directions })
+                let directions = self.with_kernel(call, directions);
+                self.tell(&Event::Report { call, directions });
             }
             Notice::Report { call, directions: None } => self.refuse(call, Refusal::UnknownCall),
             Notice::Status { ticket, counters, frames } => self.gathered(ticket, counters, frames),

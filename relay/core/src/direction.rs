@@ -1,6 +1,6 @@
 //! The state of one direction, and the way of one packet through it.
 
-use sallyport_plan::{CallId, Direction as Plan, FlowKey, Medium, Mute};
+use sallyport_plan::{CallId, Direction as Plan, FlowKey, Medium, Mute, Passage};
 use sallyport_wire::PacketBuf;
 use sallyport_wire::rtp::{self, Header};
 use sha1::{Digest, Sha1};
@@ -48,6 +48,7 @@ struct Rules {
     ssrc: u32,
     medium: Medium,
     mute: Mute,
+    passage: Passage,
     payload_types: [u8; 128],
 }
 
@@ -66,7 +67,18 @@ impl Rules {
             ssrc: plan.ssrc.0,
             medium: plan.medium,
             mute: plan.mute,
+            passage: plan.passage,
             payload_types,
+        }
+    }
+
+    /// Whether a packet of this type may leave as it came.
+    fn lets_pass(&self, payload_type: u8) -> Result<(), Reason> {
+        let mapped = self.payload_types.get(usize::from(payload_type)).is_some_and(|to| *to != UNMAPPED);
+        match self.mute {
+            _ if !mapped => Err(Reason::PayloadType),
+            Mute::Held => Err(Reason::Held),
+            Mute::Open => Ok(()),
         }
     }
 
@@ -100,6 +112,10 @@ impl Direction {
 
     /// Takes over a newer plan; state and counters stay.
     pub fn swap(&mut self, plan: Plan) {
+        if self.rules.passage == Passage::Transparent && plan.passage == Passage::Translated {
+            // What passed meanwhile was not of the stream that leaves from now on.
+            self.stream.resume();
+        }
         self.rules = Rules::new(&plan);
         self.cold.plan = plan;
     }
@@ -146,6 +162,9 @@ impl Direction {
         if matches!(self.seal, Sealing::Waiting) {
             return Err(Reason::Early);
         }
+        if self.rules.passage == Passage::Transparent {
+            return rtcp::pass(buf.packet());
+        }
         rtcp::rewrite(buf, &self.names(reverse))
     }
 
@@ -179,6 +198,9 @@ fn rewrite(
     let padding = header.padding_len().map_err(|_| Reason::Malformed)?;
     let octets = (header.payload_len() - padding) as u64;
     let (ssrc, sequence, payload_type) = (header.ssrc(), header.sequence(), header.payload_type());
+    if rules.passage == Passage::Transparent {
+        return rules.lets_pass(payload_type).map(|()| octets);
+    }
     let leaves_as = rules.payload_types.get(usize::from(payload_type)).copied().unwrap_or(UNMAPPED);
     if leaves_as == UNMAPPED {
         stream.skip(ssrc, sequence);

@@ -6,14 +6,15 @@
 //!
 //! Contract: every packet moves exactly one counter, a [`Verdict::Drop`] that of its [`Reason`]; a [`Verdict::Punt`] leaves
 //! the bytes as they came; only a [`Cleared`] packet is forwarded, and nobody else can make one. What leaves on a leg is one
-//! stream under one SSRC whose index only grows, whatever happens on the other leg.
+//! stream under one SSRC whose index only grows, whatever happens on the other leg; only between plain peers that asked for no
+//! translation everything leaves as it came, and is judged all the same.
 //!
 //! What it is not: it has no clock, no socket, no lock and no log, and allocates nothing per packet.
 //!
 //! ```
 //! use sallyport_core::{Limits, Now, Translator, Verdict};
 //! use sallyport_plan::{
-//!     CallId, Direction, DirectionIndex, FlowKey, Medium, Mute, Plan, Protection, Pt, PtMap, Ssrc, Zone,
+//!     CallId, Direction, DirectionIndex, FlowKey, Medium, Mute, Passage, Plan, Protection, Pt, PtMap, Ssrc, Zone,
 //! };
 //! use sallyport_wire::PacketBuf;
 //!
@@ -30,6 +31,7 @@
 //!     seal: Some(Protection::Plain),
 //!     rtp: to,
 //!     rtcp: to,
+//!     passage: Passage::Translated,
 //!     ssrc: Ssrc(ssrc),
 //!     payload_types: vec![PtMap { from: Pt(0), to: Pt(0) }],
 //!     reverse: DirectionIndex(reverse),

@@ -201,11 +201,12 @@ pub struct DirectionReport {
     pub index: DirectionIndex,
     /// Zone that its packets come from.
     pub from: Zone,
-    /// RTP packets that left.
+    /// RTP packets that left, those that the kernel forwarded included.
     pub packets: u64,
     /// RTP payload octets that left.
     pub octets: u64,
-    /// RTP packets missing on arrival, by sequence number (RFC 3550 section 6.4.1; may be negative).
+    /// RTP packets missing on arrival, by sequence number (RFC 3550 section 6.4.1; may be negative). Not counted
+    /// while the direction is transparent: reports then pass from end to end.
     pub lost: i64,
     /// Dropped packets by reason; reasons at zero are left out.
     pub drops: Vec<Counter>,
