@@ -66,6 +66,8 @@ impl Uplink {
         }
         let dropped = self.state.dropped_events;
         status.counters.push(Counter { name: "events_without_control".into(), value: dropped });
+        let hurried = self.ports.hurried();
+        status.counters.push(Counter { name: "port_pairs_hurried".into(), value: hurried });
         let event = match gathering.purpose {
             For::Hello => Event::Hello { version: sallyport_plan::VERSION, status },
             For::Status => Event::Status(status),
