@@ -15,8 +15,8 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::load::net::Row;
-use crate::load::report::facts;
+use crate::load::facts::machine;
+use crate::load::net::{Row, Shape};
 use cycle::{Kind, STEPS};
 use drive::{Driver, Load, Outcome};
 use target::{Figures, Target};
@@ -69,7 +69,7 @@ type Look = (u64, Vec<(&'static str, Figures)>);
 /// # Errors
 /// What keeps them from running, or calls that are left behind.
 pub fn run(options: &Options) -> anyhow::Result<()> {
-    let row = Row::make().context("network namespaces (needs root, iproute2, ethtool)")?;
+    let row = Row::make(Shape::default()).context("network namespaces (needs root, iproute2, ethtool)")?;
     let target = match options.who {
         Who::Sallyport => Target::appliance(&row, &options.path, CALLS_MAX)?,
         Who::Rtpengine => Target::rtpengine(&row)?,
@@ -181,6 +181,6 @@ fn figures(name: &str, options: &Options, outcome: &Outcome, looks: &[Look]) -> 
         "cycles_per_second": rate(options, outcome), "us": steps,
         "cpu_us_per_cycle": cpu(options, looks).into_iter().collect::<std::collections::BTreeMap<_, _>>(),
         "again": outcome.again, "unanswered": outcome.unanswered, "errors": outcome.errors, "looks": told,
-        "facts": facts(0, 0),
+        "facts": machine(),
     })
 }

@@ -18,6 +18,7 @@ pub mod nexthop;
 pub mod offload;
 pub mod orders;
 pub mod ports;
+pub mod residence;
 pub mod sessions;
 pub mod sleeper;
 pub mod uplink;

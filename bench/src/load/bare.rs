@@ -19,11 +19,12 @@ use sallyport_wire::PacketBuf;
 use sallyport_xdp::{Attachment, Kernel, Options as KernelOptions};
 
 use super::drive::End;
-use super::net::{INSIDE, OUTSIDE, QUEUES, Row, Side};
+use super::mix::Mix;
+use super::net::{INSIDE, OUTSIDE, Row, Side};
 use super::target::{FIRST, MEDIA, Middle, Target, agent, browser, call, keys};
 
 /// Frames of the port: for each queue as many as the relay has.
-const FRAMES: u32 = 2048 * 2 * QUEUES;
+const FRAMES_OF_QUEUE: u32 = 2048 * 2;
 
 /// Options of `bench bare`.
 #[derive(Args)]
@@ -34,6 +35,9 @@ pub struct Options {
     /// `aes-cm` or `gcm` by AF_XDP; `none`: plain, by UDP sockets.
     #[arg(long)]
     suite: String,
+    /// Queues of each interface.
+    #[arg(long)]
+    queues: u32,
     /// Where its program is pinned.
     #[arg(long)]
     pins: std::path::PathBuf,
@@ -58,7 +62,7 @@ fn way(at: usize, suite: &str) -> anyhow::Result<Way> {
     let keys = match suite {
         "none" => None,
         suite => {
-            let call = call(at, suite)?;
+            let call = call(at, suite, Mix::default())?;
             let wrong = |error| anyhow::anyhow!("key: {error:?}");
             Some((
                 Opener::new(&call.from_browser).map_err(wrong)?,
@@ -83,8 +87,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let mut ways: Vec<Way> =
         (0..options.calls).map(|at| way(at, &options.suite)).collect::<anyhow::Result<_>>()?;
+    let frames = FRAMES_OF_QUEUE * options.queues;
     if options.suite == "none" {
-        let mut port = UdpPort::new(FRAMES)?;
+        let mut port = UdpPort::new(frames)?;
         port.bind(Side::Outside.zone(), ways[0].outward.local)?;
         let mut whose = HashMap::new();
         for (at, way) in ways.iter().enumerate() {
@@ -101,10 +106,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         let ifindex = if_nametoindex(side.near_interface())?;
         kernel.attach(ifindex, side.zone(), Some(Attachment::Native))?;
         let mode = Mode::Native;
-        queues.extend((0..QUEUES).map(|queue| Queue { ifindex, queue, zone: side.zone(), mode }));
+        queues.extend((0..options.queues).map(|queue| Queue { ifindex, queue, zone: side.zone(), mode }));
         kernel.set_media(side.zone(), side.near_address().parse()?, MEDIA..=65_000)?;
     }
-    let mut port = AfXdpPort::open(&queues, FRAMES)?;
+    let mut port = AfXdpPort::open(&queues, frames)?;
     for (ifindex, queue, socket) in port.sockets() {
         kernel.register(ifindex, queue, socket)?;
     }
@@ -170,9 +175,11 @@ impl Bare {
     pub fn start(row: &Row, suite: &str, calls: usize) -> anyhow::Result<Self> {
         let pins = std::env::temp_dir().join(format!("{}-bare", row.name)).join("bpf");
         let own = std::env::current_exe()?.display().to_string();
+        let pins_text = pins.display().to_string();
+        let (calls_text, queues) = (calls.to_string(), row.queues.to_string());
         let arguments =
-            ["bare", "--suite", suite, "--calls", &calls.to_string(), "--pins"].map(str::to_owned);
-        let arguments: Vec<String> = arguments.into_iter().chain([pins.display().to_string()]).collect();
+            ["bare", "--suite", suite, "--calls", &calls_text, "--queues", &queues, "--pins", &pins_text];
+        let arguments = arguments.map(str::to_owned);
         let mut program = Middle::start(row, &own, &arguments)?;
         // It has no way to say that it is ready; its memory tells.
         std::thread::sleep(Duration::from_millis(1500));
@@ -193,7 +200,7 @@ impl Target for Bare {
     fn extend(&mut self, ends: &mut Vec<End>, calls: usize) -> anyhow::Result<()> {
         anyhow::ensure!(calls <= self.calls, "the bare forwarder knows {} calls only", self.calls);
         for at in ends.len()..calls {
-            let call = call(at, &self.suite)?;
+            let call = call(at, &self.suite, Mix::default())?;
             let plain = self.suite == "none";
             ends.push(End {
                 browser: call.browser,

@@ -1,4 +1,4 @@
-//! Open-loop G.711 load: every packet has a scheduled send time, carries it, and is late by what the path took.
+//! Open-loop load: every packet has a scheduled send time, carries it, and is late by what the path took.
 //!
 //! A packet that the generator could not send on time counts from its schedule all the same (no coordinated omission); how
 //! late the generator was is told beside, so that a saturated generator is not taken for a slow path.
@@ -11,18 +11,15 @@ use sallyport_io::Burst;
 use sallyport_srtp::{Opener, Sealer};
 use sallyport_wire::PacketBuf;
 
+use super::mix::Mix;
 use super::net::{Row, Side};
 use super::station::Station;
 
-/// Packet interval of G.711 as telephony sends it.
-pub const INTERVAL: Duration = Duration::from_millis(20);
-/// RTP header and 20 ms of G.711.
-const PACKET: usize = 12 + 160;
 /// What is sent before this is not counted.
-const WARM_UP: Duration = Duration::from_millis(300);
+pub const WARM_UP: Duration = Duration::from_millis(300);
 /// How long stragglers are waited for.
 const STRAGGLERS: Duration = Duration::from_millis(300);
-/// Calls whose packets are sent at once at the most, before what came in is looked at.
+/// Packets of calls that are sent at once at the most, before what came in is looked at.
 const BATCH: usize = 32;
 /// Moments in an interval at which packets are due. Calls are spread over them; those of one moment leave together, by one
 /// queue, as packets come off a real network: an interrupt brings several.
@@ -123,6 +120,19 @@ impl Load {
 pub struct Generator {
     outside: Station,
     inside: Station,
+    mix: Mix,
+}
+
+/// What is to be sent of one frame's packet.
+#[derive(Clone, Copy)]
+struct Piece {
+    ssrc: u32,
+    sequence: u32,
+    timestamp: u32,
+    payload_type: u8,
+    last: bool,
+    due: u64,
+    length: usize,
 }
 
 impl Generator {
@@ -130,11 +140,15 @@ impl Generator {
     ///
     /// # Errors
     /// What the system says.
-    pub fn open(row: &Row) -> anyhow::Result<Self> {
+    pub fn open(row: &Row, mix: Mix) -> anyhow::Result<Self> {
         let mut first = nix::sched::CpuSet::new();
         first.set(0)?;
         nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &first)?;
-        Ok(Self { outside: Station::open(row, Side::Outside)?, inside: Station::open(row, Side::Inside)? })
+        Ok(Self {
+            outside: Station::open(row, Side::Outside)?,
+            inside: Station::open(row, Side::Inside)?,
+            mix,
+        })
     }
 
     /// Expects the packets of these calls and no others.
@@ -164,21 +178,23 @@ impl Generator {
             lateness: Histogram::new_with_bounds(RANGE_NS.0, RANGE_NS.1, 2)?,
         };
         let (calls, mut burst) = (ends.len().max(1), Burst::new());
-        let rounds = (duration + WARM_UP).as_nanos() / INTERVAL.as_nanos();
+        let interval = nanoseconds(self.mix.interval());
+        let rounds = (duration + WARM_UP).as_nanos() / u128::from(interval);
         let total = usize::try_from(rounds)? * calls;
         let begin = Instant::now();
         let mut next = 0;
         let mut until = None;
         loop {
             let now = nanoseconds(begin.elapsed());
-            for _ in 0..BATCH {
-                let (at, moment) = (next % calls, next % calls * MOMENTS / calls);
-                let due = nanoseconds(INTERVAL) * (next / calls) as u64
-                    + nanoseconds(INTERVAL) / MOMENTS as u64 * moment as u64;
+            let mut sent = 0;
+            while sent < BATCH {
+                let (at, frame) = (next % calls, (next / calls) as u64);
+                let moment = at * MOMENTS / calls;
+                let due = interval * frame + interval / MOMENTS as u64 * moment as u64;
                 if next >= total || due > now {
                     break;
                 }
-                self.send(&mut load, (at, moment), &mut ends[at], due);
+                sent += self.send_frame(&mut load, (at, moment), frame, &mut ends[at], due);
                 let _ = load.lateness.record((now - due).clamp(RANGE_NS.0, RANGE_NS.1));
                 next += 1;
             }
@@ -191,21 +207,45 @@ impl Generator {
         }
     }
 
-    fn send(&mut self, load: &mut Load, (at, queue): (usize, usize), end: &mut End, due: u64) {
-        let sequence = end.sequence;
-        end.sequence = sequence.wrapping_add(1);
-        let counts = u64::from(due >= nanoseconds(WARM_UP));
-        let number = u32::try_from(at).unwrap_or_default();
+    /// Sends a frame of call `at` both ways by a queue; how many packets it has.
+    fn send_frame(
+        &mut self,
+        load: &mut Load,
+        (at, queue): (usize, usize),
+        frame: u64,
+        end: &mut End,
+        due: u64,
+    ) -> usize {
+        let (mix, packets) = (self.mix, self.mix.packets(at, frame));
+        for packet in 0..packets {
+            let piece = Piece {
+                ssrc: u32::try_from(at).unwrap_or_default(),
+                sequence: end.sequence,
+                // As wide as the clock is: it wraps.
+                timestamp: (frame as u32).wrapping_mul(mix.ticks()),
+                payload_type: mix.payload_type(),
+                last: packets > 1 && packet + 1 == packets,
+                due,
+                length: mix.length(at, frame, packet),
+            };
+            end.sequence = end.sequence.wrapping_add(1);
+            self.send(load, queue, end, piece);
+        }
+        packets
+    }
+
+    fn send(&mut self, load: &mut Load, queue: usize, end: &mut End, piece: Piece) {
+        let counts = u64::from(piece.due >= nanoseconds(WARM_UP));
         let keys = &mut end.keys;
-        let sent = self.outside.send(queue, (end.browser, end.toward_agent), PACKET, |packet| {
-            write(packet.packet_mut(), sequence, 0x1000_0000 + number, due);
+        let sent = self.outside.send(queue, (end.browser, end.toward_agent), piece.length, |packet| {
+            write(packet.packet_mut(), 0x1000_0000, piece);
             keys.as_mut().is_none_or(|keys| keys.seal.seal_rtp(packet).is_ok())
         });
         // What the generator itself could not send is no loss of the path, but then it is no load either.
         load.inward.sent += counts * u64::from(sent);
         load.unsent += counts * u64::from(!sent);
-        let sent = self.inside.send(queue, (end.agent, end.toward_browser), PACKET, |packet| {
-            write(packet.packet_mut(), sequence, 0x2000_0000 + number, due);
+        let sent = self.inside.send(queue, (end.agent, end.toward_browser), piece.length, |packet| {
+            write(packet.packet_mut(), 0x2000_0000, piece);
             true
         });
         load.outward.sent += counts * u64::from(sent);
@@ -223,20 +263,24 @@ impl Generator {
     }
 }
 
-/// An RTP packet of G.711 with its scheduled time in the payload.
-fn write(room: &mut [u8], sequence: u32, ssrc: u32, due: u64) {
+/// An RTP packet with its scheduled time and its length in the payload.
+fn write(room: &mut [u8], ssrc: u32, piece: Piece) {
     room.fill(0xd5);
-    room[..2].copy_from_slice(&[0x80, 0]);
-    room[2..4].copy_from_slice(&sequence.to_be_bytes()[2..]);
-    room[4..8].copy_from_slice(&sequence.wrapping_mul(160).to_be_bytes());
-    room[8..12].copy_from_slice(&ssrc.to_be_bytes());
-    room[12..20].copy_from_slice(&due.to_be_bytes());
+    room[..2].copy_from_slice(&[0x80, u8::from(piece.last) << 7 | piece.payload_type]);
+    room[2..4].copy_from_slice(&piece.sequence.to_be_bytes()[2..]);
+    room[4..8].copy_from_slice(&piece.timestamp.to_be_bytes());
+    room[8..12].copy_from_slice(&(ssrc + piece.ssrc).to_be_bytes());
+    room[12..20].copy_from_slice(&piece.due.to_be_bytes());
+    // No packet of any mix is longer.
+    room[20..22].copy_from_slice(&(piece.length as u16).to_be_bytes());
 }
 
-/// The scheduled send time that a packet carries.
+/// The scheduled send time that a packet carries, where it is as long as it was.
 fn scheduled(packet: &PacketBuf<'_>) -> Option<u64> {
     let packet = packet.packet();
-    (packet.len() == PACKET).then(|| packet.get(12..20)?.try_into().ok().map(u64::from_be_bytes)).flatten()
+    let length = u16::from_be_bytes(packet.get(20..22)?.try_into().ok()?);
+    (packet.len() == usize::from(length))
+        .then(|| packet.get(12..20)?.try_into().ok().map(u64::from_be_bytes))?
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

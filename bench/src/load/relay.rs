@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use sallyport_plan::{
-    CallId, Command, Direction, DirectionIndex, Event, FlowKey, KeyMaterial, Medium, Mute, Passage, Plan,
-    PortPair, Protection, Pt, PtMap, Ssrc, Status, Zone, decode, encode,
+    CallId, Command, Direction, DirectionIndex, Event, FlowKey, KeyMaterial, Mute, Passage, Plan, PortPair,
+    Protection, Pt, PtMap, Ssrc, Status, Zone, decode, encode,
 };
+
+use super::mix::Mix;
 
 /// How long the relay may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,6 +40,8 @@ pub struct LoadCall {
     pub inside_ssrc: u32,
     /// SSRC announced outside.
     pub outside_ssrc: u32,
+    /// What it sends.
+    pub mix: Mix,
 }
 
 impl RelayClient {
@@ -135,16 +139,16 @@ impl RelayClient {
     }
 }
 
-/// G.711 between a browser (SRTP, rtcp-mux) and an agent (RTP, RTCP apart).
+/// One medium between a browser (SRTP, rtcp-mux) and an agent (RTP, RTCP apart).
 pub fn plan(call: &LoadCall, media: SocketAddr, ports: PortPair) -> Plan {
     let outside = FlowKey { zone: Zone::Outside, local: media, remote: call.browser };
     let inside = |local: SocketAddr, remote: SocketAddr| FlowKey { zone: Zone::Inside, local, remote };
     let agent_rtcp = SocketAddr::new(call.agent.ip(), call.agent.port() + 1);
     let (rtp, rtcp) = (inside(ports.rtp, call.agent), inside(ports.rtcp, agent_rtcp));
-    let payload_types = vec![PtMap { from: Pt(0), to: Pt(0) }];
+    let payload_types = vec![PtMap { from: Pt(call.mix.payload_type()), to: Pt(call.mix.payload_type()) }];
     let inward = Direction {
         index: DirectionIndex(0),
-        medium: Medium::Audio,
+        medium: call.mix.medium(),
         ingress: vec![outside],
         open: Some(Protection::Srtp(call.from_browser.clone())),
         seal: Some(Protection::Plain),
@@ -158,7 +162,7 @@ pub fn plan(call: &LoadCall, media: SocketAddr, ports: PortPair) -> Plan {
     };
     let outward = Direction {
         index: DirectionIndex(1),
-        medium: Medium::Audio,
+        medium: call.mix.medium(),
         ingress: vec![rtp, rtcp],
         open: Some(Protection::Plain),
         seal: Some(Protection::Srtp(call.to_browser.clone())),

@@ -11,6 +11,7 @@ use sallyport_lab::ng::{Client, Value};
 use sallyport_plan::{KeyMaterial, Profile};
 
 use super::drive::End;
+use super::mix::Mix;
 use super::net::{INSIDE, OUTSIDE, Row};
 use super::target::{Middle, Target, call, keys};
 
@@ -21,21 +22,22 @@ const NG: u16 = 2223;
 pub struct Rtpengine {
     program: Middle,
     ng: Client,
+    mix: Mix,
 }
 
 impl Rtpengine {
-    /// Starts one with one worker thread, as it has one processor.
+    /// Starts one with as many threads as the others have workers.
     ///
     /// # Errors
     /// Where it is not installed, or does not answer.
-    pub fn start(row: &Row) -> anyhow::Result<Self> {
+    pub fn start(row: &Row, mix: Mix) -> anyhow::Result<Self> {
         let arguments = [
             "--foreground".to_owned(),
             "--log-stderr".into(),
             "--log-level=2".into(),
             "--table=-1".into(),
             "--no-fallback".into(),
-            "--num-threads=1".into(),
+            format!("--num-threads={}", row.workers),
             format!("--interface=outside/{OUTSIDE}"),
             format!("--interface=inside/{INSIDE}"),
             format!("--listen-ng={INSIDE}:{NG}"),
@@ -50,18 +52,20 @@ impl Rtpengine {
         // From the middle itself: the far ends belong to the load.
         let server = SocketAddr::new(INSIDE.parse()?, NG);
         let ng = Client::new(&Namespace::named(row.namespace("d")), server)?;
-        let mut rtpengine = Self { program, ng };
-        let Self { program, ng } = &mut rtpengine;
+        let mut rtpengine = Self { program, ng, mix };
+        let Self { program, ng, .. } = &mut rtpengine;
         program.wait(|| ng.is_there().then_some(()))?;
         Ok(rtpengine)
     }
 }
 
-fn sdp(address: SocketAddr, profile: &str, crypto: &str) -> String {
+fn sdp(address: SocketAddr, profile: &str, crypto: &str, mix: Mix) -> String {
     let (ip, port) = (address.ip(), address.port());
+    let (payload_type, rtpmap) = (mix.payload_type(), mix.rtpmap());
+    let kind = if mix == Mix::Video { "video" } else { "audio" };
     format!(
-        "v=0\r\no=- 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {port} {profile} 0\r\n\
-         a=rtpmap:0 PCMU/8000\r\n{crypto}a=sendrecv\r\n"
+        "v=0\r\no=- 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm={kind} {port} {profile} {payload_type}\r\n\
+         a=rtpmap:{payload_type} {rtpmap}\r\n{crypto}a=sendrecv\r\n"
     )
 }
 
@@ -69,7 +73,7 @@ fn sdp(address: SocketAddr, profile: &str, crypto: &str) -> String {
 fn media(sdp: &str) -> Option<SocketAddr> {
     let line = |start: &str| sdp.lines().find_map(|line| line.strip_prefix(start));
     let ip = line("c=IN IP4 ")?.trim().parse().ok()?;
-    let port = line("m=audio ")?.split(' ').next()?.parse().ok()?;
+    let port = line("m=audio ").or_else(|| line("m=video "))?.split(' ').next()?.parse().ok()?;
     Some(SocketAddr::new(ip, port))
 }
 
@@ -93,12 +97,12 @@ impl Target for Rtpengine {
 
     fn extend(&mut self, ends: &mut Vec<End>, calls: usize) -> anyhow::Result<()> {
         for at in ends.len()..calls {
-            let call = call(at, "aes-cm")?;
+            let call = call(at, "aes-cm", self.mix)?;
             let id = format!("call-{at}");
             let both = [("call-id", Value::Text(&id)), ("from-tag", Value::Text("browser"))];
             let replace = Value::List(&["origin"]);
             let flags = Value::List(&["trust-address", "SDES-no-AES_256_CM_HMAC_SHA1_80"]);
-            let offer = sdp(call.browser, "RTP/SAVP", &inline(&call.from_browser));
+            let offer = sdp(call.browser, "RTP/SAVP", &inline(&call.from_browser), self.mix);
             let toward_inside = [
                 ("command", Value::Text("offer")),
                 ("sdp", Value::Text(&offer)),
@@ -110,7 +114,7 @@ impl Target for Rtpengine {
                 ("flags", flags),
             ];
             let offered = self.ng.ask_sdp(&[both.as_slice(), &toward_inside].concat())?;
-            let answer = sdp(call.agent, "RTP/AVP", "");
+            let answer = sdp(call.agent, "RTP/AVP", "", self.mix);
             let back = [
                 ("command", Value::Text("answer")),
                 ("sdp", Value::Text(&answer)),
@@ -143,8 +147,10 @@ mod tests {
 
     #[test]
     fn what_it_answers_is_read() {
-        let sdp = sdp("10.0.0.1:4000".parse().unwrap(), "RTP/SAVP", "");
-        assert_eq!(media(&sdp), Some("10.0.0.1:4000".parse().unwrap()));
+        for mix in [Mix::G711, Mix::Opus, Mix::Video] {
+            let sdp = sdp("10.0.0.1:4000".parse().unwrap(), "RTP/SAVP", "", mix);
+            assert_eq!(media(&sdp), Some("10.0.0.1:4000".parse().unwrap()), "{mix}");
+        }
         let key = KeyMaterial::new(Profile::AesCm128HmacSha1_80, &[7; 16], &[8; 14]).unwrap();
         assert!(key_of(&inline(&key)).unwrap() == key);
     }

@@ -15,7 +15,7 @@ use sallyport_wire::PacketBuf;
 use sallyport_wire::frame::Link;
 use sallyport_xdp::{Attachment, Kernel, Options};
 
-use super::net::{QUEUES, Row, Side};
+use super::net::{Row, Side};
 
 /// Frames of each queue.
 const FRAMES: u32 = 4096;
@@ -42,14 +42,14 @@ impl Station {
         let pins = std::env::temp_dir().join(row.namespace(side.far())).join("bpf");
         let folder = pins.clone();
         let address: IpAddr = side.far_address().parse()?;
-        let (zone, link) = (side.zone(), side.link());
+        let (zone, link, queues) = (side.zone(), side.link(), row.queues);
         row.within(side.far(), move || {
             let ifindex = if_nametoindex(side.far_interface())?;
             let mut kernel = Kernel::load(&Options { pins: folder, max_flows: FLOWS })?;
             kernel.clear_flows()?;
             kernel.attach(ifindex, zone, Some(Attachment::Native))?;
             let mut ports = Vec::new();
-            for queue in 0..QUEUES {
+            for queue in 0..queues {
                 let port = AfXdpPort::open(&[Queue { ifindex, queue, zone, mode: Mode::Native }], FRAMES)?;
                 for (ifindex, queue, socket) in port.sockets() {
                     kernel.register(ifindex, queue, socket)?;

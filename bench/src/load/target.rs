@@ -15,6 +15,7 @@ use sallyport_plan::{CallId, KeyMaterial, Profile};
 use sallyport_srtp::{Opener, Sealer};
 
 use super::drive::{End, Keys};
+use super::mix::Mix;
 use super::net::{AGENT, BROWSER, INSIDE, OUTSIDE, Row};
 use super::relay::{LoadCall, RelayClient};
 
@@ -22,8 +23,6 @@ use super::relay::{LoadCall, RelayClient};
 pub const MEDIA: u16 = 10_000;
 /// Lowest port of browsers, agents, and of the appliance inside.
 pub const FIRST: u16 = 20_000;
-/// Processor that targets run on; the generator has the first.
-const PROCESSOR: &str = "1";
 /// How long a program may take to come up.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -53,7 +52,7 @@ pub fn agent(at: usize) -> anyhow::Result<SocketAddr> {
 }
 
 /// Keys that differ by call and direction. They protect nothing but a load.
-pub fn call(at: usize, suite: &str) -> anyhow::Result<LoadCall> {
+pub fn call(at: usize, suite: &str, mix: Mix) -> anyhow::Result<LoadCall> {
     let profile = if suite == "gcm" { Profile::AeadAes128Gcm } else { Profile::AesCm128HmacSha1_80 };
     let number = u32::try_from(at)?;
     let key = |direction: u8| {
@@ -69,6 +68,7 @@ pub fn call(at: usize, suite: &str) -> anyhow::Result<LoadCall> {
         to_browser: key(2)?,
         inside_ssrc: 0x3000_0000 + number,
         outside_ssrc: 0x4000_0000 + number,
+        mix,
     })
 }
 
@@ -100,7 +100,7 @@ impl Target for Wire {
     }
 }
 
-/// A program in the middle namespace, on a processor of its own; ended when dropped.
+/// A program in the middle namespace, on processors of its own; ended when dropped.
 pub struct Middle {
     child: Child,
 }
@@ -113,7 +113,7 @@ impl Middle {
     pub fn start(row: &Row, program: &str, arguments: &[String]) -> anyhow::Result<Self> {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", row.namespace("d")));
-        command.args(["taskset", "-c", PROCESSOR, program]).args(arguments).stdin(Stdio::null());
+        command.args(["taskset", "-c", &row.processors(), program]).args(arguments).stdin(Stdio::null());
         Ok(Self { child: command.spawn().with_context(|| format!("{program} does not run"))? })
     }
 
@@ -181,8 +181,26 @@ pub struct Relay {
     program: Middle,
     client: RelayClient,
     folder: PathBuf,
-    path: String,
+    name: String,
     suite: String,
+    mix: Mix,
+}
+
+/// Which relay is to be started, and how.
+#[derive(Debug, Clone)]
+pub struct RelayOptions {
+    /// Its program; `None`: the one beside this program.
+    pub program: Option<PathBuf>,
+    /// What figures call it; `None`: after path and suite.
+    pub name: Option<String>,
+    /// `xdp`, `generic` or `socket`.
+    pub path: String,
+    /// `aes-cm` or `gcm`.
+    pub suite: String,
+    /// What calls send.
+    pub mix: Mix,
+    /// Calls at the most.
+    pub calls: usize,
 }
 
 impl Relay {
@@ -190,26 +208,30 @@ impl Relay {
     ///
     /// # Errors
     /// Where it does not come up.
-    pub fn start(row: &Row, path: &str, suite: &str, calls: usize) -> anyhow::Result<Self> {
+    pub fn start(row: &Row, options: &RelayOptions) -> anyhow::Result<Self> {
+        let RelayOptions { path, calls, .. } = options;
         let folder = std::env::temp_dir().join(&row.name);
         fs::create_dir_all(&folder)?;
         let (config, socket, pins) =
             (folder.join("relay.toml"), folder.join("relay.sock"), folder.join("bpf"));
         let text = format!(
             "[outside]\ninterface = \"out0\"\nport = {MEDIA}\n[inside]\ninterface = \"in0\"\nports = [{FIRST}, 65000]\n\
-             [relay]\npath = \"{path}\"\nsocket = \"{}\"\npins = \"{}\"\nmax_calls = {calls}\n[log]\nfilter = \"warn\"\n",
+             [relay]\npath = \"{path}\"\nsocket = \"{}\"\npins = \"{}\"\nmax_calls = {calls}\nworkers = {}\n[log]\nfilter = \"warn\"\n",
             socket.display(),
             pins.display(),
+            row.workers,
         );
         fs::write(&config, text)?;
-        let relay = std::env::current_exe()?.with_file_name("sallyport-relay");
+        let beside = std::env::current_exe()?.with_file_name("sallyport-relay");
+        let relay = options.program.clone().unwrap_or(beside);
         if !relay.exists() {
-            bail!("{} is missing: build it beside this program", relay.display());
+            bail!("{} is missing: build it", relay.display());
         }
         let arguments = ["--config".to_owned(), config.display().to_string()];
         let mut program = Middle::start(row, &relay.display().to_string(), &arguments)?;
         let client = program.wait(|| RelayClient::connect(&socket).ok()).context("the relay")?.0;
-        Ok(Self { program, client, folder, path: path.into(), suite: suite.into() })
+        let name = options.name.clone().unwrap_or_else(|| format!("sallyport {path} {}", options.suite));
+        Ok(Self { program, client, folder, name, suite: options.suite.clone(), mix: options.mix })
     }
 
     /// What it says of itself.
@@ -223,13 +245,13 @@ impl Relay {
 
 impl Target for Relay {
     fn name(&self) -> String {
-        format!("sallyport {} {}", self.path, self.suite)
+        self.name.clone()
     }
 
     fn extend(&mut self, ends: &mut Vec<End>, calls: usize) -> anyhow::Result<()> {
         let media = SocketAddr::new(OUTSIDE.parse()?, MEDIA);
         for at in ends.len()..calls {
-            let call = call(at, &self.suite)?;
+            let call = call(at, &self.suite, self.mix)?;
             let ports = self.client.reserve(call.id, IpAddr::V4(INSIDE.parse()?))?;
             self.client.install(&call, media, ports)?;
             ends.push(End {
