@@ -151,6 +151,22 @@ static __always_inline void tally(__u32 at, __u32 octets)
 	}
 }
 
+/* Whether the entry is still the packet's: the map puts the memory of an entry that goes into use for another flow at once,
+ * without waiting for those who still read it (the worker tells by the epoch). The key is written first, so it is read last. */
+static __always_inline int is_own(const struct sallyport_flow_value *flow, const struct sallyport_flow_key *key)
+{
+	const volatile __u64 *entry = (const void *)&flow->key;
+	__u64 own[sizeof(*key) / sizeof(__u64)];
+	__u64 difference = 0;
+
+	__builtin_memcpy(own, key, sizeof(own));
+	asm volatile("" : : : "memory");
+#pragma unroll
+	for (int i = 0; i < (int)(sizeof(own) / sizeof(own[0])); i++)
+		difference |= own[i] ^ entry[i];
+	return !difference;
+}
+
 /* Sends a packet of a flow whose action is to rewrite; less than 0 where it is for the worker. */
 static __always_inline int rewrite(struct xdp_md *ctx, const struct sallyport_flow_value *flow,
 				   const struct datagram *packet)
@@ -159,7 +175,8 @@ static __always_inline int rewrite(struct xdp_md *ctx, const struct sallyport_fl
 	__u32 length = bpf_xdp_get_buff_len(ctx);
 	__u32 end = packet->payload + packet->payload_len;
 	const struct sallyport_target *to = &flow->rtp;
-	__u8 head[2];
+	__u32 place, ifindex;
+	__u8 head[2], back;
 	int octets = -1, written;
 
 	/* The shape that all senders have. A frame with a tag or options has its payload elsewhere. */
@@ -203,10 +220,15 @@ static __always_inline int rewrite(struct xdp_md *ctx, const struct sallyport_fl
 	}
 	if (!written)
 		return -1;
+	place = flow->tally;
+	ifindex = to->ifindex;
+	back = to->back;
+	if (!is_own(flow, &packet->key))
+		return leave(SALLYPORT_DROP_STALE_FLOW, XDP_DROP);
 	if (octets >= 0)
-		tally(flow->tally, octets);
+		tally(place, octets);
 	return leave(octets >= 0 ? SALLYPORT_REWRITE_RTP : SALLYPORT_REWRITE_RTCP,
-		     to->back ? XDP_TX : bpf_redirect(to->ifindex, 0));
+		     back ? XDP_TX : bpf_redirect(ifindex, 0));
 }
 
 #endif

@@ -68,13 +68,14 @@ struct sallyport_target {
 
 /* Counters are of packets that arrived, whatever became of them. */
 struct sallyport_flow_value {
+	struct sallyport_flow_key key; /* the flow's own, first: of a rewritten flow only */
 	__u32 direction;
 	__u32 epoch;
 	__u64 packets;
 	__u64 bytes;        /* UDP payload octets */
 	__u64 last_seen_ns; /* CLOCK_MONOTONIC, 0: never */
 	__u32 action;
-	__u32 tally;            /* place of its tally; of a rewritten flow only, as all below */
+	__u32 tally;            /* place of its tally; of a rewritten flow only, as all that follows */
 	__u64 payload_types[2]; /* a bit each, 0 to 63 and 64 to 127 */
 	struct sallyport_target rtp;
 	struct sallyport_target rtcp; /* told apart by packet type (RFC 5761 section 4) */
@@ -146,6 +147,7 @@ struct sallyport_settings {
 	X(PUNT_STUN, punt_stun, "STUN outside from an unknown source, to the AF_XDP socket, for control.")   \
 	X(DROP_SOURCE, drop_source, "From an impossible source: ours, multicast, loopback, unspecified, port 0.") \
 	X(DROP_UNKNOWN_FLOW, drop_unknown_flow, "To a media port, of no flow, and not STUN outside.")        \
+	X(DROP_STALE_FLOW, drop_stale_flow, "Of a flow that made way for another one while the packet was looked at.") \
 	X(DROP_RATE_LIMITED, drop_rate_limited, "STUN beyond the rate of its source, or of all sources together.")                       \
 	X(DROP_MALFORMED, drop_malformed, "To a media address, with headers or lengths that contradict each other.") \
 	X(DROP_FRAGMENT, drop_fragment, "UDP fragment to a media port, or a later one outside.")             \
@@ -162,7 +164,7 @@ enum sallyport_counter {
 
 _Static_assert(sizeof(struct sallyport_meta) == 16, "meta");
 _Static_assert(sizeof(struct sallyport_flow_key) == 40, "flow key");
-_Static_assert(sizeof(struct sallyport_flow_value) == 168, "flow value");
+_Static_assert(sizeof(struct sallyport_flow_value) == 208, "flow value");
 _Static_assert(sizeof(struct sallyport_target) == 56, "target");
 _Static_assert(sizeof(struct sallyport_tally) == 16, "tally");
 _Static_assert(sizeof(struct sallyport_media_key) == 20, "media key");

@@ -43,7 +43,7 @@ impl Kernel {
             None => bare,
             Some((rewrite, tally)) => {
                 let Rewrite { rtp, rtcp, payload_types } = *rewrite;
-                FlowValue { action: ACTION_REWRITE, tally, payload_types, rtp, rtcp, ..bare }
+                FlowValue { key: *key, action: ACTION_REWRITE, tally, payload_types, rtp, rtcp, ..bare }
             }
         };
         let FlowValue { packets, bytes, last_seen_ns, .. } = former;

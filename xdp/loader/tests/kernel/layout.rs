@@ -26,6 +26,7 @@ fn ours() -> [(&'static str, Layout); 10] {
         layout!(
             "flow_value",
             FlowValue,
+            key,
             direction,
             epoch,
             packets,

@@ -24,7 +24,14 @@ fn every_frame_of_the_table_meets_its_fate() {
         }
         // Those that need a state, a target or a driver: tests of their own, but for the driver without metadata, which is not
         // to be had here.
-        let elsewhere = ["redirect_bare", "rewrite_rtp", "rewrite_rtcp", "drop_rate_limited", "drop_no_meta"];
+        let elsewhere = [
+            "redirect_bare",
+            "rewrite_rtp",
+            "rewrite_rtcp",
+            "drop_stale_flow",
+            "drop_rate_limited",
+            "drop_no_meta",
+        ];
         assert_eq!(runner.unmoved(), elsewhere);
         runner.kernel.detach_all();
     });

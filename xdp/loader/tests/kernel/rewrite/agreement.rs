@@ -109,7 +109,7 @@ fn agree(phones: &'static [Phone; 2]) {
                     seen[2] += 1;
                     prop_assert_eq!(None, wanted, "the kernel could have done it");
                 }
-                Sent::Across(..) => prop_assert!(false, "there is no other interface"),
+                other => prop_assert!(false, "{:?}: there is no other interface, and no other flow", other),
             }
             Ok(())
         });

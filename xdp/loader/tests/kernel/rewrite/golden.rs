@@ -1,7 +1,8 @@
 //! Frame in, frame out.
 
+use aya::maps::{HashMap, Map, MapData};
 use sallyport_abi::Counter::{RewriteRtcp, RewriteRtp};
-use sallyport_abi::{Egress, FRAME_MAX, Target};
+use sallyport_abi::{Egress, FRAME_MAX, FlowKey, FlowValue, Target, map};
 
 use super::world::{ACROSS, MACS, Path, Phone, Sent, TRAFFIC_CLASS, V4, V6, World, key, sent_by};
 use crate::cases;
@@ -249,6 +250,43 @@ fn a_flow_is_steered_anew_and_goes_on_counting() {
         world.runner.kernel.clear_tally(0).unwrap();
         assert_eq!((world.tallies()[0].packets, world.runner.kernel.tallies().unwrap()), (0, 32));
     });
+}
+
+/// Memory of a flow that is taken away is another's at once. Whoever still reads it must not send a packet of the one to the
+/// other's peer.
+#[test]
+fn an_entry_that_became_another_flow_s_is_not_obeyed() {
+    with_world(&V4, |world| {
+        let frame = summed(sent_by(V4[0].rtp, &rtp(160)));
+        let flow = key(V4[0].rtp);
+        let map = Map::HashMap(MapData::from_pin(world.pins.join(map::FLOWS)).unwrap());
+        let mut flows = HashMap::<_, FlowKey, FlowValue>::try_from(map).unwrap();
+        let right = flows.get(&flow, 0).unwrap();
+        assert_eq!(right.key, flow);
+        let octets = size_of::<FlowKey>();
+        for at in (0..octets).filter(|at| !(1..4).contains(at)) {
+            let other = changed(&flow, at);
+            flows.insert(flow, FlowValue { key: other, ..right }, 0).unwrap();
+            assert_eq!(world.run("another flow's", &frame), Sent::Stale, "octet {at}");
+        }
+        flows.insert(flow, right, 0).unwrap();
+        assert!(matches!(world.run("its own", &frame), Sent::Back(..)));
+        assert_eq!(world.tallies()[0].packets, 1);
+    });
+}
+
+/// The key with one octet changed.
+fn changed(key: &FlowKey, at: usize) -> FlowKey {
+    let mut key = *key;
+    let place = match at {
+        0..4 => &mut key.zone,
+        4..6 => &mut key.local_port[at - 4],
+        6..8 => &mut key.remote_port[at - 6],
+        8..24 => &mut key.local_address[at - 8],
+        _ => &mut key.remote_address[at - 24],
+    };
+    *place ^= 0x10;
+    key
 }
 
 /// Flows of the table meet their fates beside rewritten ones, and nobody else's packet is ever rewritten.

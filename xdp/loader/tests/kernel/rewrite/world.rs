@@ -1,5 +1,7 @@
 //! A call between two telephones inside: the first has a port each for RTP and RTCP, the second one for both.
 
+use std::path::PathBuf;
+
 use sallyport_abi::{Counter, Egress, FlowKey, INSIDE, OUTSIDE, Tally, Target};
 use sallyport_xdp::{Kernel, Rewrite};
 
@@ -83,14 +85,19 @@ pub enum Sent {
     Across(Counter, Vec<u8>),
     /// To the worker, as it came but for what lies behind the datagram.
     Worker,
+    /// Nowhere: its entry was another flow's by then.
+    Stale,
 }
 
+const XDP_DROP: u32 = 1;
 const XDP_TX: u32 = 3;
 const XDP_REDIRECT: u32 = 4;
 
 /// The program with such a call.
 pub struct World {
     pub runner: Runner,
+    /// Where its maps are pinned.
+    pub pins: PathBuf,
 }
 
 impl World {
@@ -105,7 +112,7 @@ impl World {
             back: zone == INSIDE,
         };
         steer(&mut runner.kernel, phones, &egress);
-        Self { runner }
+        Self { runner, pins: lab.pins() }
     }
 
     /// Runs a frame that comes in inside. Exactly one counter moves, and the tally of the packet's flow if it is RTP that
@@ -124,6 +131,7 @@ impl World {
         match (verdict, counter) {
             (XDP_TX, Counter::RewriteRtp | Counter::RewriteRtcp) => Sent::Back(counter, out),
             (XDP_REDIRECT, Counter::RewriteRtp | Counter::RewriteRtcp) => Sent::Across(counter, out),
+            (XDP_DROP, Counter::DropStaleFlow) => Sent::Stale,
             (XDP_REDIRECT, Counter::RedirectFlow) => {
                 assert!(frame.starts_with(&out[16..]), "{what}: the frame was changed");
                 Sent::Worker
