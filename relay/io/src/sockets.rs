@@ -5,17 +5,31 @@ use std::ffi::OsString;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
+};
 
+use crate::outbox::{self, Queued};
 use crate::pool::{Frame, Owner, Pool, place};
 use crate::port::{Burst, Counters, Egress, FRAME_SIZE, FrameCount, HEADROOM, Port, Received, TransmitError};
-use crate::udp::{self, BATCH, Incoming};
+use crate::steer;
+use crate::udp::{self, BATCH, Incoming, SPILL};
 
 /// Octets asked for each socket's buffers: half a second of a few hundred calls. The system may give less.
 const SOCKET_BUFFER: usize = 1 << 20;
+/// Datagrams that are asked of a socket which had few the last time. Getting fewer than asked for says that no more are
+/// there, and spares another call that finds nothing.
+const FEW: usize = 4;
+/// Sockets that one look finds readable at the most.
+const LOOK: usize = 128;
+/// Octets of a datagram that a frame has room for.
+const ROOM: usize = FRAME_SIZE - HEADROOM;
+/// Name of the reminder among the slots.
+const REMINDER: u64 = u64::MAX;
 
 /// All frames of the port belong to one system, as far as ownership goes.
 const FILL: Owner = Owner::Fill(0);
@@ -27,18 +41,12 @@ struct Bound {
     socket: UdpSocket,
     zone: u8,
     local: SocketAddr,
-}
-
-/// An accepted datagram.
-#[derive(Debug)]
-struct Queued {
-    /// Slot of its socket.
-    slot: usize,
-    /// Keeps datagrams of one socket in order.
-    sequence: u64,
-    index: u32,
-    octets: Range<usize>,
-    remote: SocketAddr,
+    /// Whether it is among the ready ones.
+    ready: bool,
+    /// Whether it had many datagrams the last time.
+    busy: bool,
+    /// Whether the system cuts up for it what is sent as one payload.
+    merges: bool,
 }
 
 /// The port of one worker on the socket path. Sockets come and go while it runs; each is bound to one address and port,
@@ -51,9 +59,17 @@ pub struct UdpPort {
     slots: Vec<Option<Bound>>,
     vacant: Vec<usize>,
     by_address: HashMap<SocketAddr, usize>,
-    /// Slots of sockets that were readable when last asked.
+    /// Slots of sockets that may have more to read. The system tells of each arrival once (`EPOLLET`), which spares it
+    /// another look at each socket: one stays here until it was read to its end.
     ready: VecDeque<usize>,
     events: Vec<EpollEvent>,
+    /// Readable while something is left to do that the system will not tell of again.
+    reminder: EventFd,
+    reminded: bool,
+    /// What was merged beyond the room of a burst.
+    waiting: VecDeque<Received>,
+    /// Where merged datagrams go on behind their frames; empty where nothing is merged.
+    spill: Box<[u8]>,
     /// Frames that the next system call receives into.
     armed: Vec<u32>,
     queue: Vec<Queued>,
@@ -68,21 +84,34 @@ impl UdpPort {
     /// # Errors
     /// The system's, where it has no descriptor left.
     pub fn new(frames: u32) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let reminder = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        epoll.add(&reminder, EpollEvent::new(EpollFlags::EPOLLIN, REMINDER))?;
         Ok(Self {
             buffers: vec![0; frames as usize * FRAME_SIZE].into_boxed_slice(),
             pool: Pool::new(frames),
-            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            epoll,
             slots: Vec::new(),
             vacant: Vec::new(),
             by_address: HashMap::new(),
-            ready: VecDeque::with_capacity(BATCH),
-            events: vec![EpollEvent::empty(); BATCH],
+            ready: VecDeque::with_capacity(LOOK),
+            events: vec![EpollEvent::empty(); LOOK],
+            reminder,
+            reminded: false,
+            waiting: VecDeque::new(),
+            spill: Box::default(),
             armed: Vec::with_capacity(BATCH),
             queue: Vec::with_capacity(frames as usize),
             sequence: 0,
             counters: Counters::default(),
             devices: HashMap::new(),
         })
+    }
+
+    /// From now on the system may merge datagrams of one flow that come one behind the other to sockets that are opened,
+    /// and is given such to send as one payload. Costs 4 MiB.
+    pub fn merge(&mut self) {
+        self.spill = vec![0; SPILL * BATCH].into_boxed_slice();
     }
 
     /// Binds the sockets of a zone that are opened from now on to an interface: without, the system would take a packet to
@@ -97,17 +126,37 @@ impl UdpPort {
     /// The system's (address in use, not ours), or `InvalidInput` for an unspecified address: replies could then leave
     /// from another one.
     pub fn bind(&mut self, zone: u8, address: SocketAddr) -> io::Result<SocketAddr> {
-        if address.ip().is_unspecified() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a media socket needs a specific address",
-            ));
-        }
-        let socket = UdpSocket::bind(address)?;
-        if let Some(device) = self.devices.get(&zone) {
-            setsockopt(&socket, sockopt::BindToDevice, device)?;
-        }
+        let socket = open(address, self.devices.get(&zone), false)?;
         self.adopt(zone, socket)
+    }
+
+    /// Binds one address of a zone once for each of several ports, whose sockets then share it: [`crate::steer()`] tells which
+    /// of them hears whom. Where somebody else has the address it fails; later only a process of the same user that asks to
+    /// share could join. Port 0 lets the system choose. Returns the address.
+    ///
+    /// # Errors
+    /// As [`UdpPort::bind`]. Ports may have been given their sockets already: they are of no use then.
+    pub fn share(ports: &mut [Self], zone: u8, address: SocketAddr) -> io::Result<SocketAddr> {
+        let count = u32::try_from(ports.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let [first, others @ ..] = ports else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let local = first.bind(zone, address)?;
+        if others.is_empty() {
+            return Ok(local);
+        }
+        let slot = first.by_address.get(&local);
+        if let Some(bound) = slot.and_then(|slot| first.slots.get(*slot)).and_then(Option::as_ref) {
+            setsockopt(&bound.socket, sockopt::ReusePort, &true)?;
+        }
+        let program = steer::program(local.is_ipv4(), count);
+        for (at, port) in others.iter_mut().enumerate() {
+            let socket = open(local, port.devices.get(&zone), true)?;
+            if at == 0 {
+                // The second made them a group. A place that is not taken yet falls back to the system's own choice.
+                udp::set_steering(socket.as_fd(), &program)?;
+            }
+            port.adopt(zone, socket)?;
+        }
+        Ok(local)
     }
 
     /// Takes over a socket that is bound already. Returns its address.
@@ -128,9 +177,15 @@ impl UdpPort {
         // Beyond the system's limit only with CAP_NET_ADMIN; less is no reason to fail.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER)
             .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &SOCKET_BUFFER));
+        let merges = !self.spill.is_empty();
+        if merges {
+            // A kernel that cannot merge gives them one by one.
+            let _ = udp::set_merging(socket.as_fd());
+        }
         let slot = self.vacant.last().copied().unwrap_or(self.slots.len());
-        self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, slot as u64))?;
-        let bound = Some(Bound { socket, zone, local });
+        let readable = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        self.epoll.add(&socket, EpollEvent::new(readable, slot as u64))?;
+        let bound = Some(Bound { socket, zone, local, ready: false, busy: false, merges });
         match self.vacant.pop() {
             Some(slot) => self.slots[slot] = bound,
             None => self.slots.push(bound),
@@ -142,8 +197,13 @@ impl UdpPort {
     /// Closes the socket of an address; `false` where there is none. Datagrams still waiting to be sent by it are dropped
     /// and counted as refused.
     pub fn unbind(&mut self, address: SocketAddr) -> bool {
-        let Some(slot) = self.by_address.remove(&address) else { return false };
-        let Some(bound) = self.slots.get_mut(slot).and_then(Option::take) else { return false };
+        self.part(address).is_some()
+    }
+
+    /// As [`UdpPort::unbind`], but the socket stays open, with what it has received: for another port to adopt.
+    pub fn part(&mut self, address: SocketAddr) -> Option<UdpSocket> {
+        let slot = self.by_address.remove(&address)?;
+        let bound = self.slots.get_mut(slot).and_then(Option::take)?;
         // Closing alone would leave the registration to other holders of the same socket.
         let _ = self.epoll.delete(&bound.socket);
         self.ready.retain(|ready| *ready != slot);
@@ -157,7 +217,7 @@ impl UdpPort {
             stays
         });
         self.vacant.push(slot);
-        true
+        Some(bound.socket)
     }
 
     /// Zones and addresses that sockets are bound to, in no order.
@@ -172,18 +232,32 @@ impl UdpPort {
         (bound.zone == egress.zone).then_some(slot)
     }
 
-    /// Asks which sockets are readable. Only once the former answer is used up, or the first ones would come first again
-    /// and again.
-    fn poll(&mut self) -> io::Result<bool> {
+    /// Asks which sockets have become readable; those that were before come first.
+    fn look(&mut self) -> io::Result<()> {
         let count = self.epoll.wait(&mut self.events, EpollTimeout::ZERO)?;
-        let slots = self.events.iter().take(count).filter_map(|event| usize::try_from(event.data()).ok());
-        self.ready.extend(slots);
-        Ok(count > 0)
+        for event in self.events.iter().take(count) {
+            let Ok(slot) = usize::try_from(event.data()) else { continue };
+            let bound = self.slots.get_mut(slot).and_then(Option::as_mut);
+            if let Some(bound) = bound.filter(|bound| !bound.ready) {
+                bound.ready = true;
+                self.ready.push_back(slot);
+            }
+        }
+        Ok(())
     }
 
-    /// Receives by one socket what is there, at most what the burst has room for.
-    fn receive_by(&mut self, slot: usize, burst: &mut Burst) -> usize {
-        let wanted = burst.room().min(BATCH);
+    /// Makes the port's descriptor readable as long as something is left that the system has told of already.
+    fn remind(&mut self) {
+        let left = !self.ready.is_empty() || !self.waiting.is_empty();
+        if left != self.reminded {
+            // Neither can fail: the count is 0 or 1.
+            let _ = if left { self.reminder.write(1).map(drop) } else { self.reminder.read().map(drop) };
+            self.reminded = left;
+        }
+    }
+
+    /// Takes `wanted` frames to receive into, or as many as there are.
+    fn arm(&mut self, wanted: usize) -> usize {
         while self.armed.len() < wanted {
             let Some(index) = self.pool.take(FILL) else {
                 self.counters.starved += 1;
@@ -191,84 +265,153 @@ impl UdpPort {
             };
             self.armed.push(index);
         }
-        let Some(bound) = self.slots.get(slot).and_then(Option::as_ref) else { return 0 };
-        if self.armed.is_empty() {
-            return 0;
+        self.armed.len().min(wanted)
+    }
+
+    /// Receives by one socket what is there, at most what the burst has room for. Whether there may be more.
+    fn receive_by(&mut self, slot: usize, burst: &mut Burst) -> bool {
+        let Some(busy) = self.slots.get(slot).and_then(Option::as_ref).map(|bound| bound.busy) else {
+            return false;
+        };
+        let wanted = self.arm(burst.room().min(if busy { BATCH } else { FEW }));
+        let Some(bound) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return false };
+        if wanted == 0 {
+            return true;
         }
         let rooms =
             self.armed.iter().take(wanted).map(|index| place(*index).start + HEADROOM..place(*index).end);
-        let mut found = [Incoming { length: 0, truncated: false, source: None }; BATCH];
-        let received = match udp::receive(bound.socket.as_fd(), &mut self.buffers, rooms, &mut found) {
+        let mut found = [Incoming::default(); BATCH];
+        let (fd, spill) = (bound.socket.as_fd(), &mut self.spill);
+        let received = if busy {
+            udp::receive::<BATCH>(fd, &mut self.buffers, spill, rooms, &mut found)
+        } else {
+            udp::receive::<FEW>(fd, &mut self.buffers, spill, rooms, &mut found)
+        };
+        let received = match received {
             Ok(received) => received,
             Err(error) => {
-                let nothing = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
-                self.counters.errors += u64::from(!nothing);
-                return 0;
+                bound.busy = false;
+                let nothing = error.kind() == io::ErrorKind::WouldBlock;
+                let real = !nothing && error.kind() != io::ErrorKind::Interrupted;
+                self.counters.errors += u64::from(real);
+                // An error, such as one that an ICMP message brought, is told once, in front of what was received.
+                return !nothing;
             }
         };
-        let (zone, local) = (bound.zone, bound.local);
-        let mut count = 0;
-        for (index, incoming) in self.armed.drain(..received.min(self.armed.len())).zip(found) {
-            let Some(remote) = incoming.source.filter(|_| !incoming.truncated) else {
-                self.counters.truncated += u64::from(incoming.truncated);
-                self.counters.malformed += u64::from(!incoming.truncated);
-                self.pool.reclaim(FILL, index);
-                continue;
-            };
-            let Some(frame) = self.pool.hand_out(FILL, index) else { continue };
-            let payload = HEADROOM..HEADROOM + incoming.length;
-            let received =
-                Received { frame, zone, local, remote, payload, tag: None, source_mac: None, vlan: None };
-            match burst.push(received) {
-                Ok(()) => count += 1,
-                Err(received) => drop(self.pool.accept(received.frame, Owner::Free)),
-            }
+        bound.busy = received >= FEW;
+        let by = (bound.zone, bound.local);
+        let mut armed = std::mem::take(&mut self.armed);
+        for (at, (index, incoming)) in armed.drain(..received.min(wanted)).zip(found).enumerate() {
+            self.accept(index, at, incoming, by, burst);
         }
-        self.counters.received += count as u64;
-        count
+        self.armed = armed;
+        received == wanted
     }
 
-    /// Sends what one socket has in `queue[from..to]`; returns how many of them are done with.
-    fn flush_by(&mut self, from: usize, to: usize) -> usize {
-        let mut done = from;
-        while done < to {
-            let Some(bound) = self.slots.get(self.queue[from].slot).and_then(Option::as_ref) else { break };
-            let datagrams = self.queue[done..to].iter().map(|queued| {
-                let start = place(queued.index).start;
-                (start + queued.octets.start..start + queued.octets.end, queued.remote)
-            });
-            match udp::send(bound.socket.as_fd(), &self.buffers, datagrams) {
-                Ok(sent) => done += sent.clamp(1, to - done),
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN | libc::ENOBUFS) => break,
-                    Some(libc::EINTR) => {}
-                    // This datagram cannot be sent (no route, too long); the next may go elsewhere.
-                    _ => {
-                        self.counters.refused += 1;
-                        done += 1;
-                    }
-                },
+    /// Hands out what came into a frame and the spill `at`.
+    fn accept(&mut self, index: u32, at: usize, incoming: Incoming, by: (u8, SocketAddr), burst: &mut Burst) {
+        let Incoming { length, segment, truncated, source } = incoming;
+        let segment = if segment == 0 { length } else { segment };
+        let count = if segment == 0 { 1 } else { length.div_ceil(segment) as u64 };
+        let Some(remote) = source.filter(|_| !truncated && segment <= ROOM) else {
+            let class = match source {
+                Some(_) => &mut self.counters.truncated,
+                None => &mut self.counters.malformed,
+            };
+            *class += count;
+            self.pool.reclaim(FILL, index);
+            return;
+        };
+        let Some(frame) = self.pool.hand_out(FILL, index) else { return };
+        let (zone, local) = by;
+        let received = |frame, octets| {
+            let payload = HEADROOM..HEADROOM + octets;
+            Received { frame, zone, local, remote, payload, tag: None, source_mac: None, vlan: None }
+        };
+        self.deliver(received(frame, segment.min(length)), burst);
+        self.counters.merged_in += if count > 1 { count } else { 0 };
+        let mut from = segment;
+        while from < length {
+            let to = (from + segment).min(length);
+            // Where no frame is free, it is counted as starved, and this datagram is lost as one in the system's buffer is.
+            if let Some(frame) = self.allocate() {
+                self.copy_out(&frame, index, at, from..to);
+                self.deliver(received(frame, to - from), burst);
             }
+            from = to;
         }
-        done - from
     }
+
+    /// Copies octets of merged datagrams, which begin in the frame `index` and go on in the spill `at`, to a frame of their
+    /// own.
+    fn copy_out(&mut self, frame: &Frame, index: u32, at: usize, octets: Range<usize>) {
+        let Some(to) = self.pool.index(frame).map(|index| place(index).start + HEADROOM) else { return };
+        let from = place(index).start + HEADROOM;
+        let inner = octets.start.min(ROOM)..octets.end.min(ROOM);
+        let outer = octets.start.max(ROOM) - ROOM..octets.end.max(ROOM) - ROOM;
+        let outer_to = to + inner.len()..to + octets.len();
+        self.buffers.copy_within(from + inner.start..from + inner.end, to);
+        let spill = self.spill.get(at * SPILL + outer.start..at * SPILL + outer.end);
+        if let (Some(spill), Some(room)) = (spill, self.buffers.get_mut(outer_to)) {
+            room.copy_from_slice(spill);
+        }
+    }
+
+    /// Adds a datagram to the burst, or lets it wait for the next one, behind those that wait.
+    fn deliver(&mut self, received: Received, burst: &mut Burst) {
+        self.counters.received += 1;
+        // None waits while there is room: this keeps them in order.
+        if let Err(received) = burst.push(received) {
+            self.waiting.push_back(received);
+        }
+    }
+}
+
+/// A socket bound to one address, and to an interface where one is named. To `share`, all that are bound to the address must
+/// ask for it.
+fn open(address: SocketAddr, device: Option<&OsString>, share: bool) -> io::Result<UdpSocket> {
+    if address.ip().is_unspecified() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a media socket needs a specific address"));
+    }
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = UdpSocket::from(socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?);
+    // Before it is bound: sockets share an address with those of their own interface only.
+    if let Some(device) = device {
+        setsockopt(&socket, sockopt::BindToDevice, device)?;
+    }
+    if share {
+        setsockopt(&socket, sockopt::ReusePort, &true)?;
+    }
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    Ok(socket)
 }
 
 impl Port for UdpPort {
     fn receive(&mut self, burst: &mut Burst) -> io::Result<usize> {
-        let mut count = 0;
-        // Two answers at most: sockets that only yield broken datagrams must not keep the worker here.
-        for _ in 0..2 {
-            while burst.room() > 0
-                && let Some(slot) = self.ready.pop_front()
-            {
-                count += self.receive_by(slot, burst);
-            }
-            if burst.room() == 0 || !self.poll()? {
+        let before = burst.len();
+        while burst.room() > 0
+            && let Some(received) = self.waiting.pop_front()
+        {
+            // There is room.
+            let _ = burst.push(received);
+        }
+        if self.ready.len() < LOOK {
+            self.look()?;
+        }
+        // Each socket once: those that have more wait behind the others.
+        for _ in 0..self.ready.len() {
+            if burst.room() == 0 {
                 break;
             }
+            let Some(slot) = self.ready.pop_front() else { break };
+            if self.receive_by(slot, burst) {
+                self.ready.push_back(slot);
+            } else if let Some(bound) = self.slots.get_mut(slot).and_then(Option::as_mut) {
+                bound.ready = false;
+            }
         }
-        Ok(count)
+        self.remind();
+        Ok(burst.len() - before)
     }
 
     fn buffer<'a>(&'a mut self, frame: &Frame) -> &'a mut [u8] {
@@ -314,7 +457,16 @@ impl Port for UdpPort {
         while from < self.queue.len() {
             let slot = self.queue[from].slot;
             let run = self.queue[from..].iter().take_while(|queued| queued.slot == slot).count();
-            let done = self.flush_by(from, from + run);
+            let done = match self.slots.get_mut(slot).and_then(Option::as_mut) {
+                Some(bound) => {
+                    let queued = &self.queue[from..from + run];
+                    let sent = outbox::send(bound.socket.as_fd(), &self.buffers, queued, &mut bound.merges);
+                    self.counters.refused += sent.refused;
+                    self.counters.merged_out += sent.merged;
+                    sent.done
+                }
+                None => 0,
+            };
             for at in from..from + done {
                 self.pool.reclaim(SEND, self.queue[at].index);
             }
