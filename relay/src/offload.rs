@@ -1,7 +1,6 @@
 //! The kernel's part: which interfaces run XDP in which mode, and whose packets are whose.
 
 use std::path::Path;
-use std::thread;
 
 use anyhow::Context;
 use sallyport_abi::FlowKey as KernelKey;
@@ -11,7 +10,7 @@ use sallyport_plan::{FlowKey, Zone};
 use sallyport_xdp::{Attachment, Kernel, MapError, Options};
 
 use crate::config::PathChoice;
-use crate::facts::Interface;
+use crate::facts::{Interface, processors};
 
 /// UMEM frames for each socket of a worker: half of them receive, which bridges 10 ms in which the worker does not run at
 /// 100,000 packets a second.
@@ -177,10 +176,7 @@ fn open_ports(
     workers: u32,
 ) -> Result<Vec<AfXdpPort>, OpenError> {
     let most = queues[0].min(queues[1]);
-    // More workers than processors would only wake each other up for smaller bursts.
-    let processors =
-        thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1));
-    let workers = if workers == 0 { most.min(processors) } else { workers.min(most) };
+    let workers = if workers == 0 { most.min(processors()) } else { workers.min(most) };
     (0..workers)
         .map(|worker| {
             let mut own = Vec::new();

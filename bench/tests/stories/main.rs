@@ -13,5 +13,6 @@ mod intruders;
 mod many;
 mod ng;
 mod relay;
+mod sockets;
 mod stage;
 mod worlds;
