@@ -116,9 +116,13 @@ where
     Ok(Handle { orders, wake, thread: Some(thread) })
 }
 
-/// What a worker sleeps on: its wake and its port. A port's descriptors are the same for its life.
+/// What a worker sleeps on: its wake and its port. A port's descriptors are the same for its life. A port of sockets waits
+/// itself, and watches the wake.
 fn sleeper(worker: &mut Worker) -> io::Result<Epoll> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    if let Edge::Udp(port) = &mut worker.edge {
+        port.watch(&*worker.wake)?;
+    }
     epoll.add(&*worker.wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
     for descriptor in worker.edge.port().descriptors() {
         epoll.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, PORT))?;
@@ -188,16 +192,19 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         });
         let mut events = [EpollEvent::empty(); 4];
         let timeout = EpollTimeout::try_from(due).unwrap_or(EpollTimeout::ZERO);
-        match self.sleeper.wait(&mut events, timeout) {
-            Ok(ready) => {
-                if events.iter().take(ready).any(|event| event.data() == WAKE) {
-                    // Non-blocking, and nobody else reads it.
-                    let _ = self.worker.wake.read();
-                }
+        let woken = self.worker.edge.wait(due).unwrap_or_else(|| {
+            let ready = self.sleeper.wait(&mut events, timeout)?;
+            Ok(events.iter().take(ready).any(|event| event.data() == WAKE))
+        });
+        match woken {
+            Ok(true) => {
+                // Non-blocking, and nobody else reads it.
+                let _ = self.worker.wake.read();
                 Ok(())
             }
-            Err(nix::errno::Errno::EINTR) => Ok(()),
-            Err(error) => Err(error.into()),
+            Ok(false) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

@@ -28,8 +28,9 @@ const FEW: usize = 4;
 const LOOK: usize = 128;
 /// Octets of a datagram that a frame has room for.
 const ROOM: usize = FRAME_SIZE - HEADROOM;
-/// Name of the reminder among the slots.
+/// Names among the slots: of the reminder, and of what is watched for the port's user.
 const REMINDER: u64 = u64::MAX;
+const WATCHED: u64 = u64::MAX - 1;
 
 /// All frames of the port belong to one system, as far as ownership goes.
 const FILL: Owner = Owner::Fill(0);
@@ -63,6 +64,8 @@ pub struct UdpPort {
     /// another look at each socket: one stays here until it was read to its end.
     ready: VecDeque<usize>,
     events: Vec<EpollEvent>,
+    /// Whether the system was asked since the last receiving.
+    looked: bool,
     /// Readable while something is left to do that the system will not tell of again.
     reminder: EventFd,
     reminded: bool,
@@ -96,6 +99,7 @@ impl UdpPort {
             by_address: HashMap::new(),
             ready: VecDeque::with_capacity(LOOK),
             events: vec![EpollEvent::empty(); LOOK],
+            looked: false,
             reminder,
             reminded: false,
             waiting: VecDeque::new(),
@@ -232,10 +236,33 @@ impl UdpPort {
         (bound.zone == egress.zone).then_some(slot)
     }
 
-    /// Asks which sockets have become readable; those that were before come first.
-    fn look(&mut self) -> io::Result<()> {
-        let count = self.epoll.wait(&mut self.events, EpollTimeout::ZERO)?;
+    /// Lets [`UdpPort::wait`] end when `descriptor` becomes readable.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn watch(&mut self, descriptor: impl AsFd) -> io::Result<()> {
+        Ok(self.epoll.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, WATCHED))?)
+    }
+
+    /// Waits until there is something to receive, what is watched is readable, or `milliseconds` are over. What it learns
+    /// serves the next [`Port::receive`], which then need not ask: one system call less than to wait for
+    /// [`Port::descriptors`]. Whether what is watched is readable.
+    ///
+    /// # Errors
+    /// The system's, `Interrupted` among them.
+    pub fn wait(&mut self, milliseconds: u64) -> io::Result<bool> {
+        let left = !self.ready.is_empty() || !self.waiting.is_empty();
+        let timeout = EpollTimeout::try_from(if left { 0 } else { milliseconds });
+        self.look(timeout.unwrap_or(EpollTimeout::ZERO))
+    }
+
+    /// Asks which sockets have become readable; those that were before come first. Whether what is watched is.
+    fn look(&mut self, timeout: EpollTimeout) -> io::Result<bool> {
+        let count = self.epoll.wait(&mut self.events, timeout)?;
+        self.looked = true;
+        let mut watched = false;
         for event in self.events.iter().take(count) {
+            watched |= event.data() == WATCHED;
             let Ok(slot) = usize::try_from(event.data()) else { continue };
             let bound = self.slots.get_mut(slot).and_then(Option::as_mut);
             if let Some(bound) = bound.filter(|bound| !bound.ready) {
@@ -243,7 +270,7 @@ impl UdpPort {
                 self.ready.push_back(slot);
             }
         }
-        Ok(())
+        Ok(watched)
     }
 
     /// Makes the port's descriptor readable as long as something is left that the system has told of already.
@@ -395,9 +422,10 @@ impl Port for UdpPort {
             // There is room.
             let _ = burst.push(received);
         }
-        if self.ready.len() < LOOK {
-            self.look()?;
+        if !self.looked && self.ready.len() < LOOK {
+            self.look(EpollTimeout::ZERO)?;
         }
+        self.looked = false;
         // Each socket once: those that have more wait behind the others.
         for _ in 0..self.ready.len() {
             if burst.room() == 0 {
