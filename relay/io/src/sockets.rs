@@ -19,8 +19,12 @@ use crate::port::{Burst, Counters, Egress, FRAME_SIZE, FrameCount, HEADROOM, Por
 use crate::steer;
 use crate::udp::{self, BATCH, Incoming, SPILL};
 
-/// Octets asked for each socket's buffers: half a second of a few hundred calls. The system may give less.
-const SOCKET_BUFFER: usize = 1 << 20;
+/// Octets asked for what a socket has received: of one peer half a second of video. The system doubles it, counts its own
+/// data as well, and may give less.
+const SOCKET_BUFFER: usize = 256 << 10;
+/// The same for a socket that many peers send to: some 16,000 packets of voice, which bridges 50 ms in which the worker does
+/// not run at 300,000 packets a second.
+const SHARED_BUFFER: usize = 8 << 20;
 /// Datagrams that are asked of a socket which had few the last time. Getting fewer than asked for says that no more are
 /// there, and spares another call that finds nothing.
 const FEW: usize = 4;
@@ -63,6 +67,8 @@ pub struct UdpPort {
     /// Slots of sockets that may have more to read. The system tells of each arrival once (`EPOLLET`), which spares it
     /// another look at each socket: one stays here until it was read to its end.
     ready: VecDeque<usize>,
+    /// The same, of those that had many datagrams the last time.
+    busy: VecDeque<usize>,
     events: Vec<EpollEvent>,
     /// Whether the system was asked since the last receiving.
     looked: bool,
@@ -98,6 +104,7 @@ impl UdpPort {
             vacant: Vec::new(),
             by_address: HashMap::new(),
             ready: VecDeque::with_capacity(LOOK),
+            busy: VecDeque::new(),
             events: vec![EpollEvent::empty(); LOOK],
             looked: false,
             reminder,
@@ -143,14 +150,11 @@ impl UdpPort {
     pub fn share(ports: &mut [Self], zone: u8, address: SocketAddr) -> io::Result<SocketAddr> {
         let count = u32::try_from(ports.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let [first, others @ ..] = ports else { return Err(io::ErrorKind::InvalidInput.into()) };
-        let local = first.bind(zone, address)?;
-        if others.is_empty() {
-            return Ok(local);
+        let socket = open(address, first.devices.get(&zone), false)?;
+        if !others.is_empty() {
+            setsockopt(&socket, sockopt::ReusePort, &true)?;
         }
-        let slot = first.by_address.get(&local);
-        if let Some(bound) = slot.and_then(|slot| first.slots.get(*slot)).and_then(Option::as_ref) {
-            setsockopt(&bound.socket, sockopt::ReusePort, &true)?;
-        }
+        let local = first.adopt(zone, socket)?;
         let program = steer::program(local.is_ipv4(), count);
         for (at, port) in others.iter_mut().enumerate() {
             let socket = open(local, port.devices.get(&zone), true)?;
@@ -159,6 +163,12 @@ impl UdpPort {
                 udp::set_steering(socket.as_fd(), &program)?;
             }
             port.adopt(zone, socket)?;
+        }
+        for port in ports {
+            let slot = port.by_address.get(&local);
+            if let Some(bound) = slot.and_then(|slot| port.slots.get(*slot)).and_then(Option::as_ref) {
+                enlarge(&bound.socket, SHARED_BUFFER);
+            }
         }
         Ok(local)
     }
@@ -178,9 +188,7 @@ impl UdpPort {
         if self.by_address.contains_key(&local) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        // Beyond the system's limit only with CAP_NET_ADMIN; less is no reason to fail.
-        let _ = setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER)
-            .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &SOCKET_BUFFER));
+        enlarge(&socket, SOCKET_BUFFER);
         let merges = !self.spill.is_empty();
         if merges {
             // A kernel that cannot merge gives them one by one.
@@ -211,6 +219,7 @@ impl UdpPort {
         // Closing alone would leave the registration to other holders of the same socket.
         let _ = self.epoll.delete(&bound.socket);
         self.ready.retain(|ready| *ready != slot);
+        self.busy.retain(|busy| *busy != slot);
         let Self { queue, pool, counters, .. } = self;
         queue.retain(|queued| {
             let stays = queued.slot != slot;
@@ -251,7 +260,7 @@ impl UdpPort {
     /// # Errors
     /// The system's, `Interrupted` among them.
     pub fn wait(&mut self, milliseconds: u64) -> io::Result<bool> {
-        let left = !self.ready.is_empty() || !self.waiting.is_empty();
+        let left = self.left();
         let timeout = EpollTimeout::try_from(if left { 0 } else { milliseconds });
         self.look(timeout.unwrap_or(EpollTimeout::ZERO))
     }
@@ -273,9 +282,14 @@ impl UdpPort {
         Ok(watched)
     }
 
+    /// Whether something is left that the system has told of already.
+    fn left(&self) -> bool {
+        !self.ready.is_empty() || !self.busy.is_empty() || !self.waiting.is_empty()
+    }
+
     /// Makes the port's descriptor readable as long as something is left that the system has told of already.
     fn remind(&mut self) {
-        let left = !self.ready.is_empty() || !self.waiting.is_empty();
+        let left = self.left();
         if left != self.reminded {
             // Neither can fail: the count is 0 or 1.
             let _ = if left { self.reminder.write(1).map(drop) } else { self.reminder.read().map(drop) };
@@ -295,12 +309,24 @@ impl UdpPort {
         self.armed.len().min(wanted)
     }
 
-    /// Receives by one socket what is there, at most what the burst has room for. Whether there may be more.
-    fn receive_by(&mut self, slot: usize, burst: &mut Burst) -> bool {
+    /// Serves one of the ready sockets, and puts it back where it may have more.
+    fn serve(&mut self, slot: usize, most: usize, burst: &mut Burst) {
+        let more = self.receive_by(slot, most, burst);
+        let Some(bound) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return };
+        bound.ready = more;
+        match (more, bound.busy) {
+            (true, true) => self.busy.push_back(slot),
+            (true, false) => self.ready.push_back(slot),
+            (false, _) => {}
+        }
+    }
+
+    /// Receives by one socket what is there, at most `most` datagrams. Whether there may be more.
+    fn receive_by(&mut self, slot: usize, most: usize, burst: &mut Burst) -> bool {
         let Some(busy) = self.slots.get(slot).and_then(Option::as_ref).map(|bound| bound.busy) else {
             return false;
         };
-        let wanted = self.arm(burst.room().min(if busy { BATCH } else { FEW }));
+        let wanted = self.arm(most.min(if busy { BATCH } else { FEW }));
         let Some(bound) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return false };
         if wanted == 0 {
             return true;
@@ -413,6 +439,12 @@ fn open(address: SocketAddr, device: Option<&OsString>, share: bool) -> io::Resu
     Ok(socket)
 }
 
+/// Gives a socket more room to receive into. Beyond the system's limit only with CAP_NET_ADMIN; less is no reason to fail.
+fn enlarge(socket: &UdpSocket, octets: usize) {
+    let _ = setsockopt(socket, sockopt::RcvBufForce, &octets)
+        .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &octets));
+}
+
 impl Port for UdpPort {
     fn receive(&mut self, burst: &mut Burst) -> io::Result<usize> {
         let before = burst.len();
@@ -426,16 +458,22 @@ impl Port for UdpPort {
             self.look(EpollTimeout::ZERO)?;
         }
         self.looked = false;
+        // Half of the burst is for one of the busy ones: behind the outside's are half of all packets, and it must neither
+        // wait for all of the inside's, nor they for it.
+        if let Some(slot) = self.busy.pop_front() {
+            self.serve(slot, burst.room().div_ceil(2), burst);
+        }
         // Each socket once: those that have more wait behind the others.
         for _ in 0..self.ready.len() {
-            if burst.room() == 0 {
-                break;
+            let room = burst.room();
+            if let Some(slot) = self.ready.pop_front_if(|_| room > 0) {
+                self.serve(slot, room, burst);
             }
-            let Some(slot) = self.ready.pop_front() else { break };
-            if self.receive_by(slot, burst) {
-                self.ready.push_back(slot);
-            } else if let Some(bound) = self.slots.get_mut(slot).and_then(Option::as_mut) {
-                bound.ready = false;
+        }
+        for _ in 0..self.busy.len() {
+            let room = burst.room();
+            if let Some(slot) = self.busy.pop_front_if(|_| room > 0) {
+                self.serve(slot, room, burst);
             }
         }
         self.remind();

@@ -532,3 +532,31 @@ fn waiting_ends_by_packets_by_what_is_left_and_by_what_is_watched() {
     assert_eq!((received, port.receive(&mut burst).unwrap()), (100, 0));
     assert!(!port.wait(1).unwrap());
 }
+
+/// While one socket has more than can be served, the others are, and it gets half of every burst all the same.
+#[test]
+fn a_busy_socket_and_the_quiet_ones_share_each_burst() {
+    let mut port = UdpPort::new(1024).unwrap();
+    let busy = UdpPort::share(std::slice::from_mut(&mut port), 1, any(LOOPBACKS[0])).unwrap();
+    let quiet: Vec<SocketAddr> = (0..300).map(|_| port.bind(2, any(LOOPBACKS[0])).unwrap()).collect();
+    let client = peer(LOOPBACKS[0]);
+    for _ in 0..400 {
+        client.send_to(b"outside", busy).unwrap();
+    }
+    for local in &quiet {
+        client.send_to(b"inside", local).unwrap();
+    }
+    let (mut burst, mut heard) = (Burst::new(), Vec::new());
+    for _ in 0..6 {
+        port.receive(&mut burst).unwrap();
+        let outside = burst.drain().map(|datagram| {
+            let outside = datagram.local == busy;
+            port.release(datagram.frame);
+            outside
+        });
+        let outside: Vec<bool> = outside.collect();
+        heard.push((outside.len(), outside.iter().filter(|outside| **outside).count()));
+    }
+    // The first burst does not know yet who is busy.
+    assert!(heard[1..].iter().all(|counts| *counts == (64, 32)), "{heard:?}");
+}
