@@ -1,5 +1,7 @@
 //! The UDP port: the same datagrams through ordinary sockets.
 
+mod reading;
+
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
@@ -7,7 +9,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
@@ -15,9 +17,9 @@ use nix::sys::socket::{
 
 use crate::outbox::{self, Queued};
 use crate::pool::{Frame, Owner, Pool, place};
-use crate::port::{Burst, Counters, Egress, FRAME_SIZE, FrameCount, HEADROOM, Port, Received, TransmitError};
+use crate::port::{Burst, Counters, Egress, FRAME_SIZE, FrameCount, Port, Received, TransmitError};
 use crate::steer;
-use crate::udp::{self, BATCH, Incoming, SPILL};
+use crate::udp::{self, BATCH, SPILL};
 
 /// Octets asked for what a socket has received: of one peer half a second of video. The system doubles it, counts its own
 /// data as well, and may give less.
@@ -25,13 +27,8 @@ const SOCKET_BUFFER: usize = 256 << 10;
 /// The same for a socket that many peers send to: some 16,000 packets of voice, which bridges 50 ms in which the worker does
 /// not run at 300,000 packets a second.
 const SHARED_BUFFER: usize = 8 << 20;
-/// Datagrams that are asked of a socket which had few the last time. Getting fewer than asked for says that no more are
-/// there, and spares another call that finds nothing.
-const FEW: usize = 4;
 /// Sockets that one look finds readable at the most.
 const LOOK: usize = 128;
-/// Octets of a datagram that a frame has room for.
-const ROOM: usize = FRAME_SIZE - HEADROOM;
 /// Names among the slots: of the reminder, and of what is watched for the port's user.
 const REMINDER: u64 = u64::MAX;
 const WATCHED: u64 = u64::MAX - 1;
@@ -244,180 +241,6 @@ impl UdpPort {
         let bound = self.slots.get(slot)?.as_ref()?;
         (bound.zone == egress.zone).then_some(slot)
     }
-
-    /// Lets [`UdpPort::wait`] end when `descriptor` becomes readable.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn watch(&mut self, descriptor: impl AsFd) -> io::Result<()> {
-        Ok(self.epoll.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, WATCHED))?)
-    }
-
-    /// Waits until there is something to receive, what is watched is readable, or `milliseconds` are over. What it learns
-    /// serves the next [`Port::receive`], which then need not ask: one system call less than to wait for
-    /// [`Port::descriptors`]. Whether what is watched is readable.
-    ///
-    /// # Errors
-    /// The system's, `Interrupted` among them.
-    pub fn wait(&mut self, milliseconds: u64) -> io::Result<bool> {
-        let left = self.left();
-        let timeout = EpollTimeout::try_from(if left { 0 } else { milliseconds });
-        self.look(timeout.unwrap_or(EpollTimeout::ZERO))
-    }
-
-    /// Asks which sockets have become readable; those that were before come first. Whether what is watched is.
-    fn look(&mut self, timeout: EpollTimeout) -> io::Result<bool> {
-        let count = self.epoll.wait(&mut self.events, timeout)?;
-        self.looked = true;
-        let mut watched = false;
-        for event in self.events.iter().take(count) {
-            watched |= event.data() == WATCHED;
-            let Ok(slot) = usize::try_from(event.data()) else { continue };
-            let bound = self.slots.get_mut(slot).and_then(Option::as_mut);
-            if let Some(bound) = bound.filter(|bound| !bound.ready) {
-                bound.ready = true;
-                self.ready.push_back(slot);
-            }
-        }
-        Ok(watched)
-    }
-
-    /// Whether something is left that the system has told of already.
-    fn left(&self) -> bool {
-        !self.ready.is_empty() || !self.busy.is_empty() || !self.waiting.is_empty()
-    }
-
-    /// Makes the port's descriptor readable as long as something is left that the system has told of already.
-    fn remind(&mut self) {
-        let left = self.left();
-        if left != self.reminded {
-            // Neither can fail: the count is 0 or 1.
-            let _ = if left { self.reminder.write(1).map(drop) } else { self.reminder.read().map(drop) };
-            self.reminded = left;
-        }
-    }
-
-    /// Takes `wanted` frames to receive into, or as many as there are.
-    fn arm(&mut self, wanted: usize) -> usize {
-        while self.armed.len() < wanted {
-            let Some(index) = self.pool.take(FILL) else {
-                self.counters.starved += 1;
-                break;
-            };
-            self.armed.push(index);
-        }
-        self.armed.len().min(wanted)
-    }
-
-    /// Serves one of the ready sockets, and puts it back where it may have more.
-    fn serve(&mut self, slot: usize, most: usize, burst: &mut Burst) {
-        let more = self.receive_by(slot, most, burst);
-        let Some(bound) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return };
-        bound.ready = more;
-        match (more, bound.busy) {
-            (true, true) => self.busy.push_back(slot),
-            (true, false) => self.ready.push_back(slot),
-            (false, _) => {}
-        }
-    }
-
-    /// Receives by one socket what is there, at most `most` datagrams. Whether there may be more.
-    fn receive_by(&mut self, slot: usize, most: usize, burst: &mut Burst) -> bool {
-        let Some(busy) = self.slots.get(slot).and_then(Option::as_ref).map(|bound| bound.busy) else {
-            return false;
-        };
-        let wanted = self.arm(most.min(if busy { BATCH } else { FEW }));
-        let Some(bound) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return false };
-        if wanted == 0 {
-            return true;
-        }
-        let rooms =
-            self.armed.iter().take(wanted).map(|index| place(*index).start + HEADROOM..place(*index).end);
-        let mut found = [Incoming::default(); BATCH];
-        let (fd, spill) = (bound.socket.as_fd(), &mut self.spill);
-        let received = if busy {
-            udp::receive::<BATCH>(fd, &mut self.buffers, spill, rooms, &mut found)
-        } else {
-            udp::receive::<FEW>(fd, &mut self.buffers, spill, rooms, &mut found)
-        };
-        let received = match received {
-            Ok(received) => received,
-            Err(error) => {
-                bound.busy = false;
-                let nothing = error.kind() == io::ErrorKind::WouldBlock;
-                let real = !nothing && error.kind() != io::ErrorKind::Interrupted;
-                self.counters.errors += u64::from(real);
-                // An error, such as one that an ICMP message brought, is told once, in front of what was received.
-                return !nothing;
-            }
-        };
-        bound.busy = received >= FEW;
-        let by = (bound.zone, bound.local);
-        let mut armed = std::mem::take(&mut self.armed);
-        for (at, (index, incoming)) in armed.drain(..received.min(wanted)).zip(found).enumerate() {
-            self.accept(index, at, incoming, by, burst);
-        }
-        self.armed = armed;
-        received == wanted
-    }
-
-    /// Hands out what came into a frame and the spill `at`.
-    fn accept(&mut self, index: u32, at: usize, incoming: Incoming, by: (u8, SocketAddr), burst: &mut Burst) {
-        let Incoming { length, segment, truncated, source } = incoming;
-        let segment = if segment == 0 { length } else { segment };
-        let count = if segment == 0 { 1 } else { length.div_ceil(segment) as u64 };
-        let Some(remote) = source.filter(|_| !truncated && segment <= ROOM) else {
-            let class = match source {
-                Some(_) => &mut self.counters.truncated,
-                None => &mut self.counters.malformed,
-            };
-            *class += count;
-            self.pool.reclaim(FILL, index);
-            return;
-        };
-        let Some(frame) = self.pool.hand_out(FILL, index) else { return };
-        let (zone, local) = by;
-        let received = |frame, octets| {
-            let payload = HEADROOM..HEADROOM + octets;
-            Received { frame, zone, local, remote, payload, tag: None, source_mac: None, vlan: None }
-        };
-        self.deliver(received(frame, segment.min(length)), burst);
-        self.counters.merged_in += if count > 1 { count } else { 0 };
-        let mut from = segment;
-        while from < length {
-            let to = (from + segment).min(length);
-            // Where no frame is free, it is counted as starved, and this datagram is lost as one in the system's buffer is.
-            if let Some(frame) = self.allocate() {
-                self.copy_out(&frame, index, at, from..to);
-                self.deliver(received(frame, to - from), burst);
-            }
-            from = to;
-        }
-    }
-
-    /// Copies octets of merged datagrams, which begin in the frame `index` and go on in the spill `at`, to a frame of their
-    /// own.
-    fn copy_out(&mut self, frame: &Frame, index: u32, at: usize, octets: Range<usize>) {
-        let Some(to) = self.pool.index(frame).map(|index| place(index).start + HEADROOM) else { return };
-        let from = place(index).start + HEADROOM;
-        let inner = octets.start.min(ROOM)..octets.end.min(ROOM);
-        let outer = octets.start.max(ROOM) - ROOM..octets.end.max(ROOM) - ROOM;
-        let outer_to = to + inner.len()..to + octets.len();
-        self.buffers.copy_within(from + inner.start..from + inner.end, to);
-        let spill = self.spill.get(at * SPILL + outer.start..at * SPILL + outer.end);
-        if let (Some(spill), Some(room)) = (spill, self.buffers.get_mut(outer_to)) {
-            room.copy_from_slice(spill);
-        }
-    }
-
-    /// Adds a datagram to the burst, or lets it wait for the next one, behind those that wait.
-    fn deliver(&mut self, received: Received, burst: &mut Burst) {
-        self.counters.received += 1;
-        // None waits while there is room: this keeps them in order.
-        if let Err(received) = burst.push(received) {
-            self.waiting.push_back(received);
-        }
-    }
 }
 
 /// A socket bound to one address, and to an interface where one is named. To `share`, all that are bound to the address must
@@ -447,37 +270,7 @@ fn enlarge(socket: &UdpSocket, octets: usize) {
 
 impl Port for UdpPort {
     fn receive(&mut self, burst: &mut Burst) -> io::Result<usize> {
-        let before = burst.len();
-        while burst.room() > 0
-            && let Some(received) = self.waiting.pop_front()
-        {
-            // There is room.
-            let _ = burst.push(received);
-        }
-        if !self.looked && self.ready.len() < LOOK {
-            self.look(EpollTimeout::ZERO)?;
-        }
-        self.looked = false;
-        // Half of the burst is for one of the busy ones: behind the outside's are half of all packets, and it must neither
-        // wait for all of the inside's, nor they for it.
-        if let Some(slot) = self.busy.pop_front() {
-            self.serve(slot, burst.room().div_ceil(2), burst);
-        }
-        // Each socket once: those that have more wait behind the others.
-        for _ in 0..self.ready.len() {
-            let room = burst.room();
-            if let Some(slot) = self.ready.pop_front_if(|_| room > 0) {
-                self.serve(slot, room, burst);
-            }
-        }
-        for _ in 0..self.busy.len() {
-            let room = burst.room();
-            if let Some(slot) = self.busy.pop_front_if(|_| room > 0) {
-                self.serve(slot, room, burst);
-            }
-        }
-        self.remind();
-        Ok(burst.len() - before)
+        self.fill(burst)
     }
 
     fn buffer<'a>(&'a mut self, frame: &Frame) -> &'a mut [u8] {
