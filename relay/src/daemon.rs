@@ -141,9 +141,26 @@ fn open_sockets(relay: &config::Relay, interfaces: &[Interface; 2]) -> anyhow::R
         let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
     let workers = if relay.workers == 0 { facts::processors().min(WORKERS_MAX) } else { relay.workers };
+    let ports = match share_sockets(relay, interfaces, workers) {
+        Err(error) if relay.workers == 0 && error.kind() == io::ErrorKind::Unsupported => {
+            tracing::warn!(%error, "packets cannot be steered to workers, so there is one");
+            share_sockets(relay, interfaces, 1)
+        }
+        ports => ports,
+    };
+    let ports = ports.context("the outside media port cannot be opened")?;
+    tracing::info!(workers = ports.len(), "packets take UDP sockets");
+    Ok(ports.into_iter().map(|port| Edge::Udp(Box::new(port))).collect())
+}
+
+fn share_sockets(
+    relay: &config::Relay,
+    interfaces: &[Interface; 2],
+    workers: u32,
+) -> io::Result<Vec<UdpPort>> {
     let mut ports = Vec::new();
     for _ in 0..workers {
-        let mut port = UdpPort::new(SOCKET_FRAMES).context("no socket port")?;
+        let mut port = UdpPort::new(SOCKET_FRAMES)?;
         if relay.udp_offload {
             port.merge();
         }
@@ -154,11 +171,9 @@ fn open_sockets(relay: &config::Relay, interfaces: &[Interface; 2]) -> anyhow::R
     }
     let outside = &interfaces[0];
     for address in &outside.addresses {
-        UdpPort::share(&mut ports, Zone::Outside as u8, (*address, outside.port_min).into())
-            .context("the outside media port cannot be opened")?;
+        UdpPort::share(&mut ports, Zone::Outside as u8, (*address, outside.port_min).into())?;
     }
-    tracing::info!(workers, "packets take UDP sockets");
-    Ok(ports.into_iter().map(|port| Edge::Udp(Box::new(port))).collect())
+    Ok(ports)
 }
 
 fn spawn_workers(

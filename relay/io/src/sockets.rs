@@ -143,7 +143,8 @@ impl UdpPort {
     /// share could join. Port 0 lets the system choose. Returns the address.
     ///
     /// # Errors
-    /// As [`UdpPort::bind`]. Ports may have been given their sockets already: they are of no use then.
+    /// As [`UdpPort::bind`]; `Unsupported` where the system does not let us steer. Ports may have been given their sockets
+    /// already: they are of no use then.
     pub fn share(ports: &mut [Self], zone: u8, address: SocketAddr) -> io::Result<SocketAddr> {
         let count = u32::try_from(ports.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let [first, others @ ..] = ports else { return Err(io::ErrorKind::InvalidInput.into()) };
@@ -157,7 +158,8 @@ impl UdpPort {
             let socket = open(local, port.devices.get(&zone), true)?;
             if at == 0 {
                 // The second made them a group. A place that is not taken yet falls back to the system's own choice.
-                udp::set_steering(socket.as_fd(), &program)?;
+                udp::set_steering(socket.as_fd(), &program)
+                    .map_err(|error| io::Error::new(io::ErrorKind::Unsupported, error))?;
             }
             port.adopt(zone, socket)?;
         }
