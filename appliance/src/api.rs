@@ -39,11 +39,12 @@ pub fn status(options: &Options) -> anyhow::Result<ExitCode> {
     );
     for interface in status["relay"]["interfaces"].as_array().into_iter().flatten() {
         println!(
-            "{:<8} {:<16} path {:<8} {} queues, UDP {} to {}",
+            "{:<8} {:<16} path {:<8} {} queues{}, UDP {} to {}",
             text(&interface["zone"]),
             text(&interface["name"]),
             text(&interface["path"]),
             text(&interface["queues"]),
+            if interface["zero_copy"] == true { ", zero-copy" } else { "" },
             text(&interface["port_min"]),
             text(&interface["port_max"]),
         );

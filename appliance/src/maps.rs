@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use sallyport_abi::{FlowKey, FlowValue};
+use sallyport_abi::{ACTION_REWRITE, FlowKey, FlowValue, Target};
 use sallyport_xdp::Inspector;
 use serde_json::{Value, json};
 
@@ -24,7 +24,8 @@ pub struct Options {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Map {
-    /// Whose packets are whose: zone, 5-tuple, direction, packets, octets, seconds since the last packet.
+    /// Whose packets are whose: zone, 5-tuple, direction, packets, octets, seconds since the last packet, and what becomes of
+    /// them: to the worker, or on from the kernel to a target.
     Flows,
     /// Every way out of the program, in packets since it was first loaded.
     Counters,
@@ -63,12 +64,12 @@ fn flows(mut flows: Vec<(FlowKey, FlowValue)>, as_json: bool) {
         return;
     }
     println!(
-        "{:<8} {:<28} {:<28} {:>9} {:>5} {:>10} {:>12} {:>8}",
+        "{:<8} {:<28} {:<28} {:>9} {:>5} {:>10} {:>12} {:>8}  action",
         "zone", "local", "remote", "direction", "epoch", "packets", "octets", "idle [s]"
     );
     for (key, value) in &flows {
         println!(
-            "{:<8} {:<28} {:<28} {:>9x} {:>5} {:>10} {:>12} {:>8}",
+            "{:<8} {:<28} {:<28} {:>9x} {:>5} {:>10} {:>12} {:>8}  {}",
             zone_name(key.zone),
             key.local().to_string(),
             key.remote().to_string(),
@@ -77,16 +78,38 @@ fn flows(mut flows: Vec<(FlowKey, FlowValue)>, as_json: bool) {
             value.packets,
             value.bytes,
             idle(value, now).map_or_else(|| "never".to_owned(), |seconds| format!("{seconds:.1}")),
+            action(value),
         );
     }
     println!("{} flows", flows.len());
 }
 
+/// What becomes of the flow's packets, in words.
+fn action(value: &FlowValue) -> String {
+    let way = |target: &Target| format!("{} -> {}", target.source(), target.destination());
+    match (value.action == ACTION_REWRITE, value.rtp == value.rtcp) {
+        (false, _) => "redirect".into(),
+        (true, true) => format!("rewrite {}", way(&value.rtp)),
+        (true, false) => format!("rewrite {}, RTCP {}", way(&value.rtp), way(&value.rtcp)),
+    }
+}
+
+fn target_json(target: &Target) -> Value {
+    let mac = |octets: &[u8]| octets.iter().map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().join(":");
+    json!({
+        "source": target.source().to_string(), "destination": target.destination().to_string(),
+        "ifindex": target.ifindex, "source_mac": mac(&target.macs[6..]), "destination_mac": mac(&target.macs[..6]),
+        "dscp": target.traffic_class >> 2, "back": target.back != 0,
+    })
+}
+
 fn flow_json(key: &FlowKey, value: &FlowValue, now: u64) -> Value {
+    let rewritten = value.action == ACTION_REWRITE;
     json!({
         "zone": zone_name(key.zone), "local": key.local().to_string(), "remote": key.remote().to_string(),
         "direction": value.direction, "epoch": value.epoch, "packets": value.packets, "octets": value.bytes,
-        "idle_s": idle(value, now),
+        "idle_s": idle(value, now), "action": if rewritten { "rewrite" } else { "redirect" },
+        "rtp": rewritten.then(|| target_json(&value.rtp)), "rtcp": rewritten.then(|| target_json(&value.rtcp)),
     })
 }
 
@@ -112,5 +135,40 @@ fn counters(counters: &[(&'static str, u64)], as_json: bool) {
     println!("{:<28} {:>14}", "way out of the program", "packets");
     for (name, packets) in counters {
         println!("{name:<28} {packets:>14}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sallyport_abi::{Egress, INSIDE};
+    use std::net::SocketAddr;
+
+    #[test]
+    fn flows_tell_what_becomes_of_their_packets() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let key = FlowKey::new(INSIDE, at("10.0.0.1:20000"), at("10.0.0.9:4000"));
+        let egress =
+            Egress { ifindex: 3, source_mac: [1; 6], destination_mac: [0xab; 6], dscp: 46, back: true };
+        let to = |port: u16| {
+            let (source, destination) = (at("10.0.0.1:20002"), SocketAddr::new(at("10.0.0.8:1").ip(), port));
+            Target::new(&key, source, destination, &egress).unwrap()
+        };
+        let mut value = FlowValue { direction: 1, rtp: to(5000), rtcp: to(5000), ..FlowValue::default() };
+        assert_eq!((action(&value).as_str(), &flow_json(&key, &value, 0)["rtp"]), ("redirect", &Value::Null));
+        value.action = ACTION_REWRITE;
+        assert_eq!(action(&value), "rewrite 10.0.0.1:20002 -> 10.0.0.8:5000");
+        value.rtcp = to(5001);
+        let text = "rewrite 10.0.0.1:20002 -> 10.0.0.8:5000, RTCP 10.0.0.1:20002 -> 10.0.0.8:5001";
+        assert_eq!(action(&value), text);
+        let shown = flow_json(&key, &value, 0);
+        assert_eq!(
+            (&shown["action"], &shown["rtcp"]["destination"]),
+            (&json!("rewrite"), &json!("10.0.0.8:5001"))
+        );
+        assert_eq!(
+            (&shown["rtp"]["destination_mac"], &shown["rtp"]["dscp"]),
+            (&json!("ab:ab:ab:ab:ab:ab"), &json!(46))
+        );
     }
 }

@@ -4,5 +4,6 @@
 
 pub mod labs;
 pub mod load;
+pub mod ng;
 pub mod scene;
 pub mod trial;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sallyport_bench::load::{self, Who};
-use sallyport_bench::{labs, trial};
+use sallyport_bench::{labs, ng, trial};
 
 #[derive(Parser)]
 #[command(name = "bench", version, about = "Measures Sallyport, and tries it out")]
@@ -25,6 +25,8 @@ enum Command {
     Limit(load::LimitOptions),
     /// The same of everything that can be had here, in turn: our relay's paths, bare forwarders, rtpengine.
     Peers(load::LimitOptions),
+    /// Calls a second over the NG protocol: offer, answer, delete, and what they leave behind.
+    Ng(ng::Options),
     /// The bare forwarder that `limit` starts.
     #[command(hide = true)]
     Bare(load::bare::Options),
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
             let all = [Who::Rtpengine, Who::Plain, Who::Socket, Who::Generic, Who::Xdp, Who::Bare];
             load::limit(&options, &all).map(|()| ExitCode::SUCCESS)
         }
+        Command::Ng(options) => ng::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Bare(options) => load::bare::run(&options).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

@@ -54,3 +54,25 @@ fn every_packet_of_a_load_arrives_on_every_path_and_suite() {
         assert!(report["facts"]["interfaces"].as_array().unwrap().iter().all(|one| one["path"] == path));
     }
 }
+
+#[test]
+fn a_load_of_calls_over_ng_is_answered_and_leaves_nothing() {
+    if !possible() {
+        return;
+    }
+    let file = std::env::temp_dir().join(format!("sp-load-ng-{}.json", std::process::id()));
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_bench"));
+    bench
+        .args(["ng", "--cycles", "400", "--window", "8", "--kind", "browser,called,sdes,plain", "--json"])
+        .arg(&file);
+    let output = bench.output().unwrap();
+    // Calls, ports, flows or directions that are left behind make it fail.
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    fs::remove_file(&file).unwrap();
+    assert_eq!((&report["errors"], &report["unanswered"]), (&serde_json::json!({}), &0.into()), "{report}");
+    assert!(report["cycles_per_second"].as_f64().unwrap() > 0.0);
+    let looks = report["looks"].as_array().unwrap();
+    assert_eq!((looks.len(), &looks.last().unwrap()["cycles"]), (11, &400.into()));
+    assert!(looks.iter().all(|look| look["programs"]["control"]["kib"].as_u64().unwrap() > 0));
+}

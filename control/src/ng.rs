@@ -3,10 +3,11 @@
 
 mod ask;
 mod listen;
+mod report;
 mod section;
 mod service;
 
-pub use ask::{Ask, Described, Tag};
+pub use ask::{Ask, Described};
 pub use listen::{Listeners, bind};
 pub use section::{Address, Network, Section};
 pub use service::Service;

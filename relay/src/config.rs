@@ -52,6 +52,19 @@ pub enum PathChoice {
     Socket,
 }
 
+/// How workers wait for packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Poll {
+    /// Asleep until a packet comes; while they come densely, naps of 100 us.
+    #[default]
+    Adaptive,
+    /// Asleep until a packet comes.
+    Sleep,
+    /// Never asleep: a processor for each worker, and the lowest latency.
+    Busy,
+}
+
 /// Options of `sallyport-relay`.
 #[derive(Debug, Clone, Parser)]
 #[command(
@@ -146,6 +159,10 @@ pub struct Relay {
     pub pins: PathBuf,
     /// Calls at the most.
     pub max_calls: u32,
+    /// How workers wait for packets.
+    pub poll: Poll,
+    /// Whether several workers stay on a processor each, where there are enough.
+    pub pin: bool,
 }
 
 impl Default for Relay {
@@ -157,6 +174,8 @@ impl Default for Relay {
             socket: "/run/sallyport/relay.sock".into(),
             pins: "/run/sallyport/bpf".into(),
             max_calls: 1000,
+            poll: Poll::Adaptive,
+            pin: true,
         }
     }
 }

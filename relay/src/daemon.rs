@@ -10,15 +10,17 @@ use std::{io, thread};
 
 use anyhow::{Context, bail};
 use caps::{CapSet, Capability, CapsHashSet};
+use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::Pid;
 use sallyport_core::{Limits, Translator};
-use sallyport_io::UdpPort;
+use sallyport_io::{AfXdpPort, UdpPort};
 use sallyport_plan::Zone;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::{self, Config, PathChoice, WORKERS_MAX};
+use crate::config::{self, Config, PathChoice, Poll, WORKERS_MAX};
 use crate::edge::Edge;
 use crate::facts::{self, Interface};
 use crate::handoff;
@@ -50,7 +52,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let (sessions, orphans) = Sessions::open(config.relay.max_calls).context("no memory for sessions")?;
     let waiting = Waiting::new(AtomicUsize::new(0));
     let framed = offload.is_some();
-    let workers = spawn_workers(edges, framed, config.relay.max_calls, &inbox, &waiting)?;
+    let workers = spawn_workers(edges, framed, &config.relay, &inbox, &waiting)?;
     let next_hops = framed.then(|| spawn_resolver(&interfaces, &inbox)).transpose()?;
     let mut uplink = Uplink {
         ports: Ports::new(&interfaces[1].addresses, config.inside.ports[0], config.inside.ports[1]),
@@ -112,14 +114,22 @@ fn open_path(config: &Config, interfaces: &[Interface; 2]) -> anyhow::Result<(Op
     let relay = &config.relay;
     if relay.path != PathChoice::Socket {
         match Offload::open(interfaces, relay.path, &relay.pins, relay.workers, relay.max_calls) {
-            Ok((offload, ports)) => {
+            Ok((offload, mut ports)) => {
                 for zone in [Zone::Outside, Zone::Inside] {
                     tracing::info!(
                         ?zone,
                         path = offload.path(zone),
                         queues = offload.queues(zone),
+                        zero_copy = offload.zero_copy(zone),
                         "packets take AF_XDP"
                     );
+                }
+                tracing::info!(huge_pages = ports.iter().all(AfXdpPort::huge_pages), "packet memory");
+                if relay.poll == Poll::Busy {
+                    // All of them: the first that cannot must not keep the others from it.
+                    let driven =
+                        ports.iter_mut().map(AfXdpPort::poll_busily).filter(|driven| *driven).count();
+                    tracing::info!(driven, workers = ports.len(), "workers poll busily");
                 }
                 let edges = ports.into_iter().map(|port| Edge::AfXdp(Box::new(port))).collect();
                 return Ok((Some(offload), edges));
@@ -179,7 +189,7 @@ fn share_sockets(
 fn spawn_workers(
     edges: Vec<Edge>,
     framed: bool,
-    max_calls: u32,
+    relay: &config::Relay,
     inbox: &Sender<Message>,
     waiting: &Waiting,
 ) -> anyhow::Result<Vec<Handle>> {
@@ -187,16 +197,28 @@ fn spawn_workers(
     let wakes = wakes.context("no eventfd")?;
     let epoch = Instant::now();
     let meshes = handoff::mesh(&wakes);
-    let limits = Limits { calls: max_calls as usize, directions: max_calls as usize * 4 };
+    let calls = relay.max_calls as usize;
+    let limits = Limits { calls, directions: calls * 4 };
+    let processors = if relay.pin && meshes.len() > 1 { processors(meshes.len()) } else { Vec::new() };
     let mut handles = Vec::new();
     for (at, ((edge, wake), handoff)) in edges.into_iter().zip(wakes).zip(meshes).enumerate() {
         let index = u8::try_from(at).context("more than 256 workers")?;
         let translator = Translator::new(index, limits, seed().context("no randomness")?);
-        let worker = Worker { index, edge, translator, handoff, wake, framed, epoch };
+        let (poll, processor) = (relay.poll, processors.get(at).copied());
+        let worker = Worker { index, edge, translator, handoff, wake, framed, poll, processor, epoch };
         let notify = uplink::notifier(index, inbox.clone(), waiting.clone());
         handles.push(worker::spawn(worker, notify).context("a worker does not start")?);
     }
     Ok(handles)
+}
+
+/// A processor for each of several workers; none where there are too few for all. Worker `w` has queue `w`, whose interrupts mostly
+/// come to the `w`th processor.
+fn processors(workers: usize) -> Vec<usize> {
+    let Ok(allowed) = sched_getaffinity(Pid::from_raw(0)) else { return Vec::new() };
+    let allowed = (0..CpuSet::count()).filter(|at| allowed.is_set(*at).unwrap_or(false));
+    let processors: Vec<usize> = allowed.take(workers).collect();
+    if processors.len() == workers { processors } else { Vec::new() }
 }
 
 /// Random octets for transaction ids.

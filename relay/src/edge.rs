@@ -22,12 +22,6 @@ impl Edge {
         }
     }
 
-    /// Waits as [`UdpPort::wait`] does; `None` for AF_XDP, whose descriptors are waited for.
-    pub fn wait(&mut self, milliseconds: u64) -> Option<io::Result<bool>> {
-        let Self::Udp(port) = self else { return None };
-        Some(port.wait(milliseconds))
-    }
-
     /// Opens a socket on each address; none where one fails. AF_XDP needs none: XDP takes the packets first.
     ///
     /// # Errors

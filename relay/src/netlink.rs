@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -49,19 +49,34 @@ impl Netlink {
     /// # Errors
     /// What the kernel says; `NotFound` where it does not say how many.
     pub fn rx_queues(&mut self, ifindex: u32) -> io::Result<u32> {
-        let mut message = LinkMessage::default();
-        message.header.index = ifindex;
-        let answers = self.ask(RouteNetlinkMessage::GetLink(message), NLM_F_REQUEST)?;
-        let queues = answers.into_iter().find_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(link) => {
-                link.attributes.iter().find_map(|attribute| match attribute {
-                    LinkAttribute::NumRxQueues(n) => Some(*n),
-                    _ => None,
-                })
-            }
+        let queues = self.link(ifindex)?.into_iter().find_map(|attribute| match attribute {
+            LinkAttribute::NumRxQueues(n) => Some(n),
             _ => None,
         });
         queues.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Whether the interface is one end of a cable between two network namespaces.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn is_veth(&mut self, ifindex: u32) -> io::Result<bool> {
+        let veth = |info: &LinkInfo| matches!(info, LinkInfo::Kind(InfoKind::Veth));
+        Ok(self.link(ifindex)?.iter().any(|attribute| match attribute {
+            LinkAttribute::LinkInfo(infos) => infos.iter().any(veth),
+            _ => false,
+        }))
+    }
+
+    fn link(&mut self, ifindex: u32) -> io::Result<Vec<LinkAttribute>> {
+        let mut message = LinkMessage::default();
+        message.header.index = ifindex;
+        let answers = self.ask(RouteNetlinkMessage::GetLink(message), NLM_F_REQUEST)?;
+        let link = answers.into_iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => Some(link.attributes),
+            _ => None,
+        });
+        link.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// The route to `address`.
@@ -201,6 +216,7 @@ mod tests {
         assert_eq!(route.next_hop, IpAddr::V4(Ipv4Addr::LOCALHOST));
         assert!(netlink.rx_queues(route.ifindex).unwrap() >= 1);
         assert!(netlink.rx_queues(u32::MAX >> 1).is_err());
+        assert!(!netlink.is_veth(route.ifindex).unwrap());
         assert_eq!(netlink.neighbours(route.ifindex).unwrap().iter().filter(|n| n.1 != [0; 6]).count(), 0);
     }
 }

@@ -1,16 +1,23 @@
 //! The kernel's part: which interfaces run XDP in which mode, and whose packets are whose.
 
+mod placed;
+
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::thread;
 
 use anyhow::Context;
-use sallyport_abi::FlowKey as KernelKey;
+use sallyport_abi::{FlowKey as KernelKey, Tally};
 use sallyport_core::Tag;
 use sallyport_io::{AfXdpPort, Mode, OpenError, Queue};
-use sallyport_plan::{FlowKey, Zone};
-use sallyport_xdp::{Attachment, Kernel, MapError, Options};
+use sallyport_plan::{CallId, DirectionIndex, FlowKey, Zone};
+use sallyport_xdp::{Attachment, Kernel, MapError, Options, Rewrite};
 
 use crate::config::PathChoice;
-use crate::facts::{Interface, processors};
+use crate::facts::Interface;
+use crate::netdev;
+use crate::netlink::Netlink;
+use placed::{Flows, Owner};
 
 /// UMEM frames for each socket of a worker: half of them receive, which bridges 10 ms in which the worker does not run at
 /// 100,000 packets a second.
@@ -21,11 +28,38 @@ const FLOWS_PER_CALL: u32 = 8;
 /// The loaded program and what it runs on.
 pub struct Offload {
     kernel: Kernel,
-    attached: Attached,
+    /// Outside first.
+    attached: [Attached; 2],
+    drivers: [Driver; 2],
+    flows: Flows,
 }
 
-/// Zone, mode and RX queues of each interface.
-type Attached = [(Zone, Attachment, u32); 2];
+/// What an interface runs.
+#[derive(Debug, Clone, Copy)]
+struct Attached {
+    attachment: Attachment,
+    /// RX queues served.
+    queues: u32,
+    /// Whether the driver works on the workers' memory itself.
+    zero_copy: bool,
+}
+
+/// What an interface does with frames that a native program sends.
+#[derive(Debug, Clone, Copy)]
+struct Driver {
+    /// One end of a virtual cable: it sends nothing back to where it came from unless a program sits at its other end.
+    veth: bool,
+    /// Whether it sends frames that are redirected to it.
+    takes_frames: bool,
+}
+
+impl Driver {
+    /// As the kernel describes it, once the program is attached. Where it does not say, drivers of hardware are believed.
+    fn of(ifindex: u32) -> Self {
+        let veth = Netlink::open().and_then(|mut netlink| netlink.is_veth(ifindex)).unwrap_or(true);
+        Self { veth, takes_frames: netdev::takes_frames(ifindex).unwrap_or(!veth) }
+    }
+}
 
 impl Offload {
     /// Loads and attaches the program on both interfaces, and opens one port per worker.
@@ -42,7 +76,11 @@ impl Offload {
         let options = Options { pins: pins.into(), max_flows: max_calls.saturating_mul(FLOWS_PER_CALL) };
         let mut kernel = Kernel::load(&options).context("the XDP program does not load")?;
         match Self::start(&mut kernel, interfaces, wanted, workers) {
-            Ok((attached, ports)) => Ok((Self { kernel, attached }, ports)),
+            Ok((attached, ports)) => {
+                let flows = Flows::new(kernel.tallies().context("the map of tallies cannot be read")?);
+                let drivers = [0, 1].map(|at| Driver::of(interfaces[at].ifindex));
+                Ok((Self { kernel, attached, drivers, flows }, ports))
+            }
             Err(error) => {
                 kernel.detach_all();
                 Err(error)
@@ -55,7 +93,7 @@ impl Offload {
         interfaces: &[Interface; 2],
         wanted: PathChoice,
         workers: u32,
-    ) -> anyhow::Result<(Attached, Vec<AfXdpPort>)> {
+    ) -> anyhow::Result<([Attached; 2], Vec<AfXdpPort>)> {
         // Flows of a former relay name its directions, not ours.
         kernel.clear_flows().context("the flow map cannot be cleared")?;
         let [outside, inside] = interfaces;
@@ -86,8 +124,10 @@ impl Offload {
             }
         }
         kernel.forget_former().context("a former relay's interfaces cannot be let go")?;
+        // All sockets of a memory are alike.
+        let zero_copy = ports.iter().all(AfXdpPort::zero_copy);
         let attached =
-            [(Zone::Outside, attachments[0], queues[0]), (Zone::Inside, attachments[1], queues[1])];
+            [0, 1].map(|at| Attached { attachment: attachments[at], queues: queues[at], zero_copy });
         Ok((attached, ports))
     }
 
@@ -100,18 +140,51 @@ impl Offload {
         sallyport_xdp::clear(pins).context("a former relay's XDP program cannot be taken down")
     }
 
-    /// Adds or moves a flow.
+    /// Adds, moves or changes a flow of a direction: its packets go to the worker, or the kernel sends them on itself.
     ///
     /// # Errors
     /// What the kernel says, such as a full map.
-    pub fn insert_flow(&mut self, flow: &FlowKey, tag: Tag) -> Result<(), MapError> {
-        self.kernel.insert_flow(&kernel_key(flow), tag.direction.0, tag.epoch)
+    pub fn place_flow(
+        &mut self,
+        flow: &FlowKey,
+        owner: Owner,
+        tag: Tag,
+        rewrite: Option<Rewrite>,
+    ) -> Result<(), MapError> {
+        self.flows.place(&mut self.kernel, flow, (owner, tag), rewrite)
     }
 
     /// Removes a flow; one that is not there is no error.
     pub fn remove_flow(&mut self, flow: &FlowKey) {
-        if let Err(error) = self.kernel.remove_flow(&kernel_key(flow)) {
-            tracing::debug!(%error, "a flow was not in the kernel");
+        self.flows.remove(&mut self.kernel, flow);
+    }
+
+    /// RTP packets and octets of payload that the kernel has sent on for a call, by direction; `flows` are those that the
+    /// call has now.
+    pub fn forwarded<'a>(
+        &self,
+        call: CallId,
+        flows: impl Iterator<Item = &'a FlowKey>,
+    ) -> BTreeMap<DirectionIndex, Tally> {
+        self.flows.forwarded(&self.kernel, call, flows)
+    }
+
+    /// Forgets what was counted of a call that is gone.
+    pub fn forget(&mut self, call: CallId) {
+        self.flows.forget(call);
+    }
+
+    /// How frames that the kernel sends on itself leave: back by the interface they came in by (`true`), or redirected to
+    /// one. `None` where they would be lost.
+    pub fn leaves_back(&self, from: Zone, to: Zone) -> Option<bool> {
+        let (way, egress) = (self.of(from).attachment, self.drivers[usize::from(to == Zone::Inside)]);
+        match way {
+            // The network stack sends for a program of its own, whatever the driver.
+            Attachment::Generic => Some(from == to),
+            Attachment::Native if from == to && !egress.veth => Some(true),
+            Attachment::Native => {
+                (egress.takes_frames && self.of(to).attachment == Attachment::Native).then_some(false)
+            }
         }
     }
 
@@ -127,7 +200,7 @@ impl Offload {
 
     /// `xdp` or `generic`.
     pub fn path(&self, zone: Zone) -> &'static str {
-        match self.of(zone).0 {
+        match self.of(zone).attachment {
             Attachment::Native => "xdp",
             Attachment::Generic => "generic",
         }
@@ -135,13 +208,17 @@ impl Offload {
 
     /// RX queues served.
     pub fn queues(&self, zone: Zone) -> u32 {
-        self.of(zone).1
+        self.of(zone).queues
     }
 
-    fn of(&self, zone: Zone) -> (Attachment, u32) {
+    /// Whether the driver works on the workers' memory itself; otherwise the kernel copies each packet.
+    pub fn zero_copy(&self, zone: Zone) -> bool {
+        self.of(zone).zero_copy
+    }
+
+    fn of(&self, zone: Zone) -> Attached {
         let [outside, inside] = self.attached;
-        let (_, attachment, queues) = if zone == Zone::Outside { outside } else { inside };
-        (attachment, queues)
+        if zone == Zone::Outside { outside } else { inside }
     }
 
     /// Lets go of the program: pinned for the next relay, or taken down.
@@ -152,7 +229,8 @@ impl Offload {
     }
 }
 
-fn kernel_key(flow: &FlowKey) -> KernelKey {
+/// The kernel's name of a flow.
+pub fn kernel_key(flow: &FlowKey) -> KernelKey {
     KernelKey::new(flow.zone as u8, flow.local, flow.remote)
 }
 
@@ -176,7 +254,10 @@ fn open_ports(
     workers: u32,
 ) -> Result<Vec<AfXdpPort>, OpenError> {
     let most = queues[0].min(queues[1]);
-    let workers = if workers == 0 { most.min(processors()) } else { workers.min(most) };
+    // More workers than processors would only wake each other up for smaller bursts.
+    let processors =
+        thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1));
+    let workers = if workers == 0 { most.min(processors) } else { workers.min(most) };
     (0..workers)
         .map(|worker| {
             let mut own = Vec::new();

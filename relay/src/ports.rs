@@ -8,14 +8,38 @@ use sallyport_plan::{CallId, PortPair, Refusal};
 
 /// How long a released pair rests, so that the next call does not hear the last one's late packets.
 pub const REST: Duration = Duration::from_secs(30);
+/// How long it rests where every other pair is taken or rests. By then only a far end that has not heard of its call's end
+/// still sends, and its packets are taken only by a plan that names the same address and port of it again.
+pub const REST_LEAST: Duration = Duration::from_secs(5);
 
 /// Hands out even/odd port pairs of the inside addresses.
 #[derive(Debug)]
 pub struct Ports {
     addresses: Vec<IpAddr>,
-    free: HashMap<IpAddr, VecDeque<u16>>,
-    resting: VecDeque<(Instant, IpAddr, u16)>,
+    pools: HashMap<IpAddr, Pool>,
     taken: HashMap<CallId, Vec<PortPair>>,
+    hurried: u64,
+}
+
+/// Pairs of one address, by their even ports.
+#[derive(Debug, Clone)]
+struct Pool {
+    free: VecDeque<u16>,
+    /// With when they were released, the longest ago first.
+    resting: VecDeque<(Instant, u16)>,
+}
+
+impl Pool {
+    /// How many have rested so long.
+    fn rested(&self, rest: Duration, now: Instant) -> usize {
+        let rested = |(released, _): &&(Instant, u16)| now.saturating_duration_since(*released) >= rest;
+        self.resting.iter().take_while(rested).count()
+    }
+
+    /// The `count` that have rested longest are free.
+    fn wake(&mut self, count: usize) {
+        self.free.extend(self.resting.drain(..count).map(|(_, port)| port));
+    }
 }
 
 impl Ports {
@@ -25,13 +49,17 @@ impl Ports {
         let evens: VecDeque<u16> = (first..high).step_by(2).collect();
         Self {
             addresses: addresses.to_vec(),
-            free: addresses.iter().map(|address| (*address, evens.clone())).collect(),
-            resting: VecDeque::new(),
+            pools: addresses
+                .iter()
+                .map(|address| (*address, Pool { free: evens.clone(), resting: VecDeque::new() }))
+                .collect(),
             taken: HashMap::new(),
+            hurried: 0,
         }
     }
 
-    /// Takes `count` pairs of the family of `toward` for a call.
+    /// Takes `count` pairs of the family of `toward` for a call: such as have rested for [`REST`], and where there are none
+    /// those that have rested longest, for [`REST_LEAST`] at least.
     ///
     /// # Errors
     /// [`Refusal::Malformed`] for a count that is not 1 to 8 or a call that has pairs already, [`Refusal::NoPorts`]
@@ -46,14 +74,20 @@ impl Ports {
         if !(1..=8).contains(&count) || self.taken.contains_key(&call) {
             return Err(Refusal::Malformed);
         }
-        self.wake(now);
         let address = self.addresses.iter().find(|own| own.is_ipv4() == toward.is_ipv4());
         let address = *address.ok_or(Refusal::Unreachable)?;
-        let free = self.free.get_mut(&address).ok_or(Refusal::NoPorts)?;
-        if free.len() < usize::from(count) {
-            return Err(Refusal::NoPorts);
+        let pool = self.pools.get_mut(&address).ok_or(Refusal::NoPorts)?;
+        pool.wake(pool.rested(REST, now));
+        let missing = usize::from(count).saturating_sub(pool.free.len());
+        if missing > 0 {
+            if pool.rested(REST_LEAST, now) < missing {
+                return Err(Refusal::NoPorts);
+            }
+            pool.wake(missing);
+            self.hurried += u64::try_from(missing).unwrap_or(u64::MAX);
         }
-        let pairs: Vec<PortPair> = free.drain(..usize::from(count)).map(|port| pair(address, port)).collect();
+        let pairs: Vec<PortPair> =
+            pool.free.drain(..usize::from(count)).map(|port| pair(address, port)).collect();
         self.taken.insert(call, pairs.clone());
         Ok(pairs)
     }
@@ -62,9 +96,9 @@ impl Ports {
     pub fn adopt(&mut self, call: CallId, locals: impl Iterator<Item = SocketAddr>) {
         for local in locals {
             let rtp = SocketAddr::new(local.ip(), local.port() & !1);
-            let Some(free) = self.free.get_mut(&rtp.ip()) else { continue };
-            if let Some(at) = free.iter().position(|port| *port == rtp.port()) {
-                free.remove(at);
+            let Some(pool) = self.pools.get_mut(&rtp.ip()) else { continue };
+            if let Some(at) = pool.free.iter().position(|port| *port == rtp.port()) {
+                pool.free.remove(at);
                 self.taken.entry(call).or_default().push(pair(rtp.ip(), rtp.port()));
             }
         }
@@ -84,7 +118,11 @@ impl Ports {
     /// Puts the call's pairs to rest; returns them.
     pub fn release(&mut self, call: CallId, now: Instant) -> Vec<PortPair> {
         let pairs = self.taken.remove(&call).unwrap_or_default();
-        self.resting.extend(pairs.iter().map(|pair| (now + REST, pair.rtp.ip(), pair.rtp.port())));
+        for pair in &pairs {
+            if let Some(pool) = self.pools.get_mut(&pair.rtp.ip()) {
+                pool.resting.push_back((now, pair.rtp.port()));
+            }
+        }
         pairs
     }
 
@@ -98,16 +136,9 @@ impl Ports {
         self.taken.values().map(Vec::len).sum()
     }
 
-    fn wake(&mut self, now: Instant) {
-        while let Some((until, address, port)) = self.resting.front().copied() {
-            if until > now {
-                break;
-            }
-            self.resting.pop_front();
-            if let Some(free) = self.free.get_mut(&address) {
-                free.push_back(port);
-            }
-        }
+    /// Pairs that rested for less than [`REST`], so far: were there many, the range would be too small.
+    pub fn hurried(&self) -> u64 {
+        self.hurried
     }
 }
 
@@ -132,9 +163,54 @@ mod tests {
         ports.reserve(CallId(2), HERE, 1, now).unwrap();
         assert_eq!(ports.reserve(CallId(3), HERE, 1, now), Err(Refusal::NoPorts));
         assert_eq!(ports.release(CallId(1), now), first);
-        assert_eq!(ports.reserve(CallId(3), HERE, 1, now), Err(Refusal::NoPorts));
+        let early = now + REST_LEAST - Duration::from_millis(1);
+        assert_eq!(ports.reserve(CallId(3), HERE, 1, early), Err(Refusal::NoPorts));
         assert_eq!(ports.reserve(CallId(3), HERE, 1, now + REST).unwrap(), first);
+        assert_eq!(ports.hurried(), 0, "it rested in full");
         assert_eq!(ports.taken(), 2);
+    }
+
+    #[test]
+    fn under_pressure_the_pair_that_rested_longest_is_given_out_after_five_seconds() {
+        let begin = Instant::now();
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        let mut ports = Ports::new(&[HERE], 20000, 20007);
+        let take = |ports: &mut Ports, call: u128, seconds: u64| {
+            ports.reserve(CallId(call), HERE, 1, at(seconds)).map(|pairs| pairs[0].rtp.port())
+        };
+        for call in 0..3 {
+            take(&mut ports, call, 0).unwrap();
+        }
+        ports.release(CallId(1), at(1));
+        ports.release(CallId(0), at(2));
+        assert_eq!(take(&mut ports, 10, 2), Ok(20006), "a pair that nobody had comes first");
+        assert_eq!(ports.hurried(), 0);
+        assert_eq!(take(&mut ports, 11, 5), Err(Refusal::NoPorts), "none has rested long enough");
+        assert_eq!(take(&mut ports, 11, 6), Ok(20002));
+        assert_eq!(take(&mut ports, 12, 6), Err(Refusal::NoPorts), "the other one was released later");
+        assert_eq!(ports.reserve(CallId(12), HERE, 2, at(7)), Err(Refusal::NoPorts));
+        assert_eq!(ports.hurried(), 1);
+        assert_eq!(take(&mut ports, 13, 7), Ok(20000), "the refusal took nothing");
+        assert_eq!((ports.taken(), ports.hurried()), (4, 2));
+    }
+
+    #[test]
+    fn a_pool_turns_over_every_five_seconds_and_loses_no_pair() {
+        let begin = Instant::now();
+        let mut ports = Ports::new(&[HERE], 20000, 20199);
+        for call in 0..10_000_u128 {
+            // A hundred pairs, twenty calls a second: as fast as pairs come back.
+            let now = begin + Duration::from_millis(50 * u64::try_from(call).unwrap());
+            let pair = ports.reserve(CallId(call), HERE, 1, now).unwrap()[0];
+            assert!(pair.rtp.port().is_multiple_of(2) && ports.owns(CallId(call), pair.rtcp));
+            ports.release(CallId(call), now);
+        }
+        assert!(ports.hurried() >= 9_900 && ports.taken() == 0);
+        let later = begin + Duration::from_secs(1000);
+        let all: std::collections::HashSet<u16> = (0..100_u128)
+            .map(|call| ports.reserve(CallId(call), HERE, 1, later).unwrap()[0].rtp.port())
+            .collect();
+        assert_eq!(all.len(), 100);
     }
 
     #[test]

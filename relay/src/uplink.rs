@@ -5,6 +5,7 @@
 
 mod homes;
 mod install;
+mod rewrite;
 mod status;
 
 use std::collections::{HashMap, VecDeque};
@@ -339,6 +340,7 @@ impl Uplink {
             Answer::Moved(links) => {
                 tracing::info!(paths = links.len(), "a next hop has another hardware address");
                 self.state.links.extend(links.iter().copied());
+                self.follow(&links);
                 for worker in &self.workers {
                     worker.order(Order::Links(links.clone()));
                 }
@@ -364,7 +366,8 @@ impl Uplink {
             Notice::Bound { call, bound } => self.bound(call, bound),
             Notice::Parted { call, sockets } => self.parted(call, sockets),
             Notice::Report { call, directions: Some(directions) } => {
-                self.tell(&Event::Report { call, directions })
+                let directions = self.with_kernel(call, directions);
+                self.tell(&Event::Report { call, directions });
             }
             Notice::Report { call, directions: None } => self.refuse(call, Refusal::UnknownCall),
             Notice::Status { ticket, counters, frames } => self.gathered(worker, ticket, counters, frames),

@@ -1,30 +1,29 @@
 //! One worker: its port, its translator, its share of the calls. Nobody else touches either.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 use std::{io, thread};
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use arrayvec::ArrayVec;
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::eventfd::EventFd;
-use sallyport_core::{Checkpoint, CoreEvent, Now, Tag, Translator, Verdict};
+use nix::unistd::Pid;
+use sallyport_core::{Checkpoint, CoreEvent, Flows, Inbound, Now, Tag, Translator, Verdict};
 use sallyport_io::{Burst, Egress, Frame, HEADROOM, Received, TransmitError};
 use sallyport_plan::{CallId, Counter, FlowKey, Medium, Plan, Zone};
 use sallyport_wire::PacketBuf;
 use sallyport_wire::frame::Link;
 
+use crate::config::Poll;
 use crate::edge::Edge;
 use crate::handoff::{Handoff, Stray};
 use crate::nexthop::Links;
 use crate::orders::{Notice, Order};
+use crate::sleeper::Sleeper;
 
-/// Names of what it sleeps on.
-const WAKE: u64 = 0;
-const PORT: u64 = 1;
-/// Milliseconds that a worker sleeps at the most.
-const NAP_MS: u64 = 100;
 /// How often indices are kept for a restart, in microseconds.
 const CHECKPOINT_INTERVAL: u64 = 1_000_000;
 /// Packets that a stream can have sent since the checkpoint that a restart goes on from: a checkpoint is a second old, and
@@ -85,6 +84,10 @@ pub struct Worker {
     pub wake: Arc<EventFd>,
     /// Whether packets are lent to the kernel with a header of ours (AF_XDP) or without (sockets).
     pub framed: bool,
+    /// How it waits for packets.
+    pub poll: Poll,
+    /// Processor that it stays on.
+    pub processor: Option<usize>,
     /// The clock's zero, the same for all workers.
     pub epoch: Instant,
 }
@@ -101,12 +104,15 @@ where
     let wake = worker.wake.clone();
     let mut worker = worker;
     let running = Running {
-        sleeper: sleeper(&mut worker)?,
+        sleeper: Sleeper::new(worker.wake.clone(), &worker.edge.port().descriptors(), worker.poll)?,
+        seen: 0,
+        more: false,
         worker,
         inbox,
         notify,
-        links: HashMap::new(),
-        routes: HashMap::new(),
+        links: Flows::default(),
+        routes: Flows::default(),
+        due: Vec::with_capacity(STRAYS.max(Burst::CAPACITY)),
         counts: Counts::default(),
         kept: Now(0),
         stopped: false,
@@ -114,20 +120,6 @@ where
     let name = format!("worker-{}", running.worker.index);
     let thread = thread::Builder::new().name(name).spawn(move || running.run())?;
     Ok(Handle { orders, wake, thread: Some(thread) })
-}
-
-/// What a worker sleeps on: its wake and its port. A port's descriptors are the same for its life. A port of sockets waits
-/// itself, and watches the wake.
-fn sleeper(worker: &mut Worker) -> io::Result<Epoll> {
-    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    if let Edge::Udp(port) = &mut worker.edge {
-        port.watch(&*worker.wake)?;
-    }
-    epoll.add(&*worker.wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
-    for descriptor in worker.edge.port().descriptors() {
-        epoll.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, PORT))?;
-    }
-    Ok(epoll)
 }
 
 /// What the worker counts itself; the translator counts the rest.
@@ -148,13 +140,45 @@ struct Counts {
     receive_errors: u64,
 }
 
+/// A packet of ours that is still to be judged.
+struct Due {
+    frame: Frame,
+    payload: Range<usize>,
+    key: FlowKey,
+    tag: Option<Tag>,
+}
+
+/// Where packets lie afterwards, and what becomes of them.
+fn judge(
+    worker: &mut Worker,
+    due: &[Due],
+    now: Now,
+) -> ArrayVec<(Range<usize>, Verdict), { Burst::CAPACITY }> {
+    let mut bufs: ArrayVec<PacketBuf<'_>, { Burst::CAPACITY }> = ArrayVec::new();
+    let mut payloads = due.iter().map(|due| due.payload.clone());
+    worker.edge.port().buffers(&mut due.iter().map(|due| &due.frame), &mut |octets| {
+        bufs.extend(payloads.next().map(|payload| PacketBuf::clamped(octets, payload)));
+    });
+    let packets = due.iter().zip(&mut bufs);
+    let mut packets: ArrayVec<Inbound<'_, '_>, { Burst::CAPACITY }> =
+        packets.map(|(due, buf)| Inbound::new(due.key, due.tag, buf)).collect();
+    worker.translator.translate_burst(&mut packets, now);
+    packets.into_iter().map(|packet| (packet.buf.range(), packet.verdict)).collect()
+}
+
 struct Running<N> {
-    sleeper: Epoll,
+    sleeper: Sleeper,
+    /// Packets received when it last slept.
+    seen: u64,
+    /// Whether there are probably more to receive at once.
+    more: bool,
     worker: Worker,
     inbox: Receiver<Order>,
     notify: N,
-    links: HashMap<FlowKey, Link>,
-    routes: HashMap<FlowKey, Tag>,
+    links: Flows<Link>,
+    routes: Flows<Tag>,
+    /// Empty between turns; kept for its room.
+    due: Vec<Due>,
     counts: Counts,
     kept: Now,
     stopped: bool,
@@ -162,6 +186,7 @@ struct Running<N> {
 
 impl<N: Fn(Notice) -> bool> Running<N> {
     fn run(mut self) {
+        self.settle();
         let mut burst = Burst::new();
         while !self.stopped {
             if let Err(error) = self.sleep() {
@@ -179,37 +204,38 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         }
     }
 
+    fn settle(&self) {
+        self.sleeper.settle();
+        let Some(processor) = self.worker.processor else { return };
+        let mut own = CpuSet::new();
+        if own.set(processor).and_then(|()| sched_setaffinity(Pid::from_raw(0), &own)).is_err() {
+            tracing::warn!(
+                worker = self.worker.index,
+                processor,
+                "the worker cannot be kept on its processor"
+            );
+        }
+    }
+
     fn now(&self) -> Now {
         Now(u64::try_from(self.worker.epoch.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
     /// Sleeps until a packet, an order, a stray or a timer is due.
     fn sleep(&mut self) -> io::Result<()> {
-        let nap = if self.worker.edge.port().pending() > 0 { 1 } else { NAP_MS };
-        let due = self.worker.translator.poll_timeout().map_or(nap, |at| {
-            let micros = at.0.saturating_sub(self.now().0);
-            micros.div_ceil(1000).min(nap)
-        });
-        let mut events = [EpollEvent::empty(); 4];
-        let timeout = EpollTimeout::try_from(due).unwrap_or(EpollTimeout::ZERO);
-        let woken = self.worker.edge.wait(due).unwrap_or_else(|| {
-            let ready = self.sleeper.wait(&mut events, timeout)?;
-            Ok(events.iter().take(ready).any(|event| event.data() == WAKE))
-        });
-        match woken {
-            Ok(true) => {
-                // Non-blocking, and nobody else reads it.
-                let _ = self.worker.wake.read();
-                Ok(())
-            }
-            Ok(false) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            Err(error) => Err(error),
+        if self.more {
+            return Ok(());
         }
+        let packets = self.counts.received - std::mem::replace(&mut self.seen, self.counts.received);
+        let patient = self.worker.edge.port().pending() == 0;
+        let due = self.worker.translator.poll_timeout();
+        let now = self.now();
+        self.sleeper.sleep(packets, patient, due, now)
     }
 
     fn receive(&mut self, burst: &mut Burst) {
-        for _ in 0..BURSTS {
+        self.more = false;
+        for turn in 1..=BURSTS {
             let now = self.now();
             match self.worker.edge.port().receive(burst) {
                 Ok(0) => return,
@@ -222,19 +248,22 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             let full = burst.room() == 0;
             for received in burst.drain() {
                 self.counts.received += 1;
-                self.handle(received, now);
+                self.take(received);
             }
+            self.translate(now);
             self.worker.handoff.wake_others();
             if !full {
                 return;
             }
+            self.more = turn == BURSTS;
             if self.worker.edge.port().flush().is_err() {
                 self.counts.transmit_failed += 1;
             }
         }
     }
 
-    fn handle(&mut self, received: Received, now: Now) {
+    /// Finds out whose a packet is: ours, or another worker's.
+    fn take(&mut self, received: Received) {
         let Received { frame, zone, local, remote, payload, tag, .. } = received;
         let zone = if zone == Zone::Outside as u8 { Zone::Outside } else { Zone::Inside };
         let key = FlowKey { zone, local, remote };
@@ -248,40 +277,51 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             self.hand_over(frame, payload, tag, key);
             return;
         }
-        self.translate(frame, payload, tag, key, now);
+        self.due.push(Due { frame, payload, key, tag });
     }
 
-    fn translate(
-        &mut self,
-        frame: Frame,
-        payload: std::ops::Range<usize>,
-        tag: Option<Tag>,
-        key: FlowKey,
-        now: Now,
-    ) {
-        let port = self.worker.edge.port();
-        let Ok(mut buf) = PacketBuf::new(port.buffer(&frame), payload) else {
-            port.release(frame);
-            return;
+    /// Lets the translator judge all that is due, and does what it says.
+    fn translate(&mut self, now: Now) {
+        let mut due = std::mem::take(&mut self.due);
+        while !due.is_empty() {
+            let some = due.len().min(Burst::CAPACITY);
+            let judged = judge(&mut self.worker, due.get(..some).unwrap_or_default(), now);
+            // All at once, so that the processor waits for several of them together.
+            let links: ArrayVec<Option<Link>, { Burst::CAPACITY }> =
+                judged.iter().map(|(_, verdict)| self.link(verdict)).collect();
+            for ((due, (range, verdict)), link) in due.drain(..some).zip(judged).zip(links) {
+                self.act(due, range, verdict, link);
+            }
+        }
+        self.due = due;
+    }
+
+    /// What a packet needs below IP to leave.
+    fn link(&self, verdict: &Verdict) -> Option<Link> {
+        let path = match verdict {
+            Verdict::Forward(cleared) => cleared.egress(),
+            Verdict::Reply(path) => path,
+            Verdict::Punt(_) | Verdict::Consumed | Verdict::Drop(_) => return None,
         };
-        let verdict = match tag {
-            Some(tag) => self.worker.translator.translate(tag, &key, &mut buf, now),
-            None => self.worker.translator.unknown(&key, &buf, now),
-        };
-        let range = buf.range();
+        self.links.get(path).copied()
+    }
+
+    fn act(&mut self, due: Due, range: Range<usize>, verdict: Verdict, link: Option<Link>) {
+        let Due { frame, key, .. } = due;
         match verdict {
             Verdict::Forward(cleared) => {
                 self.counts.forwarded += 1;
-                self.transmit(frame, range, *cleared.egress());
+                self.transmit(frame, range, *cleared.egress(), link);
             }
             Verdict::Reply(egress) => {
                 self.counts.replied += 1;
-                self.transmit(frame, range, egress);
+                self.transmit(frame, range, egress, link);
             }
             Verdict::Punt(call) => {
-                let payload = buf.packet().to_vec();
+                let port = self.worker.edge.port();
+                let payload = port.buffer(&frame).get(range).unwrap_or_default().to_vec();
+                port.release(frame);
                 self.punt(Notice::Punt { path: key, call, payload });
-                self.worker.edge.port().release(frame);
             }
             Verdict::Consumed | Verdict::Drop(_) => self.worker.edge.port().release(frame),
         }
@@ -295,18 +335,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         }
     }
 
-    fn transmit(&mut self, frame: Frame, payload: std::ops::Range<usize>, path: FlowKey) {
-        let link = self.links.get(&path).copied();
-        self.transmit_by(frame, payload, path, link);
-    }
-
-    fn transmit_by(
-        &mut self,
-        frame: Frame,
-        payload: std::ops::Range<usize>,
-        path: FlowKey,
-        link: Option<Link>,
-    ) {
+    fn transmit(&mut self, frame: Frame, payload: Range<usize>, path: FlowKey, link: Option<Link>) {
         let port = self.worker.edge.port();
         if self.worker.framed && link.is_none() {
             self.counts.no_link += 1;
@@ -335,10 +364,10 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             return;
         };
         room.copy_from_slice(bytes);
-        self.transmit_by(frame, range, path, link);
+        self.transmit(frame, range, path, link);
     }
 
-    fn hand_over(&mut self, frame: Frame, payload: std::ops::Range<usize>, tag: Tag, key: FlowKey) {
+    fn hand_over(&mut self, frame: Frame, payload: Range<usize>, tag: Tag, key: FlowKey) {
         let bytes = self.worker.edge.port().buffer(&frame).get(payload).unwrap_or_default();
         let taken = self.worker.handoff.push(tag.direction.worker(), tag, key, bytes);
         self.worker.edge.port().release(frame);
@@ -350,9 +379,8 @@ impl<N: Fn(Notice) -> bool> Running<N> {
     }
 
     fn take_strays(&mut self) {
-        let now = self.now();
         for taken in 1..=STRAYS {
-            let Some(stray) = self.worker.handoff.pop() else { return };
+            let Some(stray) = self.worker.handoff.pop() else { break };
             if taken == STRAYS {
                 // There may be more: the next sleep ends at once.
                 let _ = self.worker.wake.write(1);
@@ -368,8 +396,9 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             if let Some(room) = port.buffer(&frame).get_mut(range.clone()) {
                 room.copy_from_slice(bytes);
             }
-            self.translate(frame, range, Some(tag), key, now);
+            self.due.push(Due { frame, payload: range, key, tag: Some(tag) });
         }
+        self.translate(self.now());
     }
 
     /// Consent checks that are due, and what happened since.

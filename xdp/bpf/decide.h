@@ -7,6 +7,7 @@
 
 #include "maps.h"
 #include "parse.h"
+#include "rewrite.h"
 
 #define STUN_HEADER 20
 #define STUN_COOKIE 0x2112a442
@@ -165,6 +166,12 @@ static __always_inline int decide_media(struct xdp_md *ctx, struct place in, con
 		meta.direction = flow->direction;
 		meta.epoch = flow->epoch;
 		flow->last_seen_ns = bpf_ktime_get_ns();
+		if (flow->action == SALLYPORT_ACTION_REWRITE) {
+			int action = rewrite(ctx, flow, packet);
+
+			if (action >= 0)
+				return action;
+		}
 		return redirect(ctx, in.xsk_base, &meta, SALLYPORT_REDIRECT_FLOW);
 	}
 	if (bad_source(&packet->key))

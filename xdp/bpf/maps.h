@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The maps. The loader sizes `flows`; all are pinned by name.
+ * The maps. The loader sizes `flows` and `tallies`; all are pinned by name.
  */
 #ifndef SALLYPORT_MAPS_H
 #define SALLYPORT_MAPS_H
@@ -16,6 +16,13 @@ struct {
 	__type(key, struct sallyport_flow_key);
 	__type(value, struct sallyport_flow_value);
 } flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct sallyport_tally);
+} tallies SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

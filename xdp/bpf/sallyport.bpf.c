@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The kernel's part of the packet path. It looks at UDP to our media addresses and ports only; everything else is the
-// kernel's. A known flow goes to the AF_XDP socket of its queue, an unknown one dies here.
+// kernel's. A known flow goes to the AF_XDP socket of its queue, or, between plain peers, on from here; an unknown one
+// dies here.
 
 #include "decide.h"
 

@@ -9,7 +9,7 @@ fn main() {
     let source = top.join("../bpf");
     let include = env::var("DEP_SALLYPORT_ABI_INCLUDE").unwrap_or_default();
     let object = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("sallyport.bpf.o");
-    for file in ["sallyport.bpf.c", "decide.h", "maps.h", "parse.h"] {
+    for file in ["sallyport.bpf.c", "decide.h", "maps.h", "parse.h", "rewrite.h"] {
         println!("cargo:rerun-if-changed={}", source.join(file).display());
     }
     println!("cargo:rerun-if-changed={include}/sallyport.h");

@@ -32,8 +32,17 @@ fn text(value: &str) -> String {
     format!("{}:{value}", value.len())
 }
 
+/// A request: its cookie, then its fields as a dictionary.
+pub fn message(cookie: &str, fields: &[(&str, Value<'_>)]) -> String {
+    let mut fields = fields.to_vec();
+    fields.sort_by_key(|(name, _)| *name);
+    let body: String =
+        fields.iter().map(|(name, value)| format!("{}{}", text(name), value.encode())).collect();
+    format!("{cookie} d{body}e")
+}
+
 /// A string of a bencoded dictionary, found by its name: the answers are short, and another program's own.
-fn field(answer: &str, name: &str) -> Option<String> {
+pub fn field(answer: &str, name: &str) -> Option<String> {
     let rest = answer.split_once(&text(name))?.1;
     let (length, rest) = rest.split_once(':')?;
     Some(rest.get(..length.parse().ok()?)?.to_owned())
@@ -69,11 +78,7 @@ impl Client {
 
     fn send(&mut self, fields: &[(&str, Value<'_>)]) -> anyhow::Result<()> {
         self.cookie += 1;
-        let mut fields = fields.to_vec();
-        fields.sort_by_key(|(name, _)| *name);
-        let body: String =
-            fields.iter().map(|(name, value)| format!("{}{}", text(name), value.encode())).collect();
-        self.socket.send(format!("c{} d{body}e", self.cookie).as_bytes())?;
+        self.socket.send(message(&format!("c{}", self.cookie), fields).as_bytes())?;
         Ok(())
     }
 
@@ -119,5 +124,7 @@ mod tests {
         assert_eq!(field(answer, "sdp").as_deref(), Some("v=0\r\nm=audio 7 X 0\r\n"));
         assert_eq!(field(answer, "other"), None);
         assert_eq!(Value::List(&["a", "bc"]).encode(), "l1:a2:bce");
+        let fields = [("sdp", Value::Text("v")), ("flags", Value::List(&["x"]))];
+        assert_eq!(message("c1", &fields), "c1 d5:flagsl1:xe3:sdp1:ve");
     }
 }

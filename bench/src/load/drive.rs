@@ -22,8 +22,11 @@ const PACKET: usize = 12 + 160;
 const WARM_UP: Duration = Duration::from_millis(300);
 /// How long stragglers are waited for.
 const STRAGGLERS: Duration = Duration::from_millis(300);
-/// Packets sent at once at the most, before what came in is looked at.
+/// Calls whose packets are sent at once at the most, before what came in is looked at.
 const BATCH: usize = 32;
+/// Moments in an interval at which packets are due. Calls are spread over them; those of one moment leave together, by one
+/// queue, as packets come off a real network: an interrupt brings several.
+const MOMENTS: usize = 160;
 /// Histogram range: 1 us to 10 s, three digits.
 const RANGE_NS: (u64, u64) = (1_000, 10_000_000_000);
 
@@ -161,7 +164,6 @@ impl Generator {
             lateness: Histogram::new_with_bounds(RANGE_NS.0, RANGE_NS.1, 2)?,
         };
         let (calls, mut burst) = (ends.len().max(1), Burst::new());
-        let step = nanoseconds(INTERVAL) / calls as u64;
         let rounds = (duration + WARM_UP).as_nanos() / INTERVAL.as_nanos();
         let total = usize::try_from(rounds)? * calls;
         let begin = Instant::now();
@@ -170,11 +172,13 @@ impl Generator {
         loop {
             let now = nanoseconds(begin.elapsed());
             for _ in 0..BATCH {
-                let due = step * (next % calls) as u64 + nanoseconds(INTERVAL) * (next / calls) as u64;
+                let (at, moment) = (next % calls, next % calls * MOMENTS / calls);
+                let due = nanoseconds(INTERVAL) * (next / calls) as u64
+                    + nanoseconds(INTERVAL) / MOMENTS as u64 * moment as u64;
                 if next >= total || due > now {
                     break;
                 }
-                self.send(&mut load, next % calls, &mut ends[next % calls], due);
+                self.send(&mut load, (at, moment), &mut ends[at], due);
                 let _ = load.lateness.record((now - due).clamp(RANGE_NS.0, RANGE_NS.1));
                 next += 1;
             }
@@ -187,20 +191,20 @@ impl Generator {
         }
     }
 
-    fn send(&mut self, load: &mut Load, at: usize, end: &mut End, due: u64) {
+    fn send(&mut self, load: &mut Load, (at, queue): (usize, usize), end: &mut End, due: u64) {
         let sequence = end.sequence;
         end.sequence = sequence.wrapping_add(1);
         let counts = u64::from(due >= nanoseconds(WARM_UP));
         let number = u32::try_from(at).unwrap_or_default();
         let keys = &mut end.keys;
-        let sent = self.outside.send(at, (end.browser, end.toward_agent), PACKET, |packet| {
+        let sent = self.outside.send(queue, (end.browser, end.toward_agent), PACKET, |packet| {
             write(packet.packet_mut(), sequence, 0x1000_0000 + number, due);
             keys.as_mut().is_none_or(|keys| keys.seal.seal_rtp(packet).is_ok())
         });
         // What the generator itself could not send is no loss of the path, but then it is no load either.
         load.inward.sent += counts * u64::from(sent);
         load.unsent += counts * u64::from(!sent);
-        let sent = self.inside.send(at, (end.agent, end.toward_browser), PACKET, |packet| {
+        let sent = self.inside.send(queue, (end.agent, end.toward_browser), PACKET, |packet| {
             write(packet.packet_mut(), sequence, 0x2000_0000 + number, due);
             true
         });

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use sallyport_plan::{
-    CallId, Command, Direction, DirectionIndex, Event, FlowKey, KeyMaterial, Medium, Mute, Plan, PortPair,
-    Protection, Pt, PtMap, Ssrc, Status, Zone, decode, encode,
+    CallId, Command, Direction, DirectionIndex, Event, FlowKey, KeyMaterial, Medium, Mute, Passage, Plan,
+    PortPair, Protection, Pt, PtMap, Ssrc, Status, Zone, decode, encode,
 };
 
 /// How long the relay may take to answer.
@@ -158,6 +158,7 @@ pub fn plan(call: &LoadCall, media: SocketAddr, ports: PortPair) -> Plan {
         seal: Some(Protection::Plain),
         rtp,
         rtcp,
+        passage: Passage::Translated,
         ssrc: Ssrc(call.inside_ssrc),
         payload_types: payload_types.clone(),
         reverse: DirectionIndex(1),
@@ -171,6 +172,7 @@ pub fn plan(call: &LoadCall, media: SocketAddr, ports: PortPair) -> Plan {
         seal: Some(Protection::Srtp(call.to_browser.clone())),
         rtp: outside,
         rtcp: outside,
+        passage: Passage::Translated,
         ssrc: Ssrc(call.outside_ssrc),
         payload_types,
         reverse: DirectionIndex(0),

@@ -79,17 +79,17 @@ impl Station {
         Ok(kernel.clear_flows()?)
     }
 
-    /// Puts a packet of call `at` onto the cable's queue; `write` makes it in place from `length` octets of room. Whether it
+    /// Puts a packet onto one of the cable's queues; `write` makes it in place from `length` octets of room. Whether it
     /// was taken.
     pub fn send(
         &mut self,
-        at: usize,
+        queue: usize,
         path: (SocketAddr, SocketAddr),
         length: usize,
         write: impl FnOnce(&mut PacketBuf<'_>) -> bool,
     ) -> bool {
         let queues = self.ports.len();
-        let port = &mut self.ports[at % queues];
+        let port = &mut self.ports[queue % queues];
         let Some(frame) = port.allocate() else { return false };
         let made = PacketBuf::new(port.buffer(&frame), HEADROOM..HEADROOM + length).ok();
         let made = made.and_then(|mut packet| write(&mut packet).then(|| packet.range()));

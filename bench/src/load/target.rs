@@ -135,6 +135,11 @@ impl Middle {
         bail!("it did not come up; its words are above")
     }
 
+    /// Its id. Both nsenter and taskset become the program itself.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// CPU seconds and KiB. Both nsenter and taskset become the program itself.
     #[allow(clippy::cast_precision_loss)]
     pub fn cost(&self) -> Option<(f64, u64)> {

@@ -12,6 +12,7 @@ mod control;
 mod intruders;
 mod many;
 mod ng;
+mod plain;
 mod relay;
 mod sockets;
 mod stage;

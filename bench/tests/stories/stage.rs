@@ -31,7 +31,18 @@ pub struct Stage {
 
 impl Stage {
     pub fn set(way: Way, options: Options, change: impl FnOnce(&mut Setup)) -> Self {
+        Self::set_on(way, options, |_| (), change)
+    }
+
+    /// As [`Stage::set`]; `prepare` changes the world before anything starts.
+    pub fn set_on(
+        way: Way,
+        options: Options,
+        prepare: impl FnOnce(&Lab),
+        change: impl FnOnce(&mut Setup),
+    ) -> Self {
         let lab = Lab::new(options).unwrap();
+        prepare(&lab);
         let mut setup = Setup::new(programs().unwrap(), way);
         setup.server = SocketAddr::from((AGENT, 5060));
         change(&mut setup);

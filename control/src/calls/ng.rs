@@ -17,7 +17,7 @@ use super::settings::own;
 use super::{Calls, Runtime};
 use crate::config::Ice;
 use crate::message::{CreateError, Created};
-use crate::ng::{Ask, Described, Tag};
+use crate::ng::{Ask, Described};
 use crate::random;
 
 /// How often calls inside are asked for their packets.
@@ -157,14 +157,8 @@ impl Calls {
 
     fn described(&self, id: CallId) -> Option<Described> {
         let bridge = self.calls.get(&id)?.call.bridge()?;
-        let tag = |side: sallyport_proto::ng::BridgeTag<'_>| Tag {
-            tag: side.tag.to_owned(),
-            zone: side.zone,
-            profile: side.profile,
-            local: side.local,
-            remote: side.remote,
-        };
-        Some(Described { id, created: bridge.created(), tags: bridge.tags().map(tag).collect() })
+        let tags = bridge.tags().collect();
+        Some(Described { id, created: bridge.created(), signalled: bridge.signalled(), tags })
     }
 
     /// As for calls of ours, but that nobody needs a SIP server.

@@ -85,6 +85,8 @@ pub struct Interface {
     path: String,
     /// RX queues served.
     queues: u32,
+    /// Whether the driver works on the relay's memory itself; otherwise the kernel copies each packet.
+    zero_copy: bool,
     #[schema(value_type = Vec<String>)]
     addresses: Vec<IpAddr>,
     port_min: u16,
@@ -98,6 +100,7 @@ impl Relay {
             zone: zone(interface.zone),
             path: interface.path,
             queues: interface.queues,
+            zero_copy: interface.zero_copy,
             addresses: interface.addresses,
             port_min: interface.port_min,
             port_max: interface.port_max,

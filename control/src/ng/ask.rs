@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sallyport_plan::CallId;
-use sallyport_proto::ng::Request;
+use sallyport_proto::ng::{BridgeTag, Request};
 use tokio::sync::oneshot;
 
 use crate::message::{CreateError, Created, Handle, Message};
@@ -15,23 +15,10 @@ pub struct Described {
     pub id: CallId,
     /// When it began, in milliseconds since the Unix epoch.
     pub created: u64,
-    /// Its sides: tag, profile, our port, where its media goes.
-    pub tags: Vec<Tag>,
-}
-
-/// One side of a call.
-#[derive(Debug, Clone)]
-pub struct Tag {
-    /// Its tag; empty before it has answered.
-    pub tag: String,
-    /// Where it is.
-    pub zone: sallyport_plan::Zone,
-    /// Its profile.
-    pub profile: &'static str,
-    /// Our port for it, inside.
-    pub local: Option<std::net::SocketAddr>,
-    /// Where its media goes.
-    pub remote: Option<std::net::SocketAddr>,
+    /// When its last request came, likewise.
+    pub signalled: u64,
+    /// Its sides, the one that made the first offer in front.
+    pub tags: Vec<BridgeTag>,
 }
 
 /// A question.

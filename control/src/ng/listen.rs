@@ -112,7 +112,7 @@ impl Shared {
     }
 
     /// What is to be sent for a frame; `None` while its first coming is under way.
-    async fn reply(&self, from: String, frame: &Frame) -> Option<Vec<u8>> {
+    async fn reply(&self, from: String, proxy: &str, frame: &Frame) -> Option<Vec<u8>> {
         let key = (from, frame.cookie.clone());
         let seen =
             self.replies.lock().unwrap_or_else(PoisonError::into_inner).ask(key.clone(), Instant::now());
@@ -120,7 +120,7 @@ impl Shared {
             Seen::UnderWay => None,
             Seen::Answered(reply) => Some(reply),
             Seen::First => {
-                let value = self.service.serve(frame).await;
+                let value = self.service.serve(proxy, frame).await;
                 let reply = frame::emit(&frame.cookie, frame.form, &value);
                 self.replies.lock().unwrap_or_else(PoisonError::into_inner).answer(&key, &reply);
                 Some(reply)
@@ -144,7 +144,7 @@ async fn datagrams(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
         let Ok(permit) = shared.room.clone().try_acquire_owned() else { continue };
         let (socket, shared) = (socket.clone(), shared.clone());
         tokio::spawn(async move {
-            if let Some(mut reply) = shared.reply(from.to_string(), &frame).await {
+            if let Some(mut reply) = shared.reply(from.to_string(), &from.ip().to_string(), &frame).await {
                 if reply.len() > REPLY_MAX {
                     reply = frame::emit(&frame.cookie, frame.form, &Service::broken(DecodeError::TooLong));
                 }
@@ -167,7 +167,8 @@ async fn local_datagrams(socket: Arc<UnixDatagram>, shared: Arc<Shared>) {
         let Ok(permit) = shared.room.clone().try_acquire_owned() else { continue };
         let (socket, shared) = (socket.clone(), shared.clone());
         tokio::spawn(async move {
-            if let Some(reply) = shared.reply(path.display().to_string(), &frame).await {
+            let name = path.display().to_string();
+            if let Some(reply) = shared.reply(name.clone(), &name, &frame).await {
                 let _ = socket.send_to(&reply, &path).await;
             }
             drop(permit);
@@ -221,7 +222,8 @@ async fn follow(mut stream: TcpStream, from: SocketAddr, shared: &Shared) -> any
             };
             pending.drain(..used);
             // A client that connected anew may ask again: the connection's port does not count.
-            if let Some(reply) = shared.reply(from.ip().to_string(), &frame).await {
+            let proxy = from.ip().to_string();
+            if let Some(reply) = shared.reply(proxy.clone(), &proxy, &frame).await {
                 stream.write_all(&reply).await?;
             }
         }

@@ -15,6 +15,8 @@ mod kamailio;
 mod lifecycle;
 mod limits;
 mod ng;
+mod ng_broken;
+mod ng_told;
 mod outage;
 mod pbx;
 mod relay;

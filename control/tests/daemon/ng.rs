@@ -37,19 +37,19 @@ fn address(net: &Net) -> SocketAddr {
     SocketAddr::new(net.http().ip(), 2223)
 }
 
-fn texts(words: &[&str]) -> Value {
+pub fn texts(words: &[&str]) -> Value {
     Value::List(words.iter().map(Value::text).collect())
 }
 
 /// Members that every request of a call has.
-fn request<'a>(command: &'a str, call: &'a str, more: Vec<(&'a str, Value)>) -> Value {
+pub fn request<'a>(command: &'a str, call: &'a str, more: Vec<(&'a str, Value)>) -> Value {
     let own =
         [("command", Value::text(command)), ("call-id", Value::text(call)), ("from-tag", Value::text("one"))];
     Value::dict(own.into_iter().chain(more))
 }
 
 /// Kamailio's flags toward telephony.
-fn inward<'a>(sdp: &str) -> Vec<(&'a str, Value)> {
+pub fn inward<'a>(sdp: &str) -> Vec<(&'a str, Value)> {
     vec![
         ("sdp", Value::text(sdp)),
         ("ICE", Value::text("remove")),
@@ -62,7 +62,7 @@ fn inward<'a>(sdp: &str) -> Vec<(&'a str, Value)> {
 }
 
 /// Kamailio's flags toward a browser.
-fn outward<'a>(sdp: &str) -> Vec<(&'a str, Value)> {
+pub fn outward<'a>(sdp: &str) -> Vec<(&'a str, Value)> {
     vec![
         ("sdp", Value::text(sdp)),
         ("ICE", Value::text("force")),
@@ -75,7 +75,7 @@ fn outward<'a>(sdp: &str) -> Vec<(&'a str, Value)> {
 }
 
 /// With the tag of the one who answers.
-fn to(tag: &str, mut members: Vec<(&'static str, Value)>) -> Vec<(&'static str, Value)> {
+pub fn to(tag: &str, mut members: Vec<(&'static str, Value)>) -> Vec<(&'static str, Value)> {
     members.push(("to-tag", Value::text(tag)));
     members
 }
@@ -86,12 +86,12 @@ impl Lab {
         format!("test_{}", self.cookie.get())
     }
 
-    fn ask(&self, message: &Value) -> Value {
+    pub fn ask(&self, message: &Value) -> Value {
         let cookie = self.next();
         self.exchange(&frame::emit(cookie.as_bytes(), Form::Bencode, message), &cookie)
     }
 
-    fn exchange(&self, octets: &[u8], cookie: &str) -> Value {
+    pub fn exchange(&self, octets: &[u8], cookie: &str) -> Value {
         self.client.send(octets).unwrap();
         let mut room = vec![0; 65_536];
         let length = self.client.recv(&mut room).expect("an answer");
@@ -101,15 +101,15 @@ impl Lab {
     }
 
     /// The SDP of an answer that is none of an error.
-    fn sdp(&self, message: &Value) -> String {
+    pub fn sdp(&self, message: &Value) -> String {
         let answer = self.ask(message);
-        assert_eq!(text(&answer, "result"), "ok", "{answer:?}");
+        assert_eq!(text(&answer, "result"), "ok", "{}", text(&answer, "error-reason"));
         text(&answer, "sdp").to_owned()
     }
 
-    fn error(&self, message: &Value) -> String {
+    pub fn error(&self, message: &Value) -> String {
         let answer = self.ask(message);
-        assert_eq!(text(&answer, "result"), "error", "{answer:?}");
+        assert_eq!(text(&answer, "result"), "error", "{}", text(&answer, "sdp"));
         text(&answer, "error-reason").to_owned()
     }
 
@@ -121,7 +121,7 @@ impl Lab {
     /// Pings so far, of whomever.
     pub fn heard(&self) -> i64 {
         let statistics = self.ask(&Value::dict([("command", Value::text("statistics"))]));
-        let pings = |all: &Value| all.get("controlstatistics")?.get("ping")?.get("requests")?.as_int();
+        let pings = |all: &Value| all.get("controlstatistics")?.get("totalpingcount")?.as_int();
         statistics.get("statistics").and_then(pings).unwrap_or(0)
     }
 
@@ -150,7 +150,7 @@ impl Lab {
     }
 }
 
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+pub fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
@@ -170,13 +170,14 @@ fn every_listener_answers_in_the_form_it_was_asked_in() {
         (&b"1 d7:command4:pinge"[..], &b"1 d6:result4:ponge"[..]),
         (b"2 {\"command\":\"ping\"}", b"2 {\"result\":\"pong\"}"),
         (b"3 d7:command4:danee", b"3 d12:error-reason20:Unrecognized command6:result5:errore"),
-        (b"4 d7:command", b"4 d12:error-reason40:Could not decode dictionary (truncated)6:result5:errore"),
-        (b"5 rubbish", b"5 d12:error-reason27:Message is not a dictionary6:result5:errore"),
+        (b"4 d7:command", b"4 d12:error-reason35:Could not decode bencode dictionary6:result5:errore"),
+        (b"5 rubbish", b"5 d12:error-reason22:Invalid NG data format6:result5:errore"),
+        (b"6 ", b"6 d12:error-reason25:Invalid data (no payload)6:result5:errore"),
+        (b"7 {\"command\":", b"7 {\"error-reason\":\"Failed to parse JSON document\",\"result\":\"error\"}"),
     ] {
         client.send(question).unwrap();
         let length = client.recv(&mut room).unwrap();
-        let answer = String::from_utf8_lossy(answer).replace("40:Could", "39:Could");
-        assert_eq!(String::from_utf8_lossy(&room[..length]), answer);
+        assert_eq!(String::from_utf8_lossy(&room[..length]), String::from_utf8_lossy(answer));
     }
     let mut stream = TcpStream::connect(at).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
@@ -243,10 +244,6 @@ fn a_browser_calls_telephony_holds_and_goes() {
         assert!(inward.payload_types.iter().any(|map| (map.from.0, map.to.0) == (126, 101)));
         assert_eq!(plan.consents.len(), 1);
     }
-    let query = lab.ask(&request("query", "web@test", vec![]));
-    assert_eq!(query.get("totals").unwrap().get("RTP").unwrap().get("packets"), Some(&Value::Int(200)));
-    assert_eq!(query.get("tags").unwrap().get("two").map(|tag| text(tag, "in dialogue with")), Some("one"));
-    assert!(lab.ask(&Value::dict([("command", Value::text("statistics"))])).get("statistics").is_some());
     holds(&lab, &browser);
     let told = lab.ask(&request("delete", "web@test", vec![]));
     assert_eq!((text(&told, "result"), text(&told, "warning")), ("ok", ""));
@@ -406,43 +403,6 @@ fn a_thousand_calls_leave_nothing() {
     }
     lab.is_clean();
     assert!(lab.control.descriptors() <= before);
-}
-
-#[test]
-fn what_is_broken_is_answered_and_leaves_nothing() {
-    let lab = lab("");
-    let offer = Browser::new(&lab.relay, lab.browser(1)).offer("actpass");
-    for cut in (0..offer.len()).step_by(7) {
-        let answer = lab.ask(&request("offer", "cut", inward(&offer[..cut])));
-        assert!(["ok", "error"].contains(&text(&answer, "result")), "{answer:?}");
-        lab.ask(&request("delete", "cut", vec![]));
-    }
-    for (strange, reason) in [
-        (offer.replace("a=rtcp-mux\r\n", ""), "rtcp-mux"),
-        (offer.replace("sha-256", "sha-1"), ""),
-        (offer.replace("m=audio", "m=video"), "No audio"),
-        (offer.replace("UDP/TLS/RTP/SAVPF", "DCCP/TLS/RTP/SAVPF"), "transport protocol"),
-    ] {
-        let error = lab.error(&request("offer", "strange", inward(&strange)));
-        assert!(error.contains(reason), "{error}");
-    }
-    let both = lab.error(&request("offer", "both", vec![("sdp", Value::text(&offer))]));
-    assert!(both.contains("Both sides are WebRTC"), "{both}");
-    assert_eq!(lab.error(&request("answer", "nobody", to("two", inward(&offer)))), "Unknown call-id");
-    assert_eq!(lab.error(&request("query", "nobody", vec![])), "Unknown call-id");
-    lab.relay.state().refuse_reserve = Some(Refusal::NoPorts);
-    assert_eq!(lab.error(&request("offer", "full", inward(&offer))), "Ran out of ports");
-    let large = format!("{offer}{}", "a=x:yyyyyyyyyyyyyyyy\r\n".repeat(40_000));
-    let mut stream = TcpStream::connect(address(&lab.control.net)).unwrap();
-    stream.set_read_timeout(Some(SOON)).unwrap();
-    stream
-        .write_all(&frame::emit(b"large", Form::Bencode, &request("offer", "large", inward(&large))))
-        .unwrap();
-    let mut room = [0; 4096];
-    let length = stream.read(&mut room).unwrap();
-    let answer = frame::datagram(&room[..length]).unwrap().body.unwrap();
-    assert!(text(&answer, "error-reason").contains("longer than"), "{answer:?}");
-    lab.is_clean();
 }
 
 #[test]

@@ -245,6 +245,7 @@ impl Relay {
             zone,
             path: "socket".into(),
             queues: 0,
+            zero_copy: false,
             addresses: vec![ip],
             port_min,
             port_max,

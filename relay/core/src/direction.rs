@@ -1,13 +1,13 @@
 //! The state of one direction, and the way of one packet through it.
 
-use sallyport_plan::{CallId, Direction as Plan, FlowKey, Medium, Mute};
+use sallyport_plan::{CallId, Direction as Plan, FlowKey, Medium, Mute, Passage};
 use sallyport_wire::PacketBuf;
 use sallyport_wire::rtp::{self, Header};
 use sha1::{Digest, Sha1};
 
 use crate::Now;
 use crate::limit::Bucket;
-use crate::packet::{Cleared, Opening, Packet, Payload, Sealing};
+use crate::packet::{Opening, Payload, Sealing};
 use crate::reason::Reason;
 use crate::rtcp::{self, Names};
 use crate::stats::Drops;
@@ -48,6 +48,7 @@ struct Rules {
     ssrc: u32,
     medium: Medium,
     mute: Mute,
+    passage: Passage,
     payload_types: [u8; 128],
 }
 
@@ -66,7 +67,18 @@ impl Rules {
             ssrc: plan.ssrc.0,
             medium: plan.medium,
             mute: plan.mute,
+            passage: plan.passage,
             payload_types,
+        }
+    }
+
+    /// Whether a packet of this type may leave as it came.
+    fn lets_pass(&self, payload_type: u8) -> Result<(), Reason> {
+        let mapped = self.payload_types.get(usize::from(payload_type)).is_some_and(|to| *to != UNMAPPED);
+        match self.mute {
+            _ if !mapped => Err(Reason::PayloadType),
+            Mute::Held => Err(Reason::Held),
+            Mute::Open => Ok(()),
         }
     }
 
@@ -100,6 +112,10 @@ impl Direction {
 
     /// Takes over a newer plan; state and counters stay.
     pub fn swap(&mut self, plan: Plan) {
+        if self.rules.passage == Passage::Transparent && plan.passage == Passage::Translated {
+            // What passed meanwhile was not of the stream that leaves from now on.
+            self.stream.resume();
+        }
         self.rules = Rules::new(&plan);
         self.cold.plan = plan;
     }
@@ -114,41 +130,50 @@ impl Direction {
         self.is_fed_by(pair) || self.rules.rtp == *pair || self.rules.rtcp == *pair
     }
 
-    /// Opens, rewrites and seals one RTP packet.
+    /// Whether packets that come in have to be opened.
     ///
     /// # Errors
-    /// Why it does not leave.
-    pub fn rtp(&mut self, buf: &mut PacketBuf<'_>, now: Now) -> Result<Cleared, Reason> {
+    /// Why none is taken.
+    pub fn arrive(&self) -> Result<bool, Reason> {
         if self.lapsed {
             return Err(Reason::ConsentLost);
         }
-        let packet = Packet::arrived(buf, Payload::Rtp).open(&mut self.open)?;
-        let waits = matches!(self.seal, Sealing::Waiting);
-        let mut octets = 0;
-        let packet = packet.rewrite(|buf| {
-            octets = rewrite(buf, &mut self.stream, &self.rules, waits, now)?;
-            Ok(())
-        })?;
-        let cleared = packet.seal(&mut self.seal, self.rules.rtp)?;
-        self.packets += 1;
-        self.octets += octets;
-        Ok(cleared)
+        match self.open {
+            Opening::Waiting => Err(Reason::Early),
+            Opening::Plain => Ok(false),
+            Opening::Srtp(_) => Ok(true),
+        }
     }
 
-    /// Opens, rewrites and seals one RTCP compound; `reverse` is the direction that runs the other way.
+    /// Puts one open RTP packet into the outgoing stream; octets of its payload.
     ///
     /// # Errors
     /// Why it does not leave.
-    pub fn rtcp(&mut self, buf: &mut PacketBuf<'_>, reverse: Option<&Self>) -> Result<Cleared, Reason> {
-        if self.lapsed {
-            return Err(Reason::ConsentLost);
-        }
-        let packet = Packet::arrived(buf, Payload::Rtcp).open(&mut self.open)?;
+    pub fn rewrite_rtp(&mut self, buf: &mut PacketBuf<'_>, now: Now) -> Result<u64, Reason> {
+        let waits = matches!(self.seal, Sealing::Waiting);
+        rewrite(buf, &mut self.stream, &self.rules, waits, now)
+    }
+
+    /// Puts one open RTCP compound into the other leg's words; `reverse` is the direction that runs the other way.
+    ///
+    /// # Errors
+    /// Why it does not leave.
+    pub fn rewrite_rtcp(&self, buf: &mut PacketBuf<'_>, reverse: Option<&Self>) -> Result<(), Reason> {
         if matches!(self.seal, Sealing::Waiting) {
             return Err(Reason::Early);
         }
-        let names = self.names(reverse);
-        packet.rewrite(|buf| rtcp::rewrite(buf, &names))?.seal(&mut self.seal, self.rules.rtcp)
+        if self.rules.passage == Passage::Transparent {
+            return rtcp::pass(buf.packet());
+        }
+        rtcp::rewrite(buf, &self.names(reverse))
+    }
+
+    /// Where it sends to.
+    pub const fn egress(&self, payload: Payload) -> FlowKey {
+        match payload {
+            Payload::Rtp => self.rules.rtp,
+            Payload::Rtcp => self.rules.rtcp,
+        }
     }
 
     fn names(&self, reverse: Option<&Self>) -> Names {
@@ -173,6 +198,9 @@ fn rewrite(
     let padding = header.padding_len().map_err(|_| Reason::Malformed)?;
     let octets = (header.payload_len() - padding) as u64;
     let (ssrc, sequence, payload_type) = (header.ssrc(), header.sequence(), header.payload_type());
+    if rules.passage == Passage::Transparent {
+        return rules.lets_pass(payload_type).map(|()| octets);
+    }
     let leaves_as = rules.payload_types.get(usize::from(payload_type)).copied().unwrap_or(UNMAPPED);
     if leaves_as == UNMAPPED {
         stream.skip(ssrc, sequence);

@@ -1,19 +1,20 @@
 //! The translator, sans-IO: plans in, packets in, verdicts out.
 //!
 //! One [`Translator`] belongs to one worker. It is told what to do by [`Translator::install`] and [`Translator::remove`]
-//! and asked about packets by [`Translator::translate`] and [`Translator::unknown`], in any order; after each, events may
+//! and asked about packets by [`Translator::translate_burst`] (or [`Translator::translate`], one by one), in any order; after each, events may
 //! be waiting in [`Translator::poll_event`], and [`Translator::poll_timeout`] says when it wants to be woken.
 //!
 //! Contract: every packet moves exactly one counter, a [`Verdict::Drop`] that of its [`Reason`]; a [`Verdict::Punt`] leaves
 //! the bytes as they came; only a [`Cleared`] packet is forwarded, and nobody else can make one. What leaves on a leg is one
-//! stream under one SSRC whose index only grows, whatever happens on the other leg.
+//! stream under one SSRC whose index only grows, whatever happens on the other leg; only between plain peers that asked for no
+//! translation everything leaves as it came, and is judged all the same.
 //!
 //! What it is not: it has no clock, no socket, no lock and no log, and allocates nothing per packet.
 //!
 //! ```
 //! use sallyport_core::{Limits, Now, Translator, Verdict};
 //! use sallyport_plan::{
-//!     CallId, Direction, DirectionIndex, FlowKey, Medium, Mute, Plan, Protection, Pt, PtMap, Ssrc, Zone,
+//!     CallId, Direction, DirectionIndex, FlowKey, Medium, Mute, Passage, Plan, Protection, Pt, PtMap, Ssrc, Zone,
 //! };
 //! use sallyport_wire::PacketBuf;
 //!
@@ -30,6 +31,7 @@
 //!     seal: Some(Protection::Plain),
 //!     rtp: to,
 //!     rtcp: to,
+//!     passage: Passage::Translated,
 //!     ssrc: Ssrc(ssrc),
 //!     payload_types: vec![PtMap { from: Pt(0), to: Pt(0) }],
 //!     reverse: DirectionIndex(reverse),
@@ -52,6 +54,7 @@
 
 #![forbid(unsafe_code)]
 
+mod burst;
 mod checkpoint;
 mod consent;
 mod direction;
@@ -66,12 +69,13 @@ mod stream;
 mod table;
 mod translator;
 
+pub use burst::{Cleared, Inbound};
 pub use checkpoint::{Checkpoint, DirectionState};
 pub use ledger::KeyId;
-pub use packet::{Cleared, Payload, Verdict};
+pub use packet::{Payload, Verdict};
 pub use reason::Reason;
 pub use stream::StreamState;
-pub use table::{DirectionId, Tag};
+pub use table::{DirectionId, Flows, Tag};
 pub use translator::{CoreEvent, FlowChanges, Limits, Removed, Translator};
 
 /// Monotonic time in microseconds; its zero is the caller's.

@@ -48,7 +48,7 @@ enum Rebase {
     Source,
     /// The same source after packets of it that stayed here: sequence only.
     Resume,
-    /// A restart of ours: the source may be the same one or another.
+    /// A restart of ours, or a time in which packets passed elsewhere: the source may be the same one or another.
     Restored,
 }
 
@@ -156,6 +156,12 @@ impl Stream {
         if self.source == Some(ssrc) {
             self.arrive(ssrc, sequence);
         }
+    }
+
+    /// Takes note that packets of it passed elsewhere: the next one is the one behind the last that left here, whatever its
+    /// number, and what lies between is no loss.
+    pub fn resume(&mut self) {
+        self.rebase = Some(Rebase::Restored);
     }
 
     /// Follows the incoming sequence; the packet's extended number.

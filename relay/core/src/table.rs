@@ -2,9 +2,12 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use sallyport_plan::FlowKey;
+use sallyport_srtp::{Opener, Openers, Sealer, Sealers, prefetch};
 
 use crate::direction::Direction;
+use crate::packet::{Opening, Sealing};
 
 /// Names a direction within the relay: worker in the top 8 bits, slot below. Kernel flows carry it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,6 +42,9 @@ pub struct Tag {
     pub epoch: u32,
 }
 
+/// Something by flow. Looked up for packets, so the hash is a fast one; its seed is random, and only plans enter flows.
+pub type Flows<T> = HashMap<FlowKey, T, RandomState>;
+
 struct Slot {
     epoch: u32,
     direction: Option<Box<Direction>>,
@@ -49,13 +55,13 @@ pub struct Table {
     worker: u8,
     slots: Vec<Slot>,
     free: Vec<usize>,
-    flows: HashMap<FlowKey, Tag>,
+    flows: Flows<Tag>,
 }
 
 impl Table {
     /// An empty one.
     pub fn new(worker: u8) -> Self {
-        Self { worker, slots: Vec::new(), free: Vec::new(), flows: HashMap::new() }
+        Self { worker, slots: Vec::new(), free: Vec::new(), flows: Flows::default() }
     }
 
     /// The tag of a flow.
@@ -70,6 +76,13 @@ impl Table {
         let same =
             tag.direction.worker() == self.worker && slot.epoch == tag.epoch && slot.direction.is_some();
         same.then_some(at)
+    }
+
+    /// Fetches into the cache what the next packet of a direction will touch.
+    pub fn prefetch(&self, tag: Tag) {
+        if let Some(direction) = self.at(tag.direction.slot()) {
+            prefetch(direction);
+        }
     }
 
     /// The direction in a slot.
@@ -133,5 +146,39 @@ impl Table {
     /// Leads a flow nowhere.
     pub fn unbind(&mut self, flow: &FlowKey) {
         self.flows.remove(flow);
+    }
+}
+
+/// Openers by the slots of their directions.
+impl Openers for Table {
+    fn opener(&self, number: u32) -> Option<&Opener> {
+        match &self.at(number as usize)?.open {
+            Opening::Srtp(opener) => Some(opener),
+            Opening::Waiting | Opening::Plain => None,
+        }
+    }
+
+    fn opener_mut(&mut self, number: u32) -> Option<&mut Opener> {
+        match &mut self.at_mut(number as usize)?.open {
+            Opening::Srtp(opener) => Some(opener),
+            Opening::Waiting | Opening::Plain => None,
+        }
+    }
+}
+
+/// Sealers by the slots of their directions.
+impl Sealers for Table {
+    fn sealer(&self, number: u32) -> Option<&Sealer> {
+        match &self.at(number as usize)?.seal {
+            Sealing::Srtp(sealer) => Some(sealer),
+            Sealing::Waiting | Sealing::Plain => None,
+        }
+    }
+
+    fn sealer_mut(&mut self, number: u32) -> Option<&mut Sealer> {
+        match &mut self.at_mut(number as usize)?.seal {
+            Sealing::Srtp(sealer) => Some(sealer),
+            Sealing::Waiting | Sealing::Plain => None,
+        }
     }
 }

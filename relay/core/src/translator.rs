@@ -4,18 +4,13 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use sallyport_plan::{CallId, Counter, DirectionReport, FlowKey, Medium, Plan, Zone};
-use sallyport_wire::PacketBuf;
-use sallyport_wire::demux::{Kind, classify};
-use sallyport_wire::stun;
 
 use crate::Now;
 use crate::checkpoint::Checkpoint;
-use crate::consent::{Consent, MESSAGE_MAX, Met, Random};
+use crate::consent::{Consent, MESSAGE_MAX, Random};
 use crate::direction::Direction;
 use crate::ledger::Ledger;
-use crate::limit::{FLOW, Sources};
-use crate::packet::Verdict;
-use crate::reason::Reason;
+use crate::limit::Sources;
 use crate::stats::Stats;
 use crate::table::{Table, Tag};
 
@@ -79,9 +74,9 @@ pub struct Translator {
     pub(crate) calls: HashMap<CallId, Call>,
     pub(crate) due: BinaryHeap<Reverse<(Now, CallId, FlowKey)>>,
     random: Random,
-    sources: Sources,
+    pub(crate) sources: Sources,
     events: VecDeque<CoreEvent>,
-    stats: Stats,
+    pub(crate) stats: Stats,
 }
 
 impl Translator {
@@ -103,83 +98,6 @@ impl Translator {
     /// The tag of a flow, for packets that come without one.
     pub fn lookup(&self, key: &FlowKey) -> Option<Tag> {
         self.table.lookup(key)
-    }
-
-    /// Judges and rewrites a packet of a known flow, in place. `from` is where it really came from: a tag alone proves nothing.
-    pub fn translate(&mut self, tag: Tag, from: &FlowKey, buf: &mut PacketBuf<'_>, now: Now) -> Verdict {
-        let at =
-            self.table.owned(tag).filter(|at| self.table.at(*at).is_some_and(|owner| owner.is_fed_by(from)));
-        let verdict = match at {
-            None => Verdict::Drop(Reason::StaleFlow),
-            Some(at) => self.judge(at, from, buf, now).unwrap_or_else(|reason| {
-                if let Some(direction) = self.table.at_mut(at) {
-                    direction.cold.drops.count(reason);
-                }
-                Verdict::Drop(reason)
-            }),
-        };
-        self.stats.count(&verdict);
-        verdict
-    }
-
-    /// Judges a packet that no flow claims: STUN outside goes to control, as much as its source may send.
-    pub fn unknown(&mut self, from: &FlowKey, buf: &PacketBuf<'_>, now: Now) -> Verdict {
-        let verdict = if from.zone != Zone::Outside || !stun::is_stun(buf.packet()) {
-            Verdict::Drop(Reason::UnknownFlow)
-        } else if self.sources.admit(from.remote.ip(), now) {
-            Verdict::Punt(None)
-        } else {
-            Verdict::Drop(Reason::RateLimited)
-        };
-        self.stats.count(&verdict);
-        verdict
-    }
-
-    fn judge(
-        &mut self,
-        at: usize,
-        from: &FlowKey,
-        buf: &mut PacketBuf<'_>,
-        now: Now,
-    ) -> Result<Verdict, Reason> {
-        match classify(buf.packet()) {
-            Kind::Rtp => {
-                let direction = self.table.at_mut(at).ok_or(Reason::StaleFlow)?;
-                direction.rtp(buf, now).map(Verdict::Forward)
-            }
-            Kind::Rtcp => {
-                let (direction, reverse) = self.table.pair(at).ok_or(Reason::StaleFlow)?;
-                direction.rtcp(buf, reverse).map(Verdict::Forward)
-            }
-            Kind::Stun if from.zone == Zone::Outside => self.stun(at, from, buf, now),
-            Kind::Dtls if from.zone == Zone::Outside => self.punt(at, now),
-            Kind::Stun | Kind::Dtls | Kind::Unknown => Err(Reason::Unexpected),
-        }
-    }
-
-    fn stun(
-        &mut self,
-        at: usize,
-        from: &FlowKey,
-        buf: &mut PacketBuf<'_>,
-        now: Now,
-    ) -> Result<Verdict, Reason> {
-        let call = self.table.at(at).ok_or(Reason::StaleFlow)?.cold.call;
-        let consents = self.calls.get_mut(&call).map(|call| call.consents.as_mut_slice()).unwrap_or_default();
-        let Some(consent) = consents.iter_mut().find(|consent| consent.plan().flow == *from) else {
-            return self.punt(at, now);
-        };
-        match consent.meet(buf, now) {
-            Met::Answered => Ok(Verdict::Reply(*from)),
-            Met::Confirmed => Ok(Verdict::Consumed),
-            Met::Foreign => self.punt(at, now),
-            Met::Bad(reason) => Err(reason),
-        }
-    }
-
-    fn punt(&mut self, at: usize, now: Now) -> Result<Verdict, Reason> {
-        let cold = &mut self.table.at_mut(at).ok_or(Reason::StaleFlow)?.cold;
-        if cold.punts.take(FLOW, now) { Ok(Verdict::Punt(Some(cold.call))) } else { Err(Reason::RateLimited) }
     }
 
     /// When [`Translator::handle_timeout`] wants to be called; `None` while no pair is kept alive.

@@ -49,7 +49,7 @@ fn play(translator: &mut Translator, from: FlowKey, bytes: &[u8], now: Now) -> (
     let mut buf = PacketBuf::new(&mut room, HEAD..HEAD + bytes.len()).unwrap();
     let verdict = match translator.lookup(&from) {
         Some(tag) => translator.translate(tag, &from, &mut buf, now),
-        None => translator.unknown(&from, &buf, now),
+        None => translator.unknown(&from, &mut buf, now),
     };
     let out = buf.packet().to_vec();
     let seen = match verdict {

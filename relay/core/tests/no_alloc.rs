@@ -9,7 +9,7 @@ mod table;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use sallyport_core::{Limits, Now, Translator, Verdict};
+use sallyport_core::{Inbound, Limits, Now, Translator, Verdict};
 use sallyport_plan::{FlowKey, Plan, Profile};
 use sallyport_wire::PacketBuf;
 use table::world::*;
@@ -137,4 +137,28 @@ fn neither_timers_nor_lapses_nor_events_allocate() {
     }
     assert_eq!(events, 300);
     assert!((300 * 5..=300 * 8).contains(&sent), "{sent} checks");
+}
+
+#[test]
+fn no_burst_allocates() {
+    let profile = Profile::AesCm128HmacSha1_80;
+    let mut core = Translator::new(0, Limits { calls: 1, directions: 2 }, [7; 32]);
+    core.install(plan(Some(profile), paths()), Now(0)).unwrap();
+    let mut browser = Peer::new(&key(profile, FROM_BROWSER), &key(profile, TO_BROWSER));
+    let mut rooms: Vec<(FlowKey, Vec<u8>, usize)> = (0..200u32)
+        .map(|n| {
+            let rtp = g711(n % 2, n as u16, n * 160).bytes();
+            let (from, bytes) =
+                if n % 2 == 0 { (paths().outside, browser.seal(&rtp)) } else { (paths().rtp, rtp) };
+            (from, [vec![0; HEAD], bytes.clone(), vec![0; TAIL]].concat(), bytes.len())
+        })
+        .collect();
+    let mut bufs: Vec<_> = rooms
+        .iter_mut()
+        .map(|(from, room, length)| (*from, PacketBuf::new(room, HEAD..HEAD + *length).unwrap()))
+        .collect();
+    let mut burst: Vec<_> =
+        bufs.iter_mut().map(|(from, buf)| Inbound::new(*from, core.lookup(from), buf)).collect();
+    assert_eq!(calls(|| core.translate_burst(&mut burst, Now(1))).0, 0);
+    assert!(burst.iter().all(|packet| matches!(packet.verdict, Verdict::Forward(_))));
 }

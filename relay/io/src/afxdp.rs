@@ -15,6 +15,14 @@ use crate::ring::{Descriptor, Memory};
 /// Octets that the kernel leaves free in front of each received frame by itself (`XDP_PACKET_HEADROOM`).
 const KERNEL_HEADROOM: usize = 256;
 
+/// Octets of a huge page on most machines. Others refuse the mapping, and have ordinary pages.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Packets that one call may have the driver take up, polling busily.
+const BUSY_BUDGET: libc::c_int = 64;
+/// Microseconds that a call may wait for the driver, polling busily: it is asked again at once.
+const BUSY_WAIT: libc::c_int = 1;
+
 /// Socket option: descriptors that one `sendto` takes in copy mode. Since Linux 6.17; too new for `libc`.
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
@@ -29,8 +37,21 @@ struct Mapping {
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    /// Maps `length` octets: of a socket's ring at an offset, or anonymous ones.
-    fn new(length: usize, of: Option<(BorrowedFd<'_>, u64)>) -> io::Result<Self> {
+    /// Maps at least `length` anonymous octets, in huge pages where the system has enough set aside.
+    fn anonymous(length: usize) -> io::Result<(Self, bool)> {
+        let huge = length.checked_next_multiple_of(HUGE_PAGE).ok_or(io::ErrorKind::OutOfMemory)?;
+        match Self::map(huge, None, libc::MAP_HUGETLB) {
+            Ok(mapping) => Ok((mapping, true)),
+            Err(_) => Ok((Self::map(length, None, 0)?, false)),
+        }
+    }
+
+    /// Maps `length` octets of a socket's ring at an offset.
+    fn new(length: usize, fd: BorrowedFd<'_>, offset: u64) -> io::Result<Self> {
+        Self::map(length, Some((fd, offset)), 0)
+    }
+
+    fn map(length: usize, of: Option<(BorrowedFd<'_>, u64)>, extra: libc::c_int) -> io::Result<Self> {
         // Shared even when anonymous: a private page would be copied on write after a fork, and the kernel would go on
         // with the other copy.
         let (fd, offset, anonymous) = match of {
@@ -38,7 +59,7 @@ impl Mapping {
             None => (-1, 0, libc::MAP_ANONYMOUS),
         };
         let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let flags = libc::MAP_SHARED | libc::MAP_POPULATE | anonymous;
+        let flags = libc::MAP_SHARED | libc::MAP_POPULATE | anonymous | extra;
         // SAFETY: a new mapping at an address that the kernel chooses touches no memory that is in use.
         let base = unsafe {
             libc::mmap(ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, fd, offset)
@@ -78,6 +99,10 @@ pub(crate) struct Umem {
     mapping: Mapping,
     base: NonNull<u8>,
     frames: u32,
+    huge: bool,
+    /// By frame, the last turn of [`Chunks::chunks`] that lent it.
+    lent: Box<[u32]>,
+    turn: u32,
 }
 
 // SAFETY: `base` points into the mapping, which may move between threads and is owned by the same structure.
@@ -87,11 +112,17 @@ impl Umem {
     /// Maps zeroed memory for `frames` frames, which no core dump will hold: it carries media in the clear.
     pub fn new(frames: u32) -> io::Result<Self> {
         let length = (frames as usize).checked_mul(FRAME_SIZE).ok_or(io::ErrorKind::OutOfMemory)?;
-        let mapping = Mapping::new(length, None)?;
+        let (mapping, huge) = Mapping::anonymous(length)?;
         let base = mapping.at(0, length)?;
         // SAFETY: the advice concerns our own whole mapping and changes no octet of it. It may be refused.
-        unsafe { libc::madvise(mapping.base.as_ptr(), length, libc::MADV_DONTDUMP) };
-        Ok(Self { mapping, base, frames })
+        unsafe { libc::madvise(mapping.base.as_ptr(), mapping.length, libc::MADV_DONTDUMP) };
+        let lent = vec![0; frames as usize].into_boxed_slice();
+        Ok(Self { mapping, base, frames, huge, lent, turn: 0 })
+    }
+
+    /// Whether it lies in huge pages.
+    pub fn is_huge(&self) -> bool {
+        self.huge
     }
 }
 
@@ -106,6 +137,45 @@ impl Chunks for Umem {
         unsafe {
             std::slice::from_raw_parts_mut(self.base.add(index as usize * FRAME_SIZE).as_ptr(), FRAME_SIZE)
         }
+    }
+
+    fn chunks<'a>(&'a mut self, names: &[Option<u32>], each: &mut dyn FnMut(&'a mut [u8])) {
+        self.turn = self.turn.wrapping_add(1);
+        if self.turn == 0 {
+            // The marks of 2^32 turns ago must not look like this one's.
+            self.lent.fill(0);
+            self.turn = 1;
+        }
+        for name in names {
+            let lent = name.and_then(|index| Some((index, self.lent.get_mut(index as usize)?)));
+            let Some((index, lent)) = lent.filter(|(_, lent)| **lent != self.turn) else {
+                each(&mut []);
+                continue;
+            };
+            *lent = self.turn;
+            // SAFETY: there are as many marks as frames, so the chunk lies in the mapping, which lives as long as `self`,
+            // and is initialised. The references handed out here borrow all of `self`, and the mark says that none of them
+            // is to this chunk yet; the kernel does not touch it, since the engine asks only for chunks that its pool says
+            // are not the kernel's.
+            each(unsafe {
+                let chunk = self.base.add(index as usize * FRAME_SIZE);
+                std::slice::from_raw_parts_mut(chunk.as_ptr(), FRAME_SIZE)
+            });
+        }
+    }
+
+    fn fetch(&self, address: u64) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let at = self.base.as_ptr().cast::<i8>().wrapping_add(usize::try_from(address).unwrap_or(0));
+            // The program's metadata lie in front of a packet, its headers and the beginning of its payload behind.
+            for line in [at.wrapping_sub(64), at, at.wrapping_add(64)] {
+                // SAFETY: a hint that reads nothing, wherever it points.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
+            }
+        }
+        let _ = address;
     }
 }
 
@@ -141,7 +211,7 @@ impl<T: Copy> Ring<T> {
         side: Side,
     ) -> io::Result<Self> {
         let length = usize::try_from(layout.desc).map_err(|_| io::ErrorKind::InvalidData)?;
-        let mapping = Mapping::new(length + size as usize * size_of::<T>(), Some((fd, page)))?;
+        let mapping = Mapping::new(length + size as usize * size_of::<T>(), fd, page)?;
         let (ours, theirs) = match side {
             Side::Producer => (layout.producer, layout.consumer),
             Side::Consumer => (layout.consumer, layout.producer),
@@ -339,6 +409,37 @@ impl Xsk {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
+    /// Has the driver's queue taken up by our own calls instead of by interrupts; whether the driver does that.
+    pub fn poll_busily(&self) -> bool {
+        let fd = self.fd.as_raw_fd();
+        let set = |option: libc::c_int, value: libc::c_int| {
+            let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
+            // SAFETY: the kernel reads `length` octets of a live integer.
+            unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, option, (&raw const value).cast(), length) == 0 }
+        };
+        let set = set(libc::SO_PREFER_BUSY_POLL, 1)
+            && set(libc::SO_BUSY_POLL, BUSY_WAIT)
+            && set(libc::SO_BUSY_POLL_BUDGET, BUSY_BUDGET);
+        set && self.napi() != 0
+    }
+
+    /// The driver's queue, by the kernel's number; 0 where it tells none.
+    fn napi(&self) -> libc::c_int {
+        let mut value: libc::c_int = 0;
+        let mut length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
+        // SAFETY: the kernel writes at most `length` octets to a live integer.
+        let result = unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_INCOMING_NAPI_ID,
+                (&raw mut value).cast(),
+                &raw mut length,
+            )
+        };
+        if result == 0 { value } else { 0 }
+    }
+
     /// Whether the driver works on the memory itself.
     pub fn zero_copy(&self) -> bool {
         let options = self.get::<libc::xdp_options>(libc::XDP_OPTIONS);
@@ -385,5 +486,28 @@ impl Socket for Xsk {
 
     fn descriptor(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_chunks_are_lent_in_the_order_asked_for_and_none_twice() {
+        let mut umem = Umem::new(4).unwrap();
+        for frame in 0..4u8 {
+            umem.chunk(frame.into()).fill(frame);
+        }
+        // The second time around as well, and when the turns begin anew.
+        for turn in [0, 1, u32::MAX - 1, u32::MAX] {
+            umem.turn = turn;
+            let mut seen = Vec::new();
+            let names = [Some(3), Some(0), None, Some(4), Some(2), Some(0), Some(u32::MAX)];
+            umem.chunks(&names, &mut |octets| seen.push((octets.len(), octets.first().copied())));
+            let whole = |frame| (FRAME_SIZE, Some(frame));
+            let wanted = [whole(3), whole(0), (0, None), (0, None), whole(2), (0, None), (0, None)];
+            assert_eq!(seen, wanted, "turn {turn}");
+        }
     }
 }

@@ -19,6 +19,10 @@ pub(crate) trait Chunks: Send {
     /// The [`FRAME_SIZE`] octets of a frame, none where there is no frame of that name. Only for frames that the caller
     /// has: the kernel may write to all others at any time.
     fn chunk(&mut self, index: u32) -> &mut [u8];
+    /// The same of several frames at once, in the order asked for; none for a frame that was named before.
+    fn chunks<'a>(&'a mut self, names: &[Option<u32>], each: &mut dyn FnMut(&'a mut [u8]));
+    /// Fetches what lies around an offset in the memory into the cache. A hint: any offset will do.
+    fn fetch(&self, address: u64);
 }
 
 /// What the kernel says about a socket.
@@ -88,6 +92,9 @@ impl Shares {
     }
 }
 
+/// How many packets ahead of the one at work headers are fetched into the cache: another processor wrote them.
+const AHEAD: u32 = 4;
+
 /// All sockets of one worker over one UMEM.
 #[derive(Debug)]
 pub(crate) struct Engine<U, S: Socket> {
@@ -97,6 +104,8 @@ pub(crate) struct Engine<U, S: Socket> {
     shares: Shares,
     counters: Counters,
     first: usize,
+    /// Whether an empty receive ring is a reason to have the driver look.
+    drives: bool,
 }
 
 /// Frame that an offset in the UMEM lies in, and the offset within it.
@@ -121,7 +130,8 @@ impl<U: Chunks, S: Socket> Engine<U, S> {
     pub fn new(chunks: U, mut channels: Vec<Channel<S>>, frames: u32, shares: Shares) -> Self {
         channels.truncate(usize::from(u8::MAX));
         let pool = Pool::new(frames);
-        let mut engine = Self { chunks, channels, pool, shares, counters: Counters::default(), first: 0 };
+        let mut engine =
+            Self { chunks, channels, pool, shares, counters: Counters::default(), first: 0, drives: false };
         engine.restock();
         engine
     }
@@ -129,6 +139,16 @@ impl<U: Chunks, S: Socket> Engine<U, S> {
     /// The sockets, in the order of opening.
     pub fn sockets(&self) -> impl Iterator<Item = &S> {
         self.channels.iter().map(|channel| &channel.socket)
+    }
+
+    /// From now on the drivers take up packets when an empty ring is asked for them, not by themselves.
+    pub fn drive(&mut self) {
+        self.drives = true;
+    }
+
+    /// The octets of all frames.
+    pub fn chunks(&self) -> &U {
+        &self.chunks
     }
 
     /// Takes back what was transmitted.
@@ -177,6 +197,9 @@ impl<U: Chunks, S: Socket> Engine<U, S> {
         let mut count = 0;
         while count < quota {
             let Some(descriptor) = self.channels[at].receive.pop() else { break };
+            if let Some(next) = self.channels[at].receive.ahead(AHEAD) {
+                self.chunks.fetch(next.address);
+            }
             let Some(received) = self.open(at, descriptor) else { continue };
             // There is room: the quotas sum up to the burst's.
             if let Err(received) = burst.push(received) {
@@ -293,6 +316,9 @@ impl<U: Chunks, S: Socket> Port for Engine<U, S> {
         }
         self.first = (self.first + 1) % sockets.max(1);
         self.restock();
+        if count == 0 && self.drives {
+            self.channels.iter().for_each(|channel| channel.socket.wake());
+        }
         Ok(count)
     }
 
@@ -301,6 +327,15 @@ impl<U: Chunks, S: Socket> Port for Engine<U, S> {
             Some(index) => self.chunks.chunk(index),
             None => &mut [],
         }
+    }
+
+    fn buffers<'a>(
+        &'a mut self,
+        frames: &mut dyn Iterator<Item = &Frame>,
+        each: &mut dyn FnMut(&'a mut [u8]),
+    ) {
+        let (names, count) = self.pool.names(frames);
+        self.chunks.chunks(names.get(..count).unwrap_or_default(), each);
     }
 
     fn transmit(

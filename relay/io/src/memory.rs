@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::pool::{Frame, Owner, Pool, place};
+use crate::pool::{Frame, Owner, Pool, place, spread};
 use crate::port::{Burst, Counters, Egress, FRAME_SIZE, FrameCount, HEADROOM, Port, Received, TransmitError};
 
 /// There is one system only.
@@ -148,6 +148,15 @@ impl Port for MemoryPort {
     fn buffer<'a>(&'a mut self, frame: &Frame) -> &'a mut [u8] {
         let octets = self.pool.index(frame).and_then(|index| self.buffers.get_mut(place(index)));
         octets.unwrap_or_default()
+    }
+
+    fn buffers<'a>(
+        &'a mut self,
+        frames: &mut dyn Iterator<Item = &Frame>,
+        each: &mut dyn FnMut(&'a mut [u8]),
+    ) {
+        let (names, count) = self.pool.names(frames);
+        spread(&mut self.buffers, names.get(..count).unwrap_or_default(), each);
     }
 
     fn transmit(

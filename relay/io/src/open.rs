@@ -144,6 +144,22 @@ impl AfXdpPort {
         self.engine.sockets().all(Xsk::zero_copy)
     }
 
+    /// Whether the memory lies in huge pages: the system needs some set aside (`vm.nr_hugepages`).
+    pub fn huge_pages(&self) -> bool {
+        self.engine.chunks().is_huge()
+    }
+
+    /// Has packets taken up by [`Port::receive`] itself instead of by interrupts, which suits a user that never sleeps.
+    /// Whether all drivers do that; where one does not, nothing changes for it. Linux: `SO_PREFER_BUSY_POLL`.
+    pub fn poll_busily(&mut self) -> bool {
+        // Each is asked: `all` would stop at the first that cannot.
+        let all = self.engine.sockets().map(Xsk::poll_busily).filter(|driven| !driven).count() == 0;
+        if all {
+            self.engine.drive();
+        }
+        all
+    }
+
     fn attempt(queues: &[Queue], frames: u32, copy: bool) -> Result<Self, OpenError> {
         let shares = Shares::of(frames, u32::try_from(queues.len()).unwrap_or(u32::MAX));
         let ring = shares.fill.next_power_of_two();
@@ -229,6 +245,14 @@ impl Port for AfXdpPort {
 
     fn buffer<'a>(&'a mut self, frame: &Frame) -> &'a mut [u8] {
         self.engine.buffer(frame)
+    }
+
+    fn buffers<'a>(
+        &'a mut self,
+        frames: &mut dyn Iterator<Item = &Frame>,
+        each: &mut dyn FnMut(&'a mut [u8]),
+    ) {
+        self.engine.buffers(frames, each);
     }
 
     fn transmit(

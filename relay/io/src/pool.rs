@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::port::{FRAME_SIZE, FrameCount};
+use crate::port::{Burst, FRAME_SIZE, FrameCount};
 
 /// A frame in the hands of the port's user. It goes back by [`crate::Port::transmit`] or [`crate::Port::release`]; one
 /// that is dropped is lost to its port and counted ([`crate::FrameCount::lost`]).
@@ -37,6 +37,37 @@ impl fmt::Debug for Frame {
 pub(crate) fn place(index: u32) -> Range<usize> {
     let start = index as usize * FRAME_SIZE;
     start..start + FRAME_SIZE
+}
+
+/// The octets of several frames that lie in one slab, in the order of their names; none for a frame that is not there or was
+/// named before. Of at most [`Burst::CAPACITY`] frames.
+pub(crate) fn spread<'a>(slab: &'a mut [u8], names: &[Option<u32>], each: &mut dyn FnMut(&'a mut [u8])) {
+    let end = slab.len();
+    let mut order = [(u32::MAX, 0usize); Burst::CAPACITY];
+    let mut found: [Option<&'a mut [u8]>; Burst::CAPACITY] = [const { None }; Burst::CAPACITY];
+    let names = names.get(..Burst::CAPACITY).unwrap_or(names);
+    for ((entry, name), at) in order.iter_mut().zip(names).zip(0..) {
+        *entry = (name.unwrap_or(u32::MAX), at);
+    }
+    let order = order.get_mut(..names.len()).unwrap_or_default();
+    order.sort_unstable();
+    let (mut rest, mut base) = (slab, 0);
+    for (name, at) in order {
+        let start = place(*name).start;
+        // Named before, or not there.
+        if start < base || start + FRAME_SIZE > end {
+            continue;
+        }
+        let (_, ahead) = std::mem::take(&mut rest).split_at_mut(start - base);
+        let (octets, behind) = ahead.split_at_mut(FRAME_SIZE);
+        (rest, base) = (behind, start + FRAME_SIZE);
+        if let Some(place) = found.get_mut(*at) {
+            *place = Some(octets);
+        }
+    }
+    for octets in found.into_iter().take(names.len()) {
+        each(octets.unwrap_or_default());
+    }
 }
 
 /// Who has a frame.
@@ -122,6 +153,17 @@ impl Pool {
         std::ptr::eq(self.home, frame.home).then_some(frame.index)
     }
 
+    /// Names of at most [`Burst::CAPACITY`] frames, and how many there are.
+    pub fn names(&self, frames: &mut dyn Iterator<Item = &Frame>) -> ([Option<u32>; Burst::CAPACITY], usize) {
+        let mut names = [None; Burst::CAPACITY];
+        let mut count = 0;
+        for (name, frame) in names.iter_mut().zip(frames) {
+            *name = self.index(frame);
+            count += 1;
+        }
+        (names, count)
+    }
+
     /// Passes a frame from the user to `owner`, or frees it. A frame of another pool is dropped, which its own counts.
     pub fn accept(&mut self, frame: Frame, owner: Owner) -> Option<u32> {
         let index = self.index(&frame)?;
@@ -186,6 +228,16 @@ mod tests {
     use super::*;
 
     const TOTAL: u32 = 12;
+
+    #[test]
+    fn several_frames_are_lent_in_the_order_asked_for_and_none_twice() {
+        let mut slab: Vec<u8> = (0..4u8).flat_map(|frame| [frame; FRAME_SIZE]).collect();
+        let mut seen = Vec::new();
+        let names = [Some(3), Some(0), None, Some(4), Some(2), Some(0), Some(u32::MAX)];
+        spread(&mut slab, &names, &mut |octets| seen.push((octets.len(), octets.first().copied())));
+        let whole = |frame| (FRAME_SIZE, Some(frame));
+        assert_eq!(seen, [whole(3), whole(0), (0, None), (0, None), whole(2), (0, None), (0, None)]);
+    }
 
     #[derive(Debug, Clone)]
     enum Step {

@@ -232,6 +232,14 @@ pub trait Port: Send {
     /// what former users left there.
     fn buffer<'a>(&'a mut self, frame: &Frame) -> &'a mut [u8];
 
+    /// As [`Port::buffer`], of at most [`Burst::CAPACITY`] frames at once: `each` is given theirs in the same order. What goes
+    /// beyond is left out.
+    fn buffers<'a>(
+        &'a mut self,
+        frames: &mut dyn Iterator<Item = &Frame>,
+        each: &mut dyn FnMut(&'a mut [u8]),
+    );
+
     /// Accepts `payload` of the frame for transmission; it goes out with the next [`Port::flush`] at the latest. The
     /// frame is consumed in every case.
     ///

@@ -120,6 +120,11 @@ impl<M: Memory> Consumer<M> {
         Some(entry)
     }
 
+    /// The entry that comes `count` behind the oldest one, as far as known; it stays where it is.
+    pub fn ahead(&self, count: u32) -> Option<M::Entry> {
+        (count < self.ready()).then(|| self.memory.read(self.ours.wrapping_add(count)))
+    }
+
     /// Gives the slots of all taken entries back.
     pub fn publish(&mut self) {
         if self.published != self.ours {

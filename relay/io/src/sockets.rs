@@ -16,7 +16,7 @@ use nix::sys::socket::{
 };
 
 use crate::outbox::{self, Queued};
-use crate::pool::{Frame, Owner, Pool, place};
+use crate::pool::{Frame, Owner, Pool, place, spread};
 use crate::port::{Burst, Counters, Egress, FRAME_SIZE, FrameCount, Port, Received, TransmitError};
 use crate::steer;
 use crate::udp::{self, BATCH, SPILL};
@@ -29,9 +29,8 @@ const SOCKET_BUFFER: usize = 256 << 10;
 const SHARED_BUFFER: usize = 8 << 20;
 /// Sockets that one look finds readable at the most.
 const LOOK: usize = 128;
-/// Names among the slots: of the reminder, and of what is watched for the port's user.
+/// Name of the reminder among the slots.
 const REMINDER: u64 = u64::MAX;
-const WATCHED: u64 = u64::MAX - 1;
 
 /// All frames of the port belong to one system, as far as ownership goes.
 const FILL: Owner = Owner::Fill(0);
@@ -67,8 +66,6 @@ pub struct UdpPort {
     /// The same, of those that had many datagrams the last time.
     busy: VecDeque<usize>,
     events: Vec<EpollEvent>,
-    /// Whether the system was asked since the last receiving.
-    looked: bool,
     /// Readable while something is left to do that the system will not tell of again.
     reminder: EventFd,
     reminded: bool,
@@ -103,7 +100,6 @@ impl UdpPort {
             ready: VecDeque::with_capacity(LOOK),
             busy: VecDeque::new(),
             events: vec![EpollEvent::empty(); LOOK],
-            looked: false,
             reminder,
             reminded: false,
             waiting: VecDeque::new(),
@@ -278,6 +274,15 @@ impl Port for UdpPort {
     fn buffer<'a>(&'a mut self, frame: &Frame) -> &'a mut [u8] {
         let octets = self.pool.index(frame).and_then(|index| self.buffers.get_mut(place(index)));
         octets.unwrap_or_default()
+    }
+
+    fn buffers<'a>(
+        &'a mut self,
+        frames: &mut dyn Iterator<Item = &Frame>,
+        each: &mut dyn FnMut(&'a mut [u8]),
+    ) {
+        let (names, count) = self.pool.names(frames);
+        spread(&mut self.buffers, names.get(..count).unwrap_or_default(), each);
     }
 
     fn transmit(

@@ -13,7 +13,7 @@ use sallyport_wire::frame::{self, Link};
 
 use crate::engine::{Channel, Chunks, Engine, KernelCounters, Shares, Socket};
 use crate::meta::{META_FLOW, META_MAGIC};
-use crate::pool::place;
+use crate::pool::{place, spread};
 use crate::port::{FRAME_SIZE, HEADROOM};
 use crate::ring::fake::{Side, pair};
 use crate::ring::{Consumer, Descriptor, Producer};
@@ -26,6 +26,12 @@ impl Chunks for Heap {
     fn chunk(&mut self, index: u32) -> &mut [u8] {
         self.0.get_mut(place(index)).unwrap_or_default()
     }
+
+    fn chunks<'a>(&'a mut self, names: &[Option<u32>], each: &mut dyn FnMut(&'a mut [u8])) {
+        spread(&mut self.0, names, each);
+    }
+
+    fn fetch(&self, _address: u64) {}
 }
 
 /// What the fake kernel does on one `sendto`.

@@ -9,7 +9,6 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{setsockopt, sockopt};
 use sallyport_io::{Burst, Egress, FRAME_SIZE, Frame, HEADROOM, Port, TransmitError, UdpPort, steer};
 
@@ -502,35 +501,6 @@ fn a_socket_moves_with_what_it_has_received() {
         port.release(datagram.frame);
     });
     assert_eq!(payloads, [b"early", b"later"]);
-}
-
-/// Waiting ends at once where something is left over, and tells what is watched.
-#[test]
-fn waiting_ends_by_packets_by_what_is_left_and_by_what_is_watched() {
-    let mut port = UdpPort::new(512).unwrap();
-    let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK).unwrap();
-    port.watch(&wake).unwrap();
-    let local = port.bind(1, any(LOOPBACKS[0])).unwrap();
-    let client = peer(LOOPBACKS[0]);
-    assert!(!port.wait(1).unwrap());
-    wake.write(1).unwrap();
-    assert!(port.wait(10_000).unwrap());
-    wake.read().unwrap();
-    for _ in 0..100 {
-        client.send_to(b"x", local).unwrap();
-    }
-    let mut burst = Burst::new();
-    let mut received = 0;
-    for _ in 0..100 {
-        // Ten seconds at a time: a wait that forgets what is left takes minutes.
-        if received < 100 {
-            assert!(!port.wait(10_000).unwrap());
-        }
-        received += port.receive(&mut burst).unwrap();
-        burst.drain().for_each(|datagram| port.release(datagram.frame));
-    }
-    assert_eq!((received, port.receive(&mut burst).unwrap()), (100, 0));
-    assert!(!port.wait(1).unwrap());
 }
 
 /// While one socket has more than can be served, the others are, and it gets half of every burst all the same.

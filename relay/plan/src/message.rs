@@ -201,11 +201,12 @@ pub struct DirectionReport {
     pub index: DirectionIndex,
     /// Zone that its packets come from.
     pub from: Zone,
-    /// RTP packets that left.
+    /// RTP packets that left, those that the kernel forwarded included.
     pub packets: u64,
     /// RTP payload octets that left.
     pub octets: u64,
-    /// RTP packets missing on arrival, by sequence number (RFC 3550 section 6.4.1; may be negative).
+    /// RTP packets missing on arrival, by sequence number (RFC 3550 section 6.4.1; may be negative). Not counted
+    /// while the direction is transparent: reports then pass from end to end.
     pub lost: i64,
     /// Dropped packets by reason; reasons at zero are left out.
     pub drops: Vec<Counter>,
@@ -222,6 +223,8 @@ pub struct InterfaceStatus {
     pub path: String,
     /// RX queues served, one worker each; 0 on the socket path.
     pub queues: u32,
+    /// Whether the driver works on the relay's memory itself; otherwise the kernel copies each packet.
+    pub zero_copy: bool,
     /// Our media addresses there.
     pub addresses: Vec<IpAddr>,
     /// Lowest media port.

@@ -112,6 +112,16 @@ pub enum Mute {
     Held,
 }
 
+/// What becomes of the streams that a direction carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Passage {
+    /// They leave as one stream of our own: SSRC, sequence numbers, timestamps and reports are rewritten.
+    Translated,
+    /// They leave as they came, RTP and RTCP alike; only addresses change. Between plain peers that speak of the same payload
+    /// types ([`Direction::may_be_transparent`]), both ways or neither. The kernel forwards such packets itself where it can.
+    Transparent,
+}
+
 /// One one-way translation: open, rewrite, seal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Direction {
@@ -129,7 +139,10 @@ pub struct Direction {
     pub rtp: FlowKey,
     /// Where RTCP goes; equal to `rtp` on a leg with rtcp-mux.
     pub rtcp: FlowKey,
-    /// SSRC of the outgoing stream: announced to the peer, kept for the life of the call.
+    /// What becomes of the streams.
+    pub passage: Passage,
+    /// SSRC of the outgoing stream: announced to the peer, kept for the life of the call. A transparent direction does not
+    /// use it.
     pub ssrc: Ssrc,
     /// Payload types, at most 32.
     pub payload_types: Vec<PtMap>,
@@ -137,6 +150,14 @@ pub struct Direction {
     pub reverse: DirectionIndex,
     /// Whether media passes.
     pub mute: Mute,
+}
+
+impl Direction {
+    /// Whether its packets could leave as they came: plain on both sides, and no payload type becomes another.
+    pub fn may_be_transparent(&self) -> bool {
+        let plain = |side: &Option<Protection>| matches!(side, Some(Protection::Plain));
+        plain(&self.open) && plain(&self.seal) && self.payload_types.iter().all(|map| map.from == map.to)
+    }
 }
 
 /// Our role in ICE with its tie-breaker (RFC 8445 section 7.3.1.1).
@@ -205,7 +226,8 @@ impl Plan {
     ///
     /// # Errors
     /// The first [`Refusal`] found: too large, a name used twice, a flow fed by two directions, a broken key, a reverse
-    /// that does not exist, or two directions that would seal under one key and SSRC.
+    /// that does not exist, a transparent direction that has to change its packets or whose reverse does, or two directions
+    /// that would seal under one key and SSRC.
     pub fn validate(&self) -> Result<(), Refusal> {
         if self.record.len() > Self::RECORD_MAX
             || self.directions.len() > Self::DIRECTIONS_MAX
@@ -229,7 +251,12 @@ impl Plan {
         if direction.payload_types.iter().any(|map| map.from.0 > 127 || map.to.0 > 127) {
             return Err(Refusal::Malformed);
         }
-        if !self.directions.iter().any(|other| other.index == direction.reverse) {
+        let reverse = self.directions.iter().find(|other| other.index == direction.reverse);
+        // Reports of the one speak of the other's stream: both are known by the same names, or neither is.
+        if reverse.is_none_or(|reverse| reverse.passage != direction.passage) {
+            return Err(Refusal::Malformed);
+        }
+        if direction.passage == Passage::Transparent && !direction.may_be_transparent() {
             return Err(Refusal::Malformed);
         }
         for protection in [&direction.open, &direction.seal].into_iter().flatten() {
@@ -279,6 +306,7 @@ mod tests {
             seal: Some(Protection::Srtp(key)),
             rtp: flow(port),
             rtcp: flow(port),
+            passage: Passage::Translated,
             ssrc: Ssrc(7),
             payload_types: vec![PtMap { from: Pt(0), to: Pt(0) }],
             reverse: DirectionIndex(reverse),
@@ -328,6 +356,32 @@ mod tests {
         let mut large = plan();
         large.record = vec![0; Plan::RECORD_MAX + 1];
         assert_eq!(large.validate(), Err(Refusal::TooLarge));
+    }
+
+    #[test]
+    fn only_what_leaves_as_it_came_is_transparent() {
+        let mut sound = plan();
+        for direction in &mut sound.directions {
+            direction.passage = Passage::Transparent;
+            direction.seal = Some(Protection::Plain);
+        }
+        assert_eq!(sound.validate(), Ok(()));
+        let spoilt: [fn(&mut Direction); 5] = [
+            |direction| direction.open = None,
+            |direction| direction.seal = None,
+            |direction| direction.seal = plan().directions[0].seal.clone(),
+            |direction| direction.payload_types.push(PtMap { from: Pt(96), to: Pt(101) }),
+            |direction| direction.passage = Passage::Translated,
+        ];
+        for (nth, spoil) in spoilt.into_iter().enumerate() {
+            for at in 0..2 {
+                let mut bad = sound.clone();
+                spoil(&mut bad.directions[at]);
+                assert_eq!(bad.validate(), Err(Refusal::Malformed), "{nth} of {at}");
+            }
+        }
+        sound.directions[0].mute = Mute::Held;
+        assert_eq!(sound.validate(), Ok(()), "a held stream keeps its names");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use sallyport_core::{FlowChanges, Removed, Tag};
-use sallyport_plan::{CallId, Event, FlowKey, Plan, Refusal, Zone};
+use sallyport_core::{Checkpoint, FlowChanges, Removed, Tag};
+use sallyport_plan::{CallId, Event, FlowKey, Plan, Protection, Refusal, Zone};
 
 use super::{Running, Ticket, Uplink, egress};
 use crate::nexthop::{Links, Question};
@@ -11,7 +11,8 @@ use crate::orders::Order;
 use crate::sessions::Orphan;
 
 impl Uplink {
-    /// Goes on with the calls of a former relay. One whose indices are not known could only go on by using some twice.
+    /// Goes on with the calls of a former relay. One that seals, and whose indices are not known, could only go on by using
+    /// some twice.
     pub fn adopt(&mut self, orphans: Vec<Orphan>) {
         for Orphan { plan, checkpoint } in orphans {
             let call = plan.call;
@@ -21,7 +22,10 @@ impl Uplink {
             inside.sort_unstable();
             inside.dedup();
             self.ports.adopt(call, inside.iter().copied());
-            let Some(checkpoint) = checkpoint else {
+            let plain =
+                !plan.directions.iter().any(|direction| matches!(direction.seal, Some(Protection::Srtp(_))));
+            let nothing = plain.then(|| Checkpoint { call, directions: Vec::new() });
+            let Some(checkpoint) = checkpoint.or(nothing) else {
                 tracing::warn!("a call of the former relay cannot go on: its indices are not known");
                 self.ports.release(call, std::time::Instant::now());
                 self.sessions.forget(call);
@@ -178,9 +182,12 @@ impl Uplink {
     /// Brings the kernel's flows in line with the directions, then acknowledges.
     fn settle(&mut self, worker: u8, plan: Plan, changes: FlowChanges) {
         let (call, version) = (plan.call, plan.version);
-        let FlowChanges { mut insert, remove } = changes;
-        insert.sort_by_key(|(flow, _)| std::cmp::Reverse(flow.zone));
-        if let Err(error) = self.insert_flows(&insert) {
+        let FlowChanges { insert, remove } = changes;
+        let mut flows = self.state.calls.get(&call).map(|running| running.flows.clone()).unwrap_or_default();
+        flows.retain(|(flow, _)| !remove.contains(flow) && !insert.iter().any(|(new, _)| new == flow));
+        flows.extend(insert.iter().copied());
+        flows.sort_by_key(|(flow, _)| std::cmp::Reverse(flow.zone));
+        if let Err(error) = self.place_flows(&plan, &flows) {
             tracing::error!(%error, "the kernel refused a flow; its call ends");
             self.drop_flows(&insert);
             if self.state.calls.contains_key(&call) {
@@ -198,7 +205,7 @@ impl Uplink {
                 offload.remove_flow(flow);
             }
         }
-        self.route(worker, insert.clone(), remove.clone());
+        self.route(worker, insert, remove);
         self.sessions.store(&plan);
         let running = self.state.calls.entry(call).or_insert_with(|| Running {
             worker,
@@ -209,17 +216,9 @@ impl Uplink {
         let former = running.egress();
         running.lapsed.retain(|flow| plan.consents.iter().any(|consent| consent.flow == *flow));
         running.plan = plan;
-        running
-            .flows
-            .retain(|(flow, _)| !remove.contains(flow) && !insert.iter().any(|(new, _)| new == flow));
-        running.flows.extend(insert);
+        running.flows = flows;
         self.forget_paths(call, &former);
         self.tell(&Event::Installed { call, version });
-    }
-
-    fn insert_flows(&mut self, flows: &[(FlowKey, Tag)]) -> Result<(), sallyport_xdp::MapError> {
-        let Some(offload) = &mut self.offload else { return Ok(()) };
-        flows.iter().try_for_each(|(flow, tag)| offload.insert_flow(flow, *tag))
     }
 
     fn drop_flows(&mut self, flows: &[(FlowKey, Tag)]) {
@@ -282,6 +281,10 @@ impl Uplink {
     pub(super) fn removed(&mut self, call: CallId, removed: Option<Removed>) {
         self.release_ports(call);
         let directions = removed.map(|removed| removed.reports).unwrap_or_default();
+        let directions = self.with_kernel(call, directions);
+        if let Some(offload) = &mut self.offload {
+            offload.forget(call);
+        }
         self.tell(&Event::Removed { call, directions });
     }
 }

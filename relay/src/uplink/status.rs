@@ -73,6 +73,8 @@ impl Uplink {
         }
         let dropped = self.state.dropped_events;
         status.counters.push(Counter { name: "events_without_control".into(), value: dropped });
+        let hurried = self.ports.hurried();
+        status.counters.push(Counter { name: "port_pairs_hurried".into(), value: hurried });
         let event = match gathering.purpose {
             For::Hello => Event::Hello { version: sallyport_plan::VERSION, status },
             For::Status => Event::Status(status),
@@ -85,6 +87,7 @@ impl Uplink {
         let status = self.bare_status();
         let interface = |interface: &InterfaceStatus| {
             let way = match interface.path.as_str() {
+                "xdp" if interface.zero_copy => "native XDP and AF_XDP without a copy",
                 "xdp" => "native XDP and AF_XDP",
                 "generic" => "generic XDP and AF_XDP",
                 _ => "UDP sockets (slower: no XDP)",
@@ -111,6 +114,7 @@ impl Uplink {
                 zone: interface.zone,
                 path: path.map_or("socket", |offload| offload.path(interface.zone)).into(),
                 queues: path.map_or(0, |offload| offload.queues(interface.zone)),
+                zero_copy: path.is_some_and(|offload| offload.zero_copy(interface.zone)),
                 addresses: interface.addresses.clone(),
                 port_min: interface.port_min,
                 port_max: interface.port_max,

@@ -14,7 +14,8 @@ use sallyport_srtp::suites::{Batch, Desc, Suite, selected};
 use sallyport_srtp::{Kind, OpenJob, Opener, Openers, SealJob, Sealer, Sealers, open_burst, seal_burst};
 use sallyport_wire::PacketBuf;
 
-const BURST: usize = 32;
+/// Packets of a burst: what a worker meets under load, and what it meets without.
+const BURSTS: [usize; 4] = [32, 8, 4, 1];
 const FRAME: usize = 2048;
 const OFFSET: usize = 256 + 42;
 const HEADER: usize = 12;
@@ -77,11 +78,11 @@ fn bufs(frames: &mut [u8], length: usize) -> Vec<PacketBuf<'_>> {
 }
 
 /// ns a packet of sealing and opening by the layers, then by the suites.
-fn turn(pool: &mut Pool, order: &[u32], payload: usize, sequence: u16) -> [f64; 4] {
-    let mut frames = vec![0; BURST * FRAME];
+fn turn(pool: &mut Pool, order: &[u32], burst: usize, payload: usize, sequence: u16) -> [f64; 4] {
+    let mut frames = vec![0; burst * FRAME];
     let mut spent = [0u128; 4];
     let tag = pool.suites[0].tag_len();
-    for which in order.chunks_exact(BURST) {
+    for which in order.chunks_exact(burst) {
         packets(&mut frames, payload, sequence);
         let mut bufs = bufs(&mut frames, HEADER + payload);
         let start = Instant::now();
@@ -97,7 +98,7 @@ fn turn(pool: &mut Pool, order: &[u32], payload: usize, sequence: u16) -> [f64; 
         spent[1] += start.elapsed().as_nanos();
         assert!(jobs.iter().all(|job| job.outcome.is_ok()));
     }
-    for which in order.chunks_exact(BURST) {
+    for which in order.chunks_exact(burst) {
         packets(&mut frames, payload, sequence);
         for (at, open) in [(2, false), (3, true)] {
             let start = Instant::now();
@@ -113,7 +114,7 @@ fn turn(pool: &mut Pool, order: &[u32], payload: usize, sequence: u16) -> [f64; 
             assert_eq!(refused, 0);
         }
     }
-    let count = order.len() / BURST * BURST;
+    let count = order.len() / burst * burst;
     spent.map(|spent| spent as f64 / count as f64)
 }
 
@@ -135,22 +136,23 @@ fn main() {
         size_of::<Sealer>()
     );
     println!(
-        "{:26}{:>12}{:>12}{:>12}{:>12}",
+        "{:36}{:>12}{:>12}{:>12}{:>12}",
         "ns a packet, 160 octets", "seal_burst", "open_burst", "protect", "unprotect"
     );
     for profile in [Profile::AeadAes128Gcm, Profile::AesCm128HmacSha1_80] {
-        for directions in [64, 1_024, 10_016] {
+        let sizes = [64, 1_024, 10_016].map(|directions| (directions, BURSTS[0]));
+        for (directions, burst) in sizes.into_iter().chain(BURSTS[1..].iter().map(|burst| (64, *burst))) {
             let mut pool = Pool::new(profile, directions);
             let order = shuffled(directions);
             let turns = (1..).take((200_000 / directions).clamp(20, 2_000));
             let mut columns = [const { Vec::new() }; 4];
             for sequence in turns {
-                for (column, spent) in columns.iter_mut().zip(turn(&mut pool, &order, 160, sequence)) {
+                for (column, spent) in columns.iter_mut().zip(turn(&mut pool, &order, burst, 160, sequence)) {
                     column.push(spent);
                 }
             }
             let name = if profile == Profile::AeadAes128Gcm { "GCM" } else { "AES-CM" };
-            print!("{:26}", format!("{name}, {directions} directions"));
+            print!("{:36}", format!("{name}, {directions} directions, by {burst}"));
             for mut column in columns {
                 column.sort_by(f64::total_cmp);
                 print!("{:>12.1}", column[column.len() / 2]);

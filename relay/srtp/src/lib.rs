@@ -35,6 +35,7 @@ pub use replay::{WINDOW, Window};
 pub use rtcp::RTCP_INDEX_MAX;
 pub use sealer::{SealError, SealedSource, Sealer, SealerState};
 pub use sources::SOURCES;
+pub use suites::prefetch;
 
 /// The master key does not fit its profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The sources of one context: a small table, inline, and a trace of those that had to leave it.
 
-use crate::suites::prefetch;
+use crate::suites::prefetch_start;
 
 /// Synchronization sources that a context keeps apart.
 pub const SOURCES: usize = 8;
@@ -103,8 +103,8 @@ impl<T: Copy + Default> Sources<T> {
 
     /// Fetches into the cache what the next packet is likely to need.
     pub fn prefetch(&self) {
-        prefetch(&self.ssrcs);
-        prefetch(&self.states[0]);
+        prefetch_start(&self.ssrcs);
+        prefetch_start(&self.states[0]);
     }
 }
 

@@ -42,6 +42,13 @@ impl<'b> PacketBuf<'b> {
         Ok(Self { bytes, start: packet.start, end: packet.end })
     }
 
+    /// The octets `packet` of `bytes`, or those of them that there are.
+    #[inline]
+    pub fn clamped(bytes: &'b mut [u8], packet: Range<usize>) -> Self {
+        let end = packet.end.min(bytes.len());
+        Self { start: packet.start.min(end), end, bytes }
+    }
+
     /// Octets of the packet.
     #[inline]
     pub fn len(&self) -> usize {

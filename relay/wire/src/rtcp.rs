@@ -65,6 +65,20 @@ pub fn compound(bytes: &[u8]) -> Compound<'_> {
     Compound { bytes, at: 0, broken: false }
 }
 
+/// Whether `bytes` are packets of version 2 whose lengths fill them, at least one. What a packet's count promises is not
+/// looked at: enough for whoever hands a compound on unread, and all that the kernel program looks at.
+pub fn is_framed(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let Some([first, _, high, low]) = rest.first_chunk::<HEADER>() {
+        let length = (usize::from(u16::from_be_bytes([*high, *low])) + 1) * 4;
+        match rest.get(length..) {
+            Some(behind) if first >> 6 == 2 => rest = behind,
+            _ => return false,
+        }
+    }
+    rest.is_empty() && !bytes.is_empty()
+}
+
 impl Iterator for Compound<'_> {
     type Item = Result<Packet, Malformed>;
 
@@ -168,6 +182,19 @@ mod tests {
         assert_eq!(walk.next(), Some(Ok(Packet { packet_type: RR, count: 0, range: 28..36, padding: 0 })));
         assert_eq!(walk.next(), Some(Ok(Packet { packet_type: BYE, count: 1, range: 36..44, padding: 0 })));
         assert_eq!(walk.next(), None);
+    }
+
+    #[test]
+    fn framing_is_lengths_that_fill_and_nothing_else() {
+        let mut bytes = [0; 28 + 8];
+        bytes[..4].copy_from_slice(&[0x9f, SR, 0, 6]);
+        bytes[28..32].copy_from_slice(&[0xbf, SDES, 0, 1]);
+        assert!(is_framed(&bytes) && is_framed(&bytes[28..]) && is_framed(&[0x80, BYE, 0, 0]));
+        for cut in (0..36).filter(|cut| *cut != 28) {
+            assert!(!is_framed(&bytes[..cut]), "{cut}");
+        }
+        bytes[28] = 0x40;
+        assert!(!is_framed(&bytes));
     }
 
     #[test]

@@ -9,13 +9,13 @@
 #include <linux/types.h>
 
 /* Changes with every change of a key, a value or their meaning: pinned maps of another version are not adopted. */
-#define SALLYPORT_ABI_VERSION 2
+#define SALLYPORT_ABI_VERSION 3
 
 /* Zones. */
 #define SALLYPORT_OUTSIDE 1
 #define SALLYPORT_INSIDE 2
 
-/* Sizes of maps; `flows` is sized by the loader. */
+/* Sizes of maps; `flows` and `tallies` are sized by the loader. */
 #define SALLYPORT_MEDIA_MAX 64
 #define SALLYPORT_INTERFACES_MAX 4
 #define SALLYPORT_BUCKETS_MAX 16384
@@ -49,6 +49,23 @@ struct sallyport_flow_key {
 	__u8 remote_address[16];
 };
 
+/* Where packets leave to, of the family that they arrived by. Addresses as in the flow key. */
+struct sallyport_target {
+	__u8 source[16];
+	__u8 destination[16];
+	__u8 source_port[2];
+	__u8 destination_port[2];
+	__u8 macs[12];     /* destination and source, as on the wire */
+	__u32 ifindex;     /* of the interface that they leave by */
+	__u16 checksum;    /* ones' complement sum that new addresses and ports add to UDP's (RFC 1624), as loaded from the wire */
+	__u8 traffic_class; /* DSCP and ECN */
+	__u8 back;          /* 1: by the interface that they came in by, in the driver (XDP_TX) */
+};
+
+/* What becomes of a flow's packets. */
+#define SALLYPORT_ACTION_REDIRECT 0 /* to the worker, by AF_XDP */
+#define SALLYPORT_ACTION_REWRITE 1  /* to `rtp` and `rtcp`; what is not well-formed, or of a payload type not listed, to the worker */
+
 /* Counters are of packets that arrived, whatever became of them. */
 struct sallyport_flow_value {
 	__u32 direction;
@@ -56,6 +73,17 @@ struct sallyport_flow_value {
 	__u64 packets;
 	__u64 bytes;        /* UDP payload octets */
 	__u64 last_seen_ns; /* CLOCK_MONOTONIC, 0: never */
+	__u32 action;
+	__u32 tally;            /* place of its tally; of a rewritten flow only, as all below */
+	__u64 payload_types[2]; /* a bit each, 0 to 63 and 64 to 127 */
+	struct sallyport_target rtp;
+	struct sallyport_target rtcp; /* told apart by packet type (RFC 5761 section 4) */
+};
+
+/* What a flow's rewriting sent, by CPU. */
+struct sallyport_tally {
+	__u64 packets; /* RTP */
+	__u64 octets;  /* of RTP payload, without padding */
 };
 
 /* Which destinations are media; everything else passes to the kernel. */
@@ -100,6 +128,7 @@ struct sallyport_settings {
 	X(INTERFACES, interfaces, "Interface index to interface value.")                                     \
 	X(XSKS, xsks, "Place, which is xsk_base of the interface plus RX queue, to AF_XDP socket.")          \
 	X(BUCKETS, buckets, "Source to token bucket; the least recently used makes way.")                    \
+	X(TALLIES, tallies, "Place to tally, per CPU.")                                                      \
 	X(COUNTERS, counters, "Counter to packets, per CPU.")                                                \
 	X(SETTINGS, settings, "One entry: settings.")
 
@@ -112,6 +141,8 @@ struct sallyport_settings {
 	X(PASS_FRAGMENT, pass_fragment, "Later UDP fragment inside: it names no port; a first one of media is dropped.") \
 	X(REDIRECT_FLOW, redirect_flow, "Of a known flow, to the AF_XDP socket of its queue.")               \
 	X(REDIRECT_BARE, redirect_bare, "As one of the two, without metadata, of which the driver knows nothing: userspace looks the flow up.") \
+	X(REWRITE_RTP, rewrite_rtp, "RTP between plain peers, sent on from here with new headers.")          \
+	X(REWRITE_RTCP, rewrite_rtcp, "RTCP between plain peers, sent on from here with new headers.")       \
 	X(PUNT_STUN, punt_stun, "STUN outside from an unknown source, to the AF_XDP socket, for control.")   \
 	X(DROP_SOURCE, drop_source, "From an impossible source: ours, multicast, loopback, unspecified, port 0.") \
 	X(DROP_UNKNOWN_FLOW, drop_unknown_flow, "To a media port, of no flow, and not STUN outside.")        \
@@ -131,7 +162,9 @@ enum sallyport_counter {
 
 _Static_assert(sizeof(struct sallyport_meta) == 16, "meta");
 _Static_assert(sizeof(struct sallyport_flow_key) == 40, "flow key");
-_Static_assert(sizeof(struct sallyport_flow_value) == 32, "flow value");
+_Static_assert(sizeof(struct sallyport_flow_value) == 168, "flow value");
+_Static_assert(sizeof(struct sallyport_target) == 56, "target");
+_Static_assert(sizeof(struct sallyport_tally) == 16, "tally");
 _Static_assert(sizeof(struct sallyport_media_key) == 20, "media key");
 _Static_assert(sizeof(struct sallyport_media_value) == 4, "media value");
 _Static_assert(sizeof(struct sallyport_interface_value) == 8, "interface value");

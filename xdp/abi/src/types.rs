@@ -8,8 +8,12 @@ use crate::generated;
 pub type Meta = generated::sallyport_meta;
 /// Whose packet: zone, ports and addresses.
 pub type FlowKey = generated::sallyport_flow_key;
-/// Direction, epoch and counters of a flow.
+/// Direction, epoch and counters of a flow, and what becomes of its packets.
 pub type FlowValue = generated::sallyport_flow_value;
+/// Where packets of a flow leave to, where the kernel sends them on itself.
+pub type Target = generated::sallyport_target;
+/// What the kernel sent on of a flow: RTP packets and octets of their payload, on one CPU.
+pub type Tally = generated::sallyport_tally;
 /// A media address of a zone.
 pub type MediaKey = generated::sallyport_media_key;
 /// Its ports.
@@ -67,6 +71,70 @@ impl FlowKey {
     }
 }
 
+/// What a frame needs below IP, and which interface it leaves by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Egress {
+    /// Index of the interface.
+    pub ifindex: u32,
+    /// Its hardware address.
+    pub source_mac: [u8; 6],
+    /// The next hop's.
+    pub destination_mac: [u8; 6],
+    /// Differentiated services code point, 0 to 63 (RFC 2474).
+    pub dscp: u8,
+    /// Whether the driver sends packets back by the interface that they came in by (`XDP_TX`); else they are redirected.
+    pub back: bool,
+}
+
+impl Target {
+    /// Packets of the flow `key` leave from `source` to `destination`. `None` where these are not all of one family: the
+    /// program changes addresses, not headers.
+    pub fn new(key: &FlowKey, source: SocketAddr, destination: SocketAddr, egress: &Egress) -> Option<Self> {
+        let family = key.local().is_ipv4();
+        if [key.remote(), source, destination].iter().any(|address| address.is_ipv4() != family) {
+            return None;
+        }
+        let mut macs = [0; 12];
+        macs[..6].copy_from_slice(&egress.destination_mac);
+        macs[6..].copy_from_slice(&egress.source_mac);
+        let mut target = Self {
+            source: octets(source.ip()),
+            destination: octets(destination.ip()),
+            source_port: source.port().to_be_bytes(),
+            destination_port: destination.port().to_be_bytes(),
+            macs,
+            ifindex: egress.ifindex,
+            checksum: 0,
+            traffic_class: (egress.dscp & 0x3f) << 2,
+            back: egress.back.into(),
+        };
+        target.checksum = target.difference(key).to_be();
+        Some(target)
+    }
+
+    /// The ones' complement sum of all that comes to UDP's pseudo header and ports less all that goes.
+    fn difference(&self, key: &FlowKey) -> u16 {
+        let comes = [&self.source[..], &self.destination, &self.source_port, &self.destination_port];
+        let goes = [&key.remote_address[..], &key.local_address, &key.remote_port, &key.local_port];
+        let words = |parts: [&[u8]; 4]| parts.map(|part| part.as_chunks::<2>().0.to_vec()).concat();
+        let comes = words(comes).into_iter().map(u16::from_be_bytes);
+        let goes = words(goes).into_iter().map(|word| !u16::from_be_bytes(word));
+        let sum = comes.chain(goes).map(u64::from).sum::<u64>();
+        let folded = std::iter::successors(Some(sum), |sum| Some((sum >> 16) + (sum & 0xffff)));
+        folded.into_iter().find_map(|sum| u16::try_from(sum).ok()).unwrap_or_default()
+    }
+
+    /// Our address and port that packets leave from.
+    pub fn source(&self) -> SocketAddr {
+        SocketAddr::new(address(self.source), u16::from_be_bytes(self.source_port))
+    }
+
+    /// The peer's address and port that they leave to.
+    pub fn destination(&self) -> SocketAddr {
+        SocketAddr::new(address(self.destination), u16::from_be_bytes(self.destination_port))
+    }
+}
+
 impl MediaKey {
     /// The key of a media address.
     pub fn new(zone: u8, address: IpAddr) -> Self {
@@ -82,12 +150,14 @@ impl MediaKey {
 // SAFETY: these types are generated from C structs of integers and octet arrays whose padding is an explicit field (the
 // header asserts their sizes), so any octets are a valid value and no octet of one is uninitialised.
 mod pod {
-    use super::{Bucket, FlowKey, FlowValue, InterfaceValue, MediaKey, MediaValue, Settings, Source};
+    use super::{Bucket, FlowKey, FlowValue, InterfaceValue, MediaKey, MediaValue, Settings, Source, Tally};
 
     // SAFETY: as above.
     unsafe impl aya::Pod for FlowKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for FlowValue {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Tally {}
     // SAFETY: as above.
     unsafe impl aya::Pod for MediaKey {}
     // SAFETY: as above.
@@ -143,12 +213,47 @@ mod tests {
         }
     }
 
+    const EGRESS: Egress =
+        Egress { ifindex: 7, source_mac: [1; 6], destination_mac: [2; 6], dscp: 46, back: true };
+
+    #[test]
+    fn targets_have_the_octets_that_leave() {
+        let key = FlowKey::new(INSIDE, "10.0.0.1:20000".parse().unwrap(), "10.0.0.9:4000".parse().unwrap());
+        let (source, destination) = ("10.0.0.1:20002", "10.0.0.8:5000");
+        let to = Target::new(&key, source.parse().unwrap(), destination.parse().unwrap(), &EGRESS).unwrap();
+        assert_eq!(
+            (to.source().to_string(), to.destination().to_string()),
+            (source.into(), destination.into())
+        );
+        assert_eq!(to.macs, [2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1]);
+        assert_eq!((to.ifindex, to.traffic_class, to.back), (7, 0xb8, 1));
+        // New ports and destination less the old ones: 20002 + 5000 + 8 - 4000 - 20000 - 9 = 1001.
+        assert_eq!(u16::from_be(to.checksum), 1001);
+        let same = Target::new(&key, key.remote(), key.local(), &EGRESS).unwrap();
+        assert_eq!(same.checksum, 0xffff, "nothing, in ones' complement");
+    }
+
+    #[test]
+    fn targets_are_of_the_flow_s_family() {
+        let (v4, v6) = ("10.0.0.1:1".parse().unwrap(), "[fd00::1]:1".parse().unwrap());
+        for (local, source, destination, there) in [
+            (v4, v4, v4, true),
+            (v6, v6, v6, true),
+            (v4, v6, v6, false),
+            (v6, v4, v6, false),
+            (v4, v4, v6, false),
+        ] {
+            let key = FlowKey::new(INSIDE, local, local);
+            assert_eq!(Target::new(&key, source, destination, &EGRESS).is_some(), there);
+        }
+    }
+
     #[test]
     fn counters_are_named_once_and_say_what_becomes_of_the_packet() {
         for (index, counter) in Counter::ALL.into_iter().enumerate() {
             assert_eq!(counter as usize, index);
             let name = counter.name();
-            let kinds = ["pass_", "redirect_", "punt_", "drop_"];
+            let kinds = ["pass_", "redirect_", "rewrite_", "punt_", "drop_"];
             assert!(kinds.iter().any(|kind| name.starts_with(kind)), "{name}");
             assert!(counter.text().ends_with('.'), "{name}");
             assert_eq!(Counter::ALL.iter().filter(|other| other.name() == name).count(), 1, "{name}");

@@ -29,13 +29,13 @@ const PUNT_TOTAL: (u32, u32) = (5000, 1000);
 pub struct Options {
     /// Where maps and links are pinned; becomes a bpffs of our own, mode 0700, pins 0600.
     pub pins: PathBuf,
-    /// Entries of the flow map.
+    /// Entries of the flow map. Half as many flows can be rewritten: so many have a tally.
     pub max_flows: u32,
 }
 
 /// The loaded program. Dropped, it leaves program and maps at work by their pins; [`Kernel::detach_all`] ends them.
 pub struct Kernel {
-    ebpf: Ebpf,
+    pub(crate) ebpf: Ebpf,
     pins: Pins,
     attached: BTreeSet<u32>,
     media: BTreeSet<MediaKey>,
@@ -175,7 +175,7 @@ impl Kernel {
         xsks.set(base + queue, socket.as_raw_fd(), 0).map_err(of(map::XSKS))
     }
 
-    /// Adds a flow, or gives one to another direction; its counters begin at zero.
+    /// Adds a flow whose packets go to the worker, or gives one to another direction; its counters begin at zero.
     ///
     /// # Errors
     /// What the kernel says, such as a full map.
@@ -255,11 +255,11 @@ impl Kernel {
         maps::interfaces(self.map(map::INTERFACES)?)
     }
 
-    fn map(&self, name: &'static str) -> Result<&Map, MapError> {
+    pub(crate) fn map(&self, name: &'static str) -> Result<&Map, MapError> {
         self.ebpf.map(name).ok_or_else(|| missing(name))
     }
 
-    fn hash<K: aya::Pod, V: aya::Pod>(
+    pub(crate) fn hash<K: aya::Pod, V: aya::Pod>(
         &mut self,
         name: &'static str,
     ) -> Result<HashMap<&mut MapData, K, V>, MapError> {
@@ -272,6 +272,7 @@ impl Kernel {
 fn read(options: &Options, pins: Option<&Pins>) -> Result<Ebpf, LoadError> {
     let mut loader = EbpfLoader::new();
     loader.map_max_entries(map::FLOWS, options.max_flows);
+    loader.map_max_entries(map::TALLIES, (options.max_flows / 2).max(1));
     for (pins, name) in pins.iter().flat_map(|pins| MAPS.map(|name| (pins, name))) {
         loader.map_pin_path(name, pins.map(name));
     }

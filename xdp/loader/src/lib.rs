@@ -21,11 +21,13 @@ mod inspector;
 mod kernel;
 mod maps;
 mod pins;
+mod rewrite;
 
 pub use attach::Attachment;
 pub use error::{InspectError, LoadError, MapError};
 pub use inspector::{Inspector, Interface, Media};
 pub use kernel::{Kernel, Options};
+pub use rewrite::Rewrite;
 
 /// Takes down what a relay left at work under `pins`: program, maps and flows end. A folder that is not there is no error.
 ///

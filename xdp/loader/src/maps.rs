@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuArray};
-use sallyport_abi::{Counter, FlowKey, FlowValue, InterfaceValue, MediaKey, MediaValue, Settings, map};
+use sallyport_abi::{
+    Counter, FlowKey, FlowValue, InterfaceValue, MediaKey, MediaValue, Settings, Tally, map,
+};
 
 use crate::error::{MapError, of};
 
@@ -62,6 +64,20 @@ pub fn counters(map: &Map) -> Result<Vec<(&'static str, u64)>, MapError> {
         Ok((counter.name(), values.iter().sum()))
     };
     Counter::ALL.into_iter().map(one).collect()
+}
+
+/// A tally, summed over the CPUs: RTP packets, and octets of their payload.
+///
+/// # Errors
+/// What the kernel says.
+pub fn tally(map: &Map, place: u32) -> Result<Tally, MapError> {
+    let tallies = PerCpuArray::<&MapData, Tally>::try_from(map).map_err(of(map::TALLIES))?;
+    let values = tallies.get(&place, 0).map_err(of(map::TALLIES))?;
+    let add = |sum: Tally, cpu: &Tally| Tally {
+        packets: sum.packets.wrapping_add(cpu.packets),
+        octets: sum.octets.wrapping_add(cpu.octets),
+    };
+    Ok(values.iter().fold(Tally::default(), add))
 }
 
 /// The settings.

@@ -1,8 +1,8 @@
 //! From what both legs agreed on to a plan: a pure function.
 
 use sallyport_plan::{
-    CallId, Consent, Direction, DirectionIndex, FlowKey, KeyMaterial, Medium, Mute, Plan, Protection, Pt,
-    PtMap, Refusal, Ssrc, Zone,
+    CallId, Consent, Direction, DirectionIndex, FlowKey, KeyMaterial, Medium, Mute, Passage, Plan,
+    Protection, Pt, PtMap, Refusal, Ssrc, Zone,
 };
 
 use crate::sdp::{Chosen, InsideAnswer, InsideOffer};
@@ -66,6 +66,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         seal: Some(Protection::Plain),
         rtp,
         rtcp,
+        passage: Passage::Translated,
         ssrc: Ssrc(ssrc.1),
         payload_types: map(|codec| codec.outside, |codec| codec.to_inside),
         reverse: OUTWARD,
@@ -79,6 +80,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         seal: keys.map(|keys| Protection::Srtp(keys.send.clone())),
         rtp: outside,
         rtcp: outside,
+        passage: Passage::Translated,
         ssrc: Ssrc(ssrc.0),
         payload_types: map(|codec| codec.from_inside, |codec| codec.outside),
         reverse: INWARD,

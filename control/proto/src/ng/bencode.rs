@@ -78,13 +78,13 @@ impl<'a> Reader<'a> {
                     let key = self.text()?.to_vec();
                     let value = self.value(depth)?;
                     if dict.insert(key, value).is_some() {
-                        return Err(DecodeError::Malformed);
+                        return Err(DecodeError::Bencode);
                     }
                 }
                 self.at += 1;
                 Ok(Value::Dict(dict))
             }
-            _ => Err(DecodeError::Malformed),
+            _ => Err(DecodeError::Bencode),
         }
     }
 
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
                 self.at += length + 1;
                 Ok(rest.get(..length).unwrap_or_default())
             }
-            Some(_) => Err(DecodeError::Malformed),
+            Some(_) => Err(DecodeError::Bencode),
             None => Err(DecodeError::Truncated),
         }
     }
@@ -109,14 +109,14 @@ impl<'a> Reader<'a> {
         let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
         let canonical = digits.first() != Some(&b'0') || text == b"0";
         let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
-        number.filter(|_| plain && canonical).map(Value::Int).ok_or(DecodeError::Malformed)
+        number.filter(|_| plain && canonical).map(Value::Int).ok_or(DecodeError::Bencode)
     }
 
     fn text(&mut self) -> Result<&'a [u8], DecodeError> {
         let digits = self.until(b':', DIGITS_MAX)?;
         let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
         if !plain || (digits.first() == Some(&b'0') && digits.len() > 1) {
-            return Err(DecodeError::Malformed);
+            return Err(DecodeError::Bencode);
         }
         let length = digits.iter().fold(0, |sum: usize, digit| sum * 10 + usize::from(digit - b'0'));
         let text = self.octets.get(self.at..self.at + length).ok_or(DecodeError::Truncated)?;
@@ -176,7 +176,7 @@ mod tests {
             ":",
             "i9223372036854775808e",
         ] {
-            assert_eq!(whole(text), Err(DecodeError::Malformed), "{text}");
+            assert_eq!(whole(text), Err(DecodeError::Bencode), "{text}");
         }
         let deep = format!("{}{}", "l".repeat(DEPTH_MAX + 1), "e".repeat(DEPTH_MAX + 1));
         assert_eq!(whole(&deep), Err(DecodeError::TooDeep));

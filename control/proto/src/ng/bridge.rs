@@ -8,12 +8,13 @@ mod side;
 mod tests;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sallyport_plan::{CallId, PortPair, Refusal, Zone};
 
-use super::flags::Flags;
+use super::flags::{Flags, Profile};
 use super::peer::Peer;
 use super::request::{Request, Verb};
 use super::sdp::Sdp;
@@ -96,6 +97,10 @@ pub struct Bridge {
     call_id: String,
     branch: Option<String>,
     created: u64,
+    /// The clock's hand when it began; `None` in a call that was adopted.
+    begun: Option<Instant>,
+    /// From then to the last request.
+    signalled: Duration,
     settings: Arc<Settings>,
     options: Arc<BridgeSettings>,
     random: Random,
@@ -139,6 +144,8 @@ impl Bridge {
             call_id: request.call_id.clone(),
             branch: request.via_branch.clone(),
             created,
+            begun: Some(now),
+            signalled: Duration::ZERO,
             settings,
             options,
             random,
@@ -174,6 +181,7 @@ impl Bridge {
             return;
         }
         self.deadlines.delete = None;
+        self.signalled = self.begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
         let outcome = match request.verb {
             Verb::Offer => self.offer(request),
             Verb::Answer => self.answer(request, now),
@@ -444,6 +452,11 @@ impl Bridge {
         self.created
     }
 
+    /// When its last request came, in milliseconds since the Unix epoch; when it began, where another control heard that.
+    pub fn signalled(&self) -> u64 {
+        self.created.saturating_add(u64::try_from(self.signalled.as_millis()).unwrap_or(u64::MAX))
+    }
+
     /// Our ICE user fragment: what stands left of the colon in USERNAME of a browser's checks. Without a browser one that
     /// no check can name.
     pub fn ice_ufrag(&self) -> &str {
@@ -452,13 +465,22 @@ impl Bridge {
     }
 
     /// Both sides, for those who ask.
-    pub fn tags(&self) -> impl Iterator<Item = BridgeTag<'_>> {
-        self.sides.iter().map(|side| BridgeTag {
-            tag: &side.tag,
-            zone: side.zone,
-            profile: side.profile.name(),
-            local: side.ports.map(|ports| ports.rtp),
-            remote: side.remote().map(|(rtp, _)| rtp),
+    pub fn tags(&self) -> impl Iterator<Item = BridgeTag> {
+        self.sides.iter().map(|side| {
+            let flows = side.flows();
+            let direction = side.peer.as_ref().map(|peer| peer.direction);
+            BridgeTag {
+                tag: side.tag.clone(),
+                zone: side.zone,
+                profile: side.profile,
+                local: flows
+                    .map(|(rtp, rtcp)| (rtp.local, rtcp.local))
+                    .or_else(|| side.ports.map(|ports| (ports.rtp, ports.rtcp))),
+                remote: side.remote(),
+                mux: side.mux,
+                sends: direction.is_some_and(crate::sdp::Direction::sends),
+                receives: direction.is_some_and(crate::sdp::Direction::receives),
+            }
         })
     }
 
@@ -470,15 +492,21 @@ impl Bridge {
 
 /// One side of a call, for those who ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BridgeTag<'a> {
+pub struct BridgeTag {
     /// Its tag; empty before it has answered.
-    pub tag: &'a str,
+    pub tag: String,
     /// Where it is.
     pub zone: Zone,
     /// Its profile.
-    pub profile: &'static str,
-    /// Our port for it, inside.
-    pub local: Option<std::net::SocketAddr>,
-    /// Where its media goes.
-    pub remote: Option<std::net::SocketAddr>,
+    pub profile: Profile,
+    /// Where it sends RTP and RTCP; outside not before there is a path.
+    pub local: Option<(SocketAddr, SocketAddr)>,
+    /// Where its RTP and RTCP go.
+    pub remote: Option<(SocketAddr, SocketAddr)>,
+    /// Whether those are one.
+    pub mux: bool,
+    /// Whether it wants to send.
+    pub sends: bool,
+    /// Whether it wants to receive.
+    pub receives: bool,
 }

@@ -41,9 +41,11 @@ pub fn datagram(octets: &[u8]) -> Option<Frame> {
         read(body).and_then(|(value, used)| {
             let rest = body.get(used..).unwrap_or_default();
             let blank = rest.iter().all(|octet| octet.is_ascii_whitespace() || *octet == 0);
-            if blank { Ok(value) } else { Err(DecodeError::Malformed) }
+            if blank { Ok(value) } else { Err(malformed(form)) }
         })
     };
+    // Of a datagram nothing more will come.
+    let read = read.map_err(|error| if error == DecodeError::Truncated { malformed(form) } else { error });
     Some(Frame { cookie: cookie.to_vec(), form, body: read })
 }
 
@@ -64,9 +66,12 @@ pub fn stream(octets: &[u8]) -> Streamed {
     let message = octets.get(skipped..).unwrap_or_default();
     let Some((cookie, body)) = split(message) else {
         let sound = message.len() <= COOKIE_MAX && message.iter().all(u8::is_ascii_graphic);
-        return if sound { Streamed::Part } else { Streamed::Broken(DecodeError::Malformed, None) };
+        return if sound { Streamed::Part } else { Streamed::Broken(DecodeError::NotDictionary, None) };
     };
     let form = form(body);
+    if body.is_empty() {
+        return Streamed::Part;
+    }
     let frame = |body| Frame { cookie: cookie.to_vec(), form: form.unwrap_or(Form::Bencode), body };
     let broken = |error| Streamed::Broken(error, Some(frame(Err(error))));
     match read(body) {
@@ -106,11 +111,18 @@ fn form(body: &[u8]) -> Option<Form> {
     }
 }
 
+const fn malformed(form: Form) -> DecodeError {
+    match form {
+        Form::Bencode => DecodeError::Bencode,
+        Form::Json => DecodeError::Json,
+    }
+}
+
 fn read(body: &[u8]) -> Result<(Value, usize), DecodeError> {
     match form(body) {
         Some(Form::Bencode) => bencode::parse(body),
         Some(Form::Json) => json::parse(body),
-        None if body.is_empty() => Err(DecodeError::Truncated),
+        None if body.is_empty() => Err(DecodeError::Empty),
         None => Err(DecodeError::NotDictionary),
     }
 }
@@ -136,11 +148,13 @@ mod tests {
     #[test]
     fn broken_datagrams_are_answered_where_they_have_a_cookie() {
         let error = |octets: &[u8]| datagram(octets).map(|frame| frame.body.unwrap_err());
-        assert_eq!(error(b"c d7:command4:ping"), Some(DecodeError::Truncated));
-        assert_eq!(error(b"c d7:command4:pingeX"), Some(DecodeError::Malformed));
+        assert_eq!(error(b"c d7:command4:ping"), Some(DecodeError::Bencode));
+        assert_eq!(error(b"c d7:command4:pingeX"), Some(DecodeError::Bencode));
         assert_eq!(error(b"c hello"), Some(DecodeError::NotDictionary));
         assert_eq!(error(b"c l4:pinge"), Some(DecodeError::NotDictionary));
-        assert_eq!(error(b"c "), Some(DecodeError::Truncated));
+        assert_eq!(error(b"c {\"command\":\"ping\""), Some(DecodeError::Json));
+        assert_eq!(error(b"c {\"command\":\"ping\"} {}"), Some(DecodeError::Json));
+        assert_eq!(error(b"c "), Some(DecodeError::Empty));
         let long = [b"c d3:sdp".as_slice(), &vec![b'x'; DATAGRAM_MAX]].concat();
         assert_eq!(error(&long), Some(DecodeError::TooLong));
         for octets in [&b""[..], b"d7:command4:pinge", b" d7:command4:pinge", b"\0\x01 d1:ai1ee"] {
@@ -158,8 +172,9 @@ mod tests {
         let Streamed::Message(second, used) = stream(rest) else { panic!("a message") };
         assert_eq!((second.cookie.as_slice(), second.form), (&b"b"[..], Form::Json));
         assert_eq!(stream(&rest[used..]), Streamed::Part);
+        assert_eq!(stream(b"c "), Streamed::Part);
         assert!(matches!(stream(b"a x"), Streamed::Broken(DecodeError::NotDictionary, Some(_))));
-        assert!(matches!(stream(b"\xff\xff\xff"), Streamed::Broken(DecodeError::Malformed, None)));
+        assert!(matches!(stream(b"\xff\xff\xff"), Streamed::Broken(DecodeError::NotDictionary, None)));
         let long = [b"a d3:sdp9999999:".as_slice(), &vec![b'x'; STREAM_MAX + 1]].concat();
         assert!(matches!(stream(&long), Streamed::Broken(DecodeError::TooLong, Some(_))));
         assert!(matches!(stream(&vec![b'c'; 1000]), Streamed::Broken(..)));

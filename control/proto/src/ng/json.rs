@@ -12,7 +12,7 @@ pub fn parse(octets: &[u8]) -> Result<(Value, usize), DecodeError> {
     let mut values = Deserializer::from_slice(octets).into_iter::<Json>();
     match values.next() {
         Some(Ok(json)) => Ok((value(json, DEPTH_MAX)?, values.byte_offset())),
-        Some(Err(error)) if !error.is_eof() => Err(DecodeError::Malformed),
+        Some(Err(error)) if !error.is_eof() => Err(DecodeError::Json),
         Some(Err(_)) | None => Err(DecodeError::Truncated),
     }
 }
@@ -27,7 +27,7 @@ fn value(json: Json, depth: usize) -> Result<Value, DecodeError> {
     match json {
         Json::Null => Ok(Value::text("")),
         Json::Bool(yes) => Ok(Value::Int(yes.into())),
-        Json::Number(number) => number.as_i64().map(Value::Int).ok_or(DecodeError::Malformed),
+        Json::Number(number) => number.as_i64().map(Value::Int).ok_or(DecodeError::Json),
         Json::String(text) => Ok(Value::text(text)),
         Json::Array(items) => {
             items.into_iter().map(|item| value(item, depth)).collect::<Result<_, _>>().map(Value::List)
@@ -73,8 +73,8 @@ mod tests {
     #[test]
     fn what_is_broken_is_told_from_what_is_not_all_there() {
         assert_eq!(parse(br#"{"a":"#), Err(DecodeError::Truncated));
-        assert_eq!(parse(br#"{"a":1.5}"#), Err(DecodeError::Malformed));
-        assert_eq!(parse(b"{]"), Err(DecodeError::Malformed));
+        assert_eq!(parse(br#"{"a":1.5}"#), Err(DecodeError::Json));
+        assert_eq!(parse(b"{]"), Err(DecodeError::Json));
         let deep = format!("{}{}", "[".repeat(20), "]".repeat(20));
         assert_eq!(parse(deep.as_bytes()), Err(DecodeError::TooDeep));
         assert!(parse("[".repeat(1 << 20).as_bytes()).is_err());

@@ -172,6 +172,9 @@ fn address(sdp: &Sdp, section: &Section, flags: &Flags) -> Result<IpAddr, String
     }
     let address = address.split('/').next().unwrap_or_default();
     let ip: IpAddr = address.parse().map_err(|_| "Failed to parse SDP: c= line names no address")?;
+    if ip.is_ipv4() != (family == Some("IP4")) {
+        return Err("Failed to parse SDP: c= line names an address of the other family".into());
+    }
     if ip.is_multicast() {
         return Err("Multicast is not carried".into());
     }
@@ -313,6 +316,7 @@ mod tests {
             ("c=IN IP4 192.0.2.7\r\nm=video 4000 RTP/AVP 99\r\n", "No audio section"),
             ("m=audio 4000 RTP/AVP 0\r\n", "no c= line"),
             ("c=IN IP4 example.org\r\nm=audio 4000 RTP/AVP 0\r\n", "names no address"),
+            ("c=IN IP6 192.0.2.7\r\nm=audio 4000 RTP/AVP 0\r\n", "other family"),
             ("c=ATM x y\r\nm=audio 4000 RTP/AVP 0\r\n", "c= line"),
             ("c=IN IP4 224.0.0.1/127\r\nm=audio 4000 RTP/AVP 0\r\n", "Multicast"),
             ("c=IN IP4 192.0.2.7\r\nm=audio 4000 TCP/MSRP *\r\n", "TCP/MSRP"),

@@ -1,7 +1,7 @@
 //! A dictionary as a request, and what goes back.
 
 use super::flags::{Flags, normal};
-use super::value::Value;
+use super::value::{DecodeError, Value};
 
 /// Characters that a Call-ID may have.
 const CALL_ID_MAX: usize = 512;
@@ -89,16 +89,16 @@ impl Request {
     /// # Errors
     /// `error-reason` in rtpengine's words.
     pub fn parse(message: &Value) -> Result<Self, String> {
-        let Value::Dict(dict) = message else { return Err("Message is not a dictionary".into()) };
-        let command = message.get("command").ok_or("Dictionary contains no key \"command\"")?;
-        let verb = match command.as_str().map(normal).as_deref() {
-            Some("ping") => Verb::Ping,
-            Some("offer") => Verb::Offer,
-            Some("answer") => Verb::Answer,
-            Some("delete") => Verb::Delete,
-            Some("query") => Verb::Query,
-            Some("list") => Verb::List,
-            Some("statistics") => Verb::Statistics,
+        let Value::Dict(dict) = message else { return Err(DecodeError::NotDictionary.to_string()) };
+        let command = message.get("command").and_then(Value::as_str);
+        let verb = match command.ok_or("Dictionary contains no key \"command\"")? {
+            "ping" => Verb::Ping,
+            "offer" => Verb::Offer,
+            "answer" => Verb::Answer,
+            "delete" => Verb::Delete,
+            "query" => Verb::Query,
+            "list" => Verb::List,
+            "statistics" => Verb::Statistics,
             _ => return Err("Unrecognized command".into()),
         };
         let mut flags = Flags::default();
@@ -203,8 +203,14 @@ mod tests {
         for (text, reason) in [
             ("de", "Dictionary contains no key \"command\""),
             ("d7:command4:danee", "Unrecognized command"),
-            ("d7:commandi1ee", "Unrecognized command"),
-            ("le", "Message is not a dictionary"),
+            ("d7:command4:PINGe", "Unrecognized command"),
+            ("d7:commandi1ee", "Dictionary contains no key \"command\""),
+            ("d7:commandd1:a1:bee", "Dictionary contains no key \"command\""),
+            ("le", "Invalid NG data format"),
+            ("d7:command5:offer7:call-id1:a8:from-tag1:b3:sdpi3ee", "No SDP body in message"),
+            ("d7:command5:offer7:call-idl1:ae8:from-tag1:b3:sdp1:ve", "No call-id in message"),
+            ("d7:command5:offer7:call-id1:a8:from-tagde3:sdp1:ve", "No from-tag in message"),
+            ("d7:command6:answer7:call-id1:a8:from-tag1:b3:sdp1:v6:to-tagi1ee", "No to-tag in message"),
             ("d7:command5:offere", "No SDP body in message"),
             ("d7:command5:offer3:sdp1:ve", "No call-id in message"),
             ("d7:command6:deletee", "No call-id in message"),

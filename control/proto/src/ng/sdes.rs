@@ -7,8 +7,13 @@ use sallyport_plan::{KeyMaterial, Profile};
 use super::flags::SdesChoice;
 use crate::random::Random;
 
-/// Suites that we have, as we prefer them.
-const SUITES: [Profile; 2] = [Profile::AeadAes128Gcm, Profile::AesCm128HmacSha1_80];
+/// Suites that we have, as we prefer them: those with 128 bits are what telephones and our kernels are best at.
+const SUITES: [Profile; 4] = [
+    Profile::AeadAes128Gcm,
+    Profile::AesCm128HmacSha1_80,
+    Profile::AeadAes256Gcm,
+    Profile::AesCm256HmacSha1_80,
+];
 
 /// One `a=crypto`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,9 +57,8 @@ impl Crypto {
 
     /// A fresh key for a suite.
     pub fn fresh(tag: u32, profile: Profile, random: &mut Random) -> Option<Self> {
-        let octets = zeroize::Zeroizing::new(random.block());
-        let key = octets.get(..profile.key_len())?;
-        let salt = octets.get(16..16 + profile.salt_len())?;
+        let (key, salt) = (zeroize::Zeroizing::new(random.block()), zeroize::Zeroizing::new(random.block()));
+        let (key, salt) = (key.get(..profile.key_len())?, salt.get(..profile.salt_len())?);
         Some(Self { tag, key: KeyMaterial::new(profile, key, salt)? })
     }
 
@@ -74,13 +78,16 @@ mod tests {
     fn what_is_offered_reads_back() {
         let mut random = Random::new(Seed([3; 32]));
         let offered = Crypto::offer(&SdesChoice::default(), &mut random);
-        assert_eq!(offered.iter().map(|crypto| crypto.tag).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(offered.iter().map(|crypto| crypto.tag).collect::<Vec<_>>(), [1, 2, 3, 4]);
         assert_ne!(offered[0].key.key(), offered[1].key.key());
         for crypto in &offered {
             assert_eq!(Crypto::parse(&crypto.text()).as_ref(), Some(crypto));
         }
         let without = SdesChoice { without: vec!["aead_aes_128_gcm".into()], ..SdesChoice::default() };
-        assert_eq!(Crypto::offer(&without, &mut random).len(), 1);
+        assert_eq!(Crypto::offer(&without, &mut random).len(), 3);
+        let only = SdesChoice { only: vec!["AES_256_CM_HMAC_SHA1_80".into()], ..SdesChoice::default() };
+        let offered = Crypto::offer(&only, &mut random);
+        assert_eq!((offered.len(), offered[0].tag, offered[0].key.key().len()), (1, 1, 32));
     }
 
     #[test]

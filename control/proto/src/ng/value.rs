@@ -21,12 +21,21 @@ pub enum Value {
 /// A dictionary, ordered by the octets of its keys as bencode wants it.
 pub type Dict = BTreeMap<Vec<u8>, Value>;
 
-/// Why octets are not a message.
+/// Why octets are not a message; in rtpengine's words where it has some.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// Neither bencode nor JSON.
-    #[error("Could not decode dictionary")]
-    Malformed,
+    /// Nothing behind the cookie.
+    #[error("Invalid data (no payload)")]
+    Empty,
+    /// Begins as no dictionary does.
+    #[error("Invalid NG data format")]
+    NotDictionary,
+    /// No bencode.
+    #[error("Could not decode bencode dictionary")]
+    Bencode,
+    /// No JSON.
+    #[error("Failed to parse JSON document")]
+    Json,
     /// More follows where more could be: a stream waits for it, a datagram is broken.
     #[error("Could not decode dictionary (truncated)")]
     Truncated,
@@ -36,9 +45,6 @@ pub enum DecodeError {
     /// Longer than the transport may carry.
     #[error("Message too long")]
     TooLong,
-    /// The outermost value is something else.
-    #[error("Message is not a dictionary")]
-    NotDictionary,
 }
 
 impl Value {

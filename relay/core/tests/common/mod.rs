@@ -65,7 +65,7 @@ impl Bench {
         let mut buf = PacketBuf::new(&mut room, HEAD..HEAD + bytes.len()).unwrap();
         let verdict = match tag {
             Some(tag) => self.core.translate(tag, &from, &mut buf, self.now),
-            None => self.core.unknown(&from, &buf, self.now),
+            None => self.core.unknown(&from, &mut buf, self.now),
         };
         let out = buf.packet().to_vec();
         match verdict {

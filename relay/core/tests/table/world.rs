@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sallyport_plan::{
-    CallId, Consent, Direction, DirectionIndex, FlowKey, IceRole, KeyMaterial, Medium, Mute, Plan, Profile,
-    Protection, Pt, PtMap, Ssrc, Zone,
+    CallId, Consent, Direction, DirectionIndex, FlowKey, IceRole, KeyMaterial, Medium, Mute, Passage, Plan,
+    Profile, Protection, Pt, PtMap, Ssrc, Zone,
 };
 use sallyport_srtp::{Opener, Sealer};
 use sallyport_wire::PacketBuf;
@@ -97,6 +97,7 @@ pub fn plan(profile: Option<Profile>, paths: Paths) -> Plan {
         seal: Some(Protection::Plain),
         rtp: paths.rtp,
         rtcp: paths.rtcp,
+        passage: Passage::Translated,
         ssrc: Ssrc(INSIDE_SSRC),
         payload_types: TYPES.map(map).to_vec(),
         reverse: OUTWARD,
@@ -110,6 +111,7 @@ pub fn plan(profile: Option<Profile>, paths: Paths) -> Plan {
         seal: srtp(TO_BROWSER),
         rtp: paths.outside,
         rtcp: paths.outside,
+        passage: Passage::Translated,
         ssrc: Ssrc(OUTSIDE_SSRC),
         payload_types: TYPES.map(|(outside, inside)| map((inside, outside))).to_vec(),
         reverse: INWARD,

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::AsFd;
 
-use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::EpollTimeout;
 
-use super::{FILL, UdpPort, WATCHED};
+use super::{FILL, UdpPort};
 use crate::pool::{Frame, place};
 use crate::port::{Burst, FRAME_SIZE, HEADROOM, Port, Received};
 use crate::udp::{self, BATCH, Incoming, SPILL};
@@ -19,33 +19,10 @@ const FEW: usize = 4;
 const ROOM: usize = FRAME_SIZE - HEADROOM;
 
 impl UdpPort {
-    /// Lets [`UdpPort::wait`] end when `descriptor` becomes readable.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn watch(&mut self, descriptor: impl AsFd) -> io::Result<()> {
-        Ok(self.epoll.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, WATCHED))?)
-    }
-
-    /// Waits until there is something to receive, what is watched is readable, or `milliseconds` are over. What it learns
-    /// serves the next [`Port::receive`], which then need not ask: one system call less than to wait for
-    /// [`Port::descriptors`]. Whether what is watched is readable.
-    ///
-    /// # Errors
-    /// The system's, `Interrupted` among them.
-    pub fn wait(&mut self, milliseconds: u64) -> io::Result<bool> {
-        let left = self.left();
-        let timeout = EpollTimeout::try_from(if left { 0 } else { milliseconds });
-        self.look(timeout.unwrap_or(EpollTimeout::ZERO))
-    }
-
-    /// Asks which sockets have become readable; those that were before come first. Whether what is watched is.
-    fn look(&mut self, timeout: EpollTimeout) -> io::Result<bool> {
-        let count = self.epoll.wait(&mut self.events, timeout)?;
-        self.looked = true;
-        let mut watched = false;
+    /// Asks which sockets have become readable; those that were before come first.
+    fn look(&mut self) -> io::Result<()> {
+        let count = self.epoll.wait(&mut self.events, EpollTimeout::ZERO)?;
         for event in self.events.iter().take(count) {
-            watched |= event.data() == WATCHED;
             let Ok(slot) = usize::try_from(event.data()) else { continue };
             let bound = self.slots.get_mut(slot).and_then(Option::as_mut);
             if let Some(bound) = bound.filter(|bound| !bound.ready) {
@@ -54,7 +31,7 @@ impl UdpPort {
                 queue.push_back(slot);
             }
         }
-        Ok(watched)
+        Ok(())
     }
 
     /// Whether something is left that the system has told of already.
@@ -93,10 +70,9 @@ impl UdpPort {
             // There is room.
             let _ = burst.push(received);
         }
-        if !self.looked && self.ready.len() < super::LOOK {
-            self.look(EpollTimeout::ZERO)?;
+        if self.ready.len() < super::LOOK {
+            self.look()?;
         }
-        self.looked = false;
         // Half of the burst is for one of the busy ones: behind the outside's are half of all packets, and it must neither
         // wait for all of the inside's, nor they for it.
         if let Some(slot) = self.busy.pop_front() {

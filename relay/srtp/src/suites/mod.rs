@@ -202,9 +202,19 @@ impl Suite {
 
 /// Fetches the line into the cache that something begins in. A hint.
 #[inline]
-pub(crate) fn prefetch<T>(what: &T) {
+pub(crate) fn prefetch_start<T>(what: &T) {
     #[cfg(target_arch = "x86_64")]
     shani::prefetch_line(std::ptr::from_ref(what).cast());
+    let _ = what;
+}
+
+/// Fetches all of something into the cache. A hint.
+#[inline]
+pub fn prefetch<T>(what: &T) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..size_of::<T>()).step_by(64) {
+        shani::prefetch_line(std::ptr::from_ref(what).cast::<u8>().wrapping_add(line));
+    }
     let _ = what;
 }
 

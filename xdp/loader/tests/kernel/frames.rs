@@ -25,6 +25,35 @@ pub fn udp(from: &str, to: &str, payload: &[u8]) -> Vec<u8> {
     ip(from.ip(), to.ip(), 17, &datagram)
 }
 
+/// The frame of [`udp`] with its checksums, as a sender on the wire has them.
+pub fn summed(mut frame: Vec<u8>) -> Vec<u8> {
+    let v4 = frame[12..14] == [8, 0];
+    let (addresses, at) = if v4 { (ETHERNET + 12, UDP_V4) } else { (ETHERNET + 8, UDP_V6) };
+    if v4 {
+        frame[ETHERNET + 10..ETHERNET + 12].fill(0);
+        let sum = !sum(&frame[ETHERNET..UDP_V4]);
+        frame[ETHERNET + 10..ETHERNET + 12].copy_from_slice(&sum.to_be_bytes());
+    }
+    let end = at + usize::from(u16::from_be_bytes([frame[at + 4], frame[at + 5]]));
+    frame[at + 6..at + 8].fill(0);
+    let pseudo = [&frame[addresses..at], &[0, 17], &frame[at + 4..at + 6]].concat();
+    let sum = match !sum(&[&pseudo, &frame[at..end]].concat()) {
+        0 => 0xffff,
+        sum => sum,
+    };
+    frame[at + 6..at + 8].copy_from_slice(&sum.to_be_bytes());
+    frame
+}
+
+/// The ones' complement sum of RFC 1071, word by word as it is written there.
+fn sum(octets: &[u8]) -> u16 {
+    octets.chunks(2).fold(0, |sum, word| {
+        let word = u16::from_be_bytes([word[0], *word.get(1).unwrap_or(&0)]);
+        let (sum, carry) = sum.overflowing_add(word);
+        sum + u16::from(carry)
+    })
+}
+
 /// Ethernet and IP around the octets of a protocol.
 pub fn ip(from: IpAddr, to: IpAddr, protocol: u8, body: &[u8]) -> Vec<u8> {
     let length = u16::try_from(body.len()).unwrap();

@@ -6,7 +6,7 @@
 //! ```
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -134,6 +134,11 @@ impl Lab {
     /// Where the pins of this lab go.
     pub fn pins(&self) -> PathBuf {
         self.folder.join("bpf")
+    }
+
+    /// Where the files of this lab go.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     pub fn options(&self) -> Options {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{offset_of, size_of};
 
 use sallyport_abi::{
-    Bucket, FlowKey, FlowValue, InterfaceValue, MAPS, MediaKey, MediaValue, Settings, Source,
+    Bucket, FlowKey, FlowValue, InterfaceValue, MAPS, MediaKey, MediaValue, Settings, Source, Tally, Target,
 };
 use sallyport_xdp::PROGRAM;
 use serde_json::Value;
@@ -20,10 +20,37 @@ macro_rules! layout {
     };
 }
 
-fn ours() -> [(&'static str, Layout); 8] {
+fn ours() -> [(&'static str, Layout); 10] {
     [
         layout!("flow_key", FlowKey, zone, pad, local_port, remote_port, local_address, remote_address),
-        layout!("flow_value", FlowValue, direction, epoch, packets, bytes, last_seen_ns),
+        layout!(
+            "flow_value",
+            FlowValue,
+            direction,
+            epoch,
+            packets,
+            bytes,
+            last_seen_ns,
+            action,
+            tally,
+            payload_types,
+            rtp,
+            rtcp
+        ),
+        layout!(
+            "target",
+            Target,
+            source,
+            destination,
+            source_port,
+            destination_port,
+            macs,
+            ifindex,
+            checksum,
+            traffic_class,
+            back
+        ),
+        layout!("tally", Tally, packets, octets),
         layout!("media_key", MediaKey, zone, pad, address),
         layout!("media_value", MediaValue, port_min, port_max),
         layout!("interface_value", InterfaceValue, zone, xsk_base),

@@ -10,4 +10,5 @@ mod lab;
 mod layout;
 mod program;
 mod restart;
+mod rewrite;
 mod runner;

@@ -172,7 +172,7 @@ impl Runner {
     }
 
     /// Verdict, and what went out: metadata, if any, and frame.
-    fn test_run(&mut self, by: By, queue: u32, driver: &[u8], frame: &[u8]) -> (u32, Vec<u8>) {
+    pub fn test_run(&mut self, by: By, queue: u32, driver: &[u8], frame: &[u8]) -> (u32, Vec<u8>) {
         let device = match by {
             By::Outside => "o0",
             By::Inside => "i0",

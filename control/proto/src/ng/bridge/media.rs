@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use sallyport_plan::{
-    Direction, DirectionIndex, FlowKey, Medium, Mute, Plan, Profile, Pt, PtMap, Refusal, Ssrc, Zone,
+    Direction, DirectionIndex, FlowKey, Medium, Mute, Passage, Plan, Profile, Pt, PtMap, Refusal, Ssrc, Zone,
 };
 
 use super::super::peer::Peer;
@@ -135,11 +135,14 @@ impl Bridge {
             return None;
         }
         let [one, other] = &self.sides;
-        let there = direction(0, one, other)?;
-        let back = direction(1, other, one)?;
+        let mut directions = vec![direction(0, one, other)?, direction(1, other, one)?];
+        // Between plain peers nothing has to change: their reports stay true, and the kernel can do it.
+        if directions.iter().all(Direction::may_be_transparent) {
+            directions.iter_mut().for_each(|direction| direction.passage = Passage::Transparent);
+        }
         let consents = self.sides.iter().filter_map(|side| side.outside.as_ref()?.consent.clone()).collect();
         let record = Record::of(self).encode();
-        let plan = Plan { call: self.id, version, directions: vec![there, back], consents, record };
+        let plan = Plan { call: self.id, version, directions, consents, record };
         Some(plan.validate().map(|()| plan))
     }
 
@@ -186,6 +189,7 @@ fn direction(index: u8, from: &Side, to: &Side) -> Option<Direction> {
         seal: to.protections().1,
         rtp: to_rtp,
         rtcp: to_rtcp,
+        passage: Passage::Translated,
         ssrc: Ssrc(to.ssrc),
         payload_types: payload_types(sender, receiver),
         reverse: DirectionIndex(1 - index),

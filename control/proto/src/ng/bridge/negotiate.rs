@@ -42,12 +42,9 @@ pub fn sides(
     if profiles.iter().all(|profile| profile.protection == Protection::Dtls) {
         return Err("Both sides are WebRTC: one of them has to be RTP/AVP or RTP/SAVP".into());
     }
-    if profiles.iter().any(|profile| profile.protection == Protection::Dtls) && flags.dtls == DtlsChoice::Off
-    {
-        return Err("DTLS is off, but one side cannot do without".into());
-    }
-    if profiles.iter().any(|profile| profile.protection == Protection::Sdes) && flags.sdes.off {
-        return Err("SDES is off, but one side cannot do without".into());
+    // Both are about what we offer; the offerer has what it offered.
+    if wanted.protection == Protection::Dtls && flags.dtls == DtlsChoice::Off {
+        return Err("DTLS is off, but the other side cannot do without".into());
     }
     let name =
         flags.profile.map_or(wanted, |profile| Profile { feedback: profile.feedback, ..profile }).name();

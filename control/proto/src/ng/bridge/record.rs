@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sallyport_plan::{Plan, PortPair, Profile as SrtpProfile, Protection as Seal, Zone};
 use serde::{Deserialize, Serialize};
@@ -111,6 +112,8 @@ impl Bridge {
             call_id,
             branch,
             created,
+            begun: None,
+            signalled: Duration::ZERO,
             settings,
             options,
             random,

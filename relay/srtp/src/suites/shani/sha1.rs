@@ -142,12 +142,11 @@ pub fn tags<const OPEN: bool>(burst: &mut [Desc<'_>], places: &[u32]) -> u64 {
     settle_one::<OPEN>(&mut burst[first], x) << first | settle_one::<OPEN>(&mut burst[second], y) << second
 }
 
-/// Clears the upper halves of the wide registers, which the moves of a [`Message`] leave full. SHA-NI has no encoding of
-/// AVX's, and there are processors on which every change between the two then costs hundreds of cycles, hundreds of times
-/// a packet.
+/// Clears the upper halves of the vector registers. SHA-NI's instructions know registers of 128 bits only, and the processor
+/// keeps what lies above them at fifty times the cost; the compiler, which copies octets by wider registers, does not see that.
 #[target_feature(enable = "avx")]
 #[inline]
-fn narrow() {
+fn clean() {
     _mm256_zeroupper();
 }
 
@@ -155,7 +154,7 @@ fn narrow() {
 #[target_feature(enable = "sha,ssse3,sse4.1,avx")]
 #[inline]
 fn inner_of_two([x, y]: [&Message<'_>; 2], [inner_x, inner_y]: [&[u32; 5]; 2]) -> [State; 2] {
-    narrow();
+    clean();
     let (mut state_x, mut state_y) = (State::load(inner_x), State::load(inner_y));
     for at in 0..y.blocks.min(x.blocks) {
         state_x.update(x.block(at));
@@ -176,7 +175,7 @@ fn one<const OPEN: bool>(burst: &mut [Desc<'_>], at: usize) -> u64 {
     let suite = desc.suite;
     let Keys::AesCm(keys) = &suite.0 else { return 0 };
     let message = Message::new(&desc.packet[..desc.authenticated()], desc);
-    narrow();
+    clean();
     let mut state = State::load(&keys.inner);
     for block in 0..message.blocks {
         state.update(message.block(block));
