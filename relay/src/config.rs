@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// Sections that other processes read from the same file.
 const FOREIGN_SECTIONS: &[&str] = &["http", "ng", "sip", "supervisor"];
 
+/// Workers at the most.
+pub const WORKERS_MAX: u32 = 64;
+
 /// Why a configuration is not obeyed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -145,8 +148,11 @@ impl Default for Inside {
 pub struct Relay {
     /// Way that packets take.
     pub path: PathChoice,
-    /// Workers; 0: one per RX queue, but no more than processors.
+    /// Workers; 0: one per RX queue, but no more than processors. On sockets: one per processor.
     pub workers: u32,
+    /// On sockets: whether the system may merge packets of one flow that come together (`UDP_GRO`), and cut up what is sent
+    /// together (`UDP_SEGMENT`).
+    pub udp_offload: bool,
     /// Socket that control connects to.
     pub socket: PathBuf,
     /// Where maps are pinned: a bpffs of our own.
@@ -164,6 +170,7 @@ impl Default for Relay {
         Self {
             path: PathChoice::Auto,
             workers: 0,
+            udp_offload: true,
             socket: "/run/sallyport/relay.sock".into(),
             pins: "/run/sallyport/bpf".into(),
             max_calls: 1000,
@@ -246,7 +253,7 @@ impl Config {
         if self.relay.max_calls == 0 || self.relay.max_calls > 100_000 {
             return invalid("[relay] max_calls must lie between 1 and 100000");
         }
-        if self.relay.workers > 64 {
+        if self.relay.workers > WORKERS_MAX {
             return invalid("[relay] workers must be 64 at the most");
         }
         Ok(())

@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 use sallyport_core::{Limits, Translator};
 use sallyport_io::{AfXdpPort, UdpPort};
@@ -20,7 +20,7 @@ use sallyport_plan::Zone;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::{self, Config, PathChoice, Poll};
+use crate::config::{self, Config, PathChoice, Poll, WORKERS_MAX};
 use crate::edge::Edge;
 use crate::facts::{self, Interface};
 use crate::handoff;
@@ -32,7 +32,7 @@ use crate::sessions::Sessions;
 use crate::uplink::{self, Message, Uplink, Waiting};
 use crate::worker::{self, Handle, Worker};
 
-/// Buffers of the one worker on the socket path.
+/// Buffers of each worker on the socket path.
 const SOCKET_FRAMES: u32 = 4096;
 
 /// Runs until a signal: `SIGTERM` leaves calls for the next relay, `SIGINT` ends everything.
@@ -141,17 +141,49 @@ fn open_path(config: &Config, interfaces: &[Interface; 2]) -> anyhow::Result<(Op
         }
     }
     Offload::clear(&relay.pins)?;
-    let port = UdpPort::new(SOCKET_FRAMES).context("no socket port")?;
-    let mut edge = Edge::Udp(Box::new(port));
-    for interface in interfaces {
-        edge.belong(interface.zone as u8, &interface.name);
+    Ok((None, open_sockets(relay, interfaces)?))
+}
+
+/// A port per worker, all of which share the outside's addresses. Inside, sockets come with calls.
+fn open_sockets(relay: &config::Relay, interfaces: &[Interface; 2]) -> anyhow::Result<Vec<Edge>> {
+    // A call takes two sockets or more, and what is given to a process at first is for 500 calls.
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
+    let workers = if relay.workers == 0 { facts::processors().min(WORKERS_MAX) } else { relay.workers };
+    let ports = match share_sockets(relay, interfaces, workers) {
+        Err(error) if relay.workers == 0 && error.kind() == io::ErrorKind::Unsupported => {
+            tracing::warn!(%error, "packets cannot be steered to workers, so there is one");
+            share_sockets(relay, interfaces, 1)
+        }
+        ports => ports,
+    };
+    let ports = ports.context("the outside media port cannot be opened")?;
+    tracing::info!(workers = ports.len(), "packets take UDP sockets");
+    Ok(ports.into_iter().map(|port| Edge::Udp(Box::new(port))).collect())
+}
+
+fn share_sockets(
+    relay: &config::Relay,
+    interfaces: &[Interface; 2],
+    workers: u32,
+) -> io::Result<Vec<UdpPort>> {
+    let mut ports = Vec::new();
+    for _ in 0..workers {
+        let mut port = UdpPort::new(SOCKET_FRAMES)?;
+        if relay.udp_offload {
+            port.merge();
+        }
+        for interface in interfaces {
+            port.belong(interface.zone as u8, &interface.name);
+        }
+        ports.push(port);
     }
     let outside = &interfaces[0];
-    let addresses: Vec<_> =
-        outside.addresses.iter().map(|address| (*address, outside.port_min).into()).collect();
-    edge.bind(Zone::Outside as u8, &addresses).context("the outside media port cannot be opened")?;
-    tracing::info!("packets take UDP sockets");
-    Ok((None, vec![edge]))
+    for address in &outside.addresses {
+        UdpPort::share(&mut ports, Zone::Outside as u8, (*address, outside.port_min).into())?;
+    }
+    Ok(ports)
 }
 
 fn spawn_workers(

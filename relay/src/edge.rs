@@ -1,7 +1,7 @@
 //! The port of a worker, whichever kind it is.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 
 use sallyport_io::{AfXdpPort, Port, UdpPort};
 
@@ -22,14 +22,6 @@ impl Edge {
         }
     }
 
-    /// Sockets of a zone that are opened from now on hear and send by this interface only. AF_XDP sockets are bound to theirs
-    /// anyway.
-    pub fn belong(&mut self, zone: u8, interface: &str) {
-        if let Self::Udp(port) = self {
-            port.belong(zone, interface);
-        }
-    }
-
     /// Opens a socket on each address; none where one fails. AF_XDP needs none: XDP takes the packets first.
     ///
     /// # Errors
@@ -45,6 +37,21 @@ impl Edge {
             }
         }
         Ok(())
+    }
+
+    /// Gives up the sockets on these addresses, with what they have received.
+    pub fn part(&mut self, addresses: &[SocketAddr]) -> Vec<UdpSocket> {
+        let Self::Udp(port) = self else { return Vec::new() };
+        addresses.iter().filter_map(|address| port.part(*address)).collect()
+    }
+
+    /// Takes over sockets of a zone; those that it cannot take are closed.
+    ///
+    /// # Errors
+    /// What the system says of the first such.
+    pub fn adopt(&mut self, zone: u8, sockets: Vec<UdpSocket>) -> io::Result<()> {
+        let Self::Udp(port) = self else { return Ok(()) };
+        sockets.into_iter().try_for_each(|socket| port.adopt(zone, socket).map(drop))
     }
 
     /// Closes the sockets on these addresses.

@@ -1,6 +1,7 @@
 //! The two interfaces as the system describes them.
 
 use std::net::IpAddr;
+use std::thread;
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
@@ -50,6 +51,11 @@ pub fn read(config: &Config) -> Result<[Interface; 2], ConfigError> {
         ports: (low, high),
     };
     Ok([outside.read()?, inside.read()?])
+}
+
+/// Processors that this process may run on: more workers would only wake each other up for smaller bursts.
+pub fn processors() -> u32 {
+    thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
 }
 
 struct Wanted<'a> {

@@ -1,6 +1,6 @@
 //! What crosses between the uplink and a worker: orders one way, notices the other.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 
 use sallyport_core::{Checkpoint, FlowChanges, Removed, Tag};
 use sallyport_io::FrameCount;
@@ -51,6 +51,20 @@ pub enum Order {
     },
     /// Close sockets (socket path only). No answer.
     Unbind(Vec<SocketAddr>),
+    /// Give up the sockets of a call, open, to another worker (socket path only).
+    Part {
+        /// Whose.
+        call: CallId,
+        /// Their addresses.
+        addresses: Vec<SocketAddr>,
+    },
+    /// Take over the sockets of a call. Answered by `Bound` where that fails only.
+    Adopt {
+        /// Whose.
+        call: CallId,
+        /// Bound ones.
+        sockets: Vec<UdpSocket>,
+    },
     /// Statistics of a call.
     Report(CallId),
     /// Counters and frames; the number comes back.
@@ -82,6 +96,13 @@ pub enum Notice {
         call: CallId,
         /// Whether all sockets are open; none is where one failed.
         bound: bool,
+    },
+    /// Outcome of `Part`.
+    Parted {
+        /// Whose.
+        call: CallId,
+        /// Those that were there.
+        sockets: Vec<UdpSocket>,
     },
     /// Outcome of `Report`; `None` for an unknown call.
     Report {

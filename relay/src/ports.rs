@@ -110,6 +110,11 @@ impl Ports {
         pairs.iter().any(|pair| pair.rtp == local || pair.rtcp == local)
     }
 
+    /// The call's ports.
+    pub fn of(&self, call: CallId) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.taken.get(&call).into_iter().flatten().flat_map(|pair| [pair.rtp, pair.rtcp])
+    }
+
     /// Puts the call's pairs to rest; returns them.
     pub fn release(&mut self, call: CallId, now: Instant) -> Vec<PortPair> {
         let pairs = self.taken.remove(&call).unwrap_or_default();

@@ -3,6 +3,7 @@
 //! One thread owns it. Setting up goes directions, flows (reverse before forward), acknowledgement; tearing down goes
 //! the other way. Nothing here is on the packet path.
 
+mod homes;
 mod install;
 mod rewrite;
 mod status;
@@ -95,6 +96,8 @@ pub struct State {
     statuses: VecDeque<status::Gathering>,
     links: HashMap<FlowKey, Link>,
     reserving: HashMap<CallId, Vec<PortPair>>,
+    /// On the socket path: the worker that has a call's sockets inside.
+    homes: HashMap<CallId, u8>,
     adopted: HashMap<CallId, sallyport_core::Checkpoint>,
     /// Whether control waits for the list until all adopted calls run, or do not.
     listing: bool,
@@ -266,7 +269,8 @@ impl Uplink {
             Ok(ports) => {
                 let addresses = ports.iter().flat_map(|pair| [pair.rtp, pair.rtcp]).collect();
                 self.state.reserving.insert(call, ports);
-                self.order(0, Order::Bind { call, addresses });
+                let home = self.lightest();
+                self.move_in(call, home, addresses);
             }
         }
     }
@@ -274,7 +278,7 @@ impl Uplink {
     fn bound(&mut self, call: CallId, bound: bool) {
         let Some(ports) = self.state.reserving.remove(&call) else {
             if !bound {
-                tracing::warn!(%call, "the ports of an adopted call are taken by somebody else; it ends");
+                tracing::warn!(%call, "the ports of a call cannot be taken over; it ends");
                 self.remove(call);
             }
             return;
@@ -283,15 +287,16 @@ impl Uplink {
             self.tell(&Event::Reserved { call, ports });
         } else {
             self.ports.release(call, Instant::now());
+            self.state.homes.remove(&call);
             self.refuse(call, Refusal::NoPorts);
         }
     }
 
     fn release_ports(&mut self, call: CallId) {
         let released = self.ports.release(call, Instant::now());
-        if self.offload.is_none() && !released.is_empty() {
+        if let Some(home) = self.state.homes.remove(&call) {
             let addresses = released.iter().flat_map(|pair| [pair.rtp, pair.rtcp]).collect();
-            self.order(0, Order::Unbind(addresses));
+            self.order(home, Order::Unbind(addresses));
         }
     }
 
@@ -312,7 +317,7 @@ impl Uplink {
             return;
         }
         let Some(next_hops) = &self.next_hops else {
-            self.order(0, Order::Send { path, link: None, payload });
+            self.order(self.sender(&path), Order::Send { path, link: None, payload });
             return;
         };
         if let Some(link) = self.state.links.get(&path).copied() {
@@ -359,12 +364,13 @@ impl Uplink {
             Notice::Installed { call, changes } => self.installed(worker, call, changes),
             Notice::Removed { call, removed } => self.removed(call, removed),
             Notice::Bound { call, bound } => self.bound(call, bound),
+            Notice::Parted { call, sockets } => self.parted(call, sockets),
             Notice::Report { call, directions: Some(directions) } => {
                 let directions = self.with_kernel(call, directions);
                 self.tell(&Event::Report { call, directions });
             }
             Notice::Report { call, directions: None } => self.refuse(call, Refusal::UnknownCall),
-            Notice::Status { ticket, counters, frames } => self.gathered(ticket, counters, frames),
+            Notice::Status { ticket, counters, frames } => self.gathered(worker, ticket, counters, frames),
             Notice::Punt { path, call, payload } => {
                 self.waiting.fetch_sub(1, Ordering::Relaxed);
                 self.tell(&Event::Punt { path, call, payload });

@@ -453,6 +453,15 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                 Order::Send { path, link, payload } => self.send(path, link, &payload),
                 Order::Bind { call, addresses } => self.bind(call, &addresses),
                 Order::Unbind(addresses) => self.worker.edge.unbind(&addresses),
+                Order::Part { call, addresses } => {
+                    let sockets = self.worker.edge.part(&addresses);
+                    (self.notify)(Notice::Parted { call, sockets });
+                }
+                Order::Adopt { call, sockets } => {
+                    if self.worker.edge.adopt(Zone::Inside as u8, sockets).is_err() {
+                        (self.notify)(Notice::Bound { call, bound: false });
+                    }
+                }
                 Order::Report(call) => {
                     let directions = self.worker.translator.report(call);
                     (self.notify)(Notice::Report { call, directions });

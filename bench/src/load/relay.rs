@@ -108,8 +108,16 @@ impl RelayClient {
     /// # Errors
     /// A refusal, or no answer.
     pub fn install(&mut self, call: &LoadCall, media: SocketAddr, ports: PortPair) -> anyhow::Result<()> {
-        let id = call.id;
-        self.send(&Command::Install(plan(call, media, ports)))?;
+        self.install_plan(plan(call, media, ports))
+    }
+
+    /// Installs a plan.
+    ///
+    /// # Errors
+    /// A refusal, or no answer.
+    pub fn install_plan(&mut self, plan: Plan) -> anyhow::Result<()> {
+        let id = plan.call;
+        self.send(&Command::Install(plan))?;
         self.wait("install", |event| {
             matches!(event, Event::Installed { call, .. } if call == id).then_some(())
         })

@@ -15,5 +15,6 @@ mod many;
 mod ng;
 mod plain;
 mod relay;
+mod sockets;
 mod stage;
 mod worlds;

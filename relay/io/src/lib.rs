@@ -6,7 +6,8 @@
 //!
 //! - [`AfXdpPort`]: one UMEM over one AF_XDP socket per interface. Received frames carry the [`Received::tag`] that the
 //!   XDP program put in front of them; transmitted ones get their headers here and need [`Egress::link`].
-//! - [`UdpPort`]: `recvmmsg` and `sendmmsg` over sockets that are bound and unbound while it runs.
+//! - [`UdpPort`]: `recvmmsg` and `sendmmsg` over sockets that are bound and unbound while it runs; several ports may share
+//!   an address, and [`steer()`] tells which of them hears whom.
 //! - [`MemoryPort`]: no system at all; a test holds the [`Wire`] at its other end.
 
 #![deny(unsafe_code)]
@@ -17,10 +18,12 @@ mod engine;
 mod memory;
 mod meta;
 mod open;
+mod outbox;
 mod pool;
 mod port;
 mod ring;
 mod sockets;
+mod steer;
 #[cfg(test)]
 mod testing;
 #[allow(unsafe_code)]
@@ -32,3 +35,4 @@ pub use open::{AfXdpPort, Mode, OpenError, Queue};
 pub use pool::Frame;
 pub use port::{Burst, Counters, Egress, FRAME_SIZE, FrameCount, HEADROOM, Port, Received, TransmitError};
 pub use sockets::UdpPort;
+pub use steer::steer;

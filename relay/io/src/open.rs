@@ -152,7 +152,8 @@ impl AfXdpPort {
     /// Has packets taken up by [`Port::receive`] itself instead of by interrupts, which suits a user that never sleeps.
     /// Whether all drivers do that; where one does not, nothing changes for it. Linux: `SO_PREFER_BUSY_POLL`.
     pub fn poll_busily(&mut self) -> bool {
-        let all = self.engine.sockets().map(Xsk::poll_busily).fold(true, |all, one| all && one);
+        // Each is asked: `all` would stop at the first that cannot.
+        let all = self.engine.sockets().map(Xsk::poll_busily).filter(|driven| !driven).count() == 0;
         if all {
             self.engine.drive();
         }

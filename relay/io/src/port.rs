@@ -128,11 +128,15 @@ pub struct Counters {
     pub corrupt: u64,
     /// Errors of receive system calls.
     pub errors: u64,
+    /// Received datagrams that the system had merged.
+    pub merged_in: u64,
+    /// Sent datagrams that were given to the system as parts of one payload.
+    pub merged_out: u64,
 }
 
 impl Counters {
     /// Names and values, names in snake case with the prefix `io_`.
-    pub fn named(&self) -> [(&'static str, u64); 10] {
+    pub fn named(&self) -> [(&'static str, u64); 12] {
         [
             ("io_received", self.received),
             ("io_malformed", self.malformed),
@@ -144,6 +148,8 @@ impl Counters {
             ("io_kernel_dropped", self.kernel_dropped),
             ("io_corrupt", self.corrupt),
             ("io_errors", self.errors),
+            ("io_merged_in", self.merged_in),
+            ("io_merged_out", self.merged_out),
         ]
     }
 }

@@ -1,21 +1,36 @@
 //! The UDP port: the same datagrams through ordinary sockets.
 
+mod reading;
+
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
+};
 
+use crate::outbox::{self, Queued};
 use crate::pool::{Frame, Owner, Pool, place, spread};
-use crate::port::{Burst, Counters, Egress, FRAME_SIZE, FrameCount, HEADROOM, Port, Received, TransmitError};
-use crate::udp::{self, BATCH, Incoming};
+use crate::port::{Burst, Counters, Egress, FRAME_SIZE, FrameCount, Port, Received, TransmitError};
+use crate::steer;
+use crate::udp::{self, BATCH, SPILL};
 
-/// Octets asked for each socket's buffers: half a second of a few hundred calls. The system may give less.
-const SOCKET_BUFFER: usize = 1 << 20;
+/// Octets asked for what a socket has received: of one peer half a second of video. The system doubles it, counts its own
+/// data as well, and may give less.
+const SOCKET_BUFFER: usize = 256 << 10;
+/// The same for a socket that many peers send to: some 16,000 packets of voice, which bridges 50 ms in which the worker does
+/// not run at 300,000 packets a second.
+const SHARED_BUFFER: usize = 8 << 20;
+/// Sockets that one look finds readable at the most.
+const LOOK: usize = 128;
+/// Name of the reminder among the slots.
+const REMINDER: u64 = u64::MAX;
 
 /// All frames of the port belong to one system, as far as ownership goes.
 const FILL: Owner = Owner::Fill(0);
@@ -27,18 +42,12 @@ struct Bound {
     socket: UdpSocket,
     zone: u8,
     local: SocketAddr,
-}
-
-/// An accepted datagram.
-#[derive(Debug)]
-struct Queued {
-    /// Slot of its socket.
-    slot: usize,
-    /// Keeps datagrams of one socket in order.
-    sequence: u64,
-    index: u32,
-    octets: Range<usize>,
-    remote: SocketAddr,
+    /// Whether it is among the ready ones.
+    ready: bool,
+    /// Whether it had many datagrams the last time.
+    busy: bool,
+    /// Whether the system cuts up for it what is sent as one payload.
+    merges: bool,
 }
 
 /// The port of one worker on the socket path. Sockets come and go while it runs; each is bound to one address and port,
@@ -51,9 +60,19 @@ pub struct UdpPort {
     slots: Vec<Option<Bound>>,
     vacant: Vec<usize>,
     by_address: HashMap<SocketAddr, usize>,
-    /// Slots of sockets that were readable when last asked.
+    /// Slots of sockets that may have more to read. The system tells of each arrival once (`EPOLLET`), which spares it
+    /// another look at each socket: one stays here until it was read to its end.
     ready: VecDeque<usize>,
+    /// The same, of those that had many datagrams the last time.
+    busy: VecDeque<usize>,
     events: Vec<EpollEvent>,
+    /// Readable while something is left to do that the system will not tell of again.
+    reminder: EventFd,
+    reminded: bool,
+    /// What was merged beyond the room of a burst.
+    waiting: VecDeque<Received>,
+    /// Where merged datagrams go on behind their frames; empty where nothing is merged.
+    spill: Box<[u8]>,
     /// Frames that the next system call receives into.
     armed: Vec<u32>,
     queue: Vec<Queued>,
@@ -68,21 +87,35 @@ impl UdpPort {
     /// # Errors
     /// The system's, where it has no descriptor left.
     pub fn new(frames: u32) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let reminder = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        epoll.add(&reminder, EpollEvent::new(EpollFlags::EPOLLIN, REMINDER))?;
         Ok(Self {
             buffers: vec![0; frames as usize * FRAME_SIZE].into_boxed_slice(),
             pool: Pool::new(frames),
-            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            epoll,
             slots: Vec::new(),
             vacant: Vec::new(),
             by_address: HashMap::new(),
-            ready: VecDeque::with_capacity(BATCH),
-            events: vec![EpollEvent::empty(); BATCH],
+            ready: VecDeque::with_capacity(LOOK),
+            busy: VecDeque::new(),
+            events: vec![EpollEvent::empty(); LOOK],
+            reminder,
+            reminded: false,
+            waiting: VecDeque::new(),
+            spill: Box::default(),
             armed: Vec::with_capacity(BATCH),
             queue: Vec::with_capacity(frames as usize),
             sequence: 0,
             counters: Counters::default(),
             devices: HashMap::new(),
         })
+    }
+
+    /// From now on the system may merge datagrams of one flow that come one behind the other to sockets that are opened,
+    /// and is given such to send as one payload. Costs 4 MiB.
+    pub fn merge(&mut self) {
+        self.spill = vec![0; SPILL * BATCH].into_boxed_slice();
     }
 
     /// Binds the sockets of a zone that are opened from now on to an interface: without, the system would take a packet to
@@ -97,17 +130,42 @@ impl UdpPort {
     /// The system's (address in use, not ours), or `InvalidInput` for an unspecified address: replies could then leave
     /// from another one.
     pub fn bind(&mut self, zone: u8, address: SocketAddr) -> io::Result<SocketAddr> {
-        if address.ip().is_unspecified() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a media socket needs a specific address",
-            ));
-        }
-        let socket = UdpSocket::bind(address)?;
-        if let Some(device) = self.devices.get(&zone) {
-            setsockopt(&socket, sockopt::BindToDevice, device)?;
-        }
+        let socket = open(address, self.devices.get(&zone), false)?;
         self.adopt(zone, socket)
+    }
+
+    /// Binds one address of a zone once for each of several ports, whose sockets then share it: [`crate::steer()`] tells which
+    /// of them hears whom. Where somebody else has the address it fails; later only a process of the same user that asks to
+    /// share could join. Port 0 lets the system choose. Returns the address.
+    ///
+    /// # Errors
+    /// As [`UdpPort::bind`]; `Unsupported` where the system does not let us steer. Ports may have been given their sockets
+    /// already: they are of no use then.
+    pub fn share(ports: &mut [Self], zone: u8, address: SocketAddr) -> io::Result<SocketAddr> {
+        let count = u32::try_from(ports.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let [first, others @ ..] = ports else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let socket = open(address, first.devices.get(&zone), false)?;
+        if !others.is_empty() {
+            setsockopt(&socket, sockopt::ReusePort, &true)?;
+        }
+        let local = first.adopt(zone, socket)?;
+        let program = steer::program(local.is_ipv4(), count);
+        for (at, port) in others.iter_mut().enumerate() {
+            let socket = open(local, port.devices.get(&zone), true)?;
+            if at == 0 {
+                // The second made them a group. A place that is not taken yet falls back to the system's own choice.
+                udp::set_steering(socket.as_fd(), &program)
+                    .map_err(|error| io::Error::new(io::ErrorKind::Unsupported, error))?;
+            }
+            port.adopt(zone, socket)?;
+        }
+        for port in ports {
+            let slot = port.by_address.get(&local);
+            if let Some(bound) = slot.and_then(|slot| port.slots.get(*slot)).and_then(Option::as_ref) {
+                enlarge(&bound.socket, SHARED_BUFFER);
+            }
+        }
+        Ok(local)
     }
 
     /// Takes over a socket that is bound already. Returns its address.
@@ -125,12 +183,16 @@ impl UdpPort {
         if self.by_address.contains_key(&local) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        // Beyond the system's limit only with CAP_NET_ADMIN; less is no reason to fail.
-        let _ = setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER)
-            .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &SOCKET_BUFFER));
+        enlarge(&socket, SOCKET_BUFFER);
+        let merges = !self.spill.is_empty();
+        if merges {
+            // A kernel that cannot merge gives them one by one.
+            let _ = udp::set_merging(socket.as_fd());
+        }
         let slot = self.vacant.last().copied().unwrap_or(self.slots.len());
-        self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, slot as u64))?;
-        let bound = Some(Bound { socket, zone, local });
+        let readable = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        self.epoll.add(&socket, EpollEvent::new(readable, slot as u64))?;
+        let bound = Some(Bound { socket, zone, local, ready: false, busy: false, merges });
         match self.vacant.pop() {
             Some(slot) => self.slots[slot] = bound,
             None => self.slots.push(bound),
@@ -142,11 +204,17 @@ impl UdpPort {
     /// Closes the socket of an address; `false` where there is none. Datagrams still waiting to be sent by it are dropped
     /// and counted as refused.
     pub fn unbind(&mut self, address: SocketAddr) -> bool {
-        let Some(slot) = self.by_address.remove(&address) else { return false };
-        let Some(bound) = self.slots.get_mut(slot).and_then(Option::take) else { return false };
+        self.part(address).is_some()
+    }
+
+    /// As [`UdpPort::unbind`], but the socket stays open, with what it has received: for another port to adopt.
+    pub fn part(&mut self, address: SocketAddr) -> Option<UdpSocket> {
+        let slot = self.by_address.remove(&address)?;
+        let bound = self.slots.get_mut(slot).and_then(Option::take)?;
         // Closing alone would leave the registration to other holders of the same socket.
         let _ = self.epoll.delete(&bound.socket);
         self.ready.retain(|ready| *ready != slot);
+        self.busy.retain(|busy| *busy != slot);
         let Self { queue, pool, counters, .. } = self;
         queue.retain(|queued| {
             let stays = queued.slot != slot;
@@ -157,7 +225,7 @@ impl UdpPort {
             stays
         });
         self.vacant.push(slot);
-        true
+        Some(bound.socket)
     }
 
     /// Zones and addresses that sockets are bound to, in no order.
@@ -171,104 +239,36 @@ impl UdpPort {
         let bound = self.slots.get(slot)?.as_ref()?;
         (bound.zone == egress.zone).then_some(slot)
     }
+}
 
-    /// Asks which sockets are readable. Only once the former answer is used up, or the first ones would come first again
-    /// and again.
-    fn poll(&mut self) -> io::Result<bool> {
-        let count = self.epoll.wait(&mut self.events, EpollTimeout::ZERO)?;
-        let slots = self.events.iter().take(count).filter_map(|event| usize::try_from(event.data()).ok());
-        self.ready.extend(slots);
-        Ok(count > 0)
+/// A socket bound to one address, and to an interface where one is named. To `share`, all that are bound to the address must
+/// ask for it.
+fn open(address: SocketAddr, device: Option<&OsString>, share: bool) -> io::Result<UdpSocket> {
+    if address.ip().is_unspecified() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a media socket needs a specific address"));
     }
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = UdpSocket::from(socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?);
+    // Before it is bound: sockets share an address with those of their own interface only.
+    if let Some(device) = device {
+        setsockopt(&socket, sockopt::BindToDevice, device)?;
+    }
+    if share {
+        setsockopt(&socket, sockopt::ReusePort, &true)?;
+    }
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    Ok(socket)
+}
 
-    /// Receives by one socket what is there, at most what the burst has room for.
-    fn receive_by(&mut self, slot: usize, burst: &mut Burst) -> usize {
-        let wanted = burst.room().min(BATCH);
-        while self.armed.len() < wanted {
-            let Some(index) = self.pool.take(FILL) else {
-                self.counters.starved += 1;
-                break;
-            };
-            self.armed.push(index);
-        }
-        let Some(bound) = self.slots.get(slot).and_then(Option::as_ref) else { return 0 };
-        if self.armed.is_empty() {
-            return 0;
-        }
-        let rooms =
-            self.armed.iter().take(wanted).map(|index| place(*index).start + HEADROOM..place(*index).end);
-        let mut found = [Incoming { length: 0, truncated: false, source: None }; BATCH];
-        let received = match udp::receive(bound.socket.as_fd(), &mut self.buffers, rooms, &mut found) {
-            Ok(received) => received,
-            Err(error) => {
-                let nothing = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
-                self.counters.errors += u64::from(!nothing);
-                return 0;
-            }
-        };
-        let (zone, local) = (bound.zone, bound.local);
-        let mut count = 0;
-        for (index, incoming) in self.armed.drain(..received.min(self.armed.len())).zip(found) {
-            let Some(remote) = incoming.source.filter(|_| !incoming.truncated) else {
-                self.counters.truncated += u64::from(incoming.truncated);
-                self.counters.malformed += u64::from(!incoming.truncated);
-                self.pool.reclaim(FILL, index);
-                continue;
-            };
-            let Some(frame) = self.pool.hand_out(FILL, index) else { continue };
-            let payload = HEADROOM..HEADROOM + incoming.length;
-            let received =
-                Received { frame, zone, local, remote, payload, tag: None, source_mac: None, vlan: None };
-            match burst.push(received) {
-                Ok(()) => count += 1,
-                Err(received) => drop(self.pool.accept(received.frame, Owner::Free)),
-            }
-        }
-        self.counters.received += count as u64;
-        count
-    }
-
-    /// Sends what one socket has in `queue[from..to]`; returns how many of them are done with.
-    fn flush_by(&mut self, from: usize, to: usize) -> usize {
-        let mut done = from;
-        while done < to {
-            let Some(bound) = self.slots.get(self.queue[from].slot).and_then(Option::as_ref) else { break };
-            let datagrams = self.queue[done..to].iter().map(|queued| {
-                let start = place(queued.index).start;
-                (start + queued.octets.start..start + queued.octets.end, queued.remote)
-            });
-            match udp::send(bound.socket.as_fd(), &self.buffers, datagrams) {
-                Ok(sent) => done += sent.clamp(1, to - done),
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN | libc::ENOBUFS) => break,
-                    Some(libc::EINTR) => {}
-                    // This datagram cannot be sent (no route, too long); the next may go elsewhere.
-                    _ => {
-                        self.counters.refused += 1;
-                        done += 1;
-                    }
-                },
-            }
-        }
-        done - from
-    }
+/// Gives a socket more room to receive into. Beyond the system's limit only with CAP_NET_ADMIN; less is no reason to fail.
+fn enlarge(socket: &UdpSocket, octets: usize) {
+    let _ = setsockopt(socket, sockopt::RcvBufForce, &octets)
+        .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &octets));
 }
 
 impl Port for UdpPort {
     fn receive(&mut self, burst: &mut Burst) -> io::Result<usize> {
-        let mut count = 0;
-        // Two answers at most: sockets that only yield broken datagrams must not keep the worker here.
-        for _ in 0..2 {
-            while burst.room() > 0
-                && let Some(slot) = self.ready.pop_front()
-            {
-                count += self.receive_by(slot, burst);
-            }
-            if burst.room() == 0 || !self.poll()? {
-                break;
-            }
-        }
-        Ok(count)
+        self.fill(burst)
     }
 
     fn buffer<'a>(&'a mut self, frame: &Frame) -> &'a mut [u8] {
@@ -323,7 +323,16 @@ impl Port for UdpPort {
         while from < self.queue.len() {
             let slot = self.queue[from].slot;
             let run = self.queue[from..].iter().take_while(|queued| queued.slot == slot).count();
-            let done = self.flush_by(from, from + run);
+            let done = match self.slots.get_mut(slot).and_then(Option::as_mut) {
+                Some(bound) => {
+                    let queued = &self.queue[from..from + run];
+                    let sent = outbox::send(bound.socket.as_fd(), &self.buffers, queued, &mut bound.merges);
+                    self.counters.refused += sent.refused;
+                    self.counters.merged_out += sent.merged;
+                    sent.done
+                }
+                None => 0,
+            };
             for at in from..from + done {
                 self.pool.reclaim(SEND, self.queue[at].index);
             }

@@ -35,7 +35,8 @@ impl Uplink {
             tracing::debug!(%call, "adopted");
             self.state.adopted.insert(call, checkpoint);
             if self.offload.is_none() {
-                self.order(0, Order::Bind { call, addresses: inside });
+                let home = self.hearer(&plan).unwrap_or_else(|| self.lightest());
+                self.move_in(call, home, inside);
             }
             self.install(plan);
         }
@@ -90,7 +91,9 @@ impl Uplink {
         let Some(plan) = self.state.installing.get(&call).and_then(VecDeque::front) else { return };
         let paths = egress(plan);
         let Some(next_hops) = &self.next_hops else {
-            self.resolved(call, Ok(Links::new()));
+            if self.is_home(call) {
+                self.resolved(call, Ok(Links::new()));
+            }
             return;
         };
         let ticket = self.state.next_ticket;
@@ -141,26 +144,17 @@ impl Uplink {
         let adopted = self.state.adopted.remove(&call).is_some();
         if !self.state.calls.contains_key(&call) {
             self.sessions.forget(call);
-            if adopted {
+            if adopted || self.ports.of(call).next().is_none() {
                 self.release_ports(call);
             }
         }
         self.list();
     }
 
-    /// A call stays with its worker; a new one goes to the worker with the fewest.
+    /// A call stays with its worker; a new one goes where its sockets are, or to the worker with the fewest.
     fn worker_for(&self, call: CallId) -> u8 {
-        if let Some(running) = self.state.calls.get(&call) {
-            return running.worker;
-        }
-        let mut load = vec![0usize; self.workers.len()];
-        for running in self.state.calls.values() {
-            if let Some(count) = load.get_mut(usize::from(running.worker)) {
-                *count += 1;
-            }
-        }
-        let lightest = load.iter().enumerate().min_by_key(|(_, count)| **count).map_or(0, |(at, _)| at);
-        u8::try_from(lightest).unwrap_or(0)
+        let running = self.state.calls.get(&call).map(|running| running.worker);
+        running.or_else(|| self.state.homes.get(&call).copied()).unwrap_or_else(|| self.lightest())
     }
 
     pub(super) fn installed(&mut self, worker: u8, call: CallId, changes: Result<FlowChanges, Refusal>) {

@@ -8,6 +8,9 @@ use sallyport_plan::{Counter, Event, InterfaceStatus, Status};
 use super::Uplink;
 use crate::orders::Order;
 
+/// The counter that is told of each worker too: how the load is shared.
+const SHARED: &str = "received";
+
 /// Who asked.
 pub(super) enum For {
     Hello,
@@ -37,11 +40,15 @@ impl Uplink {
     }
 
     /// Adds one worker's answer to the report that asked for it.
-    pub(super) fn gathered(&mut self, ticket: u64, counters: Vec<Counter>, frames: FrameCount) {
+    pub(super) fn gathered(&mut self, worker: u8, ticket: u64, counters: Vec<Counter>, frames: FrameCount) {
+        let several = self.workers.len() > 1;
         let asked = self.state.statuses.iter_mut().find(|gathering| gathering.ticket == ticket);
         let Some(gathering) = asked else { return };
         gathering.missing -= 1;
         for counter in counters {
+            if several && counter.name == SHARED {
+                gathering.counters.insert(format!("{SHARED}_by_worker_{worker}"), counter.value);
+            }
             *gathering.counters.entry(counter.name).or_default() += counter.value;
         }
         gathering.frames.0 += frames.total;
