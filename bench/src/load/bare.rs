@@ -214,6 +214,10 @@ impl Target for Bare {
         Ok(())
     }
 
+    fn learns(&self) -> bool {
+        false
+    }
+
     fn cost(&self) -> Option<(f64, u64)> {
         self.program.cost()
     }

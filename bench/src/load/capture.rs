@@ -27,7 +27,7 @@ use super::results::{Percentiles, Residence, Stay};
 /// How long tcpdump may take to begin, and to write what it has.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A packet is in the box for no longer than this.
-const WINDOW_NS: u64 = 200_000_000;
+const WINDOW_NS: u64 = 5_000_000_000;
 /// Packets of a stream from which candidates for the constant between its sequence numbers are taken.
 const VOTERS: usize = 20;
 
@@ -166,8 +166,9 @@ fn stay(
     Ok(Stay { packets: times.len(), us: Percentiles::of(&times) })
 }
 
-/// Times between two captures of one stream, ns. Sequence numbers may differ by a constant: of those that explain most
-/// packets, the one with the shortest times is right, since the packet before comes a whole interval earlier.
+/// Times between two captures of one stream, ns. Sequence numbers may differ by a constant: the one that explains most
+/// packets is right, and of several that explain as many the one with the shortest times, since the packet before comes a
+/// whole interval earlier. Where packets are lost and stay longer than an interval, that may be one interval too short.
 fn matched(came: &[Sighting], went: &[Sighting]) -> Vec<u64> {
     let mut by_sequence: HashMap<u16, Vec<u64>> = HashMap::new();
     for (at, sequence) in came {
@@ -189,7 +190,7 @@ fn matched(came: &[Sighting], went: &[Sighting]) -> Vec<u64> {
     candidates.dedup();
     let explained: Vec<Vec<u64>> = candidates.into_iter().map(times).collect();
     let most = explained.iter().map(Vec::len).max().unwrap_or_default();
-    let likely = explained.into_iter().filter(|times| times.len() * 20 >= most * 19);
+    let likely = explained.into_iter().filter(|times| times.len() == most);
     let sum = |times: &Vec<u64>| times.iter().sum::<u64>() / times.len().max(1) as u64;
     likely.min_by_key(sum).unwrap_or_default()
 }
@@ -223,6 +224,15 @@ mod tests {
                 "{packets} {shift}: {times:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_stay_beyond_the_interval_is_told_from_the_next_packet() {
+        let (came, mut went) = stream(1, 9, |_| false);
+        went.iter_mut().for_each(|sighting| sighting.0 += 65_000_000);
+        let times = matched(&came, &went);
+        assert_eq!(times.len(), came.len());
+        assert!(times.iter().all(|time| *time > 65_000_000), "{times:?}");
     }
 
     #[test]

@@ -260,6 +260,8 @@ fn measure_with(
     let before = target.cost();
     let load = generator.run(ends, duration)?;
     let after = target.cost();
+    // Where nobody counts cost, nobody sets up calls either.
+    let idle = idle.filter(|_| target.learns());
     // Warm-up packets cost as well, and are not counted.
     let share = (duration + WARM_UP).as_secs_f64() / duration.as_secs_f64();
     let packets = (load.inward.received + load.outward.received).max(1) as f64 * share;
@@ -268,7 +270,6 @@ fn measure_with(
     let cost = Cost {
         cpu_us_per_packet: before.zip(after).map(|(before, after)| (after.0 - before.0) * 1e6 / packets),
         kib_per_call: idle.zip(before).map(|(idle, before)| memory(idle, before)),
-        // Where nobody counts cost, nobody sets up calls either.
         setup_calls_per_second: idle.map(|_| calls as f64 / setup.max(1e-9)),
     };
     Ok(Measured::new(target.name(), calls, load, cost))

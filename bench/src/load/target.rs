@@ -37,6 +37,11 @@ pub trait Target {
     /// What it says.
     fn extend(&mut self, ends: &mut Vec<End>, calls: usize) -> anyhow::Result<()>;
 
+    /// Whether it learns calls one by one; else neither its memory by call nor its pace of setting up says anything.
+    fn learns(&self) -> bool {
+        true
+    }
+
     /// CPU time so far, in seconds, and resident memory, in KiB; `None` where that is nobody's.
     fn cost(&self) -> Option<(f64, u64)>;
 }
