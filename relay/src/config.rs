@@ -163,6 +163,8 @@ pub struct Relay {
     pub poll: Poll,
     /// Whether several workers stay on a processor each, where there are enough.
     pub pin: bool,
+    /// Whether the status tells how long packets stay inside.
+    pub residence: bool,
 }
 
 impl Default for Relay {
@@ -176,6 +178,7 @@ impl Default for Relay {
             max_calls: 1000,
             poll: Poll::Adaptive,
             pin: true,
+            residence: false,
         }
     }
 }

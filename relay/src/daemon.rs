@@ -204,16 +204,26 @@ fn spawn_workers(
     for (at, ((edge, wake), handoff)) in edges.into_iter().zip(wakes).zip(meshes).enumerate() {
         let index = u8::try_from(at).context("more than 256 workers")?;
         let translator = Translator::new(index, limits, seed().context("no randomness")?);
-        let (poll, processor) = (relay.poll, processors.get(at).copied());
-        let worker = Worker { index, edge, translator, handoff, wake, framed, poll, processor, epoch };
+        let worker = Worker {
+            index,
+            edge,
+            translator,
+            handoff,
+            wake,
+            framed,
+            poll: relay.poll,
+            residence: relay.residence,
+            processor: processors.get(at).copied(),
+            epoch,
+        };
         let notify = uplink::notifier(index, inbox.clone(), waiting.clone());
         handles.push(worker::spawn(worker, notify).context("a worker does not start")?);
     }
     Ok(handles)
 }
 
-/// A processor for each of several workers; none where there are too few for all. Worker `w` has queue `w`, whose interrupts mostly
-/// come to the `w`th processor.
+/// A processor for each of several workers; none where there are too few for all. Worker `w` has queue `w`, whose interrupts
+/// mostly come to the `w`th processor.
 fn processors(workers: usize) -> Vec<usize> {
     let Ok(allowed) = sched_getaffinity(Pid::from_raw(0)) else { return Vec::new() };
     let allowed = (0..CpuSet::count()).filter(|at| allowed.is_set(*at).unwrap_or(false));

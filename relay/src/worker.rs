@@ -22,6 +22,7 @@ use crate::edge::Edge;
 use crate::handoff::{Handoff, Stray};
 use crate::nexthop::Links;
 use crate::orders::{Notice, Order};
+use crate::residence::Residence;
 use crate::sleeper::Sleeper;
 
 /// How often indices are kept for a restart, in microseconds.
@@ -86,6 +87,8 @@ pub struct Worker {
     pub framed: bool,
     /// How it waits for packets.
     pub poll: Poll,
+    /// Whether it keeps residence times.
+    pub residence: bool,
     /// Processor that it stays on.
     pub processor: Option<usize>,
     /// The clock's zero, the same for all workers.
@@ -107,7 +110,6 @@ where
         sleeper: Sleeper::new(worker.wake.clone(), &worker.edge.port().descriptors(), worker.poll)?,
         seen: 0,
         more: false,
-        worker,
         inbox,
         notify,
         links: Flows::default(),
@@ -115,6 +117,8 @@ where
         due: Vec::with_capacity(STRAYS.max(Burst::CAPACITY)),
         counts: Counts::default(),
         kept: Now(0),
+        residence: worker.residence.then(Box::default),
+        worker,
         stopped: false,
     };
     let name = format!("worker-{}", running.worker.index);
@@ -181,6 +185,7 @@ struct Running<N> {
     due: Vec<Due>,
     counts: Counts,
     kept: Now,
+    residence: Option<Box<Residence>>,
     stopped: bool,
 }
 
@@ -198,9 +203,18 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             self.take_strays();
             self.receive(&mut burst);
             self.tick();
-            if self.worker.edge.port().flush().is_err() {
-                self.counts.transmit_failed += 1;
-            }
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.worker.edge.port().flush().is_err() {
+            self.counts.transmit_failed += 1;
+        }
+        if let Some(residence) = &mut self.residence
+            && residence.waits()
+        {
+            residence.departed(Instant::now());
         }
     }
 
@@ -245,6 +259,9 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                     return;
                 }
             }
+            if let Some(residence) = &mut self.residence {
+                residence.arrived(Instant::now());
+            }
             let full = burst.room() == 0;
             for received in burst.drain() {
                 self.counts.received += 1;
@@ -256,9 +273,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                 return;
             }
             self.more = turn == BURSTS;
-            if self.worker.edge.port().flush().is_err() {
-                self.counts.transmit_failed += 1;
-            }
+            self.flush();
         }
     }
 
@@ -311,6 +326,9 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         match verdict {
             Verdict::Forward(cleared) => {
                 self.counts.forwarded += 1;
+                if let Some(residence) = &mut self.residence {
+                    residence.forwarded(key.zone);
+                }
                 self.transmit(frame, range, *cleared.egress(), link);
             }
             Verdict::Reply(egress) => {
@@ -399,6 +417,10 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             self.due.push(Due { frame, payload: range, key, tag: Some(tag) });
         }
         self.translate(self.now());
+        if let Some(residence) = &mut self.residence {
+            // When these arrived is not known here.
+            residence.arrived(Instant::now());
+        }
     }
 
     /// Consent checks that are due, and what happened since.
@@ -525,7 +547,9 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         let frames = port.frames();
         let edge = port.counters().named();
         let counters = own.into_iter().chain(edge).chain(self.worker.translator.counters());
-        let counters = counters.map(|(name, value)| Counter { name: name.into(), value }).collect();
+        let counters = counters.map(|(name, value)| Counter { name: name.into(), value });
+        let stays = self.residence.iter().flat_map(|residence| residence.counters());
+        let counters = counters.chain(stays).collect();
         (self.notify)(Notice::Status { ticket, counters, frames });
     }
 }

@@ -65,7 +65,7 @@ impl Who {
 
 fn relay_options(path: &str, common: &Common, calls: usize) -> RelayOptions {
     let (path, suite) = (path.to_owned(), common.suite.clone());
-    RelayOptions { program: None, name: None, path, suite, mix: common.mix, calls }
+    RelayOptions { program: None, name: None, path, suite, mix: common.mix, calls, residence: false }
 }
 
 /// Measures the wire, then our relay, with the same load.
@@ -86,7 +86,8 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
             "relay: {} calls for {} s by {} and {}",
             load.calls, common.seconds, load.path, common.suite
         );
-        let mut relay = Relay::start(&row, &relay_options(&load.path, common, CALLS_MAX))?;
+        let relay = RelayOptions { residence: true, ..relay_options(&load.path, common, CALLS_MAX) };
+        let mut relay = Relay::start(&row, &relay)?;
         let measured = bench.measure(&mut relay, load.calls.into())?;
         let status = relay.status()?;
         results.rows.push(measured.with_residence(residence::of(&status)?).point());

@@ -206,6 +206,8 @@ pub struct RelayOptions {
     pub mix: Mix,
     /// Calls at the most.
     pub calls: usize,
+    /// Whether it keeps residence times.
+    pub residence: bool,
 }
 
 impl Relay {
@@ -221,10 +223,12 @@ impl Relay {
             (folder.join("relay.toml"), folder.join("relay.sock"), folder.join("bpf"));
         let text = format!(
             "[outside]\ninterface = \"out0\"\nport = {MEDIA}\n[inside]\ninterface = \"in0\"\nports = [{FIRST}, 65000]\n\
-             [relay]\npath = \"{path}\"\nsocket = \"{}\"\npins = \"{}\"\nmax_calls = {calls}\nworkers = {}\n[log]\nfilter = \"warn\"\n",
+             [relay]\npath = \"{path}\"\nsocket = \"{}\"\npins = \"{}\"\nmax_calls = {calls}\nworkers = {}\n{}[log]\nfilter = \"warn\"\n",
             socket.display(),
             pins.display(),
             row.workers,
+            // Relays of before, which are compared too, do not know the word.
+            if options.residence { "residence = true\n" } else { "" },
         );
         fs::write(&config, text)?;
         let beside = std::env::current_exe()?.with_file_name("sallyport-relay");
