@@ -165,8 +165,9 @@ fn a_report_holds_what_its_guide_says() {
             assert!(percentiles.is_sorted(), "{percentiles:?}");
             let bins = way_of_row["histogram_us"].as_array().unwrap();
             assert_eq!(bins.iter().map(|bin| bin[1].as_u64().unwrap()).sum::<u64>(), 10 * 50);
-            // Warm-up packets are captured too: all that arrived are found on both sides.
-            assert_eq!(row["capture"][way]["packets"].as_u64(), Some(10 * 65), "{row}");
+            // All that count are found on both sides, and of the warm-up what arrived.
+            let captured = row["capture"][way]["packets"].as_u64().unwrap();
+            assert!((10 * 50..=10 * 65).contains(&captured), "{way}: {captured}");
             // The relay counts what it handed to the kernel; its workers hand some of it to each other.
             let stayed = row["residence"][way]["packets"].as_u64().unwrap();
             assert!((1..=10 * 65).contains(&stayed), "{row}");
