@@ -82,8 +82,8 @@ impl Sleeper {
         let _ = nix::sys::prctl::set_timerslack(SLACK_NS);
     }
 
-    /// Sleeps until something comes, or until `due`. `packets` came since the last time; `patient`: no packet waits to be
-    /// sent.
+    /// Sleeps until something comes, or until `due`. `packets` came since the last time; `patient`: nothing waits to be
+    /// done.
     ///
     /// # Errors
     /// What the system says.

@@ -27,6 +27,8 @@ use crate::sleeper::Sleeper;
 
 /// How often indices are kept for a restart, in microseconds.
 const CHECKPOINT_INTERVAL: u64 = 1_000_000;
+/// Calls whose indices are kept in one turn.
+const CHECKPOINTS: usize = 16;
 /// Packets that a stream can have sent since the checkpoint that a restart goes on from: a checkpoint is a second old, and
 /// the uplink may be held up for two more. As little as is safe, since a stream that is silent over several restarts moves on
 /// by as much each time, and must stay within half a turn of 2^16 (RFC 3711 section 3.3.1).
@@ -117,6 +119,8 @@ where
         due: Vec::with_capacity(STRAYS.max(Burst::CAPACITY)),
         counts: Counts::default(),
         kept: Now(0),
+        unkept: Vec::new(),
+        round: 0,
         residence: worker.residence.then(Box::default),
         worker,
         stopped: false,
@@ -185,6 +189,10 @@ struct Running<N> {
     due: Vec<Due>,
     counts: Counts,
     kept: Now,
+    /// Calls whose indices are still to be kept in this interval.
+    unkept: Vec<CallId>,
+    /// How many they were when it began.
+    round: usize,
     residence: Option<Box<Residence>>,
     stopped: bool,
 }
@@ -241,7 +249,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             return Ok(());
         }
         let packets = self.counts.received - std::mem::replace(&mut self.seen, self.counts.received);
-        let patient = self.worker.edge.port().pending() == 0;
+        let patient = self.worker.edge.port().pending() == 0 && self.unkept.is_empty();
         let due = self.worker.translator.poll_timeout();
         let now = self.now();
         self.sleeper.sleep(packets, patient, due, now)
@@ -426,13 +434,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
     /// Consent checks that are due, and what happened since.
     fn tick(&mut self) {
         let now = self.now();
-        if now.since(self.kept) >= CHECKPOINT_INTERVAL {
-            self.kept = now;
-            let checkpoints = self.worker.translator.checkpoint();
-            if !checkpoints.is_empty() {
-                (self.notify)(Notice::Checkpoint(checkpoints));
-            }
-        }
+        self.keep(now);
         if self.worker.translator.poll_timeout().is_some_and(|at| at <= now) {
             let mut due: Vec<(FlowKey, Vec<u8>)> = Vec::new();
             self.worker.translator.handle_timeout(now, &mut |path, bytes| due.push((*path, bytes.to_vec())));
@@ -447,6 +449,31 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                     (self.notify)(Notice::ConsentLost { call, flow });
                 }
             }
+        }
+    }
+
+    /// Has the indices of each call kept once an interval, spread over it: all at once would hold up their packets.
+    fn keep(&mut self, now: Now) {
+        if self.unkept.is_empty() && now.since(self.kept) >= CHECKPOINT_INTERVAL {
+            self.kept = now;
+            self.unkept.extend(self.worker.translator.plans().map(|plan| plan.call));
+            self.round = self.unkept.len();
+        }
+        if self.unkept.is_empty() {
+            return;
+        }
+        // Calls whose turn has come by now, a group at a time.
+        let passed = now.since(self.kept).min(CHECKPOINT_INTERVAL) as usize;
+        let due = self.round * passed / CHECKPOINT_INTERVAL as usize;
+        let some = self.unkept.len().min(CHECKPOINTS);
+        if self.round - self.unkept.len() + some > due.max(some) && passed < CHECKPOINT_INTERVAL as usize {
+            return;
+        }
+        let calls = self.unkept.drain(self.unkept.len() - some..);
+        let checkpoints: Vec<Checkpoint> =
+            calls.filter_map(|call| self.worker.translator.checkpoint_of(call)).collect();
+        if !checkpoints.is_empty() {
+            (self.notify)(Notice::Checkpoint(checkpoints));
         }
     }
 

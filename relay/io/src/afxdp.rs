@@ -37,29 +37,42 @@ struct Mapping {
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    /// Maps at least `length` anonymous octets, in huge pages where the system has enough set aside.
+    /// Maps at least `length` anonymous octets, zeroed, in huge pages where the system has them: set aside, or of its own
+    /// accord (transparent ones). Thousands of frames in small pages cost more in looking up addresses than the rest of
+    /// receiving does. Also tells whether there are any.
     fn anonymous(length: usize) -> io::Result<(Self, bool)> {
         let huge = length.checked_next_multiple_of(HUGE_PAGE).ok_or(io::ErrorKind::OutOfMemory)?;
-        match Self::map(huge, None, libc::MAP_HUGETLB) {
-            Ok(mapping) => Ok((mapping, true)),
-            Err(_) => Ok((Self::map(length, None, 0)?, false)),
+        let shared = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+        if let Ok(mapping) = Self::map(huge, None, shared | libc::MAP_HUGETLB) {
+            return Ok((mapping, true));
         }
+        // Shared pages would be huge only where shared memory is set up so.
+        let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        if let Ok(mapping) = Self::map(huge, None, private)
+            && mapping.advise(libc::MADV_HUGEPAGE)
+            // After a fork a private page would be copied on write, and the kernel would go on with the other copy.
+            && mapping.advise(libc::MADV_DONTFORK)
+            && mapping.advise(libc::MADV_POPULATE_WRITE)
+        {
+            return Ok((mapping, true));
+        }
+        Ok((Self::map(length, None, shared)?, false))
+    }
+
+    /// Gives the kernel an advice on all of the mapping; whether it took it.
+    fn advise(&self, advice: libc::c_int) -> bool {
+        // SAFETY: none of the advices given here changes an octet of the mapping, which is ours and whole.
+        unsafe { libc::madvise(self.base.as_ptr(), self.length, advice) == 0 }
     }
 
     /// Maps `length` octets of a socket's ring at an offset.
     fn new(length: usize, fd: BorrowedFd<'_>, offset: u64) -> io::Result<Self> {
-        Self::map(length, Some((fd, offset)), 0)
+        Self::map(length, Some((fd, offset)), libc::MAP_SHARED | libc::MAP_POPULATE)
     }
 
-    fn map(length: usize, of: Option<(BorrowedFd<'_>, u64)>, extra: libc::c_int) -> io::Result<Self> {
-        // Shared even when anonymous: a private page would be copied on write after a fork, and the kernel would go on
-        // with the other copy.
-        let (fd, offset, anonymous) = match of {
-            Some((fd, offset)) => (fd.as_raw_fd(), offset, 0),
-            None => (-1, 0, libc::MAP_ANONYMOUS),
-        };
+    fn map(length: usize, of: Option<(BorrowedFd<'_>, u64)>, flags: libc::c_int) -> io::Result<Self> {
+        let (fd, offset) = of.map_or((-1, 0), |(fd, offset)| (fd.as_raw_fd(), offset));
         let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let flags = libc::MAP_SHARED | libc::MAP_POPULATE | anonymous | extra;
         // SAFETY: a new mapping at an address that the kernel chooses touches no memory that is in use.
         let base = unsafe {
             libc::mmap(ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, fd, offset)
@@ -114,13 +127,13 @@ impl Umem {
         let length = (frames as usize).checked_mul(FRAME_SIZE).ok_or(io::ErrorKind::OutOfMemory)?;
         let (mapping, huge) = Mapping::anonymous(length)?;
         let base = mapping.at(0, length)?;
-        // SAFETY: the advice concerns our own whole mapping and changes no octet of it. It may be refused.
-        unsafe { libc::madvise(mapping.base.as_ptr(), mapping.length, libc::MADV_DONTDUMP) };
+        // It may be refused.
+        mapping.advise(libc::MADV_DONTDUMP);
         let lent = vec![0; frames as usize].into_boxed_slice();
         Ok(Self { mapping, base, frames, huge, lent, turn: 0 })
     }
 
-    /// Whether it lies in huge pages.
+    /// Whether it lies in huge pages, as far as the system has them.
     pub fn is_huge(&self) -> bool {
         self.huge
     }

@@ -144,7 +144,8 @@ impl AfXdpPort {
         self.engine.sockets().all(Xsk::zero_copy)
     }
 
-    /// Whether the memory lies in huge pages: the system needs some set aside (`vm.nr_hugepages`).
+    /// Whether the memory lies in huge pages, as far as the system has them: some set aside (`vm.nr_hugepages`), or
+    /// transparent ones.
     pub fn huge_pages(&self) -> bool {
         self.engine.chunks().is_huge()
     }
