@@ -3,6 +3,7 @@
 //! One thread owns it. Setting up goes directions, flows (reverse before forward), acknowledgement; tearing down goes
 //! the other way. Nothing here is on the packet path.
 
+mod arrivals;
 mod homes;
 mod install;
 mod rewrite;
@@ -98,6 +99,8 @@ pub struct State {
     reserving: HashMap<CallId, Vec<PortPair>>,
     /// On the socket path: the worker that has a call's sockets inside.
     homes: HashMap<CallId, u8>,
+    /// On XDP: which worker heard which browser.
+    arrivals: arrivals::Arrivals,
     adopted: HashMap<CallId, sallyport_core::Checkpoint>,
     /// Whether control waits for the list until all adopted calls run, or do not.
     listing: bool,
@@ -373,6 +376,7 @@ impl Uplink {
             Notice::Status { ticket, counters, frames } => self.gathered(worker, ticket, counters, frames),
             Notice::Punt { path, call, payload } => {
                 self.waiting.fetch_sub(1, Ordering::Relaxed);
+                self.state.arrivals.note(path, worker);
                 self.tell(&Event::Punt { path, call, payload });
             }
             Notice::Checkpoint(checkpoints) => {

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sallyport_bench::load::drive::Keys;
-use sallyport_bench::load::net::{BROWSER, INSIDE, OUTSIDE, Row};
+use sallyport_bench::load::mix::Mix;
+use sallyport_bench::load::net::{BROWSER, INSIDE, OUTSIDE, Row, Shape};
 use sallyport_bench::load::relay::{LoadCall, RelayClient, plan};
 use sallyport_bench::load::target::{FIRST, MEDIA, Middle, call, keys};
 use sallyport_io::steer;
@@ -35,7 +36,7 @@ struct Scene {
 
 impl Scene {
     fn set() -> Self {
-        let row = Row::make().unwrap();
+        let row = Row::make(Shape::default()).unwrap();
         let folder = std::env::temp_dir().join(&row.name);
         fs::create_dir_all(&folder).unwrap();
         let (config, socket) = (folder.join("relay.toml"), folder.join("relay.sock"));
@@ -84,7 +85,7 @@ struct Ends {
 
 impl Ends {
     fn place(scene: &mut Scene, at: usize) -> Self {
-        let call = call(at, "aes-cm").unwrap();
+        let call = call(at, "aes-cm", Mix::G711).unwrap();
         let ports = scene.client.reserve(call.id, INSIDE.parse::<IpAddr>().unwrap()).unwrap();
         scene.client.install(&call, media(), ports).unwrap();
         let (browser, agent) = (scene.socket("o", call.browser), scene.socket("i", call.agent));

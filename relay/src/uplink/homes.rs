@@ -13,8 +13,8 @@ use crate::nexthop::Links;
 use crate::orders::Order;
 
 impl Uplink {
-    /// The worker with the fewest calls.
-    pub(super) fn lightest(&self) -> u8 {
+    /// Calls of each worker, those included that are on their way to it.
+    pub(super) fn load(&self) -> Vec<usize> {
         let mut load = vec![0usize; self.workers.len()];
         let waiting = self.state.homes.iter().filter(|(call, _)| !self.state.calls.contains_key(call));
         let running = self.state.calls.values().map(|running| running.worker);
@@ -23,6 +23,12 @@ impl Uplink {
                 *count += 1;
             }
         }
+        load
+    }
+
+    /// The worker with the fewest calls.
+    pub(super) fn lightest(&self) -> u8 {
+        let load = self.load();
         let lightest = load.iter().enumerate().min_by_key(|(_, count)| **count).map_or(0, |(at, _)| at);
         u8::try_from(lightest).unwrap_or(0)
     }

@@ -151,10 +151,12 @@ impl Uplink {
         self.list();
     }
 
-    /// A call stays with its worker; a new one goes where its sockets are, or to the worker with the fewest.
+    /// A call stays with its worker; a new one goes where its sockets are, where its browser is heard, or to the worker with
+    /// the fewest.
     fn worker_for(&self, call: CallId) -> u8 {
         let running = self.state.calls.get(&call).map(|running| running.worker);
-        running.or_else(|| self.state.homes.get(&call).copied()).unwrap_or_else(|| self.lightest())
+        let home = running.or_else(|| self.state.homes.get(&call).copied());
+        home.or_else(|| self.nearest(call)).unwrap_or_else(|| self.lightest())
     }
 
     pub(super) fn installed(&mut self, worker: u8, call: CallId, changes: Result<FlowChanges, Refusal>) {
