@@ -7,7 +7,7 @@
 //!   slot: | length u32 | postcard(Plan) ... | at 48 KiB: length u32 | postcard(Checkpoint) ... |     length 0: free
 //! ```
 //!
-//! The checkpoint holds the SRTP indices of a second ago at the most; whoever adopts it jumps ahead of all that can
+//! The checkpoint holds the SRTP indices of two seconds ago at the most; whoever adopts it jumps ahead of all that can
 //! have been sent since.
 
 use std::collections::HashMap;

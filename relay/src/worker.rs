@@ -29,8 +29,8 @@ use crate::sleeper::Sleeper;
 const CHECKPOINT_INTERVAL: u64 = 1_000_000;
 /// Calls whose indices are kept in one turn.
 const CHECKPOINTS: usize = 16;
-/// Packets that a stream can have sent since the checkpoint that a restart goes on from: a checkpoint is a second old, and
-/// the uplink may be held up for two more. As little as is safe, since a stream that is silent over several restarts moves on
+/// Packets that a stream can have sent since the checkpoint that a restart goes on from: a checkpoint is two seconds old
+/// at the most, and the uplink may be held up for two more. As little as is safe, since a stream that is silent over several restarts moves on
 /// by as much each time, and must stay within half a turn of 2^16 (RFC 3711 section 3.3.1).
 const fn ahead(medium: Medium) -> u16 {
     match medium {
@@ -249,8 +249,8 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             return Ok(());
         }
         let packets = self.counts.received - std::mem::replace(&mut self.seen, self.counts.received);
-        let patient = self.worker.edge.port().pending() == 0 && self.unkept.is_empty();
-        let due = self.worker.translator.poll_timeout();
+        let patient = self.worker.edge.port().pending() == 0;
+        let due = self.worker.translator.poll_timeout().into_iter().chain(self.keeps_at()).min();
         let now = self.now();
         self.sleeper.sleep(packets, patient, due, now)
     }
@@ -452,6 +452,13 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         }
     }
 
+    /// When the next group of calls is due to have its indices kept.
+    fn keeps_at(&self) -> Option<Now> {
+        let done = self.round.saturating_sub(self.unkept.len()) as u64;
+        let passed = done * CHECKPOINT_INTERVAL / (self.round as u64).max(1);
+        (!self.unkept.is_empty()).then(|| self.kept.plus(passed))
+    }
+
     /// Has the indices of each call kept once an interval, spread over it: all at once would hold up their packets.
     fn keep(&mut self, now: Now) {
         if self.unkept.is_empty() && now.since(self.kept) >= CHECKPOINT_INTERVAL {
@@ -459,17 +466,10 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             self.unkept.extend(self.worker.translator.plans().map(|plan| plan.call));
             self.round = self.unkept.len();
         }
-        if self.unkept.is_empty() {
+        if self.keeps_at().is_none_or(|at| at > now) {
             return;
         }
-        // Calls whose turn has come by now, a group at a time.
-        let passed = now.since(self.kept).min(CHECKPOINT_INTERVAL) as usize;
-        let due = self.round * passed / CHECKPOINT_INTERVAL as usize;
-        let some = self.unkept.len().min(CHECKPOINTS);
-        if self.round - self.unkept.len() + some > due.max(some) && passed < CHECKPOINT_INTERVAL as usize {
-            return;
-        }
-        let calls = self.unkept.drain(self.unkept.len() - some..);
+        let calls = self.unkept.drain(self.unkept.len().saturating_sub(CHECKPOINTS)..);
         let checkpoints: Vec<Checkpoint> =
             calls.filter_map(|call| self.worker.translator.checkpoint_of(call)).collect();
         if !checkpoints.is_empty() {

@@ -86,6 +86,11 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
             "relay: {} calls for {} s by {} and {}",
             load.calls, common.seconds, load.path, common.suite
         );
+        if load.path == "bare" {
+            let mut bare = Bare::start(&row, &common.suite, CALLS_MAX)?;
+            results.rows.push(bench.measure(&mut bare, load.calls.into())?.point());
+            continue;
+        }
         let relay = RelayOptions { residence: true, ..relay_options(&load.path, common, CALLS_MAX) };
         let mut relay = Relay::start(&row, &relay)?;
         let measured = bench.measure(&mut relay, load.calls.into())?;
@@ -168,6 +173,7 @@ pub fn compare(options: &CompareOptions) -> anyhow::Result<()> {
 /// Runs two relays in turn, so that what the machine does meanwhile meets both.
 fn run_both(options: &CompareOptions) -> anyhow::Result<Results> {
     let CompareOptions { load, common, .. } = options;
+    anyhow::ensure!(load.path != "bare", "two relays are compared: not the bare forwarder");
     let row = make(common.shape(false))?;
     let mut generator = Generator::open(&row, common.mix)?;
     let mut both = [(); 2].map(|()| begin("run", common, &row, load.calls));

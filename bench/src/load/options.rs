@@ -46,8 +46,8 @@ pub struct Load {
     /// Calls at once.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub calls: u16,
-    /// Way that packets take.
-    #[arg(long, default_value = "xdp", value_parser = ["xdp", "generic", "socket"])]
+    /// Way that packets take; `bare`: the bare forwarder instead of the relay (`run` only).
+    #[arg(long, default_value = "xdp", value_parser = ["xdp", "generic", "socket", "bare"])]
     pub path: String,
 }
 
