@@ -150,6 +150,10 @@ fn a_report_holds_what_its_guide_says() {
         assert!(!facts[fact].is_null(), "{fact}: {facts}");
     }
     assert_eq!((facts["workers"].as_u64(), facts["queues"].as_u64()), (Some(2), Some(2)));
+    let share = |name: &str| facts["shares"][name].as_u64().unwrap();
+    let (each, all) = ([share("received_by_worker_0"), share("received_by_worker_1")], share("received"));
+    assert!(each.iter().all(|share| share * 4 > all) && each.iter().sum::<u64>() == all, "{facts}");
+    assert_eq!(share("drop_stray_overflow"), 0, "{facts}");
     assert!(said.contains("veth, copy mode"), "the label is printed: {said}");
     assert!(
         said.find("floor:").unwrap() < said.find("sallyport xdp").unwrap(),

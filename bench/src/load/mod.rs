@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use sallyport_plan::Status;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use bare::Bare;
 use capture::Capture;
@@ -304,6 +304,12 @@ fn add_status(results: &mut Results, status: &Status) {
     );
     results.facts.insert("interfaces".into(), interfaces.collect());
     results.facts.insert("workers".into(), status.workers.into());
+    // Who carried what, and what had to be handed over.
+    let tells =
+        |name: &str| name.starts_with("received") || name == "strays" || name == "drop_stray_overflow";
+    let shares = status.counters.iter().filter(|counter| tells(&counter.name));
+    let shares = shares.map(|counter| (counter.name.clone(), counter.value.into())).collect();
+    results.facts.insert("shares".into(), Value::Object(shares));
 }
 
 /// Prints, and writes what was asked for.
