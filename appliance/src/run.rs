@@ -110,7 +110,9 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
 
     // Both are looked for before either starts.
     let mut control = program("control", options, Vec::new())?;
-    let mut relay = Supervised::start(program("relay", options, Vec::new())?, &folder, delay)
+    // One pool of memory for all threads, as in its unit.
+    let one_pool = vec![("MALLOC_ARENA_MAX", "1".to_owned())];
+    let mut relay = Supervised::start(program("relay", options, one_pool)?, &folder, delay)
         .context("the relay does not start")?;
     if !wait_ready(&mut relay, &stop) {
         relay.end(Signal::SIGINT, RELAY_END);

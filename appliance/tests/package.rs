@@ -70,6 +70,8 @@ fn installs_into_a_root_and_leaves_it_clean() {
     }
     let unit = std::fs::read_to_string(root.join("usr/lib/systemd/system/sallyport-relay.service")).unwrap();
     assert!(unit.contains("FileDescriptorStoreMax=") && unit.contains("CapabilityBoundingSet="));
+    // Its workers set their processors; a call that the filter does not know would kill it.
+    assert!(unit.contains("sched_setaffinity"), "{unit}");
     let check = Command::new(root.join("usr/bin/sallyport"))
         .args(["check", "--outside", "lo", "--inside", "lo0", "--config"])
         .arg(root.join("etc/sallyport/sallyport.toml"))

@@ -140,12 +140,12 @@ impl Middle {
         bail!("it did not come up; its words are above")
     }
 
-    /// Its id. Both nsenter and taskset become the program itself.
+    /// Its id. nsenter, taskset and env become the program itself.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// CPU seconds and KiB. Both nsenter and taskset become the program itself.
+    /// CPU seconds and KiB of the program.
     #[allow(clippy::cast_precision_loss)]
     pub fn cost(&self) -> Option<(f64, u64)> {
         let read = |name| fs::read_to_string(format!("/proc/{}/{name}", self.child.id())).ok();
@@ -236,8 +236,10 @@ impl Relay {
         if !relay.exists() {
             bail!("{} is missing: build it", relay.display());
         }
-        let arguments = ["--config".to_owned(), config.display().to_string()];
-        let mut program = Middle::start(row, &relay.display().to_string(), &arguments)?;
+        // As the appliance starts it.
+        let words =
+            ["MALLOC_ARENA_MAX=1", &relay.display().to_string(), "--config", &config.display().to_string()];
+        let mut program = Middle::start(row, "env", &words.map(str::to_owned))?;
         let client = program.wait(|| RelayClient::connect(&socket).ok()).context("the relay")?.0;
         let name = options.name.clone().unwrap_or_else(|| format!("sallyport {path} {}", options.suite));
         Ok(Self { program, client, folder, name, suite: options.suite.clone(), mix: options.mix })
