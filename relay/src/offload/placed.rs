@@ -13,12 +13,18 @@ use super::kernel_key;
 pub type Owner = (CallId, DirectionIndex);
 
 /// A flow as it lies in the map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Placed {
     owner: Owner,
     tag: Tag,
-    /// How the kernel sends it on, and where it counts that.
-    rewrite: Option<(Rewrite, u32)>,
+    /// How the kernel sends it on, and where it counts that. Most flows go to the worker, and need no room for it.
+    rewrite: Option<Box<(Rewrite, u32)>>,
+}
+
+impl Placed {
+    fn rewrite(&self) -> Option<(Rewrite, u32)> {
+        self.rewrite.as_deref().copied()
+    }
 }
 
 /// The flows of this relay. Nobody else writes to the map.
@@ -49,11 +55,10 @@ impl Flows {
         (owner, tag): (Owner, Tag),
         wanted: Option<Rewrite>,
     ) -> Result<(), MapError> {
-        let former = self.placed.get(flow).copied();
-        let same = |former: &Placed| (former.owner, former.tag) == (owner, tag);
-        let kept = former.filter(same).and_then(|former| former.rewrite);
-        if former.is_some_and(|former| same(&former) && former.rewrite.map(|(rewrite, _)| rewrite) == wanted)
-        {
+        let former = self.placed.get(flow).cloned();
+        let same = former.as_ref().filter(|former| (former.owner, former.tag) == (owner, tag));
+        let kept = same.and_then(Placed::rewrite);
+        if same.is_some() && kept.map(|(rewrite, _)| rewrite) == wanted {
             return Ok(());
         }
         let tally = match (wanted, kept) {
@@ -63,7 +68,7 @@ impl Flows {
         };
         let rewrite = wanted.zip(tally);
         let (key, direction) = (kernel_key(flow), tag.direction.0);
-        let done = match (&rewrite, former) {
+        let done = match (&rewrite, &former) {
             (None, None) => kernel.insert_flow(&key, direction, tag.epoch),
             (rewrite, _) => {
                 let rewrite = rewrite.as_ref().map(|(rewrite, tally)| (rewrite, *tally));
@@ -74,8 +79,8 @@ impl Flows {
             self.free.extend(tally.filter(|_| kept.is_none()));
             return Err(error);
         }
-        self.placed.insert(*flow, Placed { owner, tag, rewrite });
-        if let Some(former) = former.filter(|former| former.rewrite.map(|(_, at)| at) != tally) {
+        self.placed.insert(*flow, Placed { owner, tag, rewrite: rewrite.map(Box::new) });
+        if let Some(former) = former.filter(|former| former.rewrite().map(|(_, at)| at) != tally) {
             self.end(kernel, &former);
         }
         Ok(())
@@ -105,7 +110,7 @@ impl Flows {
 
     /// Keeps what a flow's tally counted, and frees its place.
     fn end(&mut self, kernel: &Kernel, placed: &Placed) {
-        let Some((_, at)) = placed.rewrite else { return };
+        let Some((_, at)) = placed.rewrite() else { return };
         let (call, direction) = placed.owner;
         add(self.ended.entry(call).or_default(), direction, kernel.tally(at).unwrap_or_default());
         self.free.push_back(at);
@@ -120,7 +125,7 @@ impl Flows {
     ) -> BTreeMap<DirectionIndex, Tally> {
         let mut sums = self.ended.get(&call).cloned().unwrap_or_default();
         for placed in flows.filter_map(|flow| self.placed.get(flow)) {
-            if let Some((_, at)) = placed.rewrite {
+            if let Some((_, at)) = placed.rewrite() {
                 add(&mut sums, placed.owner.1, kernel.tally(at).unwrap_or_default());
             }
         }
