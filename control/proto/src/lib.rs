@@ -19,6 +19,7 @@ mod call;
 mod error;
 pub mod ng;
 mod random;
+mod relayed;
 pub mod sdp;
 mod settings;
 pub mod sip;

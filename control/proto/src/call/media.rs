@@ -96,8 +96,7 @@ impl Call {
 
     /// Something that the plan says has changed: the next version goes out, or waits for the one in flight.
     pub(super) fn replan(&mut self, now: Instant) {
-        if self.relayed.in_flight || self.relayed.away {
-            self.relayed.stale = true;
+        if !self.relayed.takes_next() {
             return;
         }
         let (Some(outside), Some(inside), Some(answer)) =
@@ -138,10 +137,7 @@ impl Call {
         });
         match built {
             Ok(plan) => {
-                self.relayed.sent = version;
-                self.relayed.in_flight = true;
-                self.relayed.stale = false;
-                self.relayed.with_keys = self.outside.keys.is_some();
+                self.relayed.sends(version, self.outside.keys.is_some());
                 self.deadlines.relay = Some(now + self.settings.timeouts.relay);
                 self.commands.push_back(Command::Install(plan));
             }
@@ -154,8 +150,7 @@ impl Call {
             return;
         }
         self.deadlines.relay = None;
-        self.relayed.in_flight = false;
-        self.relayed.installed = version;
+        self.relayed.has(version);
         if self.cause.is_some() {
             return;
         }
@@ -167,7 +162,7 @@ impl Call {
 
     /// Answered, and media passes: said once.
     pub(super) fn tell_connected(&mut self) {
-        let passes = self.relayed.with_keys
+        let passes = self.relayed.complete
             && self.relayed.installed == self.relayed.sent
             && self.relayed.installed > 0;
         if !self.connected && self.inside.answered && passes {

@@ -21,6 +21,7 @@ use crate::api::{
 };
 use crate::error::OfferError;
 use crate::random::{Random, Seed};
+use crate::relayed::Relayed;
 use crate::sdp::{BrowserOffer, Chosen, Codec, InsideAnswer, InsideOffer, Setup};
 use crate::settings::Settings;
 use crate::sip::{Credentials, Dialog};
@@ -65,17 +66,6 @@ struct Inside {
     chosen: Vec<Chosen>,
     answered: bool,
     status: Option<u16>,
-}
-
-/// What the relay was told.
-#[derive(Debug, Default)]
-struct Relayed {
-    away: bool,
-    sent: u32,
-    installed: u32,
-    in_flight: bool,
-    stale: bool,
-    with_keys: bool,
 }
 
 /// Deadlines of the steps under way.
@@ -325,12 +315,8 @@ impl Call {
         if self.cause.is_some() || !self.relayed.away {
             return;
         }
-        let relayed = &mut self.relayed;
-        let behind = version != relayed.sent || relayed.stale;
-        (relayed.away, relayed.in_flight, relayed.installed) = (false, false, version);
-        relayed.sent = relayed.sent.max(version);
         self.deadlines.relay = None;
-        if behind {
+        if self.relayed.returns(version) {
             self.replan(now);
         }
         self.tell_connected();

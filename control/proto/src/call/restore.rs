@@ -7,10 +7,11 @@ use sallyport_plan::{FlowKey, Plan, Protection, Zone};
 
 use super::plan::Keys;
 use super::record::Record;
-use super::{Call, Inside, Relayed};
+use super::{Call, Inside};
 use crate::api::{CallEvent, EndCause, StepState};
 use crate::error::RestoreError;
 use crate::random::{Random, Seed};
+use crate::relayed::Relayed;
 use crate::settings::Settings;
 
 impl Call {
@@ -74,7 +75,7 @@ impl Call {
         self.outside.nominated = Some(flow);
         self.outside.dtls = StepState::Connected;
         self.outside.keys = Some(keys);
-        self.relayed.with_keys = true;
+        self.relayed.complete = true;
         self.connected = true;
         // The plan with the keys went out before this could be told.
         if !self.past.contains(&CallEvent::Connected) {

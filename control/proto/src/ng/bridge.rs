@@ -20,6 +20,7 @@ use super::request::{Request, Verb};
 use super::sdp::Sdp;
 use crate::api::{CallEvent, CallFailure, CallState, CallView, Command, EndCause, Input, StepState};
 use crate::random::{Random, Seed};
+use crate::relayed::Relayed;
 use crate::settings::Settings;
 use side::Side;
 
@@ -61,17 +62,6 @@ enum Waiting {
     Ports,
     /// This version of the plan, before this answer is told.
     Plan(u32, String),
-}
-
-/// What the relay was told.
-#[derive(Debug, Default)]
-struct Relayed {
-    sent: u32,
-    installed: u32,
-    in_flight: bool,
-    stale: bool,
-    complete: bool,
-    away: bool,
 }
 
 /// Deadlines of the steps under way.
@@ -354,12 +344,8 @@ impl Bridge {
         if self.cause.is_some() || !self.relayed.away {
             return;
         }
-        let relayed = &mut self.relayed;
-        let behind = version != relayed.sent || relayed.stale;
-        (relayed.away, relayed.in_flight, relayed.installed) = (false, false, version);
-        relayed.sent = relayed.sent.max(version);
         self.deadlines.relay = None;
-        if behind {
+        if self.relayed.returns(version) {
             self.replan(now);
         }
         self.tell_connected();

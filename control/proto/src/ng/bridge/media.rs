@@ -109,19 +109,15 @@ impl Bridge {
 
     /// Something that the plan says has changed: the next version goes out, or waits for the one in flight.
     pub(super) fn replan(&mut self, now: Instant) {
-        if self.relayed.in_flight || self.relayed.away {
-            self.relayed.stale = true;
+        if !self.relayed.takes_next() {
             return;
         }
         let version = self.relayed.sent + 1;
         match self.plan(version) {
             None => {}
             Some(Ok(plan)) => {
-                self.relayed.sent = version;
-                self.relayed.in_flight = true;
-                self.relayed.stale = false;
                 let complete = |direction: &Direction| direction.open.is_some() && direction.seal.is_some();
-                self.relayed.complete = plan.directions.iter().all(complete);
+                self.relayed.sends(version, plan.directions.iter().all(complete));
                 self.deadlines.relay = Some(now + self.settings.timeouts.relay);
                 self.commands.push_back(Command::Install(plan));
             }
@@ -151,8 +147,7 @@ impl Bridge {
             return;
         }
         self.deadlines.relay = None;
-        self.relayed.in_flight = false;
-        self.relayed.installed = version;
+        self.relayed.has(version);
         match self.waiting.take() {
             Some(Waiting::Plan(wanted, text)) if wanted <= version => {
                 self.commands.push_back(Command::Answer(text))

@@ -12,9 +12,10 @@ use super::super::request::{Request, Verb};
 use super::super::sdes::Crypto;
 use super::super::sdp::Sdp;
 use super::side::{Keys, Outside, Side, role};
-use super::{Bridge, BridgeSettings, Offered, Relayed, Waiting};
+use super::{Bridge, BridgeSettings, Offered, Waiting};
 use crate::api::Command;
 use crate::random::{Random, Seed};
+use crate::relayed::Relayed;
 
 /// Where both sides are and how their media is protected.
 ///

@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::super::flags::{Profile, Protection};
 use super::super::peer::Peer;
 use super::side::{Keys, Outside, Side};
-use super::{Bridge, BridgeSettings, Deadlines, Relayed};
+use super::{Bridge, BridgeSettings, Deadlines};
 use crate::api::{DtlsRole, StepState};
 use crate::call::ice::Ice;
 use crate::error::RestoreError;
 use crate::random::{Random, Seed};
+use crate::relayed::Relayed;
 use crate::settings::Settings;
 
 /// Version of the form; none that [`crate::Call`] writes.
