@@ -169,12 +169,7 @@ impl Translator {
         self.stats.iter()
     }
 
-    /// Indices of all calls, for a restart.
-    pub fn checkpoint(&self) -> Vec<Checkpoint> {
-        self.calls.keys().filter_map(|id| self.checkpoint_of(*id)).collect()
-    }
-
-    /// Indices of one call; `None` for an unknown one.
+    /// Indices of one call, for a restart; `None` for an unknown one.
     pub fn checkpoint_of(&self, call: CallId) -> Option<Checkpoint> {
         let slots = &self.calls.get(&call)?.slots;
         let directions = slots.iter().filter_map(|at| self.table.at(*at)).map(Direction::checkpoint);

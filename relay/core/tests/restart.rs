@@ -33,7 +33,7 @@ impl Call {
     }
 
     fn checkpoint(&self) -> Checkpoint {
-        self.bench.core.checkpoint().remove(0)
+        self.bench.core.checkpoint_of(CallId(1)).unwrap()
     }
 
     /// The agent talks, the browser hears it; sequence and timestamp as it hears them.
