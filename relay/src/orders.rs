@@ -120,7 +120,7 @@ pub enum Notice {
         /// Where its frames are.
         frames: FrameCount,
     },
-    /// Indices of all calls, once a second.
+    /// Indices of some calls; each call's come once a second.
     Checkpoint(Vec<Checkpoint>),
     /// A datagram for control.
     Punt {

@@ -424,6 +424,9 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             }
             self.due.push(Due { frame, payload: range, key, tag: Some(tag) });
         }
+        if self.due.is_empty() {
+            return;
+        }
         self.translate(self.now());
         if let Some(residence) = &mut self.residence {
             // When these arrived is not known here.

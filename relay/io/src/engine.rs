@@ -147,7 +147,7 @@ impl<U: Chunks, S: Socket> Engine<U, S> {
     }
 
     /// The octets of all frames.
-    pub fn chunks(&self) -> &U {
+    pub fn memory(&self) -> &U {
         &self.chunks
     }
 

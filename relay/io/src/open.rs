@@ -147,7 +147,7 @@ impl AfXdpPort {
     /// Whether the memory lies in huge pages, as far as the system has them: some set aside (`vm.nr_hugepages`), or
     /// transparent ones.
     pub fn huge_pages(&self) -> bool {
-        self.engine.chunks().is_huge()
+        self.engine.memory().is_huge()
     }
 
     /// Has packets taken up by [`Port::receive`] itself instead of by interrupts, which suits a user that never sleeps.

@@ -6,9 +6,10 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use sallyport_plan::{CallId, FlowKey, Zone};
+use sallyport_plan::{CallId, FlowKey};
 
 use super::Uplink;
+use super::homes::browser;
 
 /// Pairs that are remembered: those of browsers whose calls are being set up.
 const REMEMBERED: usize = 4096;
@@ -51,9 +52,7 @@ impl Uplink {
     pub(super) fn nearest(&self, call: CallId) -> Option<u8> {
         self.offload.as_ref()?;
         let plan = self.state.installing.get(&call)?.front()?;
-        let mut flows = plan.directions.iter().flat_map(|direction| &direction.ingress);
-        let outside = flows.find(|flow| flow.zone == Zone::Outside)?;
-        let worker = self.state.arrivals.of(outside)?;
+        let worker = self.state.arrivals.of(browser(plan)?)?;
         let load = self.load();
         let own = load.get(usize::from(worker)).copied()?;
         has_room(own, load.iter().copied().min().unwrap_or(0)).then_some(worker)
@@ -62,6 +61,8 @@ impl Uplink {
 
 #[cfg(test)]
 mod tests {
+    use sallyport_plan::Zone;
+
     use super::*;
 
     fn path(port: u16) -> FlowKey {

@@ -12,6 +12,11 @@ use super::Uplink;
 use crate::nexthop::Links;
 use crate::orders::Order;
 
+/// The pair of the plan's browser: the first outside that feeds one of its directions.
+pub(super) fn browser(plan: &Plan) -> Option<&FlowKey> {
+    plan.directions.iter().flat_map(|direction| &direction.ingress).find(|flow| flow.zone == Zone::Outside)
+}
+
 impl Uplink {
     /// Calls of each worker, those included that are on their way to it.
     pub(super) fn load(&self) -> Vec<usize> {
@@ -35,10 +40,8 @@ impl Uplink {
 
     /// On the socket path: the worker that hears the first of the plan's peers outside; `None` where there is none.
     pub(super) fn hearer(&self, plan: &Plan) -> Option<u8> {
-        let mut flows = plan.directions.iter().flat_map(|direction| &direction.ingress);
-        let outside = flows.find(|flow| flow.zone == Zone::Outside)?;
         let workers = u32::try_from(self.workers.len()).ok()?;
-        u8::try_from(sallyport_io::steer(outside.remote, workers)).ok()
+        u8::try_from(sallyport_io::steer(browser(plan)?.remote, workers)).ok()
     }
 
     /// Opens a call's sockets inside at a worker.
