@@ -149,10 +149,21 @@ impl Calls {
             SipEvent::TransportError { call, transaction } => {
                 self.input(call, Input::SipTransportError(transaction));
             }
-            SipEvent::Request { transaction, request } => match self.by_sip(&request.call_id) {
+            SipEvent::Request { source: _, transaction, request } => match self.by_sip(&request.call_id) {
                 Some(id) => self.input(id, Input::SipRequest { transaction, request }),
                 None => self.refuse_request(transaction, &request),
             },
+            SipEvent::Gateway { transaction, request, .. } => self.refuse_gateway(transaction, &request),
+            SipEvent::Opened { .. } | SipEvent::Cancelled { .. } | SipEvent::Gone { .. } => {}
+        }
+    }
+
+    /// PLACE OF THE GATEWAY: browsers' own SIP is heard, and nobody obeys it yet.
+    fn refuse_gateway(&self, transaction: TransactionId, request: &sallyport_proto::sip::Request) {
+        if request.method != sallyport_proto::sip::Method::Ack {
+            let mut response = Response::to_request(request, 501, "Not Implemented");
+            response.to = format!("{};tag={}", response.to, crate::random::hex::<8>());
+            self.sip.reply(transaction, response);
         }
     }
 
