@@ -12,10 +12,12 @@ pub fn answer(request: &Request) -> Option<Response> {
         Method::Options => (200, "OK"),
         // The calls'.
         Method::Invite => return None,
-        Method::Bye | Method::Cancel | Method::Info | Method::Update | Method::Notify => {
+        Method::Bye | Method::Cancel | Method::Info | Method::Update | Method::Notify | Method::Prack => {
             (481, "Call/Transaction Does Not Exist")
         }
-        Method::Other(_) => (405, "Method Not Allowed"),
+        Method::Register | Method::Refer | Method::Subscribe | Method::Other(_) => {
+            (405, "Method Not Allowed")
+        }
     };
     let mut response = Response::to_request(request, status, reason);
     response.to = format!("{};tag={}", response.to, random::hex::<8>());
