@@ -1,8 +1,8 @@
 //! Requests outside of any dialog: what we answer ourselves.
 
-use sallyport_proto::sip::{Method, Request, Response};
+use sallyport_proto::sip::{ALLOW, Method, Request, Response};
 
-use super::guard::{AGENT, ALLOW};
+use super::guard::AGENT;
 use crate::random;
 
 /// The answer to a request without a tag in To; `None` for an ACK, which has none.
@@ -10,8 +10,8 @@ pub fn answer(request: &Request) -> Option<Response> {
     let (status, reason) = match &request.method {
         Method::Ack => return None,
         Method::Options => (200, "OK"),
-        // Browsers do not sign in yet: nobody can be called from inside.
-        Method::Invite => (480, "Temporarily Unavailable"),
+        // The calls'.
+        Method::Invite => return None,
         Method::Bye | Method::Cancel | Method::Info | Method::Update | Method::Notify | Method::Prack => {
             (481, "Call/Transaction Does Not Exist")
         }

@@ -143,13 +143,13 @@ impl Stack {
         codec::via(self.transports.local(), target.kind, branch)
     }
 
-    /// A request outside a dialog goes to the configured server, one inside to its next hop; a name that is no address is
-    /// the server's business.
+    /// A request outside a dialog and without a route goes to the configured server, any other to its next hop; a name that
+    /// is no address is the server's business.
     fn target(&self, request: &Request, over: Option<ConnectionId>) -> Option<Target> {
         if let Some(connection) = over {
             return self.browsers.get(&connection).copied();
         }
-        let inside = has_tag(&request.to);
+        let inside = has_tag(&request.to) || !request.route.is_empty();
         if inside && let Some(target) = uri_target(request.next_hop()) {
             return Some(target);
         }
@@ -361,6 +361,9 @@ impl Stack {
             (None, Some(connection)) if request.method != Method::Cancel => {
                 self.tell(SipEvent::Gateway { connection, transaction, request });
             }
+            (None, None) if request.method == Method::Invite => {
+                self.tell(SipEvent::Request { source: Source::Sip, transaction, request });
+            }
             _ => {
                 if let Some(answer) = outside::answer(&request) {
                     self.reply(transaction, &answer);
@@ -379,7 +382,7 @@ impl Stack {
     fn cancelled(&mut self, invite: TransactionId, cancel: TransactionId, request: &Request) {
         self.reply(cancel, &Response::to_request(request, 200, "OK"));
         if self.open.get(&invite).is_some_and(|server| !server.done) {
-            self.tell(SipEvent::Cancelled { transaction: invite });
+            self.tell(SipEvent::Cancelled { transaction: invite, call_id: request.call_id.clone() });
         }
     }
 
