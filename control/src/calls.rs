@@ -176,26 +176,13 @@ impl Calls {
                 Some(id) => self.input(id, Input::SipRequest { transaction, request }),
                 None => self.stray_request(transaction, request),
             },
-<<<<<<< HEAD
-            SipEvent::Cancelled { transaction } => {
+            SipEvent::Cancelled { transaction, .. } => {
                 if let Some(id) = self.by_invite.get(&transaction).copied() {
                     self.input(id, Input::SipCancelled(transaction));
                 }
             }
             SipEvent::Gateway { transaction, request, .. } => self.refuse_gateway(transaction, &request),
             SipEvent::Opened { .. } | SipEvent::Gone { .. } => {}
-=======
-            SipEvent::Gateway { transaction, request, .. } => self.refuse_gateway(transaction, &request),
-            SipEvent::Opened { .. } | SipEvent::Gone { .. } => {}
-            SipEvent::Cancelled { transaction, call_id } => {
-                // Two calls of ours may share a Call-ID, where the one rings the other: the number tells.
-                let same = |runtime: &&Runtime| runtime.call.sip_call_id() == call_id;
-                let calls: Vec<CallId> = self.calls.values().filter(same).map(Runtime::id).collect();
-                for id in calls {
-                    self.input(id, Input::SipCancelled(transaction));
-                }
-            }
->>>>>>> siptransport
         }
     }
 

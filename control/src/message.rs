@@ -214,9 +214,6 @@ pub enum SipEvent {
         /// Of which request.
         transaction: TransactionId,
     },
-<<<<<<< HEAD
-    /// A request within a dialog, or an INVITE; an ACK to a 2xx as well.
-=======
     /// An INVITE, not finally answered yet, was cancelled: it is to be answered 487. The CANCEL has its answer.
     Cancelled {
         /// Our number for the INVITE.
@@ -225,7 +222,6 @@ pub enum SipEvent {
         call_id: String,
     },
     /// A request within a dialog, an INVITE of the inside, or an ACK to a 2xx.
->>>>>>> siptransport
     Request {
         /// Which way it came.
         source: Source,
