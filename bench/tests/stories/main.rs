@@ -7,8 +7,11 @@
     reason = "a test's helpers fail as the test does"
 )]
 
+mod bare;
 mod calls;
 mod control;
+mod hairpin;
+mod inside;
 mod intruders;
 mod kamailio;
 mod many;
