@@ -1,11 +1,13 @@
 //! The task that owns all calls: drives their state machines, their DTLS, and routes what arrives to them.
 
+mod incoming;
 mod machine;
 mod ng;
 mod relay;
 mod route;
 mod runtime;
 mod serve;
+mod sessions;
 mod settings;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -14,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use sallyport_plan::{CallId, Command as RelayCommand, Plan, Status};
 use sallyport_proto::Input;
-use sallyport_proto::sip::{Response, TransactionId};
+use sallyport_proto::sip::Request;
+use sallyport_proto::sip::header::tag_of;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 
@@ -48,6 +51,9 @@ pub struct Calls {
     stun: Stun,
     draining: Option<Vec<oneshot::Sender<()>>>,
     leaving: Option<Vec<oneshot::Sender<()>>>,
+    sessions: sessions::Sessions,
+    /// Calls by our tag of their SIP dialog.
+    by_tag: HashMap<String, CallId>,
     begun: u64,
     ended: BTreeMap<&'static str, u64>,
     ng: ng::Index,
@@ -76,6 +82,8 @@ impl Calls {
             stun: Stun::new(stun::is_wanted(&config)),
             draining: None,
             leaving: None,
+            sessions: sessions::Sessions::default(),
+            by_tag: HashMap::new(),
             begun: 0,
             ended: BTreeMap::new(),
             ng: ng::Index::default(),
@@ -104,7 +112,19 @@ impl Calls {
             Message::RelayDown => self.relay_down(),
             Message::Relay(event) => self.relay_event(event),
             Message::Sip(event) => self.sip_event(event),
-            Message::Create { id, to, offer, client, reply } => self.create(id, (to, &offer), client, reply),
+            Message::Create { id, wish, reply } => self.create(id, wish, reply),
+            Message::SignIn { sign_in, reply } => self.sign_in(sign_in, reply),
+            Message::SignOut(session) => self.sign_out(session),
+            Message::Accept { id, offer, caller, reply } => self.accept(id, &offer, &caller, reply),
+            Message::Decline { id, session, status, reply } => {
+                let _ = reply.send(self.decline(id, session, status));
+            }
+            Message::Renegotiate { id, offer, reply } => self.renegotiate(id, &offer, reply),
+            Message::Act { id, input, reply } => {
+                let known = self.calls.contains_key(&id);
+                let _ = reply.send(if known { Ok(()) } else { Err(crate::message::CallError::Unknown) });
+                self.input(id, input);
+            }
             Message::Abandon(id) => self.input(id, Input::Abandoned),
             Message::Trickle { id, fragment, reply } => {
                 let _ = reply.send(self.trickle(id, &fragment));
@@ -149,22 +169,35 @@ impl Calls {
             SipEvent::TransportError { call, transaction } => {
                 self.input(call, Input::SipTransportError(transaction));
             }
-            SipEvent::Request { transaction, request } => match self.by_sip(&request.call_id) {
+            SipEvent::Request { transaction, request } => match self.by_sip(&request) {
                 Some(id) => self.input(id, Input::SipRequest { transaction, request }),
-                None => self.refuse_request(transaction, &request),
+                None => self.stray_request(transaction, request),
             },
+            SipEvent::Cancelled { transaction, call_id } => {
+                // Two calls of ours may share a Call-ID, where the one rings the other: the number tells.
+                let same = |runtime: &&Runtime| runtime.call.sip_call_id() == call_id;
+                let calls: Vec<CallId> = self.calls.values().filter(same).map(Runtime::id).collect();
+                for id in calls {
+                    self.input(id, Input::SipCancelled(transaction));
+                }
+            }
         }
     }
 
-    fn refuse_request(&self, transaction: TransactionId, request: &sallyport_proto::sip::Request) {
-        if request.method != sallyport_proto::sip::Method::Ack {
-            self.sip
-                .reply(transaction, Response::to_request(request, 481, "Call/Transaction Does Not Exist"));
-        }
+    /// The call in whose dialog a request is: To has our tag. Call-IDs are shared where we call ourselves.
+    fn by_sip(&self, request: &Request) -> Option<CallId> {
+        let id = *self.by_tag.get(tag_of(&request.to)?)?;
+        let same = self.calls.get(&id).is_some_and(|runtime| runtime.call.sip_call_id() == request.call_id);
+        same.then_some(id)
     }
 
-    fn by_sip(&self, call_id: &str) -> Option<CallId> {
-        self.calls.iter().find(|(_, runtime)| runtime.call.sip_call_id() == call_id).map(|(id, _)| *id)
+    /// A call begins, or goes on.
+    fn enter(&mut self, id: CallId, runtime: Runtime) {
+        let tag = runtime.call.sip_tag();
+        if !tag.is_empty() {
+            self.by_tag.insert(tag.to_owned(), id);
+        }
+        self.calls.insert(id, runtime);
     }
 
     fn pass_time(&mut self) {
@@ -201,6 +234,7 @@ impl Calls {
             setup,
             active: total - setup,
             states: states.into_iter().collect(),
+            sessions: u64::try_from(self.sessions.len()).unwrap_or(u64::MAX),
             begun: self.begun,
             ended: self.ended.iter().map(|(cause, count)| (*cause, *count)).collect(),
             relay: self.status.clone(),

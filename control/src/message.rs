@@ -2,12 +2,107 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use sallyport_plan::{CallId, DirectionReport, Event, Status};
+use sallyport_plan::{CallId, DirectionReport, Event, Status, Zone};
 use sallyport_proto::sip::{Request, Response, TransactionId};
-use sallyport_proto::{CallEvent, CallFailure, CallView, FragmentError, OfferError};
+use sallyport_proto::{CallEvent, CallFailure, CallView, FragmentError, Input, OfferError, Party};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::random;
+
+/// Names a browser that signed in; a secret of its, as a call's name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionId(pub u128);
+
+impl std::fmt::Display for SessionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl std::str::FromStr for SessionId {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u128::from_str_radix(text, 16).map(Self)
+    }
+}
+
+/// A browser that wants to sign in.
+#[derive(Debug)]
+pub struct SignIn {
+    /// An agent under its number; `None`: a customer, who can call but not be called.
+    pub party: Option<Party>,
+}
+
+/// Why a browser was not signed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SignInError {
+    /// There are as many as there may be.
+    Full,
+    /// There are as many under this number as there may be.
+    TooMany,
+    /// We are on our way down.
+    Draining,
+}
+
+/// A browser that is signed in until [`Message::SignOut`], or until its receiver is dropped or full.
+#[derive(Debug)]
+pub struct SignedIn {
+    /// Its name.
+    pub id: SessionId,
+    /// What it is told.
+    pub events: mpsc::Receiver<SessionEvent>,
+}
+
+/// What a browser that is signed in is told.
+#[derive(Debug, Clone)]
+pub enum SessionEvent {
+    /// A call rings.
+    Incoming {
+        /// Its name.
+        call: CallId,
+        /// Who calls: a number.
+        from: String,
+        /// Which number was called.
+        to: String,
+    },
+    /// A call that rang was taken by another browser.
+    Taken {
+        /// Its name.
+        call: CallId,
+    },
+    /// Something happened to a call of this browser, or to one that rings there.
+    Call {
+        /// Its name.
+        call: CallId,
+        /// What.
+        event: CallEvent,
+    },
+}
+
+/// Who asks for a call.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    /// Who calls, where it has no token: so many calls per client.
+    pub client: Option<IpAddr>,
+    /// At which interface.
+    pub zone: Zone,
+    /// As whom.
+    pub session: Option<SessionId>,
+}
+
+/// A call that a browser asks for.
+#[derive(Debug)]
+pub struct Wish {
+    /// Whom to call.
+    pub to: String,
+    /// The browser's offer.
+    pub offer: String,
+    /// Who asks.
+    pub caller: Caller,
+    /// More headers of the INVITE.
+    pub headers: Vec<(String, String)>,
+}
 
 /// Why a call was not set up.
 #[derive(Debug)]
@@ -26,6 +121,8 @@ pub enum CreateError {
     Full,
     /// There are as many calls of this client as there may be without a token.
     TooMany,
+    /// It does not ring, or not there; or it is over.
+    Gone,
 }
 
 /// A call that was set up.
@@ -64,6 +161,8 @@ pub struct Overview {
     pub active: u64,
     /// Calls by state name.
     pub states: Vec<(&'static str, u64)>,
+    /// Browsers signed in.
+    pub sessions: u64,
     /// Calls begun, since the start.
     pub begun: u64,
     /// Calls ended by cause, since the start.
@@ -102,7 +201,14 @@ pub enum SipEvent {
         /// Of which request.
         transaction: TransactionId,
     },
-    /// A request with a tag in To; `known` says whether a call took it.
+    /// The inside cancelled its INVITE; the CANCEL has its answer.
+    Cancelled {
+        /// Our number for the INVITE.
+        transaction: TransactionId,
+        /// Its Call-ID.
+        call_id: String,
+    },
+    /// A request within a dialog, or an INVITE.
     Request {
         /// Our number for it.
         transaction: TransactionId,
@@ -129,14 +235,59 @@ pub enum Message {
     Create {
         /// Its name.
         id: CallId,
-        /// Whom to call.
-        to: String,
-        /// The browser's offer.
-        offer: String,
-        /// Who calls, where it has no token: so many calls per client.
-        client: Option<IpAddr>,
+        /// What is asked for.
+        wish: Wish,
         /// Dropped before the answer: the client went away.
         reply: oneshot::Sender<Result<Created, CreateError>>,
+    },
+    /// A browser signs in.
+    SignIn {
+        /// Who.
+        sign_in: SignIn,
+        /// Outcome.
+        reply: oneshot::Sender<Result<SignedIn, SignInError>>,
+    },
+    /// A browser signs out, or went away: its calls end.
+    SignOut(SessionId),
+    /// A browser takes a call that rings there.
+    Accept {
+        /// Which call.
+        id: CallId,
+        /// The browser's offer.
+        offer: String,
+        /// Who.
+        caller: Caller,
+        /// Our answer.
+        reply: oneshot::Sender<Result<Created, CreateError>>,
+    },
+    /// A browser does not want a call that rings there.
+    Decline {
+        /// Which call.
+        id: CallId,
+        /// Who.
+        session: SessionId,
+        /// What the caller hears if nobody else takes it, 400..=699.
+        status: u16,
+        /// Outcome.
+        reply: oneshot::Sender<Result<(), CallError>>,
+    },
+    /// A browser offers anew in the middle of a call.
+    Renegotiate {
+        /// Which call.
+        id: CallId,
+        /// The browser's offer.
+        offer: String,
+        /// Our answer.
+        reply: oneshot::Sender<Result<String, CreateError>>,
+    },
+    /// Something is wanted of a call: digits, user data, a transfer.
+    Act {
+        /// Which call.
+        id: CallId,
+        /// [`Input::Dtmf`], [`Input::Info`] or [`Input::Transfer`].
+        input: Input,
+        /// Outcome.
+        reply: oneshot::Sender<Result<(), CallError>>,
     },
     /// The client that began the call went away.
     Abandon(CallId),
@@ -208,19 +359,58 @@ impl Handle {
     ///
     /// # Errors
     /// [`CreateError`].
-    pub async fn create(
-        &self,
-        to: String,
-        offer: String,
-        client: Option<IpAddr>,
-    ) -> Result<Created, CreateError> {
+    pub async fn create(&self, wish: Wish) -> Result<Created, CreateError> {
         let id = CallId(u128::from_be_bytes(random::octets()));
         let (reply, answer) = oneshot::channel();
         let mut guard = Abandon { handle: self.clone(), id: Some(id) };
-        let told = self.tell(Message::Create { id, to, offer, client, reply });
+        let told = self.tell(Message::Create { id, wish, reply });
         let outcome = if told { answer.await.ok() } else { None };
         guard.id = None;
         outcome.unwrap_or(Err(CreateError::Draining))
+    }
+
+    /// Signs a browser in.
+    ///
+    /// # Errors
+    /// [`SignInError`].
+    pub async fn sign_in(&self, sign_in: SignIn) -> Result<SignedIn, SignInError> {
+        let told = self.ask(|reply| Message::SignIn { sign_in, reply }).await;
+        told.unwrap_or(Err(SignInError::Draining))
+    }
+
+    /// Takes a call that rings at a browser. Dropping the future before it is ready abandons the call.
+    ///
+    /// # Errors
+    /// [`CreateError`]; with [`CreateError::Offer`] the call rings on.
+    pub async fn accept(&self, id: CallId, offer: String, caller: Caller) -> Result<Created, CreateError> {
+        let told = self.ask(|reply| Message::Accept { id, offer, caller, reply }).await;
+        told.unwrap_or(Err(CreateError::Draining))
+    }
+
+    /// A browser does not want a call that rings there.
+    ///
+    /// # Errors
+    /// [`CallError::Unknown`].
+    pub async fn decline(&self, id: CallId, session: SessionId, status: u16) -> Result<(), CallError> {
+        let told = self.ask(|reply| Message::Decline { id, session, status, reply }).await;
+        told.unwrap_or(Err(CallError::Unknown))
+    }
+
+    /// The answer to another offer of the browser.
+    ///
+    /// # Errors
+    /// [`CreateError`]; nothing has changed then.
+    pub async fn renegotiate(&self, id: CallId, offer: String) -> Result<String, CreateError> {
+        let told = self.ask(|reply| Message::Renegotiate { id, offer, reply }).await;
+        told.unwrap_or(Err(CreateError::Gone))
+    }
+
+    /// Has a call send digits or user data, or transfer its far end.
+    ///
+    /// # Errors
+    /// [`CallError::Unknown`].
+    pub async fn act(&self, id: CallId, input: Input) -> Result<(), CallError> {
+        self.ask(|reply| Message::Act { id, input, reply }).await.unwrap_or(Err(CallError::Unknown))
     }
 
     /// More candidates of the browser.
@@ -311,13 +501,18 @@ mod tests {
         }
     }
 
+    fn wish() -> Wish {
+        let caller = Caller { client: None, zone: Zone::Outside, session: None };
+        Wish { to: "1000".into(), offer: String::new(), caller, headers: Vec::new() }
+    }
+
     #[test]
     fn a_client_that_goes_away_at_any_moment_abandons_its_call() {
         for answered in [false, true] {
             let (handle, mut inbox) = begun();
             let mut context = Context::from_waker(Waker::noop());
             let id = {
-                let mut creating = pin!(handle.create("1000".into(), String::new(), None));
+                let mut creating = pin!(handle.create(wish()));
                 assert!(creating.as_mut().poll(&mut context).is_pending());
                 let (id, reply) = created(&mut inbox);
                 if answered {
@@ -337,7 +532,7 @@ mod tests {
     fn a_call_whose_answer_was_read_is_not_abandoned() {
         let (handle, mut inbox) = begun();
         let mut context = Context::from_waker(Waker::noop());
-        let mut creating = Box::pin(handle.create("1000".into(), String::new(), None));
+        let mut creating = Box::pin(handle.create(wish()));
         assert!(creating.as_mut().poll(&mut context).is_pending());
         let (id, reply) = created(&mut inbox);
         reply.send(Ok(Created { id, answer: "x".into() })).unwrap();

@@ -29,6 +29,7 @@ pub fn encode(overview: &Overview) -> Result<String, fmt::Error> {
         calls.get_or_create(&vec![("state", (*state).to_owned())]).set(value);
     }
     registry.register("calls", "Calls by state", calls);
+    registry.register("sessions", "Browsers signed in", gauge(overview.sessions));
     let begun = Counter::<u64>::default();
     begun.inc_by(overview.begun);
     registry.register("calls_begun", "Calls begun", begun);
@@ -78,6 +79,7 @@ mod tests {
     #[test]
     fn tells_numbers_by_name() {
         let overview = Overview {
+            sessions: 3,
             setup: 1,
             active: 2,
             states: vec![("ringing", 1)],

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use sallyport_plan::{CallId, FlowKey, KeyMaterial, Plan, PortPair, Profile, Refusal};
+use sallyport_plan::{CallId, FlowKey, KeyMaterial, Plan, PortPair, Profile, Refusal, Zone};
 
 use crate::sip::{Request, Response, TransactionId};
 
@@ -71,6 +71,26 @@ pub enum Input {
     SipTimeout(TransactionId),
     /// The request could not be sent.
     SipTransportError(TransactionId),
+    /// The inside cancelled its INVITE of this number (RFC 3261 section 9.2); the CANCEL has its answer.
+    SipCancelled(TransactionId),
+    /// No browser takes the call that rings: the INVITE gets this status, 400..=699.
+    Decline(u16),
+    /// Send these digits (`0-9A-D*#`) to the inside, each so long, in milliseconds.
+    Dtmf {
+        /// Digits in order.
+        digits: String,
+        /// Length of each.
+        duration: u16,
+    },
+    /// Send a body to the inside in an INFO (RFC 6086): user data.
+    Info {
+        /// Its type.
+        content_type: String,
+        /// Its octets.
+        body: Vec<u8>,
+    },
+    /// Transfer the inside to somebody else (RFC 5589).
+    Transfer(Transfer),
     /// A request with our Call-ID; ACK to a 2xx of ours as well, whose transaction is not answered.
     SipRequest {
         /// The daemon's number for it.
@@ -78,6 +98,60 @@ pub enum Input {
         /// The request.
         request: Request,
     },
+}
+
+/// Where a transfer leads to (RFC 5589).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transfer {
+    /// Blind: a user, `user@host`, or a `sip:` URI of those.
+    To(String),
+    /// Attended: the far end of another call of the same browser (RFC 3891).
+    Onto(Replaces),
+}
+
+/// Names a dialog to be replaced, as its far end sees it (RFC 3891 section 6.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replaces {
+    /// The far end's Contact.
+    pub uri: String,
+    /// Call-ID of that dialog.
+    pub call_id: String,
+    /// The far end's tag.
+    pub to_tag: String,
+    /// Ours.
+    pub from_tag: String,
+}
+
+/// Who calls: their number and name, and what answers challenges.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Party {
+    /// User part of From, and user name of digest authentication.
+    pub user: String,
+    /// Display name; may be empty.
+    pub display_name: String,
+    /// Password of digest authentication; empty: a challenge ends the call.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Party {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Party").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// A call that a browser places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placing {
+    /// Whom to call: a user, `user@host` or a `sip:` URI of those.
+    pub to: String,
+    /// Who calls; `None`: [`crate::SipSettings`] says.
+    pub from: Option<Party>,
+    /// At which interface the browser is.
+    pub zone: Zone,
+    /// Route headers of the INVITE; empty: it goes to the configured server.
+    pub route: Vec<String>,
+    /// More headers of the INVITE: user data that the configuration lets pass.
+    pub headers: Vec<(String, String)>,
 }
 
 /// Who sends the ClientHello (RFC 5763 section 5).
@@ -153,6 +227,8 @@ pub enum Command {
     Answer(String),
     /// There will be no answer.
     Fail(CallFailure),
+    /// Our answer to another offer of the browser in the middle of a call ([`crate::Call::renegotiate`]), an SDP.
+    Renegotiated(String),
     /// Tell those who watch the call.
     Notify(CallEvent),
     /// The last command: the call can be forgotten.
@@ -194,6 +270,10 @@ pub enum EndCause {
     RelayLost,
     /// Control was replaced while the call was being set up.
     Restarted,
+    /// The calling side inside gave up before an answer.
+    Cancelled,
+    /// No browser took the call.
+    Declined,
 }
 
 impl EndCause {
@@ -216,6 +296,8 @@ impl EndCause {
             Self::Refused(_) => "relay_refused",
             Self::RelayLost => "relay_lost",
             Self::Restarted => "control_restarted",
+            Self::Cancelled => "cancelled",
+            Self::Declined => "declined",
         }
     }
 
@@ -240,6 +322,8 @@ impl EndCause {
             Self::Refused(refusal) => format!("the relay refused: {}", refusal.text()),
             Self::RelayLost => "the relay does not hold the call".to_owned(),
             Self::Restarted => "control was replaced while the call was being set up".to_owned(),
+            Self::Cancelled => "the caller gave up".to_owned(),
+            Self::Declined => "the call was declined".to_owned(),
         }
     }
 }
@@ -265,6 +349,8 @@ impl CallFailure {
             | EndCause::RelayLost
             | EndCause::Restarted
             | EndCause::HangUp
+            | EndCause::Cancelled
+            | EndCause::Declined
             | EndCause::Abandoned => 503,
             EndCause::IceTimeout
             | EndCause::ConsentLost
@@ -291,6 +377,34 @@ pub enum CallEvent {
         /// Why.
         cause: EndCause,
     },
+    /// The far end holds the call: it does not send, or does not receive.
+    Held,
+    /// It does not any more.
+    Resumed,
+    /// A body came from the inside in an INFO: user data.
+    Info {
+        /// Its type.
+        content_type: String,
+        /// Its octets.
+        body: Vec<u8>,
+    },
+    /// A digit came from the inside in an INFO.
+    Dtmf {
+        /// `0-9A-D*#`.
+        digit: char,
+        /// Milliseconds.
+        duration: u16,
+    },
+    /// How far a transfer is: status of the call to the new party (RFC 3515 section 2.4.5).
+    Transfer {
+        /// 100..=699; 200..=299 is success, 300 and above failure.
+        status: u16,
+    },
+    /// The SIP server wants the browser to take the call, or to put it on hold (NOTIFY talk and hold).
+    Asked {
+        /// `true`: talk.
+        talk: bool,
+    },
 }
 
 impl CallEvent {
@@ -302,7 +416,19 @@ impl CallEvent {
             Self::Answered => "answered",
             Self::Connected => "connected",
             Self::Ended { .. } => "ended",
+            Self::Held => "held",
+            Self::Resumed => "resumed",
+            Self::Info { .. } => "info",
+            Self::Dtmf { .. } => "dtmf",
+            Self::Transfer { .. } => "transfer",
+            Self::Asked { talk: true } => "talk",
+            Self::Asked { talk: false } => "hold",
         }
+    }
+
+    /// Whether it marks a step of the call's life: told to those who come late, and to the next control.
+    pub const fn is_step(&self) -> bool {
+        matches!(self, Self::Ringing | Self::Early | Self::Answered | Self::Connected | Self::Ended { .. })
     }
 }
 
@@ -375,6 +501,10 @@ pub struct CallView {
     pub id: CallId,
     /// Where it stands.
     pub state: CallState,
+    /// Whether it came from the inside.
+    pub incoming: bool,
+    /// Who calls: a number.
+    pub from: String,
     /// Whom it calls, as asked for.
     pub to: String,
     /// When it began, in milliseconds since the Unix epoch.

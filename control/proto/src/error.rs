@@ -62,6 +62,17 @@ impl OfferError {
     }
 }
 
+/// Why a call that rings was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum AcceptError {
+    /// It does not ring: it never did, somebody else took it, or it is over.
+    #[error("the call does not ring any more")]
+    Gone,
+    /// The offer cannot be used; the call rings on.
+    #[error("{0}")]
+    Offer(#[from] OfferError),
+}
+
 /// Why a running plan cannot become a call again. Such a call should be removed from the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum RestoreError {

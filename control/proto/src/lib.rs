@@ -25,9 +25,10 @@ mod settings;
 pub mod sip;
 
 pub use api::{
-    CallEvent, CallFailure, CallState, CallView, Command, DtlsRole, DtlsStart, EndCause, Input, StepState,
+    CallEvent, CallFailure, CallState, CallView, Command, DtlsRole, DtlsStart, EndCause, Input, Party,
+    Placing, Replaces, StepState, Transfer,
 };
 pub use call::Call;
-pub use error::{FragmentError, OfferError, RestoreError};
+pub use error::{AcceptError, FragmentError, OfferError, RestoreError};
 pub use random::Seed;
 pub use settings::{CandidateKind, LocalCandidate, Settings, SipSettings, Timeouts};

@@ -4,6 +4,10 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use sallyport_plan::Zone;
+
+use crate::api::Party;
+
 /// How we know an address of ours outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CandidateKind {
@@ -24,6 +28,8 @@ pub struct LocalCandidate {
     pub base: SocketAddr,
     /// How we know it.
     pub kind: CandidateKind,
+    /// At which interface.
+    pub zone: Zone,
 }
 
 /// Our side of SIP.
@@ -41,6 +47,17 @@ pub struct SipSettings {
     pub contact: String,
     /// Value of User-Agent and Server.
     pub user_agent: String,
+}
+
+impl SipSettings {
+    /// Whom calls are from that nobody signed in for.
+    pub fn party(&self) -> Party {
+        Party {
+            user: self.user.clone(),
+            display_name: self.display_name.clone(),
+            password: self.password.clone(),
+        }
+    }
 }
 
 impl fmt::Debug for SipSettings {

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use sallyport_plan::CallId;
+use sallyport_plan::{CallId, Zone};
 use sallyport_proto::ng::Bridge;
-use sallyport_proto::{Call, CallEvent, CallView, Command, Input};
+use sallyport_proto::{AcceptError, Call, CallEvent, CallView, Command, Input};
 
 /// One or the other.
 pub enum Machine {
@@ -111,6 +111,36 @@ impl Machine {
         match self {
             Self::Call(call) => call.ice_ufrag(),
             Self::Bridge(bridge) => bridge.ice_ufrag(),
+        }
+    }
+
+    /// A browser takes a call that rings.
+    ///
+    /// # Errors
+    /// [`AcceptError`].
+    pub fn accept(&mut self, offer: &str, zone: Zone) -> Result<(), AcceptError> {
+        match self {
+            Self::Call(call) => call.accept(offer, zone, Instant::now()),
+            Self::Bridge(_) => Err(AcceptError::Gone),
+        }
+    }
+
+    /// The browser offers anew.
+    ///
+    /// # Errors
+    /// [`AcceptError`].
+    pub fn renegotiate(&mut self, offer: &str) -> Result<(), AcceptError> {
+        match self {
+            Self::Call(call) => call.renegotiate(offer, Instant::now()),
+            Self::Bridge(_) => Err(AcceptError::Gone),
+        }
+    }
+
+    /// Our tag of the SIP leg; empty for a bridge.
+    pub fn sip_tag(&self) -> &str {
+        match self {
+            Self::Call(call) => call.sip_tag(),
+            Self::Bridge(_) => "",
         }
     }
 

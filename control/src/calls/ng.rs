@@ -189,7 +189,7 @@ impl Calls {
         let status = self.status.as_ref()?;
         let seed = Seed(random::octets());
         if !Bridge::is_record(&plan.record) {
-            let settings = self.settings(status)?;
+            let settings = self.settings(status);
             return Some(Call::restore(plan, settings, seed, Instant::now()).map(Machine::from));
         }
         let settings = self.ng_settings(status)?;

@@ -111,7 +111,7 @@ impl Calls {
             Some(Ok(call)) => {
                 tracing::info!(call = %short(plan.call), "adopted");
                 tracing::debug!(call = %plan.call, "adopted");
-                self.calls.insert(plan.call, Runtime::new(call, None));
+                self.enter(plan.call, Runtime::new(call, None));
                 self.act(plan.call, |_| {});
             }
             Some(Err(error)) => {

@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, oneshot};
 use super::Waiting;
 use super::machine::Machine;
 use crate::dtls::Dtls;
-use crate::message::{CreateError, Created, Shown};
+use crate::message::{CreateError, Created, SessionId, Shown};
 
 /// Events that a slow watcher may lag behind.
 const EVENTS: usize = 16;
@@ -35,6 +35,12 @@ pub struct Runtime {
     events: broadcast::Sender<CallEvent>,
     /// Who called without a token.
     pub client: Option<IpAddr>,
+    /// The browser whose call it is, where it is signed in.
+    pub owner: Option<SessionId>,
+    /// Browsers that it rings at.
+    pub ringing: Vec<SessionId>,
+    /// The browser that offered anew and waits for the answer.
+    pub renegotiating: Option<oneshot::Sender<Result<String, CreateError>>>,
 }
 
 impl Runtime {
@@ -51,6 +57,9 @@ impl Runtime {
             checks: VecDeque::new(),
             events: broadcast::Sender::new(EVENTS),
             client: None,
+            owner: None,
+            ringing: Vec::new(),
+            renegotiating: None,
         }
     }
 

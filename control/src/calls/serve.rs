@@ -1,33 +1,33 @@
 //! Beginning calls, and doing what they want done.
 
-use std::net::IpAddr;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use sallyport_plan::{CallId, Command as RelayCommand};
-use sallyport_proto::{Call, CallEvent, Command, Input, Seed, sdp};
+use sallyport_proto::{Call, CallEvent, Command, Input, Placing, Seed, sdp};
 use sallyport_wire::stun::Message as Stun;
 use tokio::sync::oneshot;
 
 use super::runtime::Runtime;
 use super::{Calls, REPORT_PATIENCE, Waiting, short};
 use crate::dtls::{Dtls, Step};
-use crate::message::{CallError, CreateError, Created};
+use crate::message::{CallError, Caller, CreateError, Created, SignIn, SignInError, SignedIn, Wish};
 use crate::random;
 
 impl Calls {
     pub(super) fn create(
         &mut self,
         id: CallId,
-        (to, offer): (String, &str),
-        client: Option<IpAddr>,
+        wish: Wish,
         reply: oneshot::Sender<Result<Created, CreateError>>,
     ) {
-        match self.begin(id, to, offer, client) {
+        let caller = wish.caller;
+        match self.begin(id, wish) {
             Ok(call) => {
                 self.begun += 1;
                 let mut runtime = Runtime::new(call, Some(reply));
-                runtime.client = client;
-                self.calls.insert(id, runtime);
+                runtime.client = caller.client;
+                runtime.owner = caller.session;
+                self.enter(id, runtime);
                 self.act(id, |_| {});
             }
             Err(error) => {
@@ -37,18 +37,17 @@ impl Calls {
         }
     }
 
-    fn begin(
-        &self,
-        id: CallId,
-        to: String,
-        offer: &str,
-        client: Option<IpAddr>,
-    ) -> Result<Call, CreateError> {
+    fn begin(&self, id: CallId, wish: Wish) -> Result<Call, CreateError> {
         if self.leaving() {
             return Err(CreateError::Draining);
         }
         let status = self.status.as_ref().ok_or(CreateError::NoRelay)?;
-        let settings = self.settings(status).ok_or(CreateError::NoServer)?;
+        let Wish { to, offer, caller: Caller { client, zone, session }, headers } = wish;
+        // Whoever is signed in here is called without a detour where there is no SIP server that could know better.
+        let here = self.config.sip.server.is_none() && !self.sessions.by_number(&to).is_empty();
+        if self.config.sip.server.is_none() && !here {
+            return Err(CreateError::NoServer);
+        }
         if self.calls.len() >= self.config.http.max_calls {
             return Err(CreateError::Full);
         }
@@ -58,10 +57,20 @@ impl Calls {
         {
             return Err(CreateError::TooMany);
         }
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-        let created = u64::try_from(created).unwrap_or(u64::MAX);
-        Call::new(id, settings, Seed(random::octets()), to, Instant::now(), created, offer)
+        let route = if here { vec![format!("<sip:{};lr>", self.sip.local())] } else { Vec::new() };
+        let from = session.and_then(|session| self.sessions.party(session)).cloned();
+        let placing = Placing { to, from, zone, route, headers };
+        let seed = Seed(random::octets());
+        Call::new(id, self.settings(status), seed, placing, Instant::now(), since_epoch(), &offer)
             .map_err(CreateError::Offer)
+    }
+
+    pub(super) fn sign_in(&mut self, sign_in: SignIn, reply: oneshot::Sender<Result<SignedIn, SignInError>>) {
+        let outcome =
+            if self.leaving() { Err(SignInError::Draining) } else { self.sessions.sign_in(sign_in) };
+        if let Err(Ok(unheard)) = reply.send(outcome) {
+            self.sessions.sign_out(unheard.id);
+        }
     }
 
     pub(super) fn trickle(&mut self, id: CallId, fragment: &str) -> Result<(), CallError> {
@@ -138,9 +147,18 @@ impl Calls {
             Command::SipReply { transaction, response } => self.sip.reply(transaction, response),
             Command::Answer(answer) => self.answer(id, Ok(Created { id, answer })),
             Command::Fail(failure) => self.answer(id, Err(CreateError::Failed(failure))),
+            Command::Renegotiated(answer) => {
+                let waits = self.calls.get_mut(&id).and_then(|runtime| runtime.renegotiating.take());
+                if let Some(reply) = waits {
+                    let _ = reply.send(Ok(answer));
+                }
+            }
             Command::Notify(event) => self.notify(id, event),
             Command::Ended => {
                 let ended = self.calls.remove(&id);
+                if let Some(ended) = &ended {
+                    self.by_tag.remove(ended.call.sip_tag());
+                }
                 self.ng.forget(ended.as_ref());
                 self.settle();
             }
@@ -173,8 +191,15 @@ impl Calls {
             tracing::info!(call = %short(id), cause = cause.name(), "ended");
             tracing::debug!(call = %id, cause = cause.name(), "ended");
         }
+        self.tell_sessions(id, &event);
         if let Some(runtime) = self.calls.get(&id) {
             runtime.notify(event);
         }
     }
+}
+
+/// Milliseconds since the Unix epoch.
+pub(super) fn since_epoch() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    u64::try_from(since).unwrap_or(u64::MAX)
 }

@@ -12,13 +12,14 @@ use crate::config::{Ice, Transport};
 
 impl Calls {
     /// What all calls begun now share.
-    pub(super) fn settings(&self, status: &Status) -> Option<Arc<Settings>> {
+    pub(super) fn settings(&self, status: &Status) -> Arc<Settings> {
         let config = &self.config;
-        let server = config.sip.server?;
+        // Without a server we are our own.
+        let server = config.sip.server.unwrap_or(self.sip.local());
         let domain = if config.sip.domain.is_empty() { host(server) } else { config.sip.domain.clone() };
         let transport = if config.sip.transport == Transport::Tcp { ";transport=tcp" } else { "" };
         let contact = format!("sip:{}@{}{transport}", config.sip.user, self.sip.local());
-        Some(Arc::new(Settings {
+        Arc::new(Settings {
             candidates: self.candidates(status),
             own: own(status, self.sip.local()),
             ice_lite: config.outside.ice == Ice::Lite,
@@ -36,7 +37,7 @@ impl Calls {
                 ring: Duration::from_secs(config.sip.ring_timeout_s.into()),
                 ..Timeouts::default()
             },
-        }))
+        })
     }
 
     /// Where browsers may reach us: what the Internet sees first.
@@ -49,6 +50,7 @@ impl Calls {
                 address: SocketAddr::new(*ip, base.port()),
                 base,
                 kind: CandidateKind::Advertised,
+                zone: Zone::Outside,
             }));
         }
         let seen = self.stun.mapped().filter(|(base, address)| base != address);
@@ -58,8 +60,10 @@ impl Calls {
             address,
             base,
             kind: CandidateKind::ServerReflexive,
+            zone: Zone::Outside,
         }));
-        let host = |base| LocalCandidate { address: base, base, kind: CandidateKind::Host };
+        let host =
+            |base| LocalCandidate { address: base, base, kind: CandidateKind::Host, zone: Zone::Outside };
         found.extend(media(status).into_iter().map(host));
         found
     }

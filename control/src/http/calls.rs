@@ -12,7 +12,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use futures_util::{Stream, StreamExt, stream};
-use sallyport_plan::{CallId, DirectionReport};
+use sallyport_plan::{CallId, DirectionReport, Zone};
 use sallyport_proto::{CallEvent, CallView};
 use serde::{Deserialize, Serialize};
 use tokio_stream::wrappers::BroadcastStream;
@@ -22,7 +22,7 @@ use super::Shared;
 use super::body::Whole;
 use super::connection::Peer;
 use super::problem::Problem;
-use crate::message::{CallError, CreateError, Shown};
+use crate::message::{CallError, Caller, CreateError, Shown, Wish};
 
 /// Seconds until another attempt is worth while: some call will have ended.
 const RETRY_FULL: u32 = 5;
@@ -61,7 +61,9 @@ pub async fn create(
     let known = shared.access.call(&headers, &to)?;
     let client = (!known).then(|| shared.access.client(&headers, peer.0.0).group());
     let offer = text(&headers, SDP, body)?;
-    let created = shared.calls.create(to, offer, client).await.map_err(create_problem)?;
+    let caller = Caller { client, zone: Zone::Outside, session: None };
+    let wish = Wish { to, offer, caller, headers: Vec::new() };
+    let created = shared.calls.create(wish).await.map_err(create_problem)?;
     let location = format!("/v1/calls/{}", created.id);
     let tag = format!("\"{}\"", created.id);
     let head = [(header::LOCATION, location), (header::ETAG, tag), (header::CONTENT_TYPE, SDP.to_owned())];
@@ -128,6 +130,18 @@ fn news(id: CallId, event: &CallEvent) -> Event {
         data["cause"] = cause.name().into();
         data["detail"] = cause.text().into();
     }
+    match event {
+        CallEvent::Info { content_type, body } => {
+            data["content_type"] = content_type.as_str().into();
+            data["body"] = String::from_utf8_lossy(body).into();
+        }
+        CallEvent::Dtmf { digit, duration } => {
+            data["digit"] = digit.to_string().into();
+            data["duration"] = (*duration).into();
+        }
+        CallEvent::Transfer { status } => data["status"] = (*status).into(),
+        _ => {}
+    }
     Event::default().event(event.name()).data(data.to_string())
 }
 
@@ -167,6 +181,7 @@ fn create_problem(error: CreateError) -> Problem {
         CreateError::NoServer => unavailable("no_sip_server", "no SIP server is configured ([sip] server)"),
         CreateError::Draining => unavailable("draining", "the appliance is ending and takes no new calls"),
         CreateError::Full => unavailable("full", "there are as many calls as there may be").retry(RETRY_FULL),
+        CreateError::Gone => Problem::new(StatusCode::CONFLICT, "gone", "the call does not ring any more"),
         CreateError::TooMany => {
             let text = "this client has as many calls as one may have without a token";
             Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_calls", text).retry(RETRY_CLIENT)
@@ -192,6 +207,10 @@ pub struct Call {
     id: String,
     /// `reserving`, `calling`, `ringing`, `early`, `answered`, `connected`, `ending` or `ended`.
     state: &'static str,
+    /// `in` (from the telephony to a browser) or `out`.
+    direction: &'static str,
+    /// Who calls: a number.
+    from: String,
     /// Whom it calls.
     to: String,
     /// When it began, in milliseconds since the Unix epoch.
@@ -267,6 +286,8 @@ impl Call {
         Self {
             id: view.id.to_string(),
             state: view.state.name(),
+            direction: if view.incoming { "in" } else { "out" },
+            from: view.from.clone(),
             to: view.to.clone(),
             created: view.created,
             legs: Legs {

@@ -32,6 +32,7 @@ pub fn parse(octets: &[u8]) -> Option<Incoming> {
                 call_id: headers.one("Call-ID")?,
                 cseq,
                 route: headers.all("Route"),
+                record_route: headers.all("Record-Route"),
                 contact: headers.one("Contact"),
                 content_type: headers.one("Content-Type"),
                 headers: headers.rest(),

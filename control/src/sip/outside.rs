@@ -10,8 +10,8 @@ pub fn answer(request: &Request) -> Option<Response> {
     let (status, reason) = match &request.method {
         Method::Ack => return None,
         Method::Options => (200, "OK"),
-        // Browsers do not sign in yet: nobody can be called from inside.
-        Method::Invite => (480, "Temporarily Unavailable"),
+        // The calls'.
+        Method::Invite => return None,
         Method::Bye | Method::Cancel | Method::Info | Method::Update | Method::Notify => {
             (481, "Call/Transaction Does Not Exist")
         }

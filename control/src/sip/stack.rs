@@ -126,10 +126,10 @@ impl Stack {
         codec::via(self.transports.local(), target.kind, branch)
     }
 
-    /// A request outside a dialog goes to the configured server, one inside to its next hop; a name that is no address is
-    /// the server's business.
+    /// A request outside a dialog and without a route goes to the configured server, any other to its next hop; a name that
+    /// is no address is the server's business.
     fn target(&self, request: &Request) -> Option<Target> {
-        let inside = has_tag(&request.to);
+        let inside = has_tag(&request.to) || !request.route.is_empty();
         if inside && let Some(target) = uri_target(request.next_hop()) {
             return Some(target);
         }
@@ -306,11 +306,23 @@ impl Stack {
         let server = Server::new(&request, vias, record_route, source, Instant::now());
         self.held += server.cost();
         self.open.insert(transaction, server);
-        if has_tag(&request.to) {
+        if request.method == Method::Cancel && self.cancels(&branch, source, transaction, &request) {
+            return;
+        }
+        if has_tag(&request.to) || request.method == Method::Invite {
             self.tell(SipEvent::Request { transaction, request });
         } else if let Some(answer) = outside::answer(&request) {
             self.reply(transaction, &answer);
         }
+    }
+
+    /// Whether a CANCEL has an INVITE of its branch, which it cancels unless that is answered (RFC 3261 section 9.2).
+    fn cancels(&mut self, branch: &str, source: Target, cancel: TransactionId, request: &Request) -> bool {
+        let key = (format!("{branch} {}", source.address), Method::Invite.to_string());
+        let Some(invite) = self.servers.get(&key).copied() else { return false };
+        self.reply(cancel, &Response::to_request(request, 200, "OK"));
+        self.tell(SipEvent::Cancelled { transaction: invite, call_id: request.call_id.clone() });
+        true
     }
 
     /// Whether there is no room to remember this request; strangers cannot take what our server needs to end its calls.

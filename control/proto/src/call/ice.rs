@@ -23,6 +23,8 @@ const WISHES: usize = 16;
 /// The agent and what it stands for.
 pub struct Ice {
     agent: IceAgent,
+    /// At which interface the browser is.
+    zone: Zone,
     local: (String, String),
     remote: (String, String),
     tie_breaker: u64,
@@ -46,15 +48,15 @@ impl fmt::Debug for Ice {
 
 impl Ice {
     /// An agent with our candidates and the browser's.
-    pub fn new(settings: &Settings, offer: &BrowserOffer, random: &mut Random) -> Self {
+    pub fn new(settings: &Settings, zone: Zone, offer: &BrowserOffer, random: &mut Random) -> Self {
         // The offerer controls, unless it is lite and we are not (section 6.1.1).
-        let mut ice = Self::open(settings, offer.lite && !settings.ice_lite, random);
+        let mut ice = Self::open(settings, zone, offer.lite && !settings.ice_lite, random);
         ice.meet(&offer.ufrag, &offer.password, &offer.candidates);
         ice
     }
 
-    /// An agent with our candidates, which knows nothing of the browser yet.
-    pub fn open(settings: &Settings, controlling: bool, random: &mut Random) -> Self {
+    /// An agent with our candidates of that side, which knows nothing of the browser yet.
+    pub fn open(settings: &Settings, zone: Zone, controlling: bool, random: &mut Random) -> Self {
         let local = (random.hex(OUR_UFRAG / 2), random.hex(16));
         let mut agent = IceAgent::new(IceCreds { ufrag: local.0.clone(), pass: local.1.clone() });
         let tie_breaker = random.u64();
@@ -62,7 +64,7 @@ impl Ice {
         agent.set_ice_lite(settings.ice_lite);
         agent.set_controlling(controlling);
         let mut lines = Vec::new();
-        for known in &settings.candidates {
+        for known in settings.candidates.iter().filter(|known| known.zone == zone) {
             let candidate = match known.kind {
                 CandidateKind::Host => Candidate::host(known.address, "udp"),
                 CandidateKind::ServerReflexive | CandidateKind::Advertised => {
@@ -76,7 +78,7 @@ impl Ice {
             agent.add_local_candidate(candidate);
         }
         // A host candidate for each base, else checks on a reflexive one have no socket to leave by.
-        for known in &settings.candidates {
+        for known in settings.candidates.iter().filter(|known| known.zone == zone) {
             if let Ok(candidate) = Candidate::host(known.base, "udp") {
                 agent.add_local_candidate(candidate);
             }
@@ -84,6 +86,7 @@ impl Ice {
         let (lite, remote) = (settings.ice_lite, (String::new(), String::new()));
         Self {
             agent,
+            zone,
             local,
             remote,
             tie_breaker,
@@ -192,7 +195,7 @@ impl Ice {
     /// answer takes the pair for dead.
     pub fn poll_transmit(&mut self) -> Option<Command> {
         let transmit = self.agent.poll_transmit()?;
-        let path = FlowKey { zone: Zone::Outside, local: transmit.source, remote: transmit.destination };
+        let path = FlowKey { zone: self.zone, local: transmit.source, remote: transmit.destination };
         Some(Command::Send { path, payload: transmit.contents.to_vec() })
     }
 
@@ -201,7 +204,7 @@ impl Ice {
     pub fn poll_nominated(&mut self, current: Option<FlowKey>, now: Instant) -> Option<FlowKey> {
         while let Some(event) = self.agent.poll_event() {
             if let IceAgentEvent::NominatedSend { source, destination, .. } = event {
-                self.choice = Some(flow(source, destination));
+                self.choice = Some(FlowKey { zone: self.zone, local: source, remote: destination });
             }
         }
         let choice = self.choice.filter(|choice| current != Some(*choice))?;
@@ -227,10 +230,6 @@ impl Ice {
             role,
         }
     }
-}
-
-fn flow(local: SocketAddr, remote: SocketAddr) -> FlowKey {
-    FlowKey { zone: Zone::Outside, local, remote }
 }
 
 /// Whether a browser may be at an address.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Call;
-use crate::api::{CallEvent, Command, EndCause};
+use crate::api::{CallEvent, Command, EndCause, Party};
 use crate::random::Random;
 use crate::sdp::{Chosen, Direction, InsideAnswer};
 use crate::settings::SipSettings;
@@ -59,12 +59,12 @@ pub fn destination(to: &str, domain: &str) -> Option<String> {
 }
 
 /// A dialog that is about to begin.
-pub fn dialog(sip: &SipSettings, uri: &str, random: &mut Random) -> Dialog {
+pub fn dialog(sip: &SipSettings, party: &Party, uri: &str, random: &mut Random) -> Dialog {
     let quoted: String =
-        sip.display_name.chars().filter(|c| !matches!(c, '"' | '\\' | '\r' | '\n')).collect();
+        party.display_name.chars().filter(|c| !matches!(c, '"' | '\\' | '\r' | '\n')).collect();
     let display = if quoted.is_empty() { String::new() } else { format!("\"{quoted}\" ") };
     Dialog {
-        from: format!("{display}<sip:{}@{}>;tag={}", sip.user, sip.domain, random.hex(8)),
+        from: format!("{display}<sip:{}@{}>;tag={}", party.user, sip.domain, random.hex(8)),
         to: format!("<{uri}>"),
         call_id: random.hex(16),
         cseq: 0,
@@ -78,7 +78,7 @@ pub fn dialog(sip: &SipSettings, uri: &str, random: &mut Random) -> Dialog {
 }
 
 impl Call {
-    fn transaction(&mut self) -> TransactionId {
+    pub(super) fn transaction(&mut self) -> TransactionId {
         self.next_transaction += 1;
         TransactionId(self.next_transaction)
     }
@@ -90,7 +90,8 @@ impl Call {
         let transaction = self.transaction();
         let attempts = self.inside.invite.take().map(|invite| invite.attempts).unwrap_or_default();
         let credentials = self.authorize(&Method::Invite);
-        let request = self.inside.dialog.invite(&text, credentials.clone());
+        let mut request = self.inside.dialog.invite(&text, credentials.clone());
+        request.headers.extend(self.inside.headers.iter().cloned());
         self.inside.invite = Some(Invite {
             transaction,
             cseq: request.cseq,
@@ -107,7 +108,7 @@ impl Call {
 
     /// Header fields that answer what was asked in this dialog so far.
     fn authorize(&mut self, method: &Method) -> Vec<(String, String)> {
-        let account = Account { user: &self.settings.sip.user, password: &self.settings.sip.password };
+        let account = Account { user: &self.party.user, password: &self.party.password };
         let random = &mut self.random;
         let target = &self.inside.dialog.target;
         self.inside.credentials.headers(&account, method.as_str(), target, || random.hex(8))
@@ -151,7 +152,7 @@ impl Call {
             return;
         }
         let Some(mut bye) = self.inside.bye.take() else { return };
-        let can = !self.settings.sip.password.is_empty();
+        let can = !self.party.password.is_empty();
         if can && self.inside.credentials.learn(response, &mut bye.attempts) {
             self.bye(bye.attempts);
         }
@@ -252,7 +253,7 @@ impl Call {
         if self.cause.is_some() {
             return;
         }
-        let can = !self.settings.sip.password.is_empty();
+        let can = !self.party.password.is_empty();
         if let Some(invite) = self.inside.invite.as_mut().filter(|_| can)
             && self.inside.credentials.learn(response, &mut invite.attempts)
         {
@@ -301,6 +302,7 @@ impl Call {
                 invite.cancel = true;
                 self.cancel_if_wanted();
             }
+            _ if self.inside.invited.as_ref().is_some_and(|invited| !invited.is_final()) => self.refuse(),
             _ if self.inside.answered && !by_remote => self.bye(Attempts::default()),
             _ => {}
         }

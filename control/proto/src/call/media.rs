@@ -34,7 +34,7 @@ impl Call {
         let text = browser_answer(
             offer,
             &AnswerParts {
-                session: (self.session, 1),
+                session: (self.session, self.outside.version),
                 ufrag: ice.ufrag(),
                 password: ice.password(),
                 candidates: ice.lines(),
@@ -109,6 +109,8 @@ impl Call {
         }
         let version = self.relayed.sent + 1;
         let record = Record {
+            incoming: self.incoming,
+            from: self.party.user.clone(),
             to: self.to.clone(),
             created: self.created,
             dialog: self.inside.dialog.clone(),
@@ -118,6 +120,8 @@ impl Call {
             answer: answer.clone(),
             chosen: self.inside.chosen.clone(),
             outside: self.outside.codecs.clone(),
+            outside_version: self.outside.version,
+            direction: self.outside.direction,
             ssrc: self.ssrc,
             profile: self.outside.profile,
             sip_status: self.inside.status,
@@ -132,6 +136,7 @@ impl Call {
             inside,
             answer,
             chosen: &self.inside.chosen,
+            direction: self.outside.direction,
             ssrc: self.ssrc,
             record: record.encode(),
         });

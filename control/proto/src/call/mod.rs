@@ -1,7 +1,9 @@
 //! One call.
 
+mod errands;
 pub(crate) mod ice;
 mod inside;
+mod invited;
 mod media;
 mod peer;
 mod plan;
@@ -14,20 +16,22 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sallyport_plan::{CallId, FlowKey, PortPair, Profile, Refusal};
+use sallyport_plan::{CallId, FlowKey, PortPair, Profile, Refusal, Zone};
 
 use crate::api::{
-    CallEvent, CallFailure, CallState, CallView, Command, DtlsRole, DtlsStart, EndCause, Input, StepState,
+    CallEvent, CallFailure, CallState, CallView, Command, DtlsRole, DtlsStart, EndCause, Input, Party,
+    Placing, StepState,
 };
 use crate::error::OfferError;
 use crate::random::{Random, Seed};
 use crate::relayed::Relayed;
-use crate::sdp::{BrowserOffer, Chosen, Codec, InsideAnswer, InsideOffer, Setup};
+use crate::sdp::{BrowserOffer, Chosen, Codec, Direction, InsideAnswer, InsideOffer, Setup};
 use crate::settings::Settings;
 use crate::sip::{Credentials, Dialog};
 
 use ice::Ice;
 use inside::{Bye, Invite};
+use invited::Invited;
 use plan::Keys;
 
 /// When all is over but an answer inside never comes.
@@ -46,6 +50,10 @@ struct Outside {
     keys: Option<Keys>,
     profile: Option<Profile>,
     consent: Option<sallyport_plan::Consent>,
+    /// Version of our answers.
+    version: u32,
+    /// What the browser does with the sound.
+    direction: Direction,
     ufrags: (String, String),
 }
 
@@ -53,10 +61,14 @@ struct Outside {
 #[derive(Debug)]
 struct Inside {
     dialog: Dialog,
+    /// More headers of our INVITE.
+    headers: Vec<(String, String)>,
     /// Dialogs that provisional answers began, one per fork.
     early: Vec<Dialog>,
     credentials: Credentials,
     invite: Option<Invite>,
+    /// Theirs, of a call that came from the inside.
+    invited: Option<Invited>,
     bye: Option<Bye>,
     /// CSeq of a re-INVITE that we answered by an offer, and until when its ACK may bring the answer.
     offering: Option<(u32, Instant)>,
@@ -88,7 +100,11 @@ impl Deadlines {
 #[derive(Debug)]
 pub struct Call {
     id: CallId,
+    /// Whether it came from the inside.
+    incoming: bool,
     to: String,
+    /// Who calls; of a call from the inside the number and name there.
+    party: Party,
     created: u64,
     settings: Arc<Settings>,
     random: Random,
@@ -111,8 +127,8 @@ pub struct Call {
 }
 
 impl Call {
-    /// Begins a call with the browser's offer. `to` is whom to call: a user, `user@host` or a `sip:` URI of those;
-    /// `created` is the time in milliseconds since the Unix epoch, for [`CallView`] only.
+    /// Begins a call with the browser's offer; `created` is the time in milliseconds since the Unix epoch, for
+    /// [`CallView`] only.
     ///
     /// # Errors
     /// [`OfferError`]; nothing has begun then.
@@ -120,31 +136,39 @@ impl Call {
         id: CallId,
         settings: Arc<Settings>,
         seed: Seed,
-        to: String,
+        placing: Placing,
         now: Instant,
         created: u64,
         offer: &str,
     ) -> Result<Self, OfferError> {
         let offer = BrowserOffer::parse(offer)?;
-        let uri = inside::destination(&to, &settings.sip.domain).ok_or(OfferError::Destination)?;
+        let uri = inside::destination(&placing.to, &settings.sip.domain).ok_or(OfferError::Destination)?;
         let mut random = Random::new(seed);
-        let ice = Ice::new(&settings, &offer, &mut random);
-        let dialog = inside::dialog(&settings.sip, &uri, &mut random);
-        let ufrags = (ice.ufrag().to_owned(), ice.remote_ufrag().to_owned());
-        let mut call = Self::bare(id, to, created, settings, random, dialog);
-        call.outside.ufrags = ufrags;
-        call.outside.codecs.clone_from(&offer.codecs);
-        call.outside.offer = Some(offer);
-        call.outside.ice = Some(ice);
+        let party = placing.from.unwrap_or_else(|| settings.sip.party());
+        let mut dialog = inside::dialog(&settings.sip, &party, &uri, &mut random);
+        dialog.route = placing.route;
+        let mut call = Self::bare(id, (placing.to, party), created, settings, random, dialog);
+        call.inside.headers = placing.headers;
+        call.browser_offers(offer, placing.zone);
         let toward = call.settings.toward;
         call.commands.push_back(Command::Reserve { toward, pairs: 1 });
         call.deadlines.relay = Some(now + call.settings.timeouts.relay);
         Ok(call)
     }
 
+    /// The browser's offer, whose answer it waits for.
+    fn browser_offers(&mut self, offer: BrowserOffer, zone: Zone) {
+        let ice = Ice::new(&self.settings, zone, &offer, &mut self.random);
+        self.outside.ufrags = (ice.ufrag().to_owned(), ice.remote_ufrag().to_owned());
+        self.outside.codecs.clone_from(&offer.codecs);
+        self.outside.direction = offer.direction;
+        self.outside.offer = Some(offer);
+        self.outside.ice = Some(ice);
+    }
+
     fn bare(
         id: CallId,
-        to: String,
+        (to, party): (String, Party),
         created: u64,
         settings: Arc<Settings>,
         mut random: Random,
@@ -154,7 +178,9 @@ impl Call {
         let session = random.u64() >> 2;
         Self {
             id,
+            incoming: false,
             to,
+            party,
             created,
             settings,
             random,
@@ -169,13 +195,17 @@ impl Call {
                 keys: None,
                 profile: None,
                 consent: None,
+                version: 1,
+                direction: Direction::SendRecv,
                 ufrags: (String::new(), String::new()),
             },
             inside: Inside {
                 dialog,
                 early: Vec::new(),
                 credentials: Credentials::default(),
+                headers: Vec::new(),
                 invite: None,
+                invited: None,
                 bye: None,
                 offering: None,
                 offer: None,
@@ -238,6 +268,11 @@ impl Call {
                 self.sip_silence(transaction, now);
             }
             Input::SipRequest { transaction, request } => self.sip_request(transaction, &request, now),
+            Input::SipCancelled(transaction) => self.cancelled(transaction, now),
+            Input::Decline(status) => self.decline(status, now),
+            Input::Dtmf { digits, duration } => self.dtmf(&digits, duration),
+            Input::Info { content_type, body } => self.info(&content_type, body),
+            Input::Transfer(transfer) => self.transfer(transfer),
         }
     }
 
@@ -283,7 +318,7 @@ impl Call {
     }
 
     fn reserved(&mut self, ports: &[PortPair], now: Instant) {
-        let (Some(pair), Some(offer)) = (ports.first(), &self.outside.offer) else { return };
+        let Some(pair) = ports.first() else { return };
         if self.cause.is_some() {
             self.commands.push_back(Command::Remove);
             return;
@@ -292,6 +327,12 @@ impl Call {
             return;
         }
         self.deadlines.relay = None;
+        if self.incoming {
+            self.inside.offer = Some(InsideOffer::new(self.session, *pair, &[]));
+            self.take_up(now);
+            return;
+        }
+        let Some(offer) = &self.outside.offer else { return };
         self.inside.offer = Some(InsideOffer::new(self.session, *pair, &offer.codecs));
         self.send_invite(now);
     }
@@ -354,7 +395,9 @@ impl Call {
     }
 
     fn notify(&mut self, event: CallEvent) {
-        self.past.push(event.clone());
+        if event.is_step() {
+            self.past.push(event.clone());
+        }
         self.commands.push_back(Command::Notify(event));
     }
 
@@ -382,6 +425,8 @@ impl Call {
         CallView {
             id: self.id,
             state: self.state(),
+            incoming: self.incoming,
+            from: self.party.user.clone(),
             to: self.to.clone(),
             created: self.created,
             codec: sound.map(|codec| codec.kind.rtpmap().to_owned()),
@@ -409,7 +454,7 @@ impl Call {
             CallState::Answered
         } else if self.replied {
             CallState::Early
-        } else if self.rang {
+        } else if self.rang || self.inside.invited.is_some() {
             CallState::Ringing
         } else if self.inside.invite.is_some() {
             CallState::Calling
@@ -436,6 +481,11 @@ impl Call {
     /// Names the call.
     pub const fn id(&self) -> CallId {
         self.id
+    }
+
+    /// Our tag of the SIP dialog.
+    pub fn sip_tag(&self) -> &str {
+        self.inside.dialog.local_tag()
     }
 
     /// Our ICE user fragment: what stands left of the colon in USERNAME of the browser's checks.

@@ -9,7 +9,7 @@ use crate::sip::header::tag_of;
 use crate::sip::{Method, Request, Response, TransactionId};
 
 /// How long the ACK to a 2xx of ours may take (RFC 3261 section 13.3.1.4: 64 times T1).
-const ACK_PATIENCE: Duration = Duration::from_secs(32);
+pub(super) const ACK_PATIENCE: Duration = Duration::from_secs(32);
 
 type Status = (u16, &'static str);
 
@@ -102,7 +102,7 @@ impl Call {
             self.inside.offering = Some((request.cseq, now + ACK_PATIENCE));
             self.inside.version += 1;
             let text = self.description(&self.offered(), Direction::SendRecv);
-            self.accept(transaction, request, text);
+            self.agree(transaction, request, text);
             self.replan(now);
             return None;
         }
@@ -115,15 +115,13 @@ impl Call {
             self.inside.version += 1;
         }
         self.inside.dialog.refresh(request.contact.as_deref());
-        let own = |chosen: &crate::sdp::Chosen| Codec { kind: chosen.kind, payload_type: chosen.from_inside };
-        let codecs: Vec<Codec> = self.inside.chosen.iter().map(own).collect();
-        let text = self.description(&codecs, direction);
-        self.accept(transaction, request, text);
+        let text = self.description(&self.spoken(), direction);
+        self.agree(transaction, request, text);
         self.replan(now);
         None
     }
 
-    fn accept(&mut self, transaction: TransactionId, request: &Request, text: String) {
+    fn agree(&mut self, transaction: TransactionId, request: &Request, text: String) {
         let mut response = Response::to_request(request, OK.0, OK.1);
         response.contact = Some(self.inside.dialog.contact.clone());
         response.content_type = Some("application/sdp".into());
@@ -132,7 +130,7 @@ impl Call {
     }
 
     /// What we can offer in the middle of a call: all that the browser was told, the running codec first.
-    fn offered(&self) -> Vec<Codec> {
+    pub(super) fn offered(&self) -> Vec<Codec> {
         let told = |codec: &&Codec| self.outside.codecs.iter().any(|told| told.kind == codec.kind);
         let own = self.inside.offer.iter().flat_map(|offer| &offer.codecs);
         let mut codecs: Vec<Codec> = own.filter(told).copied().collect();
@@ -141,7 +139,7 @@ impl Call {
         codecs
     }
 
-    fn description(&self, codecs: &[Codec], direction: Direction) -> String {
+    pub(super) fn description(&self, codecs: &[Codec], direction: Direction) -> String {
         let layout = self.inside.answer.as_ref().map_or(&[][..], |answer| &answer.layout);
         let own = self.inside.offer.as_ref();
         own.map(|own| own.text(self.inside.version, codecs, direction, layout)).unwrap_or_default()
@@ -160,7 +158,10 @@ impl Call {
         {
             Ok(fit) => {
                 self.adopt(fit);
+                // The one who took a call without an offer waits for this.
+                self.answer_browser(now);
                 self.replan(now);
+                self.tell_connected();
             }
             Err(cause) => self.end(cause, now),
         }

@@ -5,7 +5,7 @@ use sallyport_plan::{
     Protection, Pt, PtMap, Refusal, Ssrc, Zone,
 };
 
-use crate::sdp::{Chosen, InsideAnswer, InsideOffer};
+use crate::sdp::{Chosen, Direction as SoundDirection, InsideAnswer, InsideOffer};
 
 /// Keys of the browser's leg.
 #[derive(Debug, Clone)]
@@ -35,6 +35,8 @@ pub struct Parts<'a> {
     pub answer: &'a InsideAnswer,
     /// Codecs of the call.
     pub chosen: &'a [Chosen],
+    /// What the browser does with the sound.
+    pub direction: SoundDirection,
     /// SSRC announced outside and inside.
     pub ssrc: (u32, u32),
     /// What a new control needs.
@@ -51,7 +53,8 @@ pub const OUTWARD: DirectionIndex = DirectionIndex(1);
 /// # Errors
 /// What [`Plan::validate`] says.
 pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
-    let Parts { call, version, outside, consent, keys, inside, answer, chosen, ssrc, record } = parts;
+    let Parts { call, version, outside, consent, keys, inside, answer, chosen, direction, ssrc, record } =
+        parts;
     let inner = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
     let (rtp, rtcp) = (inner(inside.rtp, answer.rtp), inner(inside.rtcp, answer.rtcp));
     let map = |from: fn(&Chosen) -> u8, to: fn(&Chosen) -> u8| {
@@ -70,7 +73,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         ssrc: Ssrc(ssrc.1),
         payload_types: map(|codec| codec.outside, |codec| codec.to_inside),
         reverse: OUTWARD,
-        mute: mute(answer.direction.receives()),
+        mute: mute(answer.direction.receives() && direction.sends()),
     };
     let outward = Direction {
         index: OUTWARD,
@@ -84,7 +87,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         ssrc: Ssrc(ssrc.0),
         payload_types: map(|codec| codec.from_inside, |codec| codec.outside),
         reverse: INWARD,
-        mute: mute(answer.direction.sends()),
+        mute: mute(answer.direction.sends() && direction.receives()),
     };
     let consents = consent.into_iter().collect();
     let plan = Plan { call, version, directions: vec![inward, outward], consents, record };

@@ -5,15 +5,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::CallEvent;
 use crate::error::RestoreError;
-use crate::sdp::{Chosen, Codec, InsideAnswer, InsideOffer};
+use crate::sdp::{Chosen, Codec, Direction, InsideAnswer, InsideOffer};
 use crate::sip::Dialog;
 
 /// Version of the form; another one is not read.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// The part of a call that cannot be told from its plan. Keys are in the plan only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
+    pub incoming: bool,
+    pub from: String,
     pub to: String,
     pub created: u64,
     pub dialog: Dialog,
@@ -23,6 +25,8 @@ pub struct Record {
     pub answer: InsideAnswer,
     pub chosen: Vec<Chosen>,
     pub outside: Vec<Codec>,
+    pub outside_version: u32,
+    pub direction: Direction,
     pub ssrc: (u32, u32),
     pub profile: Option<Profile>,
     pub sip_status: Option<u16>,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use sallyport_plan::{FlowKey, Plan, Protection, Zone};
+use sallyport_plan::{FlowKey, Plan, Protection};
 
 use super::plan::Keys;
 use super::record::Record;
@@ -32,7 +32,11 @@ impl Call {
             return Err(RestoreError::Contradiction);
         }
         let (random, dialog) = (Random::new(seed), record.dialog.clone());
-        let mut call = Self::bare(plan.call, record.to.clone(), record.created, settings, random, dialog);
+        let party = settings.sip.party();
+        let mut call =
+            Self::bare(plan.call, (record.to.clone(), party), record.created, settings, random, dialog);
+        call.incoming = record.incoming;
+        call.party.user.clone_from(&record.from);
         call.fill(plan.version, record);
         match outside(plan) {
             Some((flow, keys)) => call.outside_of(plan, flow, keys),
@@ -45,13 +49,17 @@ impl Call {
         self.ssrc = record.ssrc;
         self.outside.profile = record.profile;
         self.outside.codecs = record.outside;
+        self.outside.version = record.outside_version;
+        self.outside.direction = record.direction;
         self.session = record.inside.session;
         let dialog = self.inside.dialog.clone();
         self.inside = Inside {
             dialog,
             early: Vec::new(),
             credentials: crate::sip::Credentials::default(),
+            headers: Vec::new(),
             invite: None,
+            invited: None,
             bye: None,
             offering: None,
             offer: Some(record.inside),
@@ -87,7 +95,7 @@ impl Call {
 /// The nominated pair and its keys; `None` where the plan has none, or is not one of ours.
 fn outside(plan: &Plan) -> Option<(FlowKey, Keys)> {
     let [inward, outward] = plan.directions.as_slice() else { return None };
-    let flow = inward.ingress.first().filter(|flow| flow.zone == Zone::Outside)?;
+    let flow = inward.ingress.first()?;
     plan.consents.first().filter(|consent| consent.flow == *flow)?;
     match (&inward.open, &outward.seal) {
         (Some(Protection::Srtp(receive)), Some(Protection::Srtp(send))) => {

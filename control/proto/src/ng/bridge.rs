@@ -255,7 +255,12 @@ impl Bridge {
             Input::SipResponse { .. }
             | Input::SipTimeout(_)
             | Input::SipTransportError(_)
-            | Input::SipRequest { .. } => {}
+            | Input::SipRequest { .. }
+            | Input::SipCancelled(_)
+            | Input::Decline(_)
+            | Input::Dtmf { .. }
+            | Input::Info { .. }
+            | Input::Transfer(_) => {}
         }
     }
 
@@ -376,6 +381,8 @@ impl Bridge {
         let outside = self.sides.iter().find_map(|side| side.outside.as_deref());
         let peer = self.sides.iter().rev().find_map(|side| side.peer.as_ref());
         CallView {
+            incoming: false,
+            from: String::new(),
             id: self.id,
             state: self.state(),
             to: format!("ng:{}", self.call_id),

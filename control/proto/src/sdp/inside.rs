@@ -48,6 +48,16 @@ impl InsideOffer {
         Self { session, rtp: ports.rtp, rtcp: ports.rtcp, codecs }
     }
 
+    /// Takes over the payload types of an offer, as its answer should (RFC 3264 section 6.1).
+    pub fn speak_as(&mut self, offered: &[Codec]) {
+        for own in &mut self.codecs {
+            let theirs = offered.iter().find(|codec| codec.kind == own.kind);
+            own.payload_type = theirs.map_or(own.payload_type, |codec| codec.payload_type);
+        }
+        // Ours that the offer lacks must not stand under a number of its.
+        self.codecs.retain(|own| offered.iter().any(|codec| codec.kind == own.kind));
+    }
+
     /// The text with these codecs. `layout` is that of the session so far: an answer, or a later offer, has as many
     /// sections in the same order (RFC 3264 sections 6 and 8); empty for the first offer.
     pub fn text(

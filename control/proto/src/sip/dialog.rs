@@ -1,12 +1,12 @@
-//! The calling side of a dialog (RFC 3261 section 12).
+//! A dialog from either side (RFC 3261 section 12).
 
 use serde::{Deserialize, Serialize};
 
-use super::header::{tag_of, uri_of};
+use super::header::{name_addr, tag_of, uri_of};
 use super::message::{Method, Request, Response};
 
 /// Methods that we take in a dialog.
-const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, NOTIFY";
+pub const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, NOTIFY";
 
 /// One dialog, from the first INVITE on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,11 +47,33 @@ impl Dialog {
             call_id: self.call_id.clone(),
             cseq,
             route: self.route.clone(),
+            record_route: Vec::new(),
             contact: None,
             content_type: None,
             headers: vec![("Max-Forwards".into(), "70".into()), ("User-Agent".into(), self.agent.clone())],
             body: Vec::new(),
         }
+    }
+
+    /// The called side's, of an INVITE that came in (section 12.1.1). `tag` is ours, `contact` in brackets.
+    pub fn invited(request: &Request, tag: &str, contact: String, agent: String) -> Self {
+        Self {
+            from: format!("{};tag={tag}", name_addr(&request.to)),
+            to: name_addr(&request.from),
+            call_id: request.call_id.clone(),
+            cseq: 0,
+            remote_cseq: Some(request.cseq),
+            contact,
+            agent,
+            remote_tag: tag_of(&request.from).map(str::to_owned),
+            target: uri_of(request.contact.as_deref().unwrap_or(&request.from)).to_owned(),
+            route: request.record_route.clone(),
+        }
+    }
+
+    /// Our tag.
+    pub fn local_tag(&self) -> &str {
+        tag_of(&self.from).unwrap_or_default()
     }
 
     /// The next INVITE, with header fields that answer challenges.
@@ -91,10 +113,15 @@ impl Dialog {
         request
     }
 
+    /// The next request with this method.
+    pub fn next(&mut self, method: Method) -> Request {
+        self.cseq += 1;
+        self.request(method, self.cseq)
+    }
+
     /// The next BYE, with header fields that answer challenges.
     pub fn bye(&mut self, credentials: Vec<(String, String)>) -> Request {
-        self.cseq += 1;
-        let mut request = self.request(Method::Bye, self.cseq);
+        let mut request = self.next(Method::Bye);
         request.headers.extend(credentials);
         request
     }

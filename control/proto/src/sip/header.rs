@@ -9,6 +9,34 @@ pub fn uri_of(value: &str) -> &str {
     }
 }
 
+/// The address without its parameters: display name and URI in brackets.
+pub fn name_addr(value: &str) -> String {
+    let value = value.trim();
+    let rest = after_display_name(value);
+    match rest.find('>').filter(|_| rest.contains('<')) {
+        Some(end) => value.get(..value.len() - rest.len() + end + 1).unwrap_or(value).to_owned(),
+        None => format!("<{}>", uri_of(value)),
+    }
+}
+
+/// The user part of a URI, without its password and parameters; empty for none.
+pub fn user_of(uri: &str) -> &str {
+    let rest = uri.split_once(':').map_or(uri, |(_, rest)| rest);
+    let user = rest.split_once('@').map_or("", |(user, _)| user);
+    user.split([':', ';']).next().unwrap_or_default()
+}
+
+/// The display name of a From or To, without quotes; empty for none.
+pub fn display_name_of(value: &str) -> String {
+    let value = value.trim();
+    let rest = after_display_name(value);
+    if let Some(quoted) = value.strip_prefix('"') {
+        let inner = quoted.get(..quoted.len().saturating_sub(rest.len() + 1)).unwrap_or_default();
+        return inner.replace("\\\"", "\"").replace("\\\\", "\\");
+    }
+    value.split_once('<').map_or("", |(name, _)| name).trim().to_owned()
+}
+
 /// The rest behind a quoted display name, whose text may hold brackets and escaped quotes.
 fn after_display_name(value: &str) -> &str {
     let Some(quoted) = value.strip_prefix('"') else { return value };
@@ -45,6 +73,26 @@ pub fn tag_of(value: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_addr_is_parted() {
+        let cases = [
+            (
+                "\"A \\\"x\\\" <b>\" <sip:a@b;p=1>;tag=x",
+                "\"A \\\"x\\\" <b>\" <sip:a@b;p=1>",
+                "A \"x\" <b>",
+                "a",
+            ),
+            ("sip:a:pw@b;tag=x", "<sip:a:pw@b>", "", "a"),
+            ("Bob <sip:b@c>;tag=x;y", "Bob <sip:b@c>", "Bob", "b"),
+            ("<tel:+1;phone-context=x>", "<tel:+1;phone-context=x>", "", ""),
+        ];
+        for (value, address, name, user) in cases {
+            assert_eq!(name_addr(value), address, "{value}");
+            assert_eq!(display_name_of(value), name, "{value}");
+            assert_eq!(user_of(uri_of(value)), user, "{value}");
+        }
+    }
 
     #[test]
     fn addresses_and_tags_are_found_in_all_their_forms() {

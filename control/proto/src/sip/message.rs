@@ -88,6 +88,8 @@ pub struct Request {
     pub cseq: u32,
     /// Route headers, first hop first; one URI each, in brackets.
     pub route: Vec<String>,
+    /// Record-Route headers of a request that came in, top first; one URI each, in brackets. Never sent.
+    pub record_route: Vec<String>,
     /// Contact.
     pub contact: Option<String>,
     /// Content-Type; `None` without a body.

@@ -2,9 +2,9 @@
 
 mod dialog;
 mod digest;
-pub(crate) mod header;
+pub mod header;
 mod message;
 
-pub use dialog::Dialog;
+pub use dialog::{ALLOW, Dialog};
 pub use digest::{Account, Attempts, Challenge, Credentials};
 pub use message::{Method, Request, Response, TransactionId};

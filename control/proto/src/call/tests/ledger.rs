@@ -124,7 +124,7 @@ impl Ledger {
                 self.ended = matches!(event, CallEvent::Ended { .. });
             }
             Command::Ended => self.over = true,
-            Command::Send { .. } | Command::DtlsPath(_) => {}
+            Command::Send { .. } | Command::DtlsPath(_) | Command::Renegotiated(_) => {}
         }
     }
 

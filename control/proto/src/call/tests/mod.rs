@@ -8,6 +8,7 @@
 )]
 
 mod dialog;
+mod incoming;
 mod ledger;
 mod network;
 mod random;
@@ -23,7 +24,7 @@ use is::{Candidate, IceAgent, IceCreds, Protocol};
 use sallyport_plan::{CallId, FlowKey, KeyMaterial, Plan, PortPair, Profile, Zone};
 
 use super::Call;
-use crate::api::{CallEvent, CallFailure, Command, EndCause, Input};
+use crate::api::{CallEvent, CallFailure, Command, EndCause, Input, Placing};
 use crate::random::Seed;
 use crate::settings::{CandidateKind, LocalCandidate, Settings, SipSettings, Timeouts};
 use crate::sip::{Method, Request, Response, TransactionId};
@@ -42,7 +43,12 @@ pub fn media() -> SocketAddr {
 pub fn settings(password: &str) -> Arc<Settings> {
     let base = media();
     Arc::new(Settings {
-        candidates: vec![LocalCandidate { address: base, base, kind: CandidateKind::Host }],
+        candidates: vec![LocalCandidate {
+            address: base,
+            base,
+            kind: CandidateKind::Host,
+            zone: Zone::Outside,
+        }],
         own: vec![IpAddr::from([10, 0, 0, 1])],
         ice_lite: false,
         fingerprint: [1; 32],
@@ -57,6 +63,11 @@ pub fn settings(password: &str) -> Arc<Settings> {
         },
         timeouts: Timeouts::default(),
     })
+}
+
+/// A customer calls 1000.
+pub fn placing() -> Placing {
+    Placing { to: "1000".into(), from: None, zone: Zone::Outside, route: Vec::new(), headers: Vec::new() }
 }
 
 /// A browser's offer with these credentials of ICE.
@@ -109,7 +120,7 @@ impl Rig {
         browser.add_local_candidate(Candidate::host(at[0], "udp").unwrap());
         let text = offer(browser.local_credentials(), more);
         let now = Instant::now() + Duration::from_secs(1000);
-        let call = Call::new(CallId(7), settings, Seed([3; 32]), "1000".into(), now, 0, &text).unwrap();
+        let call = Call::new(CallId(7), settings, Seed([3; 32]), placing(), now, 0, &text).unwrap();
         Self::around(call, browser, now, at)
     }
 
@@ -287,6 +298,7 @@ impl Rig {
             call_id: invite.call_id.clone(),
             cseq: self.remote_cseq,
             route: Vec::new(),
+            record_route: Vec::new(),
             contact: Some("<sip:agent@10.0.0.5>".into()),
             content_type: None,
             headers: Vec::new(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use is::IceCreds;
 use sallyport_plan::Refusal;
 
-use super::{FINGERPRINT, Rig, offer, sdp, settings};
+use super::{FINGERPRINT, Rig, offer, placing, sdp, settings};
 use crate::api::{Command, EndCause, Input};
 use crate::error::OfferError;
 use crate::random::Seed;
@@ -240,7 +240,7 @@ fn a_user_fragment_that_leaves_no_room_for_ours_is_refused() {
             sallyport_plan::CallId(1),
             settings(""),
             Seed([1; 32]),
-            "1000".into(),
+            placing(),
             std::time::Instant::now(),
             0,
             &offer(&creds, ""),

@@ -159,7 +159,8 @@ fn side(
     match record.profile.protection {
         Protection::Dtls => {
             let consent = plan.consents.first().ok_or(RestoreError::Contradiction)?;
-            let mut outside = Outside::bare(Ice::open(settings, false, random).lines().to_vec());
+            let mut outside =
+                Outside::bare(Ice::open(settings, Zone::Outside, false, random).lines().to_vec());
             outside.local = (consent.local_ufrag.clone(), consent.local_pwd.clone());
             outside.remote = (consent.remote_ufrag.clone(), consent.remote_pwd.clone());
             outside.nominated = Some(consent.flow);

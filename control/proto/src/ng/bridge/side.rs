@@ -85,7 +85,7 @@ impl Outside {
 
     /// Another agent under fresh credentials; the pair in use stays until there is a better one.
     pub fn restart(&mut self, settings: &Settings, controlling: bool, random: &mut Random) {
-        let ice = Ice::open(settings, controlling, random);
+        let ice = Ice::open(settings, Zone::Outside, controlling, random);
         self.local = (ice.ufrag().to_owned(), ice.password().to_owned());
         self.candidates = ice.lines().to_vec();
         self.remote = (String::new(), String::new());

@@ -27,6 +27,7 @@ fn settings() -> Arc<Settings> {
             address: at("203.0.113.1:10000"),
             base: at("203.0.113.1:10000"),
             kind: CandidateKind::Host,
+            zone: Zone::Outside,
         }],
         own: Vec::new(),
         ice_lite: false,

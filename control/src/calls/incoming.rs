@@ -1,0 +1,161 @@
+//! Calls from the inside: whom they ring, who takes them.
+
+use std::time::Instant;
+
+use sallyport_plan::CallId;
+use sallyport_proto::sip::header::{tag_of, user_of};
+use sallyport_proto::sip::{Method, Request, Response, TransactionId};
+use sallyport_proto::{AcceptError, Call, CallEvent, Input, Seed};
+use tokio::sync::oneshot;
+
+use super::runtime::Runtime;
+use super::serve::since_epoch;
+use super::{Calls, short};
+use crate::message::{CallError, Caller, CreateError, Created, SessionEvent, SessionId};
+use crate::random;
+
+impl Calls {
+    /// A request without a call of ours: an INVITE may begin one.
+    pub(super) fn stray_request(&mut self, transaction: TransactionId, request: Request) {
+        if request.method == Method::Ack {
+            return;
+        }
+        let begins = request.method == Method::Invite && tag_of(&request.to).is_none();
+        if !begins {
+            let refusal = Response::to_request(&request, 481, "Call/Transaction Does Not Exist");
+            self.sip.reply(transaction, refusal);
+            return;
+        }
+        let tagged = Response {
+            to: format!("{};tag={}", request.to, random::hex::<8>()),
+            ..Response::to_request(&request, 0, "")
+        };
+        if let Err((status, reason)) = self.ring(transaction, request) {
+            self.sip.reply(transaction, Response { status, reason: reason.to_owned(), ..tagged });
+        }
+    }
+
+    fn ring(&mut self, transaction: TransactionId, request: Request) -> Result<(), (u16, &'static str)> {
+        let number = user_of(&request.uri).to_owned();
+        let sessions = self.sessions.by_number(&number).to_vec();
+        if sessions.is_empty() {
+            return Err((480, "Temporarily Unavailable"));
+        }
+        let unavailable = (503, "Service Unavailable");
+        if self.leaving() || self.calls.len() >= self.config.http.max_calls {
+            return Err(unavailable);
+        }
+        let status = self.status.as_ref().ok_or(unavailable)?;
+        let settings = self.settings(status);
+        let id = CallId(u128::from_be_bytes(random::octets()));
+        let name = (id, Seed(random::octets()), since_epoch());
+        let call = Call::incoming(name, settings, number, transaction, request, Instant::now());
+        let call = call.map_err(|refusal| match refusal.status {
+            400 => (400, "Bad Request"),
+            _ => (488, "Not Acceptable Here"),
+        })?;
+        self.begun += 1;
+        let view = call.view();
+        let mut runtime = Runtime::new(call, None);
+        runtime.ringing.clone_from(&sessions);
+        self.enter(id, runtime);
+        for session in sessions {
+            let (from, to) = (view.from.clone(), view.to.clone());
+            self.sessions.tell(session, SessionEvent::Incoming { call: id, from, to });
+        }
+        tracing::info!(call = %short(id), "rings");
+        self.act(id, |_| {});
+        Ok(())
+    }
+
+    /// A browser takes a call that rings there.
+    pub(super) fn accept(
+        &mut self,
+        id: CallId,
+        offer: &str,
+        caller: &Caller,
+        reply: oneshot::Sender<Result<Created, CreateError>>,
+    ) {
+        let runtime = self.calls.get_mut(&id);
+        let rings = |runtime: &&mut Runtime| caller.session.is_some_and(|id| runtime.ringing.contains(&id));
+        let Some(runtime) = runtime.filter(rings) else {
+            let _ = reply.send(Err(CreateError::Gone));
+            return;
+        };
+        match runtime.call.accept(offer, caller.zone) {
+            Ok(()) => {
+                let ringing = std::mem::take(&mut runtime.ringing);
+                runtime.owner = caller.session;
+                runtime.created = Some(reply);
+                for other in ringing.into_iter().filter(|other| Some(*other) != caller.session) {
+                    self.sessions.tell(other, SessionEvent::Taken { call: id });
+                }
+                self.act(id, |_| {});
+            }
+            Err(error) => {
+                let _ = reply.send(Err(match error {
+                    AcceptError::Gone => CreateError::Gone,
+                    AcceptError::Offer(offer) => CreateError::Offer(offer),
+                }));
+            }
+        }
+    }
+
+    /// A browser does not want a call that rings there; when none is left that might, the caller hears `status`.
+    pub(super) fn decline(&mut self, id: CallId, session: SessionId, status: u16) -> Result<(), CallError> {
+        let runtime = self.calls.get_mut(&id).ok_or(CallError::Unknown)?;
+        let before = runtime.ringing.len();
+        runtime.ringing.retain(|other| *other != session);
+        if before == runtime.ringing.len() {
+            return Err(CallError::Unknown);
+        }
+        if runtime.ringing.is_empty() {
+            self.input(id, Input::Decline(status));
+        }
+        Ok(())
+    }
+
+    /// A browser offers anew in the middle of a call.
+    pub(super) fn renegotiate(
+        &mut self,
+        id: CallId,
+        offer: &str,
+        reply: oneshot::Sender<Result<String, CreateError>>,
+    ) {
+        let Some(runtime) = self.calls.get_mut(&id) else {
+            let _ = reply.send(Err(CreateError::Gone));
+            return;
+        };
+        match runtime.call.renegotiate(offer) {
+            Ok(()) => {
+                runtime.renegotiating = Some(reply);
+                self.act(id, |_| {});
+            }
+            Err(AcceptError::Gone) => drop(reply.send(Err(CreateError::Gone))),
+            Err(AcceptError::Offer(error)) => drop(reply.send(Err(CreateError::Offer(error)))),
+        }
+    }
+
+    /// Tells all browsers of a call what happened to it.
+    pub(super) fn tell_sessions(&mut self, id: CallId, event: &CallEvent) {
+        let Some(runtime) = self.calls.get(&id) else { return };
+        for session in runtime.owner.iter().chain(&runtime.ringing) {
+            self.sessions.tell_of(*session, id, event.clone());
+        }
+    }
+
+    /// A browser is gone: its calls end, what rings there rings elsewhere or not at all.
+    pub(super) fn sign_out(&mut self, session: SessionId) {
+        self.sessions.sign_out(session);
+        let owned = self.calls.values().filter(|runtime| runtime.owner == Some(session)).map(Runtime::id);
+        let owned: Vec<CallId> = owned.collect();
+        for id in owned {
+            self.input(id, Input::HangUp);
+        }
+        let rings = self.calls.values().filter(|runtime| runtime.ringing.contains(&session)).map(Runtime::id);
+        let rings: Vec<CallId> = rings.collect();
+        for id in rings {
+            let _ = self.decline(id, session, 480);
+        }
+    }
+}
