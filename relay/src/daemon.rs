@@ -17,10 +17,11 @@ use nix::unistd::Pid;
 use sallyport_core::{Limits, Translator};
 use sallyport_io::{AfXdpPort, UdpPort};
 use sallyport_plan::Zone;
+use sallyport_srtp::suites::{self, Backend};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::{self, Config, PathChoice, Poll, WORKERS_MAX};
+use crate::config::{self, Config, PathChoice, Poll, SrtpChoice, WORKERS_MAX};
 use crate::edge::Edge;
 use crate::facts::{self, Interface};
 use crate::hairpin::Own;
@@ -41,9 +42,12 @@ const SOCKET_FRAMES: u32 = 4096;
 /// # Errors
 /// What keeps the relay from starting, in words.
 pub fn run(config: &Config) -> anyhow::Result<()> {
-    choose_crypto();
+    choose_crypto(config.relay.srtp)?;
     let _alone = alone(&config.relay.socket)?;
-    let interfaces = facts::read(config)?;
+    let mut interfaces = facts::read(config)?;
+    if config.relay.hash_ports {
+        interfaces.iter_mut().for_each(Interface::ask_to_hash_ports);
+    }
     // UMEM is locked memory; only the hard limit of a root without CAP_SYS_RESOURCE can keep us from this.
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, u64::MAX, u64::MAX);
     let (inbox, messages) = channel();
@@ -84,9 +88,20 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says which SRTP kernels this machine takes; the choice itself is the suites'.
-fn choose_crypto() {
-    let selection = sallyport_srtp::suites::selected();
+/// Takes the SRTP kernels that are asked for, or those that the suites choose, and says which.
+fn choose_crypto(wanted: SrtpChoice) -> anyhow::Result<()> {
+    let wanted = match wanted {
+        SrtpChoice::Auto => None,
+        SrtpChoice::Portable => Some(Backend::Portable),
+        SrtpChoice::Shani => Some(Backend::Shani),
+        SrtpChoice::Avx512 => Some(Backend::Avx512),
+    };
+    if let Some(wanted) = wanted
+        && suites::force(wanted).is_err()
+    {
+        bail!("[relay] srtp = \"{}\": this machine's processor lacks what it needs", wanted.name());
+    }
+    let selection = suites::selected();
     if let Some(failed) = selection.failed {
         tracing::error!(
             failed = failed.name(),
@@ -94,6 +109,7 @@ fn choose_crypto() {
         );
     }
     tracing::info!(backend = selection.backend.name(), "SRTP");
+    Ok(())
 }
 
 /// A lock beside the socket, held while it lives: a second relay would take program and flows away from the first.

@@ -51,17 +51,34 @@ pub fn worlds() -> [World; 2] {
     ]
 }
 
-/// A relay between both sides; gone when dropped.
+/// A relay between both sides; gone when dropped, in this order: the program must have ended before its pins go.
 pub struct Bare {
-    pub row: Row,
     pub client: RelayClient,
-    relay: Middle,
-    folder: PathBuf,
+    _relay: Middle,
+    _folder: Folder,
+    pub row: Row,
+}
+
+/// What the relay writes to; gone when dropped.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let pins = self.0.join("bpf");
+        let _ = sallyport_xdp::clear(&pins);
+        let _ = nix::mount::umount(&pins);
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 impl Bare {
     /// Starts it on `path` with so many workers.
     pub fn set(path: &str, workers: u32) -> Self {
+        Self::set_with(path, workers, "").unwrap()
+    }
+
+    /// As [`Bare::set`], with more lines of `[relay]`; an error where the relay does not come up.
+    pub fn set_with(path: &str, workers: u32, more: &str) -> anyhow::Result<Self> {
         let row = Row::make(Shape { workers: Some(workers), taps: false }).unwrap();
         let [v4, v6] = worlds();
         let ends = [
@@ -82,12 +99,13 @@ impl Bare {
             ip(&row, "i", &format!("addr add {}/{length} dev lo", world.routed));
             ip(&row, "d", &format!("route add {}/{length} via {}", world.routed, world.agent));
         }
-        let folder = std::env::temp_dir().join(&row.name);
-        fs::create_dir_all(&folder).unwrap();
+        let guard = Folder(std::env::temp_dir().join(&row.name));
+        let folder = &guard.0;
+        fs::create_dir_all(folder).unwrap();
         let (config, socket) = (folder.join("relay.toml"), folder.join("relay.sock"));
         let text = format!(
             "[outside]\ninterface = 'out0'\nport = {MEDIA}\n[inside]\ninterface = 'in0'\nports = [{FIRST}, 65000]\n\
-             browsers = {BROWSERS}\n[relay]\npath = '{path}'\nworkers = {workers}\nsocket = '{}'\npins = '{}'\n\
+             browsers = {BROWSERS}\n[relay]\npath = '{path}'\nworkers = {workers}\nsocket = '{}'\npins = '{}'\n{more}\n\
              [log]\nfilter = 'warn'\n",
             socket.display(),
             folder.join("bpf").display(),
@@ -96,12 +114,14 @@ impl Bare {
         let program = programs().unwrap().join("sallyport-relay");
         let arguments = ["--config".to_owned(), config.display().to_string()];
         let mut relay = Middle::start(&row, &program.display().to_string(), &arguments).unwrap();
-        let (client, status) = relay.wait(|| RelayClient::connect(&socket).ok()).unwrap();
+        let (client, status) = relay.wait(|| RelayClient::connect(&socket).ok())?;
+        // The drivers of these cables do not offer it.
+        assert!(!status.interfaces.iter().any(|interface| interface.hashes_ports), "{:?}", status.interfaces);
         let mut told =
             status.interfaces.iter().map(|interface| (interface.path.as_str(), interface.browsers));
         assert!(told.by_ref().eq([(path, None), (path, Some(BROWSERS))]), "{:?}", status.interfaces);
         assert_eq!(status.workers, workers);
-        Self { row, client, relay, folder }
+        Ok(Self { client, _relay: relay, _folder: guard, row })
     }
 
     /// Every counter of now.
@@ -138,17 +158,6 @@ impl Bare {
         }
         let Status { calls, ports, flows, frames, .. } = self.client.status().unwrap();
         assert_eq!((calls, ports, flows, frames.1), (0, 0, 0, 0));
-    }
-}
-
-impl Drop for Bare {
-    fn drop(&mut self) {
-        // Its program must have ended before its pins go.
-        self.relay.end();
-        let pins = self.folder.join("bpf");
-        let _ = sallyport_xdp::clear(&pins);
-        let _ = nix::mount::umount(&pins);
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 

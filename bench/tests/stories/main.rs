@@ -16,6 +16,7 @@ mod intruders;
 mod kamailio;
 mod many;
 mod ng;
+mod options;
 mod plain;
 mod relay;
 mod sockets;
