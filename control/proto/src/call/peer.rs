@@ -51,7 +51,12 @@ impl Call {
             Method::Bye | Method::Info | Method::Options | Method::Notify => OK,
             Method::Invite | Method::Update => return self.reinvited(transaction, request, now),
             Method::Cancel => UNKNOWN,
-            Method::Ack | Method::Other(_) => NOT_ALLOWED,
+            Method::Ack
+            | Method::Register
+            | Method::Prack
+            | Method::Refer
+            | Method::Subscribe
+            | Method::Other(_) => NOT_ALLOWED,
         })
     }
 
@@ -76,7 +81,12 @@ impl Call {
             }
             Method::Info | Method::Options | Method::Notify => OK,
             Method::Bye | Method::Cancel => UNKNOWN,
-            Method::Ack | Method::Other(_) => NOT_ALLOWED,
+            Method::Ack
+            | Method::Register
+            | Method::Prack
+            | Method::Refer
+            | Method::Subscribe
+            | Method::Other(_) => NOT_ALLOWED,
         }
     }
 
