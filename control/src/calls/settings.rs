@@ -84,6 +84,15 @@ fn media(status: &Status) -> Vec<SocketAddr> {
         .collect()
 }
 
+/// Our media addresses for browsers inside, where the relay serves them.
+fn inside(status: &Status) -> Vec<SocketAddr> {
+    let interfaces = status.interfaces.iter().filter(|interface| interface.zone == Zone::Inside);
+    let ported = interfaces.filter_map(|interface| Some((interface, interface.browsers?)));
+    ported
+        .flat_map(|(interface, port)| interface.addresses.iter().map(move |ip| SocketAddr::new(*ip, port)))
+        .collect()
+}
+
 /// Addresses that no browser has: ours of both sides.
 pub(super) fn own(status: &Status, sip: SocketAddr) -> Vec<IpAddr> {
     let all = status.interfaces.iter().flat_map(|interface| interface.addresses.iter().copied());
