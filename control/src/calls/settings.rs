@@ -62,9 +62,9 @@ impl Calls {
             kind: CandidateKind::ServerReflexive,
             zone: Zone::Outside,
         }));
-        let host =
-            |base| LocalCandidate { address: base, base, kind: CandidateKind::Host, zone: Zone::Outside };
-        found.extend(media(status).into_iter().map(host));
+        let host = |zone, base| LocalCandidate { address: base, base, kind: CandidateKind::Host, zone };
+        found.extend(media(status).into_iter().map(|base| host(Zone::Outside, base)));
+        found.extend(inside(status).into_iter().map(|base| host(Zone::Inside, base)));
         found
     }
 
