@@ -89,6 +89,8 @@ fn it_rings_and_is_taken_with_the_payload_types_of_the_offer() {
         assert!(ok.to.starts_with("<sip:2000@pbx>;tag=") && ok.contact.is_some());
         assert!(answer(&all).is_some_and(|text| text.contains("m=audio 9 UDP/TLS/RTP/SAVPF 111 0 126")));
         assert_eq!(take(&mut call), Err(AcceptError::Gone), "it is taken");
+        let request = Request { method: Method::Ack, to: ok.to, ..invite(b"") };
+        call.handle(Instant::now(), Input::SipRequest { transaction: TransactionId(71), request });
         call.handle(Instant::now(), Input::HangUp);
         let bye = done(&mut call).into_iter().find_map(|command| match command {
             Command::Sip { request, .. } => Some(request),

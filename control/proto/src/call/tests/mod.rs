@@ -26,8 +26,8 @@ use sallyport_plan::{CallId, FlowKey, KeyMaterial, Plan, PortPair, Profile, Zone
 use super::Call;
 use crate::api::{CallEvent, CallFailure, Command, EndCause, Input, Placing};
 use crate::random::Seed;
-use crate::settings::{CandidateKind, LocalCandidate, Settings, SipSettings, Timeouts};
-use crate::sip::{Method, Request, Response, TransactionId};
+use crate::settings::{CandidateKind, LocalCandidate, Policy, Settings, SipSettings, Timeouts};
+use crate::sip::{Dialog, Method, Request, Response, TransactionId};
 use ledger::Ledger;
 
 pub const FINGERPRINT: [u8; 32] = [0xab; 32];
@@ -60,9 +60,21 @@ pub fn settings(password: &str) -> Arc<Settings> {
             display_name: String::new(),
             contact: "sip:sallyport@10.0.0.1:5060".into(),
             user_agent: "test".into(),
+            policy: policy(),
         },
         timeouts: Timeouts::default(),
     })
+}
+
+/// All that may pass does.
+pub fn policy() -> Policy {
+    Policy {
+        follow_redirects: true,
+        trust_identity: true,
+        pass_headers: vec!["X-Data".into()],
+        info_types: vec!["application/json".into()],
+        ..Policy::default()
+    }
 }
 
 /// A customer calls 1000.
@@ -106,6 +118,8 @@ pub struct Rig {
     pub cut: Vec<SocketAddr>,
     next_request: u64,
     pub remote_cseq: u32,
+    /// The far end acknowledges our answers to its offers.
+    pub acknowledges: bool,
 }
 
 impl Rig {
@@ -136,6 +150,7 @@ impl Rig {
             cut: Vec::new(),
             next_request: 0,
             remote_cseq: 0,
+            acknowledges: true,
         };
         rig.drain();
         rig
@@ -144,16 +159,18 @@ impl Rig {
     /// A new control goes on with the call whose plan this is.
     pub fn restored(plan: &Plan, at: Instant) -> Self {
         let call = Call::restore(plan, settings("secret"), Seed([4; 32]), at).unwrap();
+        let ledger = Ledger::restored(plan, &call.inside.dialog.call_id);
         let mut rig = Self {
             call,
             now: at,
             done: Vec::new(),
-            ledger: Ledger::restored(plan),
+            ledger,
             browser: IceAgent::new(IceCreds::new()),
             at: Vec::new(),
             cut: Vec::new(),
             next_request: 0,
             remote_cseq: 100,
+            acknowledges: true,
         };
         rig.drain();
         rig
@@ -284,38 +301,72 @@ impl Rig {
         self.respond(&Method::Invite, 200, "pbx", &sdp("10.0.0.5", formats, ""), &[]);
     }
 
-    /// The called side asks; what it is answered.
+    /// The far end asks; what it is answered.
     pub fn ask(&mut self, method: Method, tag: &str, body: &[u8]) -> Option<Response> {
+        self.ask_with(method, tag, body, None, &[])
+    }
+
+    /// The same with headers and a type of the body.
+    pub fn ask_with(
+        &mut self,
+        method: Method,
+        tag: &str,
+        body: &[u8],
+        content_type: Option<&str>,
+        headers: &[(&str, &str)],
+    ) -> Option<Response> {
+        let dialog = self.call.inside.dialog.clone();
+        self.ask_in(&dialog, (method, tag), body, content_type, headers)
+    }
+
+    /// The same in any dialog.
+    pub fn ask_in(
+        &mut self,
+        dialog: &Dialog,
+        (method, tag): (Method, &str),
+        body: &[u8],
+        content_type: Option<&str>,
+        headers: &[(&str, &str)],
+    ) -> Option<Response> {
         if method != Method::Ack {
             self.remote_cseq += 1;
         }
-        let (_, invite) = self.requests(&Method::Invite).pop().unwrap_or_else(|| self.nobody());
         let request = Request {
-            method,
+            method: method.clone(),
             uri: "sip:sallyport@10.0.0.1".into(),
             from: format!("<sip:1000@pbx>;tag={tag}"),
-            to: invite.from.clone(),
-            call_id: invite.call_id.clone(),
+            to: dialog.from.clone(),
+            call_id: dialog.call_id.clone(),
             cseq: self.remote_cseq,
             route: Vec::new(),
             record_route: Vec::new(),
             contact: Some("<sip:agent@10.0.0.5>".into()),
-            content_type: None,
-            headers: Vec::new(),
+            content_type: content_type.map(str::to_owned),
+            headers: headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
             body: body.to_vec(),
         };
+        let response = self.request(request.clone());
+        let taken = response.as_ref().is_some_and(|response| response.status == 200);
+        if method == Method::Invite && taken && self.acknowledges && !body.is_empty() {
+            self.request(Request { method: Method::Ack, body: Vec::new(), ..request });
+        }
+        response
+    }
+
+    /// A request arrives; what it is answered.
+    pub fn request(&mut self, request: Request) -> Option<Response> {
         let transaction = TransactionId(self.next_request);
         self.next_request += 1;
         self.put(Input::SipRequest { transaction, request });
-        self.done.iter().rev().find_map(|command| match command {
-            Command::SipReply { transaction: of, response } if *of == transaction => Some(response.clone()),
-            _ => None,
-        })
+        self.replies(transaction).pop()
     }
 
-    /// A restored call has sent no INVITE: only the shape of one.
-    fn nobody(&self) -> (TransactionId, Request) {
-        (TransactionId(0), self.call.inside.dialog.ack(1, &[]))
+    pub fn replies(&self, transaction: TransactionId) -> Vec<Response> {
+        let of = |command: &Command| match command {
+            Command::SipReply { transaction: of, response } if *of == transaction => Some(response.clone()),
+            _ => None,
+        };
+        self.done.iter().filter_map(of).collect()
     }
 
     /// The relay runs the last plan.
