@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use sallyport_plan::{CallId, Command as RelayCommand, Plan, Status};
 use sallyport_proto::Input;
-use sallyport_proto::sip::Request;
 use sallyport_proto::sip::header::tag_of;
+use sallyport_proto::sip::{Method, Request, Response, TransactionId};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 
@@ -54,6 +54,8 @@ pub struct Calls {
     sessions: sessions::Sessions,
     /// Calls by our tag of their SIP dialog.
     by_tag: HashMap<String, CallId>,
+    /// Calls by the INVITE of the inside that they ring for.
+    by_invite: HashMap<TransactionId, CallId>,
     begun: u64,
     ended: BTreeMap<&'static str, u64>,
     ng: ng::Index,
@@ -84,6 +86,7 @@ impl Calls {
             leaving: None,
             sessions: sessions::Sessions::default(),
             by_tag: HashMap::new(),
+            by_invite: HashMap::new(),
             begun: 0,
             ended: BTreeMap::new(),
             ng: ng::Index::default(),
@@ -169,18 +172,26 @@ impl Calls {
             SipEvent::TransportError { call, transaction } => {
                 self.input(call, Input::SipTransportError(transaction));
             }
-            SipEvent::Request { transaction, request } => match self.by_sip(&request) {
+            SipEvent::Request { source: _, transaction, request } => match self.by_sip(&request) {
                 Some(id) => self.input(id, Input::SipRequest { transaction, request }),
                 None => self.stray_request(transaction, request),
             },
-            SipEvent::Cancelled { transaction, call_id } => {
-                // Two calls of ours may share a Call-ID, where the one rings the other: the number tells.
-                let same = |runtime: &&Runtime| runtime.call.sip_call_id() == call_id;
-                let calls: Vec<CallId> = self.calls.values().filter(same).map(Runtime::id).collect();
-                for id in calls {
+            SipEvent::Cancelled { transaction, .. } => {
+                if let Some(id) = self.by_invite.get(&transaction).copied() {
                     self.input(id, Input::SipCancelled(transaction));
                 }
             }
+            SipEvent::Gateway { transaction, request, .. } => self.refuse_gateway(transaction, &request),
+            SipEvent::Opened { .. } | SipEvent::Gone { .. } => {}
+        }
+    }
+
+    /// PLACE OF THE GATEWAY: browsers' own SIP is heard, and nobody obeys it yet.
+    fn refuse_gateway(&self, transaction: TransactionId, request: &Request) {
+        if request.method != Method::Ack {
+            let mut response = Response::to_request(request, 501, "Not Implemented");
+            response.to = format!("{};tag={}", response.to, crate::random::hex::<8>());
+            self.sip.reply(transaction, response);
         }
     }
 
@@ -197,7 +208,21 @@ impl Calls {
         if !tag.is_empty() {
             self.by_tag.insert(tag.to_owned(), id);
         }
+        if let Some(transaction) = runtime.invite {
+            self.by_invite.insert(transaction, id);
+        }
         self.calls.insert(id, runtime);
+    }
+
+    /// A call is over.
+    fn forget(&mut self, id: CallId) {
+        let Some(ended) = self.calls.remove(&id) else { return };
+        self.by_tag.remove(ended.call.sip_tag());
+        if let Some(transaction) = ended.invite {
+            self.by_invite.remove(&transaction);
+        }
+        self.ng.forget(Some(&ended));
+        self.settle();
     }
 
     fn pass_time(&mut self) {

@@ -125,6 +125,9 @@ pub struct Inside {
     /// Read by the relay.
     #[serde(skip_serializing)]
     pub ports: Option<[u16; 2]>,
+    /// Read by the relay, whose status tells the port of browsers inside.
+    #[serde(skip_serializing)]
+    pub browsers: Option<u16>,
 }
 
 /// `[relay]`, of which control needs the socket; the relay judges the other keys.
@@ -201,7 +204,7 @@ impl Default for Http {
 }
 
 /// Transport of SIP.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// RFC 3261 section 18 over datagrams.
@@ -209,6 +212,32 @@ pub enum Transport {
     Udp,
     /// Over a stream.
     Tcp,
+    /// Over TLS.
+    Tls,
+    /// Over WebSocket (RFC 7118): browsers only, not to be configured.
+    #[serde(skip)]
+    Ws,
+    /// Over WebSocket within TLS.
+    #[serde(skip)]
+    Wss,
+}
+
+impl Transport {
+    /// As a Via names it (RFC 3261 section 20.42, RFC 7118 section 5.2).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+            Self::Tls => "TLS",
+            Self::Ws => "WS",
+            Self::Wss => "WSS",
+        }
+    }
+
+    /// Whether a message that it took will arrive, or the connection end: nothing is sent again.
+    pub const fn is_reliable(self) -> bool {
+        !matches!(self, Self::Udp)
+    }
 }
 
 /// `[sip]`

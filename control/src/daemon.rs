@@ -59,7 +59,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let identity = Identity::new().context("no DTLS identity")?;
     let listen = sip_address(&config)?;
     let sip = sip::bind(&config, listen, handle.clone()).await.context("SIP cannot be served")?;
-    let http = Server::bind(config.clone(), handle.clone()).await.context("HTTP cannot be served")?;
+    let http = Server::bind(config.clone(), handle.clone(), sip.gate.clone())
+        .await
+        .context("HTTP cannot be served")?;
     let ng = ng::bind(&config.ng, handle.clone()).await.context("NG cannot be served")?;
     let (relay, link) = downlink::link(config.relay.socket.clone(), handle.clone());
     let (stop, stopped) = watch::channel(false);

@@ -1,4 +1,4 @@
-//! REST over HTTP: calls, events, state, metrics. Every error is a problem document (RFC 9457).
+//! REST over HTTP: calls, events, state, metrics, and the door for SIP over WebSocket. Every error is a problem document (RFC 9457).
 
 mod access;
 mod body;
@@ -7,6 +7,7 @@ mod connection;
 mod problem;
 mod state;
 mod tls;
+mod websocket;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,6 +21,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
 use crate::message::Handle;
+use crate::sip::Gate;
 use access::Access;
 
 /// Octets that a request's body may have.
@@ -31,6 +33,9 @@ pub struct Shared {
     calls: Handle,
     access: Arc<Access>,
     begun: Instant,
+    gate: Gate,
+    /// Whether we speak HTTPS.
+    secure: bool,
 }
 
 /// Listening sockets, not yet served.
@@ -45,14 +50,14 @@ impl Server {
     ///
     /// # Errors
     /// What the system says of an address, or what is wrong with the certificate.
-    pub async fn bind(config: Arc<Config>, calls: Handle) -> anyhow::Result<Self> {
+    pub async fn bind(config: Arc<Config>, calls: Handle, gate: Gate) -> anyhow::Result<Self> {
         let tls = tls::Acceptor::load(&config.http.certificate, &config.http.key)?;
         let mut listeners = Vec::new();
         for address in &config.http.listen {
             listeners.push(TcpListener::bind(address).await.with_context(|| format!("{address}"))?);
         }
         let access = Arc::new(Access::new(&config.http));
-        let router = router(Shared { calls, access, begun: Instant::now() });
+        let router = router(Shared { calls, access, begun: Instant::now(), gate, secure: tls.is_some() });
         Ok(Self { listeners, tls, router })
     }
 
@@ -80,6 +85,7 @@ fn router(shared: Shared) -> Router {
         .route("/v1/calls/{id}/events", get(calls::events))
         .route("/v1/status", get(state::status))
         .route("/v1/openapi.json", get(state::openapi))
+        .route("/sip", get(websocket::sip))
         .route("/metrics", get(state::metrics))
         .route("/healthz", get(state::healthz))
         .route("/readyz", get(state::readyz))

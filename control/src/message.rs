@@ -175,7 +175,20 @@ pub struct Overview {
     pub candidates_known: bool,
 }
 
-/// What SIP reports of a call of ours, found by Call-ID.
+/// Numbers a browser's WebSocket connection; no number is given twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+/// Which way a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// From telephony: by UDP, TCP or TLS.
+    Sip,
+    /// From a browser, over its WebSocket connection (RFC 7118).
+    WebSocket(ConnectionId),
+}
+
+/// What SIP reports.
 #[derive(Debug)]
 pub enum SipEvent {
     /// A response to a request of ours.
@@ -201,19 +214,42 @@ pub enum SipEvent {
         /// Of which request.
         transaction: TransactionId,
     },
-    /// The inside cancelled its INVITE; the CANCEL has its answer.
+    /// An INVITE, not finally answered yet, was cancelled: it is to be answered 487. The CANCEL has its answer.
     Cancelled {
         /// Our number for the INVITE.
         transaction: TransactionId,
         /// Its Call-ID.
         call_id: String,
     },
-    /// A request within a dialog, or an INVITE.
+    /// A request within a dialog, an INVITE of the inside, or an ACK to a 2xx.
     Request {
+        /// Which way it came.
+        source: Source,
         /// Our number for it.
         transaction: TransactionId,
         /// The request.
         request: Request,
+    },
+    /// A browser opened a WebSocket connection.
+    Opened {
+        /// Which.
+        connection: ConnectionId,
+        /// Whose, as one client is counted.
+        client: IpAddr,
+    },
+    /// A request without a tag in To that came over WebSocket. CANCEL is none of these: see [`SipEvent::Cancelled`].
+    Gateway {
+        /// Over which connection.
+        connection: ConnectionId,
+        /// Our number for it.
+        transaction: TransactionId,
+        /// The request.
+        request: Request,
+    },
+    /// A WebSocket connection is gone. What was under way over it has been told before.
+    Gone {
+        /// Which.
+        connection: ConnectionId,
     },
 }
 

@@ -1,4 +1,4 @@
-//! SIP over UDP and TCP: messages in and out, transactions (RFC 3261 sections 17 and 18). What they mean is the calls'.
+//! SIP over UDP, TCP and WebSocket: messages in and out, transactions (RFC 3261 sections 17 and 18). What they mean is the calls'.
 //!
 //! Every message passes the [`guard`] before a parser sees it. The transactions are ours: they carry typed requests of
 //! calls under the calls' own numbers, which rsipstack's endpoint, that owns its transports and tasks, does not offer;
@@ -23,8 +23,10 @@ use sallyport_proto::sip::{Request, Response, TransactionId};
 use tokio::sync::mpsc::{UnboundedSender, channel, unbounded_channel};
 
 use crate::config::Config;
-use crate::message::Handle;
+use crate::message::{ConnectionId, Handle};
+pub use guard::MESSAGE_MAX;
 use stack::{Stack, Todo};
+pub use transport::websocket::{Gate, Place};
 
 /// Asks the SIP task to send.
 #[derive(Debug, Clone)]
@@ -40,6 +42,8 @@ pub type Task = (&'static str, Pin<Box<dyn Future<Output = ()> + Send>>);
 pub struct Bound {
     /// Asks the task to send.
     pub sender: Sender,
+    /// Lets browsers' WebSocket connections in.
+    pub gate: Gate,
     /// To be run.
     pub tasks: Vec<Task>,
 }
@@ -54,10 +58,12 @@ pub async fn bind(config: &Config, listen: SocketAddr, calls: Handle) -> anyhow:
         transport::Transports::bind(listen, config.sip.server.map(|server| server.ip()), arrived).await?;
     let local = transports.local();
     let (todo, work) = unbounded_channel();
-    let server = config.sip.server.map(|address| transport::Target { address, kind: config.sip.transport });
+    let server = config.sip.server.map(|address| transport::Target::new(address, config.sip.transport));
     let stack = Stack::new(transports, server, calls);
-    tasks.push(("SIP", Box::pin(stack.run(work, arrivals))));
-    Ok(Bound { sender: Sender { todo, local }, tasks })
+    // Of their own, so that however much browsers say telephony is heard.
+    let (entered, browsers) = channel(transport::ARRIVALS);
+    tasks.push(("SIP", Box::pin(stack.run(work, arrivals, browsers))));
+    Ok(Bound { sender: Sender { todo, local }, gate: Gate::new(entered), tasks })
 }
 
 impl Sender {
@@ -73,20 +79,36 @@ impl Sender {
 
     /// Sends a request in a transaction of its own; what comes of it is told to the owner of the calls.
     pub fn request(&self, call: CallId, transaction: TransactionId, request: Request) {
-        self.tell(Todo::Request { call, transaction, request });
+        self.tell(Todo::Request { call, transaction, request, over: None });
     }
 
-    /// Cancels an INVITE.
+    /// As [`Self::request`], to the browser at the other end of a connection, whatever the URIs say.
+    pub fn request_over(
+        &self,
+        connection: ConnectionId,
+        call: CallId,
+        transaction: TransactionId,
+        request: Request,
+    ) {
+        self.tell(Todo::Request { call, transaction, request, over: Some(connection) });
+    }
+
+    /// Cancels an INVITE, whichever way that went.
     pub fn cancel(&self, call: CallId, invite: TransactionId, request: Request) {
         self.tell(Todo::Cancel { call, invite, request });
     }
 
     /// Sends an ACK to a 2xx.
     pub fn ack(&self, request: Request) {
-        self.tell(Todo::Ack(request));
+        self.tell(Todo::Ack { request, over: None });
     }
 
-    /// Answers a request.
+    /// As [`Self::ack`], to the browser at the other end of a connection.
+    pub fn ack_over(&self, connection: ConnectionId, request: Request) {
+        self.tell(Todo::Ack { request, over: Some(connection) });
+    }
+
+    /// Answers a request, the way that it came.
     pub fn reply(&self, transaction: TransactionId, response: Response) {
         self.tell(Todo::Reply { transaction, response });
     }

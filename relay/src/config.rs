@@ -134,11 +134,13 @@ pub struct Inside {
     pub addresses: Vec<IpAddr>,
     /// Lowest and highest media port; RTP takes the even ones.
     pub ports: [u16; 2],
+    /// The one UDP port for browsers inside; absent: there are none.
+    pub browsers: Option<u16>,
 }
 
 impl Default for Inside {
     fn default() -> Self {
-        Self { interface: String::new(), addresses: Vec::new(), ports: [20000, 29999] }
+        Self { interface: String::new(), addresses: Vec::new(), ports: [20000, 29999], browsers: None }
     }
 }
 
@@ -253,6 +255,9 @@ impl Config {
         if low < 1024 || high <= low {
             return invalid("[inside] ports must be [lowest, highest] with 1024 <= lowest < highest");
         }
+        if self.inside.browsers.is_some_and(|port| port == 0 || (low..=high).contains(&port)) {
+            return invalid("[inside] browsers must be a port that does not lie among the [inside] ports");
+        }
         if self.relay.max_calls == 0 || self.relay.max_calls > 100_000 {
             return invalid("[relay] max_calls must lie between 1 and 100000");
         }
@@ -295,6 +300,9 @@ mod tests {
         assert_eq!(config.outside.port, 10000);
         assert_eq!(config.inside.ports, [20000, 29999]);
         assert_eq!(config.relay.path, PathChoice::Auto);
+        assert_eq!(config.inside.browsers, None);
+        let base = "[outside]\ninterface = 'a'\n[inside]\ninterface = 'b'\n";
+        assert_eq!(load(&format!("{base}browsers = 30000\n")).unwrap().inside.browsers, Some(30000));
     }
 
     #[test]
@@ -307,6 +315,10 @@ mod tests {
             ("[outside]\ninterface = 'a'\n".to_owned(), "--inside"),
             ("[outside]\ninterface = 'a'\n[inside]\ninterface = 'a'\n".to_owned(), "two interfaces"),
             (format!("{base}ports = [9, 8]\n"), "ports must be"),
+            (format!("{base}browsers = 20000\n"), "browsers must be"),
+            (format!("{base}browsers = 0\n"), "browsers must be"),
+            (format!("{base}ports = [30000, 30005]\nbrowsers = 30005\n"), "browsers must be"),
+            (format!("{base}browsers = 65536\n"), "u16"),
             (format!("{base}[relay]\nmax_calls = 0\n"), "max_calls"),
             (format!("{base}[relay]\npath = 'dpdk'\n"), "unknown variant `dpdk`"),
         ];

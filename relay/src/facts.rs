@@ -1,6 +1,6 @@
 //! The two interfaces as the system describes them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::thread;
 
 use nix::ifaddrs::getifaddrs;
@@ -29,6 +29,8 @@ pub struct Interface {
     pub port_min: u16,
     /// Highest media port.
     pub port_max: u16,
+    /// The port of the browsers on this side: outside the media port itself, inside apart from the others.
+    pub browsers: Option<u16>,
 }
 
 /// Reads both interfaces, outside first.
@@ -43,12 +45,14 @@ pub fn read(config: &Config) -> Result<[Interface; 2], ConfigError> {
         zone: Zone::Outside,
         addresses: &config.outside.addresses,
         ports: (port, port),
+        browsers: Some(port),
     };
     let inside = Wanted {
         name: &config.inside.interface,
         zone: Zone::Inside,
         addresses: &config.inside.addresses,
         ports: (low, high),
+        browsers: config.inside.browsers,
     };
     Ok([outside.read()?, inside.read()?])
 }
@@ -63,6 +67,7 @@ struct Wanted<'a> {
     zone: Zone,
     addresses: &'a [IpAddr],
     ports: (u16, u16),
+    browsers: Option<u16>,
 }
 
 impl Wanted<'_> {
@@ -84,6 +89,7 @@ impl Wanted<'_> {
             queues: queues.unwrap_or(1).max(1),
             port_min: self.ports.0,
             port_max: self.ports.1,
+            browsers: self.browsers,
         })
     }
 }
@@ -108,8 +114,18 @@ fn addresses(name: &str) -> nix::Result<(Mac, Vec<IpAddr>)> {
 }
 
 impl Interface {
-    /// Whether `address` is one of our media addresses and `port` one of its media ports.
-    pub fn serves(&self, address: std::net::SocketAddr) -> bool {
+    /// Whether `address` is one of our media addresses with one of its media ports, that of the browsers included.
+    pub fn serves(&self, address: SocketAddr) -> bool {
+        self.has_media_port(address) || self.is_browsers(address)
+    }
+
+    /// Whether `address` is one of our media addresses with a port between the lowest and the highest.
+    pub fn has_media_port(&self, address: SocketAddr) -> bool {
         self.addresses.contains(&address.ip()) && (self.port_min..=self.port_max).contains(&address.port())
+    }
+
+    /// Whether `address` is one of our media addresses with the port of the browsers.
+    pub fn is_browsers(&self, address: SocketAddr) -> bool {
+        self.addresses.contains(&address.ip()) && self.browsers == Some(address.port())
     }
 }

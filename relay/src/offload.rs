@@ -119,7 +119,7 @@ impl Offload {
             for address in &interface.addresses {
                 let range = interface.port_min..=interface.port_max;
                 kernel
-                    .set_media(interface.zone as u8, *address, range)
+                    .set_media(interface.zone as u8, *address, range, interface.browsers)
                     .context("a media address is refused")?;
             }
         }

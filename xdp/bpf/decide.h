@@ -151,6 +151,7 @@ static __always_inline int redirect(struct xdp_md *ctx, __u32 base, const struct
 struct place {
 	__u32 zone;
 	__u32 xsk_base;
+	__u32 browsers; /* whether it came to their port */
 };
 
 /* A datagram to a media port. */
@@ -176,7 +177,7 @@ static __always_inline int decide_media(struct xdp_md *ctx, struct place in, con
 	}
 	if (bad_source(&packet->key))
 		return leave(SALLYPORT_DROP_SOURCE, XDP_DROP);
-	if (in.zone != SALLYPORT_OUTSIDE || !is_stun(ctx, packet))
+	if (!in.browsers || !is_stun(ctx, packet))
 		return leave(SALLYPORT_DROP_UNKNOWN_FLOW, XDP_DROP);
 	if (!admit(packet->key.remote_address))
 		return leave(SALLYPORT_DROP_RATE_LIMITED, XDP_DROP);
@@ -207,7 +208,8 @@ static __always_inline int decide(struct xdp_md *ctx, struct place in)
 		return leave(SALLYPORT_PASS_FRAGMENT, XDP_PASS);
 	if (parsed == PARSED_LATER_FRAGMENT)
 		return leave(SALLYPORT_DROP_FRAGMENT, XDP_DROP);
-	if (packet.local_port < ports->port_min || packet.local_port > ports->port_max)
+	in.browsers = ports->browsers && packet.local_port == ports->browsers;
+	if (!in.browsers && (packet.local_port < ports->port_min || packet.local_port > ports->port_max))
 		return leave(SALLYPORT_PASS_NOT_MEDIA, XDP_PASS);
 	if (parsed == PARSED_FIRST_FRAGMENT)
 		return leave(SALLYPORT_DROP_FRAGMENT, XDP_DROP);

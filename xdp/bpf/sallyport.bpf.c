@@ -17,6 +17,7 @@ int sallyport(struct xdp_md *ctx)
 		return leave(SALLYPORT_PASS_UNKNOWN_INTERFACE, XDP_PASS);
 	in.zone = known->zone;
 	in.xsk_base = known->xsk_base;
+	in.browsers = 0;
 	return decide(ctx, in);
 }
 

@@ -107,7 +107,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         kernel.attach(ifindex, side.zone(), Some(Attachment::Native))?;
         let mode = Mode::Native;
         queues.extend((0..options.queues).map(|queue| Queue { ifindex, queue, zone: side.zone(), mode }));
-        kernel.set_media(side.zone(), side.near_address().parse()?, MEDIA..=65_000)?;
+        kernel.set_media(side.zone(), side.near_address().parse()?, MEDIA..=65_000, None)?;
     }
     let mut port = AfXdpPort::open(&queues, frames)?;
     for (ifindex, queue, socket) in port.sockets() {

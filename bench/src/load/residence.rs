@@ -38,6 +38,7 @@ mod tests {
             counters.iter().map(|(name, value)| Counter { name: (*name).into(), value: *value }).collect();
         Status {
             interfaces: vec![],
+            srtp: String::new(),
             workers: 1,
             calls: 0,
             directions: 0,

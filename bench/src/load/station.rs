@@ -56,7 +56,7 @@ impl Station {
                 }
                 ports.push(port);
             }
-            kernel.set_media(zone, address, PORTS)?;
+            kernel.set_media(zone, address, PORTS, None)?;
             Ok(Self { ports, kernel: Some(kernel), zone, link, pins })
         })
     }

@@ -58,6 +58,7 @@ impl Calls {
         let view = call.view();
         let mut runtime = Runtime::new(call, None);
         runtime.ringing.clone_from(&sessions);
+        runtime.invite = Some(transaction);
         self.enter(id, runtime);
         for session in sessions {
             let (from, to) = (view.from.clone(), view.to.clone());

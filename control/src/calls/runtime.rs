@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use sallyport_plan::{CallId, DirectionReport, FlowKey};
+use sallyport_proto::sip::TransactionId;
 use sallyport_proto::{CallEvent, CallState};
-use sallyport_wire::stun::TransactionId;
+use sallyport_wire::stun::TransactionId as CheckId;
 use tokio::sync::{broadcast, oneshot};
 
 use super::Waiting;
@@ -31,12 +32,14 @@ pub struct Runtime {
     pub waiting: Vec<Waiting>,
     waiting_until: Option<Instant>,
     /// Checks of ours whose answers may come.
-    checks: VecDeque<(FlowKey, TransactionId)>,
+    checks: VecDeque<(FlowKey, CheckId)>,
     events: broadcast::Sender<CallEvent>,
     /// Who called without a token.
     pub client: Option<IpAddr>,
     /// The browser whose call it is, where it is signed in.
     pub owner: Option<SessionId>,
+    /// The INVITE of the inside that began it, by its number.
+    pub invite: Option<TransactionId>,
     /// Browsers that it rings at.
     pub ringing: Vec<SessionId>,
     /// The browser that offered anew and waits for the answer.
@@ -58,6 +61,7 @@ impl Runtime {
             events: broadcast::Sender::new(EVENTS),
             client: None,
             owner: None,
+            invite: None,
             ringing: Vec::new(),
             renegotiating: None,
         }
@@ -84,7 +88,7 @@ impl Runtime {
     }
 
     /// A check was sent there.
-    pub fn remember(&mut self, path: FlowKey, transaction: TransactionId) {
+    pub fn remember(&mut self, path: FlowKey, transaction: CheckId) {
         if self.checks.len() == CHECKS {
             self.checks.pop_front();
         }
@@ -92,7 +96,7 @@ impl Runtime {
     }
 
     /// Whether a check was sent there under this id.
-    pub fn sent(&self, path: &FlowKey, transaction: TransactionId) -> bool {
+    pub fn sent(&self, path: &FlowKey, transaction: CheckId) -> bool {
         self.checks.contains(&(*path, transaction))
     }
 

@@ -154,14 +154,7 @@ impl Calls {
                 }
             }
             Command::Notify(event) => self.notify(id, event),
-            Command::Ended => {
-                let ended = self.calls.remove(&id);
-                if let Some(ended) = &ended {
-                    self.by_tag.remove(ended.call.sip_tag());
-                }
-                self.ng.forget(ended.as_ref());
-                self.settle();
-            }
+            Command::Ended => self.forget(id),
         }
     }
 

@@ -107,6 +107,16 @@ impl Access {
         }
     }
 
+    /// Whether a page may open a WebSocket: no page asks, or one of ours or of an origin that is allowed. Browsers do not
+    /// hold WebSockets to CORS; the server has to (RFC 6455 section 10.2).
+    pub fn may_connect(&self, headers: &HeaderMap) -> bool {
+        let Some(origin) = headers.get(header::ORIGIN) else { return true };
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let place = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, place)| place);
+        let same = host.is_some_and(|host| place.is_some_and(|place| place.eq_ignore_ascii_case(host)));
+        same || self.origin(headers).is_some()
+    }
+
     fn origin<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
         let origin = headers.get(header::ORIGIN)?;
         let given = origin.to_str().ok()?;
@@ -224,6 +234,23 @@ mod tests {
             let may = [(HeaderMap::new(), near), (HeaderMap::new(), far), (token.clone(), far)]
                 .map(|(headers, peer)| access.metrics(&headers, peer).is_ok());
             assert_eq!(may, expected, "{metrics:?}");
+        }
+    }
+
+    #[test]
+    fn only_pages_of_ours_or_of_an_allowed_origin_open_websockets() {
+        let access = access();
+        for (origin, may) in [
+            (None, true),
+            (Some("https://shop.example"), true),
+            (Some("https://appliance.example:8443"), true),
+            (Some("https://appliance.example"), false),
+            (Some("https://evil.example"), false),
+            (Some("null"), false),
+        ] {
+            let mut headers = with(header::HOST, "appliance.example:8443");
+            headers.extend(origin.map(|origin| (header::ORIGIN, HeaderValue::from_str(origin).unwrap())));
+            assert_eq!(access.may_connect(&headers), may, "{origin:?}");
         }
     }
 

@@ -6,7 +6,6 @@ use sallyport_plan::CallId;
 use sallyport_proto::sip::{Method, TransactionId};
 
 use super::transport::Target;
-use crate::config::Transport;
 
 /// Round-trip estimate.
 pub const T1: Duration = Duration::from_millis(500);
@@ -60,7 +59,7 @@ impl Client {
         method: Method,
         now: Instant,
     ) -> Self {
-        let resend = (target.kind == Transport::Udp).then(|| now + T1);
+        let resend = (!target.kind.is_reliable()).then(|| now + T1);
         Self {
             owner,
             octets,
@@ -126,9 +125,10 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Transport;
 
     fn invite(now: Instant) -> Client {
-        let target = Target { address: "10.0.0.5:5060".parse().unwrap(), kind: Transport::Udp };
+        let target = Target::new("10.0.0.5:5060".parse().unwrap(), Transport::Udp);
         Client::new(Some((CallId(1), TransactionId(1))), Vec::new(), target, Method::Invite, now)
     }
 

@@ -139,8 +139,7 @@ pub fn parameter<'a>(value: &'a str, name: &str) -> Option<&'a str> {
 
 /// Our Via for a request.
 pub fn via(local: SocketAddr, kind: Transport, branch: &str) -> String {
-    let name = if kind == Transport::Tcp { "TCP" } else { "UDP" };
-    format!("SIP/2.0/{name} {local};branch={branch};rport")
+    format!("SIP/2.0/{} {local};branch={branch};rport", kind.name())
 }
 
 /// A request as octets.

@@ -4,12 +4,20 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
+use sallyport_proto::sip::ALLOW;
+
 use super::has_tag;
 use super::head::{self, Head, HeadError, is_token};
+use crate::config::Transport;
 use crate::random;
 
-/// Value of Allow: what a dialog of ours takes in.
-pub const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, NOTIFY";
+/// Methods that reach the calls; they refuse what they do not allow.
+const ADMITTED: [&str; 10] =
+    ["INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "INFO", "UPDATE", "NOTIFY", "PRACK", "REFER"];
+/// Browsers may ask to be registered (RFC 3261 section 10).
+const REGISTER: &str = "REGISTER";
+/// Option tags that may be required: RFC 3262, 3891, 4028, 5626 and 3327.
+const KNOWN_EXTENSIONS: [&str; 5] = ["100rel", "replaces", "timer", "outbound", "path"];
 /// Octets that a message may have.
 pub const MESSAGE_MAX: usize = 64 * 1024;
 /// What we call ourselves.
@@ -17,6 +25,40 @@ pub const AGENT: &str = concat!("sallyport/", env!("CARGO_PKG_VERSION"));
 /// Headers that a message has once at most.
 const SINGLE: [&str; 8] =
     ["From", "To", "Call-ID", "CSeq", "Max-Forwards", "Content-Length", "Content-Type", "Expires"];
+
+/// How a message came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// As a datagram, which is as long as it is.
+    Datagram,
+    /// On a stream, cut out by its Content-Length.
+    Stream,
+    /// As one message of a browser's WebSocket connection, which is as long as it is (RFC 7118 section 4.2).
+    WebSocket,
+}
+
+impl Way {
+    /// The way of a transport.
+    pub const fn of(kind: Transport) -> Self {
+        match kind {
+            Transport::Udp => Self::Datagram,
+            Transport::Tcp | Transport::Tls => Self::Stream,
+            Transport::Ws | Transport::Wss => Self::WebSocket,
+        }
+    }
+
+    fn admits(self, method: &str) -> bool {
+        ADMITTED.contains(&method) || self == Self::WebSocket && method == REGISTER
+    }
+
+    /// Value of Allow.
+    fn allow(self) -> String {
+        match self {
+            Self::Datagram | Self::Stream => ALLOW.to_owned(),
+            Self::WebSocket => format!("{ALLOW}, {REGISTER}"),
+        }
+    }
+}
 
 /// What is to become of a message.
 #[derive(Debug)]
@@ -120,9 +162,8 @@ pub fn stamped(via: &str, source: SocketAddr) -> String {
     out
 }
 
-/// Judges one message. `framed` says that it came on a stream, cut out by its Content-Length; a datagram is as long as
-/// it is.
-pub fn guard(raw: &[u8], framed: bool) -> Verdict<'_> {
+/// Judges one message.
+pub fn guard(raw: &[u8], way: Way) -> Verdict<'_> {
     if raw.len() > MESSAGE_MAX {
         return Verdict::Drop(Flaw::TooLong);
     }
@@ -132,7 +173,7 @@ pub fn guard(raw: &[u8], framed: bool) -> Verdict<'_> {
     let (head, flaw) = Head::parse(&raw[..end - 4]);
     let body = raw.len() - end;
     if head.start.starts_with("SIP/") {
-        return match flaw.is_none().then(|| response(&head, body, framed)).flatten() {
+        return match flaw.is_none().then(|| response(&head, body, way)).flatten() {
             Some(length) => accept(raw, end, &head, length),
             None => Verdict::Drop(Flaw::Unanswerable),
         };
@@ -140,7 +181,7 @@ pub fn guard(raw: &[u8], framed: bool) -> Verdict<'_> {
     if head.start.split(' ').count() < 2 || head.values("Via").next().is_none() {
         return Verdict::Drop(Flaw::NotSip);
     }
-    match request(&head, flaw, body, framed) {
+    match request(&head, flaw, body, way) {
         Ok(length) => accept(raw, end, &head, length),
         Err(_) if head.start.starts_with("ACK ") => Verdict::Drop(Flaw::Unanswerable),
         Err(objection) => Verdict::Reply(Box::new(objection.reply(&head))),
@@ -194,7 +235,7 @@ impl Objection {
     }
 }
 
-fn request(head: &Head<'_>, flaw: Option<HeadError>, body: usize, framed: bool) -> Result<Length, Objection> {
+fn request(head: &Head<'_>, flaw: Option<HeadError>, body: usize, way: Way) -> Result<Length, Objection> {
     let mut start = head.start.split(' ');
     let (method, uri) = (start.next().unwrap_or_default(), start.next().unwrap_or_default());
     let version = start.next().unwrap_or_default();
@@ -211,20 +252,22 @@ fn request(head: &Head<'_>, flaw: Option<HeadError>, body: usize, framed: bool) 
         None => {}
     }
     singles(head).map_err(|reason| Objection::new(400, reason))?;
-    let length = content_length(head, body, framed).map_err(|reason| Objection::new(400, reason))?;
+    let length = content_length(head, body, way).map_err(|reason| Objection::new(400, reason))?;
     cseq(head, method).map_err(|reason| Objection::new(400, reason))?;
     if !has_tag(head.values("From").next().unwrap_or_default()) {
         return Err(Objection::new(400, "Missing From Tag"));
     }
-    if !ALLOW.split(", ").any(|known| known == method) {
-        let extra = vec![("Allow", ALLOW.to_owned())];
+    if !way.admits(method) {
+        let extra = vec![("Allow", way.allow())];
         return Err(Objection { status: 405, reason: "Method Not Allowed", extra });
     }
     let scheme = uri.split(':').next().unwrap_or_default();
     if !["sip", "sips", "tel"].iter().any(|known| known.eq_ignore_ascii_case(scheme)) {
         return Err(Objection::new(416, "Unsupported URI Scheme"));
     }
-    let required: Vec<&str> = head.values("Require").filter(|value| !value.is_empty()).collect();
+    let required = head.values("Require").flat_map(|value| value.split(',')).map(str::trim);
+    let known = |tag: &&str| KNOWN_EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(tag));
+    let required: Vec<&str> = required.filter(|tag| !tag.is_empty() && !known(tag)).collect();
     if !required.is_empty() && !["ACK", "CANCEL"].contains(&method) {
         let extra = vec![("Unsupported", required.join(", "))];
         return Err(Objection { status: 420, reason: "Bad Extension", extra });
@@ -233,7 +276,7 @@ fn request(head: &Head<'_>, flaw: Option<HeadError>, body: usize, framed: bool) 
 }
 
 /// A response that makes sense, and its length; `None` for one that does not.
-fn response(head: &Head<'_>, body: usize, framed: bool) -> Option<Length> {
+fn response(head: &Head<'_>, body: usize, way: Way) -> Option<Length> {
     let mut start = head.start.splitn(3, ' ');
     let version = start.next().filter(|version| *version == "SIP/2.0");
     let status = start.next().filter(|status| status.len() == 3)?.parse::<u16>().ok()?;
@@ -241,7 +284,7 @@ fn response(head: &Head<'_>, body: usize, framed: bool) -> Option<Length> {
     let (number, method) = head.values("CSeq").next()?.split_once([' ', '\t'])?;
     let counted = number.parse::<u32>().is_ok() && method.trim().bytes().all(is_token);
     let sound = known && counted && singles(head).is_ok() && has_tag(head.values("From").next()?);
-    (sound && head.values("Via").next().is_some()).then(|| content_length(head, body, framed).ok()).flatten()
+    (sound && head.values("Via").next().is_some()).then(|| content_length(head, body, way).ok()).flatten()
 }
 
 fn singles(head: &Head<'_>) -> Result<(), &'static str> {
@@ -261,9 +304,9 @@ fn singles(head: &Head<'_>) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn content_length(head: &Head<'_>, body: usize, framed: bool) -> Result<Length, &'static str> {
+fn content_length(head: &Head<'_>, body: usize, way: Way) -> Result<Length, &'static str> {
     let Some(text) = head.values("Content-Length").next() else {
-        return if framed { Err("Missing Content-Length") } else { Ok(Length::Missing) };
+        return if way == Way::Stream { Err("Missing Content-Length") } else { Ok(Length::Missing) };
     };
     let length =
         text.bytes().all(|octet| octet.is_ascii_digit()).then(|| text.parse::<usize>().ok()).flatten();

@@ -1,8 +1,8 @@
 //! Requests outside of any dialog: what we answer ourselves.
 
-use sallyport_proto::sip::{Method, Request, Response};
+use sallyport_proto::sip::{ALLOW, Method, Request, Response};
 
-use super::guard::{AGENT, ALLOW};
+use super::guard::AGENT;
 use crate::random;
 
 /// The answer to a request without a tag in To; `None` for an ACK, which has none.
@@ -12,10 +12,12 @@ pub fn answer(request: &Request) -> Option<Response> {
         Method::Options => (200, "OK"),
         // The calls'.
         Method::Invite => return None,
-        Method::Bye | Method::Cancel | Method::Info | Method::Update | Method::Notify => {
+        Method::Bye | Method::Cancel | Method::Info | Method::Update | Method::Notify | Method::Prack => {
             (481, "Call/Transaction Does Not Exist")
         }
-        Method::Other(_) => (405, "Method Not Allowed"),
+        Method::Register | Method::Refer | Method::Subscribe | Method::Other(_) => {
+            (405, "Method Not Allowed")
+        }
     };
     let mut response = Response::to_request(request, status, reason);
     response.to = format!("{};tag={}", response.to, random::hex::<8>());

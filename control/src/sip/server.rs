@@ -7,6 +7,8 @@ use sallyport_proto::sip::{Method, Request};
 use super::client::{Due, GIVE_UP, T1, T2};
 use super::transport::Target;
 
+/// An INVITE that rings: longer than any call may.
+const RINGING: Duration = Duration::from_secs(660);
 /// Octets that a transaction takes beside its texts.
 const OVERHEAD: usize = 512;
 
@@ -27,6 +29,8 @@ pub struct Server {
     pub source: Target,
     /// Our last answer.
     pub answer: Option<Vec<u8>>,
+    /// Whether that is final.
+    pub done: bool,
     interval: Duration,
     resend: Option<Instant>,
     end: Instant,
@@ -41,10 +45,22 @@ impl Server {
         source: Target,
         now: Instant,
     ) -> Self {
-        let (interval, resend, end) = (T1, None, now + GIVE_UP);
         let (invite, call_id) = (request.method == Method::Invite, request.call_id.clone());
+        let (interval, resend, end) = (T1, None, now + if invite { RINGING } else { GIVE_UP });
         let cseq = request.cseq;
-        Self { invite, call_id, cseq, vias, record_route, source, answer: None, interval, resend, end }
+        Self {
+            invite,
+            call_id,
+            cseq,
+            vias,
+            record_route,
+            source,
+            answer: None,
+            done: false,
+            interval,
+            resend,
+            end,
+        }
     }
 
     /// Octets that it takes, roughly.
@@ -53,9 +69,15 @@ impl Server {
         OVERHEAD + 2 * self.call_id.len() + lists + self.answer.as_ref().map_or(0, Vec::len)
     }
 
-    /// Answered now. A final answer to INVITE is sent again until its ACK.
+    /// Answered now, but not finally.
+    pub fn progressed(&mut self, octets: Vec<u8>) {
+        self.answer = Some(octets);
+    }
+
+    /// Answered now, finally. To INVITE it is sent again until its ACK.
     pub fn answered(&mut self, octets: Vec<u8>, repeats: bool, now: Instant) {
         self.answer = Some(octets);
+        self.done = true;
         self.resend = repeats.then(|| now + T1);
         self.interval = T1;
         self.end = now + GIVE_UP;

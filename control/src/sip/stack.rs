@@ -10,12 +10,12 @@ use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 
 use super::client::{Client, Due};
 use super::codec::{self, Incoming};
-use super::guard::{Verdict, guard, unreadable};
+use super::guard::{Verdict, Way, guard, unreadable};
 use super::server::Server;
 use super::transport::{Arrival, Target, Transports};
 use super::{has_tag, outside};
 use crate::config::Transport;
-use crate::message::{Handle, Message, SipEvent};
+use crate::message::{ConnectionId, Handle, Message, SipEvent, Source};
 use crate::random;
 
 /// How often timers are looked at.
@@ -36,6 +36,8 @@ pub enum Todo {
         transaction: TransactionId,
         /// The request.
         request: Request,
+        /// To this browser, whatever its URI says.
+        over: Option<ConnectionId>,
     },
     /// A CANCEL.
     Cancel {
@@ -47,7 +49,12 @@ pub enum Todo {
         request: Request,
     },
     /// An ACK to a 2xx.
-    Ack(Request),
+    Ack {
+        /// The ACK.
+        request: Request,
+        /// To this browser, whatever its URI says.
+        over: Option<ConnectionId>,
+    },
     /// An answer.
     Reply {
         /// Our number of the request.
@@ -65,6 +72,7 @@ pub struct Stack {
     transports: Transports,
     server: Option<Target>,
     calls: Handle,
+    browsers: HashMap<ConnectionId, Target>,
     clients: HashMap<Key, Client>,
     servers: HashMap<Key, TransactionId>,
     open: HashMap<TransactionId, Server>,
@@ -80,6 +88,7 @@ impl Stack {
             transports,
             server,
             calls,
+            browsers: HashMap::new(),
             clients: HashMap::new(),
             servers: HashMap::new(),
             open: HashMap::new(),
@@ -89,7 +98,12 @@ impl Stack {
     }
 
     /// Serves until the calls are gone.
-    pub async fn run(mut self, mut work: UnboundedReceiver<Todo>, mut arrivals: Receiver<Arrival>) {
+    pub async fn run(
+        mut self,
+        mut work: UnboundedReceiver<Todo>,
+        mut arrivals: Receiver<Arrival>,
+        mut browsers: Receiver<Arrival>,
+    ) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -99,6 +113,7 @@ impl Stack {
                     None => return,
                 },
                 Some(arrival) = arrivals.recv() => self.arrive(arrival),
+                Some(arrival) = browsers.recv() => self.arrive(arrival),
                 _ = tick.tick() => self.pass_time(Instant::now()),
             }
         }
@@ -110,10 +125,12 @@ impl Stack {
 
     fn obey(&mut self, todo: Todo) {
         match todo {
-            Todo::Request { call, transaction, request } => self.request(call, transaction, &request),
+            Todo::Request { call, transaction, request, over } => {
+                self.request((call, transaction), &request, over);
+            }
             Todo::Cancel { call, invite, request } => self.cancel((call, invite), &request),
-            Todo::Ack(request) => {
-                if let Some(target) = self.target(&request) {
+            Todo::Ack { request, over } => {
+                if let Some(target) = self.target(&request, over) {
                     let via = self.via(target, &branch());
                     self.transports.send(codec::request(&request, &via), target);
                 }
@@ -128,7 +145,10 @@ impl Stack {
 
     /// A request outside a dialog and without a route goes to the configured server, any other to its next hop; a name that
     /// is no address is the server's business.
-    fn target(&self, request: &Request) -> Option<Target> {
+    fn target(&self, request: &Request, over: Option<ConnectionId>) -> Option<Target> {
+        if let Some(connection) = over {
+            return self.browsers.get(&connection).copied();
+        }
         let inside = has_tag(&request.to) || !request.route.is_empty();
         if inside && let Some(target) = uri_target(request.next_hop()) {
             return Some(target);
@@ -136,8 +156,13 @@ impl Stack {
         self.server
     }
 
-    fn request(&mut self, call: CallId, transaction: TransactionId, request: &Request) {
-        let Some(target) = self.target(request) else {
+    fn request(
+        &mut self,
+        (call, transaction): (CallId, TransactionId),
+        request: &Request,
+        over: Option<ConnectionId>,
+    ) {
+        let Some(target) = self.target(request, over) else {
             self.tell(SipEvent::TransportError { call, transaction });
             return;
         };
@@ -145,7 +170,7 @@ impl Stack {
         let octets = codec::request(request, &self.via(target, &branch));
         // A full socket buffer is a lost datagram: it is sent again. A stream that cannot take it has failed.
         let sent = self.transports.send(octets.clone(), target);
-        if !sent && target.kind == Transport::Tcp {
+        if !sent && target.kind.is_reliable() {
             self.tell(SipEvent::TransportError { call, transaction });
             return;
         }
@@ -189,9 +214,12 @@ impl Stack {
         let octets = codec::response(response, &server.vias, route);
         let invite = server.invite;
         self.held = self.held.saturating_sub(server.cost());
-        let datagram = server.source.kind == Transport::Udp;
-        let repeats = invite && response.status >= 200 && (datagram || response.status < 300);
-        server.answered(octets.clone(), repeats, Instant::now());
+        if response.status < 200 {
+            server.progressed(octets.clone());
+        } else {
+            let repeats = invite && (!server.source.kind.is_reliable() || response.status < 300);
+            server.answered(octets.clone(), repeats, Instant::now());
+        }
         self.held += server.cost();
         let source = server.source;
         self.transports.send(octets, source);
@@ -199,17 +227,34 @@ impl Stack {
 
     fn arrive(&mut self, arrival: Arrival) {
         match arrival {
-            Arrival::Message { octets, source, framed } => self.message(&octets, source, framed),
+            Arrival::Message { octets, source } => self.message(&octets, source),
             Arrival::Connected(peer, writer) => self.transports.connected(peer, writer),
-            Arrival::Gone(peer) => self.transports.gone(peer),
+            Arrival::Entered(peer, writer, client) => {
+                self.transports.connected(peer, writer);
+                if let Some(connection) = peer.connection {
+                    self.browsers.insert(connection, peer);
+                    self.tell(SipEvent::Opened { connection, client });
+                }
+            }
+            Arrival::Gone(peer) => self.gone(peer),
             Arrival::Unreachable(peer) => self.unreachable(peer),
         }
     }
 
-    fn unreachable(&mut self, peer: SocketAddr) {
-        let lost = |client: &Client| {
-            client.target.address == peer && !client.done && client.target.kind == Transport::Tcp
-        };
+    /// A connection ended. Answers to what went over TCP may still come over another; a browser has no other.
+    fn gone(&mut self, peer: Target) {
+        self.transports.gone(peer);
+        let Some(connection) = peer.connection else { return };
+        self.browsers.remove(&connection);
+        self.unreachable(peer);
+        let theirs = |(_, server): &(&TransactionId, &Server)| server.source == peer;
+        let theirs: Vec<TransactionId> = self.open.iter().filter(theirs).map(|(id, _)| *id).collect();
+        self.forget(&theirs);
+        self.tell(SipEvent::Gone { connection });
+    }
+
+    fn unreachable(&mut self, peer: Target) {
+        let lost = |client: &Client| client.target == peer && !client.done;
         let keys: Vec<Key> =
             self.clients.iter().filter(|(_, client)| lost(client)).map(|(key, _)| key.clone()).collect();
         for key in keys {
@@ -219,8 +264,8 @@ impl Stack {
         }
     }
 
-    fn message(&mut self, octets: &[u8], source: Target, framed: bool) {
-        let octets = match guard(octets, framed) {
+    fn message(&mut self, octets: &[u8], source: Target) {
+        let octets = match guard(octets, Way::of(source.kind)) {
             Verdict::Accept(octets) => octets,
             Verdict::Reply(reply) => {
                 self.transports.send(reply.octets(source.address), source);
@@ -285,7 +330,7 @@ impl Stack {
         let branch = codec::parameter(top, "branch").unwrap_or_default().to_owned();
         *top = stamp(top, source.address);
         if request.method == Method::Ack {
-            self.acknowledge(&branch, request);
+            self.acknowledge(&branch, request, source);
             return;
         }
         let key = (format!("{branch} {}", source.address), request.method.to_string());
@@ -300,40 +345,64 @@ impl Stack {
             self.transports.send(codec::response(&refusal, &vias, &[]), source);
             return;
         }
-        let transaction = TransactionId(self.next);
-        self.next += 1;
+        let cancels = (request.method == Method::Cancel)
+            .then(|| self.servers.get(&(key.0.clone(), Method::Invite.to_string())).copied())
+            .flatten();
+        let transaction = self.number();
         self.servers.insert(key, transaction);
         let server = Server::new(&request, vias, record_route, source, Instant::now());
         self.held += server.cost();
         self.open.insert(transaction, server);
-        if request.method == Method::Cancel && self.cancels(&branch, source, transaction, &request) {
-            return;
-        }
-        if has_tag(&request.to) || request.method == Method::Invite {
-            self.tell(SipEvent::Request { transaction, request });
-        } else if let Some(answer) = outside::answer(&request) {
-            self.reply(transaction, &answer);
+        match (cancels, source.connection) {
+            (Some(invite), _) => self.cancelled(invite, transaction, &request),
+            _ if has_tag(&request.to) => {
+                self.tell(SipEvent::Request { source: way(source), transaction, request });
+            }
+            (None, None) if request.method == Method::Invite => {
+                self.tell(SipEvent::Request { source: way(source), transaction, request });
+            }
+            (None, Some(connection)) if request.method != Method::Cancel => {
+                self.tell(SipEvent::Gateway { connection, transaction, request });
+            }
+            (None, None) if request.method == Method::Invite => {
+                self.tell(SipEvent::Request { source: Source::Sip, transaction, request });
+            }
+            _ => {
+                if let Some(answer) = outside::answer(&request) {
+                    self.reply(transaction, &answer);
+                }
+            }
         }
     }
 
-    /// Whether a CANCEL has an INVITE of its branch, which it cancels unless that is answered (RFC 3261 section 9.2).
-    fn cancels(&mut self, branch: &str, source: Target, cancel: TransactionId, request: &Request) -> bool {
-        let key = (format!("{branch} {}", source.address), Method::Invite.to_string());
-        let Some(invite) = self.servers.get(&key).copied() else { return false };
+    fn number(&mut self) -> TransactionId {
+        let number = TransactionId(self.next);
+        self.next += 1;
+        number
+    }
+
+    /// A CANCEL of an INVITE that we know: it is answered whatever has become of that (RFC 3261 section 9.2).
+    fn cancelled(&mut self, invite: TransactionId, cancel: TransactionId, request: &Request) {
         self.reply(cancel, &Response::to_request(request, 200, "OK"));
-        self.tell(SipEvent::Cancelled { transaction: invite, call_id: request.call_id.clone() });
-        true
+        if self.open.get(&invite).is_some_and(|server| !server.done) {
+            self.tell(SipEvent::Cancelled { transaction: invite, call_id: request.call_id.clone() });
+        }
     }
 
-    /// Whether there is no room to remember this request; strangers cannot take what our server needs to end its calls.
+    /// Whether there is no room to remember this request; strangers cannot take what our server needs to end its calls,
+    /// nor browsers what telephony needs to begin one.
     fn is_full(&self, request: &Request, source: Target) -> bool {
         let ours = self.server.is_some_and(|server| server.address.ip() == source.address.ip());
-        let part = if ours && has_tag(&request.to) { 1 } else { 2 };
+        let part = match source.connection {
+            Some(_) => 4,
+            None if ours && has_tag(&request.to) => 1,
+            None => 2,
+        };
         self.open.len() >= SERVERS_MAX / part || self.held >= OCTETS_MAX / part
     }
 
     /// An ACK ends the repetition of the answer; one to a 2xx is the call's as well.
-    fn acknowledge(&mut self, branch: &str, request: Request) {
+    fn acknowledge(&mut self, branch: &str, request: Request, source: Target) {
         let same = |server: &Server| {
             server.invite && server.call_id == request.call_id && server.cseq == request.cseq
         };
@@ -344,9 +413,8 @@ impl Stack {
                 return;
             }
         }
-        let transaction = TransactionId(self.next);
-        self.next += 1;
-        self.tell(SipEvent::Request { transaction, request });
+        let transaction = self.number();
+        self.tell(SipEvent::Request { source: way(source), transaction, request });
     }
 
     fn pass_time(&mut self, now: Instant) {
@@ -379,13 +447,22 @@ impl Stack {
                 Due::Timeout | Due::Forget => forgotten.push(*id),
             }
         }
-        for server in forgotten.iter().filter_map(|id| self.open.remove(id)) {
+        self.forget(&forgotten);
+    }
+
+    fn forget(&mut self, servers: &[TransactionId]) {
+        for server in servers.iter().filter_map(|id| self.open.remove(id)) {
             self.held = self.held.saturating_sub(server.cost());
         }
-        if !forgotten.is_empty() {
+        if !servers.is_empty() {
             self.servers.retain(|_, id| self.open.contains_key(id));
         }
     }
+}
+
+/// Which side a message came from.
+fn way(source: Target) -> Source {
+    source.connection.map_or(Source::Sip, Source::WebSocket)
 }
 
 /// A branch with the cookie of RFC 3261 section 8.1.1.7.
@@ -427,7 +504,7 @@ fn uri_target(uri: &str) -> Option<Target> {
         let ip = host.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
         Some(SocketAddr::new(ip, 5060))
     })?;
-    Some(Target { address, kind: if tcp { Transport::Tcp } else { Transport::Udp } })
+    Some(Target::new(address, if tcp { Transport::Tcp } else { Transport::Udp }))
 }
 
 #[cfg(test)]

@@ -1,4 +1,7 @@
-//! Octets in and out: one UDP socket, a TCP listener, TCP connections by peer.
+//! Octets in and out: one UDP socket, a TCP listener, connections by peer, browsers' WebSocket connections.
+
+mod stream;
+pub mod websocket;
 
 use std::collections::HashMap;
 use std::io;
@@ -6,15 +9,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::mpsc::{Sender, channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::Task;
-use super::framing::{Frame, frame};
 use super::guard::MESSAGE_MAX;
 use crate::config::Transport;
+use crate::message::ConnectionId;
 
 /// How long connecting may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(4);
@@ -37,32 +39,41 @@ const PAUSE: Duration = Duration::from_millis(100);
 const BREATH: Duration = Duration::from_millis(5);
 
 /// Where a message goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Target {
     /// Address and port.
     pub address: SocketAddr,
     /// By what.
     pub kind: Transport,
+    /// Over this connection and no other: a browser's.
+    pub connection: Option<ConnectionId>,
+}
+
+impl Target {
+    /// A place of telephony's side.
+    pub const fn new(address: SocketAddr, kind: Transport) -> Self {
+        Self { address, kind, connection: None }
+    }
 }
 
 /// What came in.
 #[derive(Debug)]
 pub enum Arrival {
-    /// A message; `framed` where a stream's Content-Length cut it out.
+    /// A message.
     Message {
         /// Its octets.
         octets: Vec<u8>,
         /// Where it came from, and where answers go.
         source: Target,
-        /// Whether it came on a stream.
-        framed: bool,
     },
     /// A connection that somebody else made: answers go back on it.
-    Connected(SocketAddr, Sender<Vec<u8>>),
+    Connected(Target, Sender<Vec<u8>>),
+    /// A browser made one; the address is what counts as one client.
+    Entered(Target, Sender<Vec<u8>>, IpAddr),
     /// It is gone.
-    Gone(SocketAddr),
+    Gone(Target),
     /// Nothing could be sent there.
-    Unreachable(SocketAddr),
+    Unreachable(Target),
 }
 
 /// All sockets.
@@ -70,7 +81,7 @@ pub struct Transports {
     udp: Arc<UdpSocket>,
     local: SocketAddr,
     arrived: Sender<Arrival>,
-    connections: HashMap<SocketAddr, Sender<Vec<u8>>>,
+    connections: HashMap<Target, Sender<Vec<u8>>>,
 }
 
 impl Transports {
@@ -100,28 +111,40 @@ impl Transports {
     }
 
     /// Takes note of a connection.
-    pub fn connected(&mut self, peer: SocketAddr, writer: Sender<Vec<u8>>) {
+    pub fn connected(&mut self, peer: Target, writer: Sender<Vec<u8>>) {
         self.connections.insert(peer, writer);
     }
 
-    /// Forgets a connection.
-    pub fn gone(&mut self, peer: SocketAddr) {
-        self.connections.remove(&peer);
+    /// Forgets a connection, unless the same peer has made another.
+    pub fn gone(&mut self, peer: Target) {
+        if self.connections.get(&peer).is_some_and(Sender::is_closed) {
+            self.connections.remove(&peer);
+        }
     }
 
-    /// Sends; what cannot be sent by TCP comes back as [`Arrival::Unreachable`]. Whether the system took it.
+    /// Sends; what cannot be sent by a connection that is yet to be made comes back as [`Arrival::Unreachable`]. Whether
+    /// the system, or the connection, took it.
     pub fn send(&mut self, octets: Vec<u8>, target: Target) -> bool {
         match target.kind {
             Transport::Udp => self.udp.try_send_to(&octets, target.address).is_ok(),
-            Transport::Tcp => {
-                let writer = self.connections.entry(target.address).or_insert_with(|| {
-                    let (writer, outbox) = channel(WAITING);
-                    tokio::spawn(connect(self.local, target.address, outbox, self.arrived.clone()));
-                    writer
-                });
-                writer.try_send(octets).is_ok()
+            Transport::Tcp => self.connection(target).try_send(octets).is_ok(),
+            Transport::Ws | Transport::Wss => {
+                self.connections.get(&target).is_some_and(|writer| writer.try_send(octets).is_ok())
             }
+            Transport::Tls => false,
         }
+    }
+
+    /// The connection to a peer: the one there is, or a new one.
+    fn connection(&mut self, target: Target) -> &Sender<Vec<u8>> {
+        if self.connections.get(&target).is_some_and(Sender::is_closed) {
+            self.connections.remove(&target);
+        }
+        self.connections.entry(target).or_insert_with(|| {
+            let (writer, outbox) = channel(WAITING);
+            tokio::spawn(connect(self.local, target, outbox, self.arrived.clone()));
+            writer
+        })
     }
 }
 
@@ -133,9 +156,9 @@ async fn receive(udp: Arc<UdpSocket>, arrived: Sender<Arrival>) {
             tokio::time::sleep(BREATH).await;
             continue;
         };
-        let source = Target { address, kind: Transport::Udp };
+        let source = Target::new(address, Transport::Udp);
         let octets = room[..n].to_vec();
-        match arrived.try_send(Arrival::Message { octets, source, framed: false }) {
+        match arrived.try_send(Arrival::Message { octets, source }) {
             // What is lost is sent again.
             Ok(()) | Err(TrySendError::Full(_)) => {}
             Err(TrySendError::Closed(_)) => return,
@@ -163,23 +186,20 @@ async fn accept(tcp: TcpListener, server: Option<IpAddr>, arrived: Sender<Arriva
             continue;
         }
         let (writer, outbox) = channel(WAITING);
+        let peer = Target::new(peer, Transport::Tcp);
         if arrived.send(Arrival::Connected(peer, writer)).await.is_err() {
             return;
         }
         let arrived = arrived.clone();
         tokio::spawn(async move {
-            follow(stream, peer, outbox, &arrived).await;
+            stream::follow(stream, peer, outbox, &arrived).await;
             drop(place);
         });
     }
 }
 
-async fn connect(
-    local: SocketAddr,
-    peer: SocketAddr,
-    outbox: tokio::sync::mpsc::Receiver<Vec<u8>>,
-    arrived: Sender<Arrival>,
-) {
+async fn connect(local: SocketAddr, target: Target, outbox: Receiver<Vec<u8>>, arrived: Sender<Arrival>) {
+    let peer = target.address;
     let attempt = async {
         let socket = if peer.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if !local.ip().is_unspecified() && local.is_ipv4() == peer.is_ipv4() {
@@ -188,101 +208,20 @@ async fn connect(
         socket.connect(peer).await
     };
     match tokio::time::timeout(CONNECT_PATIENCE, attempt).await {
-        Ok(Ok(stream)) => follow(stream, peer, outbox, &arrived).await,
+        Ok(Ok(stream)) => stream::follow(stream, target, outbox, &arrived).await,
         _ => {
-            let _ = arrived.send(Arrival::Unreachable(peer)).await;
-            let _ = arrived.send(Arrival::Gone(peer)).await;
+            drop(outbox);
+            let _ = arrived.send(Arrival::Unreachable(target)).await;
+            let _ = arrived.send(Arrival::Gone(target)).await;
         }
     }
-}
-
-/// Reads messages and writes answers until either side ends.
-async fn follow(
-    mut stream: TcpStream,
-    peer: SocketAddr,
-    mut outbox: tokio::sync::mpsc::Receiver<Vec<u8>>,
-    arrived: &Sender<Arrival>,
-) {
-    let mut pending = Vec::new();
-    let mut piece = [0; 8192];
-    let mut patience = FIRST;
-    loop {
-        let goes_on = tokio::select! {
-            octets = outbox.recv() => match octets {
-                Some(octets) => {
-                    // Ours, or an answer of ours: it is in use.
-                    patience = IDLE;
-                    write(&mut stream, &octets).await
-                }
-                None => false,
-            },
-            read = tokio::time::timeout(patience, stream.read(&mut piece)) => match read {
-                Ok(Ok(n)) if n > 0 => {
-                    pending.extend_from_slice(&piece[..n]);
-                    let goes_on = cut(&mut pending, &mut stream, peer, arrived).await;
-                    // Half a message may not take long either.
-                    patience = if pending.is_empty() { IDLE } else { FIRST };
-                    goes_on
-                }
-                _ => false,
-            },
-        };
-        if !goes_on {
-            // The answer to what could not be followed is still to leave.
-            while let Ok(Some(octets)) = tokio::time::timeout(LAST_WORD, outbox.recv()).await {
-                if !write(&mut stream, &octets).await {
-                    break;
-                }
-            }
-            let _ = arrived.send(Arrival::Gone(peer)).await;
-            return;
-        }
-    }
-}
-
-/// Writes to a peer that is given some time to read; whether it did.
-async fn write(stream: &mut TcpStream, octets: &[u8]) -> bool {
-    matches!(tokio::time::timeout(WRITE_PATIENCE, stream.write_all(octets)).await, Ok(Ok(())))
-}
-
-/// Takes whole messages off the front; whether the stream can be followed on.
-async fn cut(
-    pending: &mut Vec<u8>,
-    stream: &mut TcpStream,
-    peer: SocketAddr,
-    arrived: &Sender<Arrival>,
-) -> bool {
-    let source = Target { address: peer, kind: Transport::Tcp };
-    while !pending.is_empty() {
-        match frame(pending) {
-            Frame::Partial => return true,
-            Frame::Blank { used, ping } => {
-                pending.drain(..used.min(pending.len()));
-                if ping && !write(stream, b"\r\n").await {
-                    return false;
-                }
-            }
-            Frame::Message(length) => {
-                let octets = pending.drain(..length.min(pending.len())).collect();
-                if arrived.send(Arrival::Message { octets, source, framed: true }).await.is_err() {
-                    return false;
-                }
-            }
-            Frame::Broken(head) => {
-                let octets: Vec<u8> = pending.drain(..head.unwrap_or(0).min(pending.len())).collect();
-                if !octets.is_empty() {
-                    let _ = arrived.send(Arrival::Message { octets, source, framed: true }).await;
-                }
-                return false;
-            }
-        }
-    }
-    true
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     async fn from(address: &str, to: SocketAddr) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
@@ -310,7 +249,7 @@ mod tests {
                 match arrival {
                     Arrival::Connected(peer, writer) => transports.connected(peer, writer),
                     Arrival::Gone(peer) => transports.gone(peer),
-                    Arrival::Message { .. } | Arrival::Unreachable(_) => {}
+                    Arrival::Message { .. } | Arrival::Entered(..) | Arrival::Unreachable(_) => {}
                 }
             }
         });

@@ -21,3 +21,4 @@ mod outage;
 mod pbx;
 mod relay;
 mod sip;
+mod websocket;

@@ -249,6 +249,8 @@ impl Relay {
             addresses: vec![ip],
             port_min,
             port_max,
+            browsers: None,
+            hashes_ports: false,
         };
         let count = |number: usize| u32::try_from(number).unwrap();
         Status {
@@ -257,6 +259,7 @@ impl Relay {
                 interface("inside0", Zone::Inside, self.inside, 20_000, 29_999),
             ],
             workers: 1,
+            srtp: "portable".into(),
             calls: count(state.plans.len()),
             directions: count(state.plans.values().map(|plan| plan.directions.len()).sum()),
             flows: 0,

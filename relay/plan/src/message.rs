@@ -231,6 +231,12 @@ pub struct InterfaceStatus {
     pub port_min: u16,
     /// Highest media port.
     pub port_max: u16,
+    /// Inside: the one UDP port, on each of `addresses`, for browsers inside; `None` where there is none for them. Outside
+    /// always `None`: there `port_min` is the browsers'.
+    pub browsers: Option<u16>,
+    /// Whether the network card, as asked, spreads UDP over its RX queues by ports as well as by addresses. Where it does not,
+    /// or nobody can tell, all packets between two addresses come by one queue.
+    pub hashes_ports: bool,
 }
 
 /// State of the relay.
@@ -240,6 +246,8 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// Workers.
     pub workers: u32,
+    /// Who encrypts: `avx512`, `shani` or `portable`.
+    pub srtp: String,
     /// Calls installed.
     pub calls: u32,
     /// Directions installed.

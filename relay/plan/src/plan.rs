@@ -58,7 +58,7 @@ impl FromStr for CallId {
 pub enum Zone {
     /// Browsers: ICE, DTLS-SRTP, one UDP port.
     Outside = 1,
-    /// Telephony: SIP, RTP, a port pair per medium.
+    /// Telephony: SIP, RTP, a port pair per medium; and browsers inside, on one UDP port of their own.
     Inside = 2,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sallyport_io::FrameCount;
-use sallyport_plan::{Counter, Event, InterfaceStatus, Status};
+use sallyport_plan::{Counter, Event, InterfaceStatus, Status, Zone};
 
 use super::Uplink;
 use crate::orders::Order;
@@ -96,8 +96,9 @@ impl Uplink {
                 (low, high) if low == high => format!("UDP port {low}"),
                 (low, high) => format!("UDP ports {low} to {high}"),
             };
+            let browsers = interface.browsers.map(|port| format!(", browsers on UDP port {port}"));
             let zone = format!("{:?}", interface.zone).to_lowercase();
-            format!("{zone} {}: {way}, media on {ports}", interface.name)
+            format!("{zone} {}: {way}, media on {ports}{}", interface.name, browsers.unwrap_or_default())
         };
         let interfaces: Vec<String> = status.interfaces.iter().map(interface).collect();
         format!("{}; workers: {}", interfaces.join("; "), status.workers)
@@ -118,6 +119,8 @@ impl Uplink {
                 addresses: interface.addresses.clone(),
                 port_min: interface.port_min,
                 port_max: interface.port_max,
+                browsers: interface.browsers.filter(|_| interface.zone == Zone::Inside),
+                hashes_ports: false,
             })
             .collect();
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -125,6 +128,7 @@ impl Uplink {
         Status {
             interfaces,
             workers: count(self.workers.len()),
+            srtp: sallyport_srtp::suites::selected().backend.name().into(),
             calls: count(calls.len()),
             directions: count(calls.values().map(|call| call.plan.directions.len()).sum()),
             flows: path.map_or_else(

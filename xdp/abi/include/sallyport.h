@@ -9,7 +9,7 @@
 #include <linux/types.h>
 
 /* Changes with every change of a key, a value or their meaning: pinned maps of another version are not adopted. */
-#define SALLYPORT_ABI_VERSION 3
+#define SALLYPORT_ABI_VERSION 4
 
 /* Zones. */
 #define SALLYPORT_OUTSIDE 1
@@ -95,8 +95,9 @@ struct sallyport_media_key {
 };
 
 struct sallyport_media_value {
-	__u16 port_min; /* host order */
+	__u16 port_min; /* host order, as all */
 	__u16 port_max;
+	__u16 browsers; /* where STUN of unknown sources is heard, be it one of the above or apart; 0: nowhere */
 };
 
 struct sallyport_interface_value {
@@ -144,9 +145,9 @@ struct sallyport_settings {
 	X(REDIRECT_BARE, redirect_bare, "As one of the two, without metadata, of which the driver knows nothing: userspace looks the flow up.") \
 	X(REWRITE_RTP, rewrite_rtp, "RTP between plain peers, sent on from here with new headers.")          \
 	X(REWRITE_RTCP, rewrite_rtcp, "RTCP between plain peers, sent on from here with new headers.")       \
-	X(PUNT_STUN, punt_stun, "STUN outside from an unknown source, to the AF_XDP socket, for control.")   \
+	X(PUNT_STUN, punt_stun, "STUN to the browsers' port from an unknown source, to the AF_XDP socket, for control.")   \
 	X(DROP_SOURCE, drop_source, "From an impossible source: ours, multicast, loopback, unspecified, port 0.") \
-	X(DROP_UNKNOWN_FLOW, drop_unknown_flow, "To a media port, of no flow, and not STUN outside.")        \
+	X(DROP_UNKNOWN_FLOW, drop_unknown_flow, "To a media port, of no flow, and not STUN to the browsers' port.")        \
 	X(DROP_STALE_FLOW, drop_stale_flow, "Of a flow that made way for another one while the packet was looked at.") \
 	X(DROP_RATE_LIMITED, drop_rate_limited, "STUN beyond the rate of its source, or of all sources together.")                       \
 	X(DROP_MALFORMED, drop_malformed, "To a media address, with headers or lengths that contradict each other.") \
@@ -168,7 +169,7 @@ _Static_assert(sizeof(struct sallyport_flow_value) == 208, "flow value");
 _Static_assert(sizeof(struct sallyport_target) == 56, "target");
 _Static_assert(sizeof(struct sallyport_tally) == 16, "tally");
 _Static_assert(sizeof(struct sallyport_media_key) == 20, "media key");
-_Static_assert(sizeof(struct sallyport_media_value) == 4, "media value");
+_Static_assert(sizeof(struct sallyport_media_value) == 6, "media value");
 _Static_assert(sizeof(struct sallyport_interface_value) == 8, "interface value");
 _Static_assert(sizeof(struct sallyport_source) == 16, "source");
 _Static_assert(sizeof(struct sallyport_bucket) == 8, "bucket");

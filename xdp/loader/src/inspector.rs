@@ -32,6 +32,8 @@ pub struct Media {
     pub address: IpAddr,
     /// Its media ports.
     pub ports: RangeInclusive<u16>,
+    /// The port at which browsers are heard before they are known.
+    pub browsers: Option<u16>,
 }
 
 /// A reader of pinned maps. It has no way to write.
@@ -95,6 +97,12 @@ impl Inspector {
     /// What the kernel says.
     pub fn media(&self) -> Result<Vec<Media>, MapError> {
         let media = maps::media(&Map::HashMap(self.data(map::MEDIA)?))?;
-        Ok(media.into_iter().map(|(zone, address, ports)| Media { zone, address, ports }).collect())
+        let media = media.into_iter().map(|(key, value)| Media {
+            zone: key.zone,
+            address: key.address(),
+            ports: value.port_min..=value.port_max,
+            browsers: (value.browsers != 0).then_some(value.browsers),
+        });
+        Ok(media.collect())
     }
 }

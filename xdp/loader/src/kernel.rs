@@ -122,7 +122,8 @@ impl Kernel {
         free(&self.interfaces()?).ok_or(LoadError::TooManyInterfaces)
     }
 
-    /// Declares a media address of a zone and its ports.
+    /// Declares a media address of a zone and its ports: media's, and the one at which browsers are heard before they are
+    /// known, which may lie among the others or apart.
     ///
     /// # Errors
     /// What the kernel says, such as a full map.
@@ -131,9 +132,11 @@ impl Kernel {
         zone: u8,
         address: IpAddr,
         ports: RangeInclusive<u16>,
+        browsers: Option<u16>,
     ) -> Result<(), MapError> {
         let key = MediaKey::new(zone, address);
-        let value = MediaValue { port_min: *ports.start(), port_max: *ports.end() };
+        let (port_min, port_max) = ports.into_inner();
+        let value = MediaValue { port_min, port_max, browsers: browsers.unwrap_or(0) };
         self.hash(map::MEDIA)?.insert(key, value, 0).map_err(of(map::MEDIA))?;
         self.media.insert(key);
         Ok(())
@@ -219,8 +222,7 @@ impl Kernel {
     /// [`LoadError`].
     pub fn forget_former(&mut self) -> Result<(), LoadError> {
         self.forget_interfaces()?;
-        for (zone, address, _) in maps::media(self.map(map::MEDIA)?)? {
-            let key = MediaKey::new(zone, address);
+        for key in maps::media(self.map(map::MEDIA)?)?.into_keys() {
             if !self.media.contains(&key) {
                 self.hash::<MediaKey, MediaValue>(map::MEDIA)?.remove(&key).map_err(of(map::MEDIA))?;
             }

@@ -1,8 +1,6 @@
 //! Reading maps, for relay and inspector alike.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::ops::RangeInclusive;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuArray};
 use sallyport_abi::{
@@ -45,12 +43,8 @@ pub fn interfaces(map: &Map) -> Result<BTreeMap<u32, InterfaceValue>, MapError> 
 ///
 /// # Errors
 /// What the kernel says.
-pub fn media(map: &Map) -> Result<Vec<(u8, IpAddr, RangeInclusive<u16>)>, MapError> {
-    let media: BTreeMap<MediaKey, MediaValue> = entries(map::MEDIA, map)?;
-    Ok(media
-        .into_iter()
-        .map(|(key, ports)| (key.zone, key.address(), ports.port_min..=ports.port_max))
-        .collect())
+pub fn media(map: &Map) -> Result<BTreeMap<MediaKey, MediaValue>, MapError> {
+    entries(map::MEDIA, map)
 }
 
 /// Counters, summed over the CPUs.

@@ -271,7 +271,7 @@ impl Call {
             early.settled |= reliable;
         }
         if let Some(rseq) = rseq.filter(|_| reliable) {
-            let mut request = early.dialog.next(Method::from("PRACK"));
+            let mut request = early.dialog.next(Method::Prack);
             request.headers.push(("RAck".into(), format!("{rseq} {} INVITE", response.cseq)));
             self.ask(Purpose::Acknowledge, request);
         }

@@ -62,7 +62,7 @@ impl Call {
             self.notify(CallEvent::Transfer { status: 404 });
             return;
         };
-        let mut request = self.inside.dialog.next(Method::from("REFER"));
+        let mut request = self.inside.dialog.next(Method::Refer);
         request.headers.push(("Refer-To".into(), format!("<{target}>")));
         request.headers.push(("Referred-By".into(), name_addr(&self.inside.dialog.from)));
         request.contact = Some(self.inside.dialog.contact.clone());

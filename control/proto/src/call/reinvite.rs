@@ -93,7 +93,7 @@ impl Call {
             && reinvite.rseq.is_none_or(|last| last.checked_add(1) == Some(rseq))
         {
             reinvite.rseq = Some(rseq);
-            let mut request = self.inside.dialog.next(Method::from("PRACK"));
+            let mut request = self.inside.dialog.next(Method::Prack);
             request.headers.push(("RAck".into(), format!("{rseq} {} INVITE", reinvite.cseq)));
             self.ask(Purpose::Acknowledge, request);
         }

@@ -22,6 +22,14 @@ pub enum Method {
     Update,
     /// RFC 6665.
     Notify,
+    /// RFC 3261 section 10.
+    Register,
+    /// RFC 3262.
+    Prack,
+    /// RFC 3515.
+    Refer,
+    /// RFC 6665.
+    Subscribe,
     /// Any other, as written.
     Other(String),
 }
@@ -38,6 +46,10 @@ impl Method {
             Self::Info => "INFO",
             Self::Update => "UPDATE",
             Self::Notify => "NOTIFY",
+            Self::Register => "REGISTER",
+            Self::Prack => "PRACK",
+            Self::Refer => "REFER",
+            Self::Subscribe => "SUBSCRIBE",
             Self::Other(name) => name,
         }
     }
@@ -55,6 +67,10 @@ impl From<&str> for Method {
             "INFO" => Self::Info,
             "UPDATE" => Self::Update,
             "NOTIFY" => Self::Notify,
+            "REGISTER" => Self::Register,
+            "PRACK" => Self::Prack,
+            "REFER" => Self::Refer,
+            "SUBSCRIBE" => Self::Subscribe,
             other => Self::Other(other.to_owned()),
         }
     }

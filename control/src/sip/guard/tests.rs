@@ -25,7 +25,11 @@ fn message(method: &str, change: &[(&str, &str)], extra: &str, body: &str) -> St
 }
 
 fn status(raw: &[u8], framed: bool) -> u16 {
-    match guard(raw, framed) {
+    judged(raw, if framed { Way::Stream } else { Way::Datagram })
+}
+
+fn judged(raw: &[u8], way: Way) -> u16 {
+    match guard(raw, way) {
         Verdict::Accept(_) => 0,
         Verdict::Reply(reply) => reply.status,
         Verdict::Drop(_) => 1,
@@ -71,6 +75,7 @@ fn each_rule_has_its_answer() {
         ("folded line", message("INVITE", &[], "Subject: a\r\n b\r\n", ""), false, 0),
         ("too many headers", message("INVITE", &[], &"X: y\r\n".repeat(120), ""), false, 400),
         ("extension", message("INVITE", &[], "Require: wings\r\n", ""), false, 420),
+        ("extensions that we know", message("INVITE", &[], "Require: 100rel, Replaces\r\n", ""), false, 0),
         ("extension in ACK is passed over", message("ACK", &[], "Require: wings\r\n", ""), false, 0),
         ("broken ACK is not answered", message("ACK", &[("To", "")], "", ""), false, 1),
         ("no Via", message("INVITE", &[("Via", "")], "", ""), false, 1),
@@ -81,6 +86,29 @@ fn each_rule_has_its_answer() {
     for (name, text, framed, expected) in cases {
         assert_eq!(status(text.as_bytes(), *framed), *expected, "{name}");
     }
+}
+
+#[test]
+fn browsers_may_register_and_need_no_length() {
+    let register = message("REGISTER", &[("Content-L", "")], "", "");
+    for (way, expected) in [(Way::Datagram, 405), (Way::Stream, 400), (Way::WebSocket, 0)] {
+        assert_eq!(judged(register.as_bytes(), way), expected, "{way:?}");
+    }
+    let publish = message("PUBLISH", &[], "", "");
+    let Verdict::Reply(reply) = guard(publish.as_bytes(), Way::WebSocket) else { panic!("accepted") };
+    let answer = String::from_utf8(reply.octets("192.0.2.1:5".parse().unwrap())).unwrap();
+    assert!(answer.contains("\r\nAllow: ") && answer.contains(", REGISTER\r\n"), "{answer}");
+}
+
+#[test]
+fn only_what_we_do_not_know_is_unsupported() {
+    let text = message("INVITE", &[], "Require: timer, wings\r\nRequire: tail\r\n", "");
+    let Verdict::Reply(reply) = guard(text.as_bytes(), Way::Datagram) else { panic!("accepted") };
+    let answer = String::from_utf8(reply.octets("192.0.2.1:5".parse().unwrap())).unwrap();
+    assert!(
+        answer.starts_with("SIP/2.0 420 ") && answer.contains("\r\nUnsupported: wings, tail\r\n"),
+        "{answer}"
+    );
 }
 
 #[test]
@@ -98,7 +126,7 @@ fn responses_are_checked_and_never_answered() {
 
 /// Accepted octets as the stack's parser sees them.
 fn parsed(raw: &[u8]) -> SipMessage {
-    match guard(raw, false) {
+    match guard(raw, Way::Datagram) {
         Verdict::Accept(octets) => SipMessage::try_from(&octets[..]).unwrap(),
         other => panic!("{other:?}"),
     }
@@ -137,28 +165,28 @@ fn a_latin_1_line_costs_no_other_header() {
 #[test]
 fn what_follows_the_announced_body_is_cut_off() {
     let text = message("INVITE", &[("Content-L", "Content-Length: 2")], "", "v=0\r\n");
-    let Verdict::Accept(octets) = guard(text.as_bytes(), false) else { panic!("refused") };
+    let Verdict::Accept(octets) = guard(text.as_bytes(), Way::Datagram) else { panic!("refused") };
     assert!(octets.ends_with(b"\r\n\r\nv="));
 }
 
 #[test]
 fn long_messages_are_dropped() {
     let long = message("INVITE", &[], "", &"x".repeat(MESSAGE_MAX));
-    assert!(matches!(guard(long.as_bytes(), false), Verdict::Drop(Flaw::TooLong)));
+    assert!(matches!(guard(long.as_bytes(), Way::Datagram), Verdict::Drop(Flaw::TooLong)));
     let head = message("INVITE", &[], &format!("X: {}\r\n", "y".repeat(20_000)), "");
-    assert!(matches!(guard(head.as_bytes(), false), Verdict::Drop(Flaw::TooLong)));
+    assert!(matches!(guard(head.as_bytes(), Way::Datagram), Verdict::Drop(Flaw::TooLong)));
 }
 
 #[test]
 fn an_answer_names_the_source_and_tags_to() {
     let text = message("DANCE", &[], "v: SIP/2.0/UDP far.example;branch=z9hG4bK0\r\n", "");
-    let Verdict::Reply(reply) = guard(text.as_bytes(), false) else { panic!("accepted") };
+    let Verdict::Reply(reply) = guard(text.as_bytes(), Way::Datagram) else { panic!("accepted") };
     let answer = String::from_utf8(reply.octets("198.51.100.9:6000".parse().unwrap())).unwrap();
     assert!(answer.starts_with("SIP/2.0 405 Method Not Allowed\r\nVia: SIP/2.0/UDP 192.0.2.7;branch=z9hG4bK1;rport=6000;received=198.51.100.9\r\nVia: SIP/2.0/UDP far.example;branch=z9hG4bK0\r\n"), "{answer}");
     assert!(answer.contains("To: <sip:bob@example.com>;tag="));
     assert!(answer.contains("\r\nAllow: INVITE, ACK,"));
     assert!(answer.contains("\r\nCSeq: 1 DANCE\r\n") && answer.ends_with("Content-Length: 0\r\n\r\n"));
-    assert!(matches!(guard(answer.as_bytes(), true), Verdict::Accept(_)));
+    assert!(matches!(guard(answer.as_bytes(), Way::Stream), Verdict::Accept(_)));
 }
 
 #[test]
@@ -168,14 +196,14 @@ fn no_octets_make_it_panic() {
         for octet in [0, b'\r', b'\n', b' ', b':', b';', b'>', 0xff] {
             let mut raw = sound.clone();
             raw[at] = octet;
-            for framed in [false, true] {
-                match guard(&raw, framed) {
+            for way in [Way::Datagram, Way::Stream, Way::WebSocket] {
+                match guard(&raw, way) {
                     Verdict::Accept(octets) => drop(SipMessage::try_from(&octets[..])),
                     Verdict::Reply(reply) => drop(reply.octets(SocketAddr::from(([192, 0, 2, 1], 5060)))),
                     Verdict::Drop(_) => {}
                 }
             }
         }
-        guard(&sound[..at], false);
+        guard(&sound[..at], Way::Datagram);
     }
 }

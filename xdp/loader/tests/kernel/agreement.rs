@@ -19,8 +19,9 @@ fn check(by: By, octets: &[u8], fate: Fate) -> Result<(), TestCaseError> {
     let parsed = frame::parse(octets);
     let media = parsed.as_ref().ok().filter(|datagram| {
         let to = datagram.destination;
-        MEDIA.iter().any(|(media_zone, media, ports)| {
-            *media_zone == zone && to.ip().to_string() == *media && ports.contains(&to.port())
+        MEDIA.iter().any(|(media_zone, media, ports, browsers)| {
+            let port = ports.contains(&to.port()) || *browsers == Some(to.port());
+            *media_zone == zone && to.ip().to_string() == *media && port
         })
     });
     let Some(datagram) = media else {
@@ -38,10 +39,8 @@ fn check(by: By, octets: &[u8], fate: Fate) -> Result<(), TestCaseError> {
         Some((.., direction, epoch)) => fate == Fate::Flow(*direction, *epoch),
         None if matches!(fate, Fate::Punt | Fate::Drop(DropRateLimited)) => {
             let payload = &octets[datagram.payload.clone()];
-            zone == OUTSIDE
-                && payload.len() >= 20
-                && payload[0] < 4
-                && payload[4..8] == [0x21, 0x12, 0xa4, 0x42]
+            let heard = datagram.destination.port() == if zone == OUTSIDE { 10_000 } else { 10_001 };
+            heard && payload.len() >= 20 && payload[0] < 4 && payload[4..8] == [0x21, 0x12, 0xa4, 0x42]
         }
         None => [DropSource, DropUnknownFlow].map(Fate::Drop).contains(&fate),
     };

@@ -46,7 +46,7 @@ fn attach(kernel: &mut Kernel, attachment: Attachment) -> AfXdpPort {
     }
     for cable in [V4, V6] {
         let media = address(cable.media);
-        kernel.set_media(OUTSIDE, media.ip(), media.port()..=media.port()).unwrap();
+        kernel.set_media(OUTSIDE, media.ip(), media.port()..=media.port(), Some(media.port())).unwrap();
     }
     port
 }

@@ -49,10 +49,21 @@ const STRANGER_V6: &str = "[2001:db8:66::66]:6666";
 const REQUEST: u16 = 1;
 
 pub fn all() -> Vec<Case> {
-    [known(), strangers(), places(), not_udp(), links(), fragments(), malformed(), sources(), sizes()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        known(),
+        strangers(),
+        browsers_inside(),
+        places(),
+        not_udp(),
+        links(),
+        fragments(),
+        malformed(),
+        sources(),
+        sizes(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn known() -> Vec<Case> {
@@ -101,6 +112,64 @@ fn strangers() -> Vec<Case> {
         case("no payload of nobody", Outside, v4(&[]), unknown),
         case("stun inside v4", Inside, udp("10.0.0.9:5", "10.0.0.1:20000", &stun(REQUEST, 0)), unknown),
         case("stun inside v6", Inside, udp("[fd00::9]:5", "[fd00::1]:20000", &stun(REQUEST, 0)), unknown),
+    ]
+}
+
+/// Their port is to them what the outside's is to browsers outside, and no other port inside is.
+fn browsers_inside() -> Vec<Case> {
+    let unknown = Drop(DropUnknownFlow);
+    let v4 = |payload: &[u8]| udp("10.0.0.66:6666", "10.0.0.1:10001", payload);
+    let v6 = |payload: &[u8]| udp("[fd00:66::66]:6666", "[fd00::1]:10001", payload);
+    let to = |to: &str| udp("10.0.0.66:6666", to, &stun(REQUEST, 8));
+    vec![
+        case("srtp of a browser inside v4", Inside, of(6, &rtp(160)), hit(6)),
+        case("srtp of a browser inside v6", Inside, of(7, &rtp(160)), hit(7)),
+        case("stun of a known browser inside", Inside, of(6, &stun(REQUEST, 8)), hit(6)),
+        case("dtls of a known browser inside", Inside, of(7, &dtls()), hit(7)),
+        case("stun of a new browser inside v4", Inside, v4(&stun(REQUEST, 8)), Punt),
+        case("stun of a new browser inside v6", Inside, v6(&stun(REQUEST, 88)), Punt),
+        case("tagged stun of a new browser inside", Inside, tagged(v4(&stun(REQUEST, 8)), 0x8100, 7), Punt),
+        case("dtls of nobody inside", Inside, v4(&dtls()), unknown),
+        case("rtp of nobody to the browsers' port", Inside, v6(&rtp(160)), unknown),
+        case(
+            "a browser inside from another port",
+            Inside,
+            udp("10.0.0.77:50001", "10.0.0.1:10001", &rtp(20)),
+            unknown,
+        ),
+        case(
+            "stun from ourselves inside",
+            Inside,
+            udp("10.0.0.1:20000", "10.0.0.1:10001", &stun(REQUEST, 8)),
+            Drop(DropSource),
+        ),
+        case("stun below the browsers' port", Inside, to("10.0.0.1:10000"), Pass(PassNotMedia)),
+        case("stun above the browsers' port", Inside, to("10.0.0.1:10002"), Pass(PassNotMedia)),
+        case("stun to the end of the range", Inside, to("10.0.0.1:29999"), unknown),
+        case("stun where there are no browsers inside", Inside, to("203.0.113.5:10001"), Pass(PassNotMedia)),
+        case("stun to port 0 there", Inside, to("203.0.113.5:0"), Pass(PassNotMedia)),
+        case(
+            "the inside browsers' port, outside",
+            Outside,
+            udp(STRANGER_V4, "192.0.2.1:10001", &stun(REQUEST, 8)),
+            Pass(PassNotMedia),
+        ),
+        case("a flow of a browser inside, outside", Outside, of(6, &rtp(20)), Pass(PassNotMedia)),
+        case(
+            "first fragment to the browsers' port",
+            Inside,
+            fragment_v4(of(6, &rtp(20)), 0, true),
+            Drop(DropFragment),
+        ),
+        on(
+            2,
+            case(
+                "a browser inside on a queue without a socket",
+                Inside,
+                v4(&stun(REQUEST, 8)),
+                Drop(DropNoSocket),
+            ),
+        ),
     ]
 }
 

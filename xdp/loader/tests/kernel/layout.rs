@@ -53,7 +53,7 @@ fn ours() -> [(&'static str, Layout); 10] {
         ),
         layout!("tally", Tally, packets, octets),
         layout!("media_key", MediaKey, zone, pad, address),
-        layout!("media_value", MediaValue, port_min, port_max),
+        layout!("media_value", MediaValue, port_min, port_max, browsers),
         layout!("interface_value", InterfaceValue, zone, xsk_base),
         layout!("source", Source, address),
         layout!("bucket", Bucket, full_at_ns),

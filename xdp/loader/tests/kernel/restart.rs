@@ -26,7 +26,7 @@ const PEERS: [&str; 2] = ["192.0.2.9:4000", "[2001:db8::9]:4000"];
 
 fn set_media(kernel: &mut Kernel) {
     for media in MEDIA.map(address) {
-        kernel.set_media(OUTSIDE, media.ip(), media.port()..=media.port()).unwrap();
+        kernel.set_media(OUTSIDE, media.ip(), media.port()..=media.port(), Some(media.port())).unwrap();
     }
 }
 
@@ -168,7 +168,7 @@ fn what_a_former_relay_served_is_forgotten() {
         former.attach(i, INSIDE, Some(Attachment::Native)).unwrap();
         former.attach(u, INSIDE, Some(Attachment::Generic)).unwrap();
     });
-    former.set_media(INSIDE, "10.0.0.1".parse().unwrap(), 20000..=29999).unwrap();
+    former.set_media(INSIDE, "10.0.0.1".parse().unwrap(), 20000..=29999, None).unwrap();
     set_media(&mut former);
     drop(former);
     let inspector = Inspector::open(&lab.pins()).unwrap();
@@ -184,11 +184,12 @@ fn what_a_former_relay_served_is_forgotten() {
 
     let mut kernel = lab.kernel();
     lab.appliance(|| kernel.attach(i, OUTSIDE, None)).unwrap();
-    kernel.set_media(OUTSIDE, "2001:db8::1".parse().unwrap(), 7..=8).unwrap();
+    kernel.set_media(OUTSIDE, "2001:db8::1".parse().unwrap(), 7..=8, Some(9)).unwrap();
     assert_eq!(inspector.interfaces().unwrap().len(), 3, "nothing goes before it is told to");
     kernel.forget_former().unwrap();
     assert_eq!(inspector.interfaces().unwrap(), [interface(i, OUTSIDE, Attachment::Native)]);
-    let media = Media { zone: OUTSIDE, address: "2001:db8::1".parse().unwrap(), ports: 7..=8 };
+    let media =
+        Media { zone: OUTSIDE, address: "2001:db8::1".parse().unwrap(), ports: 7..=8, browsers: Some(9) };
     assert_eq!(inspector.media().unwrap(), [media]);
     let bare = |device: &str| !lab.command(&format!("ip -d link show dev {device}")).contains("xdp");
     wait("the end of former programs", || bare("o0") && bare("u0"));

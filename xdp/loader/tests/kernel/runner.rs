@@ -32,23 +32,25 @@ pub enum Fate {
 }
 
 /// The flows that are installed: zone, local, remote, direction, epoch.
-pub const FLOWS: [(u8, &str, &str, u32, u32); 6] = [
+pub const FLOWS: [(u8, &str, &str, u32, u32); 8] = [
     (OUTSIDE, "192.0.2.1:10000", "198.51.100.7:4000", 0x0100_0002, 7),
     (OUTSIDE, "[2001:db8::1]:10000", "[2001:db8:7::7]:4000", 0x0100_0003, 8),
     (INSIDE, "10.0.0.1:20000", "10.0.0.9:30000", 0x0200_0004, 9),
     (INSIDE, "[fd00::1]:29999", "[fd00::9]:30001", 0xffff_ffff, u32::MAX),
     (INSIDE, "203.0.113.5:20002", "10.0.0.9:30002", 5, 0),
     (OUTSIDE, "203.0.113.5:10000", "198.51.100.7:4000", 6, 0),
+    (INSIDE, "10.0.0.1:10001", "10.0.0.77:50000", 0x0300_0007, 2),
+    (INSIDE, "[fd00::1]:10001", "[fd00::77]:50000", 0x0300_0008, 3),
 ];
 
-/// The media addresses: zone, address, ports.
-pub const MEDIA: [(u8, &str, RangeInclusive<u16>); 6] = [
-    (OUTSIDE, "192.0.2.1", 10000..=10000),
-    (OUTSIDE, "2001:db8::1", 10000..=10000),
-    (OUTSIDE, "203.0.113.5", 10000..=10000),
-    (INSIDE, "10.0.0.1", 20000..=29999),
-    (INSIDE, "fd00::1", 20000..=29999),
-    (INSIDE, "203.0.113.5", 20000..=29999),
+/// The media addresses: zone, address, ports, the browsers' port. The last one inside has none for browsers.
+pub const MEDIA: [(u8, &str, RangeInclusive<u16>, Option<u16>); 6] = [
+    (OUTSIDE, "192.0.2.1", 10000..=10000, Some(10000)),
+    (OUTSIDE, "2001:db8::1", 10000..=10000, Some(10000)),
+    (OUTSIDE, "203.0.113.5", 10000..=10000, Some(10000)),
+    (INSIDE, "10.0.0.1", 20000..=29999, Some(10001)),
+    (INSIDE, "fd00::1", 20000..=29999, Some(10001)),
+    (INSIDE, "203.0.113.5", 20000..=29999, None),
 ];
 
 const XDP_DROP: u32 = 1;
@@ -81,8 +83,8 @@ impl Runner {
             kernel.register(index(device), *queue, xsk.as_fd()).unwrap();
             sockets.push(xsk);
         }
-        for (zone, media, ports) in MEDIA {
-            kernel.set_media(zone, media.parse().unwrap(), ports).unwrap();
+        for (zone, media, ports, browsers) in MEDIA {
+            kernel.set_media(zone, media.parse().unwrap(), ports, browsers).unwrap();
         }
         for (zone, local, remote, direction, epoch) in FLOWS {
             kernel

@@ -74,7 +74,7 @@ fn talk(attachment: Attachment, way: Way, one: &Peer, other: &Peer) {
     });
     for peer in [one, other] {
         let local = address(peer.local);
-        kernel.set_media(peer.zone, local.ip(), 10_000..=29_999).unwrap();
+        kernel.set_media(peer.zone, local.ip(), 10_000..=29_999, None).unwrap();
     }
     let egress = |peer: &Peer| Egress {
         ifindex: lab.appliance(|| index(peer.ours)),
