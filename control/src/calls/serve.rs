@@ -93,6 +93,7 @@ impl Calls {
         } else {
             runtime.report(&[]);
         }
+        self.reindex(id);
     }
 
     /// Lets something happen to a call, then does all that it wants done.
@@ -109,6 +110,7 @@ impl Calls {
         while let Some(command) = self.calls.get_mut(&id).and_then(|runtime| runtime.call.poll_command()) {
             self.obey(id, command);
         }
+        self.reindex(id);
     }
 
     fn obey(&mut self, id: CallId, command: Command) {
@@ -122,7 +124,11 @@ impl Calls {
                 if let Some(runtime) = self.calls.get_mut(&id)
                     && let Ok(message) = Stun::parse(&payload)
                 {
-                    runtime.remember(path, message.transaction_id());
+                    let check = message.transaction_id();
+                    if let Some(oldest) = runtime.remember(path, check) {
+                        self.index.forget_check(oldest);
+                    }
+                    self.index.remember_check(check, id);
                 }
                 self.tell_relay(RelayCommand::Send { path, payload });
             }

@@ -234,11 +234,10 @@ const fn words(status: u16) -> &'static str {
     match status {
         100 => "Trying",
         180 => "Ringing",
-        183 => "Session Progress",
         200..=299 => "OK",
         486 => "Busy Here",
         603 => "Decline",
-        100..=199 => "Progress",
+        101..=199 => "Progress",
         _ => "Failed",
     }
 }

@@ -52,11 +52,6 @@ impl Ledger {
         Self { held: true, dialogs, adopted: true, version, ..Self::default() }
     }
 
-    /// Forgets an INVITE that no call came of.
-    pub fn refused(&mut self, transaction: TransactionId) {
-        self.open.remove(&transaction);
-    }
-
     pub fn input(&mut self, input: &Input) {
         match input {
             Input::Installed(version) if self.in_flight == Some(*version) => self.in_flight = None,
