@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sallyport_plan::{Status, Zone};
-use sallyport_proto::{CandidateKind, LocalCandidate, Settings, SipSettings, Timeouts};
+use sallyport_proto::{Assertion, CandidateKind, LocalCandidate, Policy, Settings, SipSettings, Timeouts};
 
 use super::Calls;
-use crate::config::{Ice, Transport};
+use crate::config::{Ice, Identity, Redirect, Transport};
 
 impl Calls {
     /// What all calls begun now share.
@@ -32,6 +32,17 @@ impl Calls {
                 display_name: config.sip.display_name.clone(),
                 contact,
                 user_agent: concat!("sallyport/", env!("CARGO_PKG_VERSION")).into(),
+                policy: Policy {
+                    follow_redirects: config.sip.redirect == Redirect::Follow,
+                    trust_identity: config.sip.trust_identity,
+                    assert_identity: match config.sip.assert_identity {
+                        Identity::None => Assertion::None,
+                        Identity::Asserted => Assertion::Asserted,
+                        Identity::Preferred => Assertion::Preferred,
+                    },
+                    pass_headers: config.sip.pass_headers.clone(),
+                    info_types: config.sip.pass_types.clone(),
+                },
             },
             timeouts: Timeouts {
                 ring: Duration::from_secs(config.sip.ring_timeout_s.into()),
