@@ -15,10 +15,20 @@ impl Calls {
     pub(super) fn settings(&self, status: &Status) -> Arc<Settings> {
         let config = &self.config;
         // Without a server we are our own.
-        let server = config.sip.server.unwrap_or(self.sip.local());
-        let domain = if config.sip.domain.is_empty() { host(server) } else { config.sip.domain.clone() };
-        let transport = if config.sip.transport == Transport::Tcp { ";transport=tcp" } else { "" };
-        let contact = format!("sip:{}@{}{transport}", config.sip.user, self.sip.local());
+        let server = self.sip.toward().unwrap_or(self.sip.local());
+        let named = config.sip.domain.is_empty().then(|| config.sip.domain_of_server()).flatten();
+        let domain = match named {
+            Some(name) => name,
+            None if config.sip.domain.is_empty() => host(server),
+            None => config.sip.domain.clone(),
+        };
+        let kind = config.sip.transport();
+        let transport = match kind {
+            Transport::Tcp => ";transport=tcp",
+            Transport::Tls => ";transport=tls",
+            _ => "",
+        };
+        let contact = format!("sip:{}@{}{transport}", config.sip.user, self.sip.local_by(kind));
         Arc::new(Settings {
             candidates: self.candidates(status),
             own: own(status, self.sip.local()),
