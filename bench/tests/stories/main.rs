@@ -7,6 +7,7 @@
     reason = "a test's helpers fail as the test does"
 )]
 
+mod agents;
 mod bare;
 mod calls;
 mod control;
