@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use sallyport_plan::{CallId, DirectionReport, Event, Status, Zone};
 use sallyport_proto::sip::{Request, Response, TransactionId};
-use sallyport_proto::{CallEvent, CallFailure, CallView, FragmentError, Input, OfferError, Party};
+use sallyport_proto::{
+    CallEvent, CallFailure, CallView, FragmentError, Input, OfferError, Party, RegistrationState,
+};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::random;
@@ -110,6 +112,16 @@ pub enum SessionEvent {
         /// What.
         event: CallEvent,
     },
+    /// The number's registration with the SIP server stands elsewhere.
+    Registration {
+        /// Where.
+        state: RegistrationState,
+    },
+    /// The browser is signed out by us. The last event.
+    SignedOut {
+        /// Why: `ending`.
+        reason: &'static str,
+    },
 }
 
 /// Who asks for a call.
@@ -188,6 +200,8 @@ pub enum CallError {
     Unknown,
     /// The fragment cannot be read.
     Fragment(FragmentError),
+    /// This browser may not call there.
+    Forbidden,
 }
 
 /// A call as it stands.
@@ -210,6 +224,8 @@ pub struct Overview {
     pub states: Vec<(&'static str, u64)>,
     /// Browsers signed in.
     pub sessions: u64,
+    /// Registrations by state name.
+    pub registrations: Vec<(&'static str, u64)>,
     /// Calls begun, since the start.
     pub begun: u64,
     /// Calls ended by cause, since the start.

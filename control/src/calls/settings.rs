@@ -14,9 +14,8 @@ impl Calls {
     /// What all calls begun now share.
     pub(super) fn settings(&self, status: &Status) -> Arc<Settings> {
         let config = &self.config;
-        // Without a server we are our own.
+        let domain = self.sip_domain();
         let server = config.sip.server.unwrap_or(self.sip.local());
-        let domain = if config.sip.domain.is_empty() { host(server) } else { config.sip.domain.clone() };
         let transport = if config.sip.transport == Transport::Tcp { ";transport=tcp" } else { "" };
         let contact = format!("sip:{}@{}{transport}", config.sip.user, self.sip.local());
         Arc::new(Settings {
@@ -38,6 +37,12 @@ impl Calls {
                 ..Timeouts::default()
             },
         })
+    }
+
+    /// Host part of our URIs. Without a server we are our own.
+    pub(super) fn sip_domain(&self) -> String {
+        let sip = &self.config.sip;
+        if sip.domain.is_empty() { host(sip.server.unwrap_or(self.sip.local())) } else { sip.domain.clone() }
     }
 
     /// Where browsers may reach us: what the Internet sees first.
@@ -65,6 +70,9 @@ impl Calls {
         let host =
             |base| LocalCandidate { address: base, base, kind: CandidateKind::Host, zone: Zone::Outside };
         found.extend(media(status).into_iter().map(host));
+        // Browsers inside have a port of their own, and no NAT of ours before them. A call takes those of its zone only.
+        let inside = |base| LocalCandidate { zone: Zone::Inside, ..host(base) };
+        found.extend(browsers_inside(status).map(inside));
         found
     }
 
@@ -82,6 +90,15 @@ fn media(status: &Status) -> Vec<SocketAddr> {
     outside
         .flat_map(|interface| interface.addresses.iter().map(|ip| SocketAddr::new(*ip, interface.port_min)))
         .collect()
+}
+
+/// Where browsers inside reach us.
+fn browsers_inside(status: &Status) -> impl Iterator<Item = SocketAddr> {
+    let inside = status.interfaces.iter().filter(|interface| interface.zone == Zone::Inside);
+    inside.flat_map(|interface| {
+        let at = |ip: &IpAddr| interface.browsers.map(|port| SocketAddr::new(*ip, port));
+        interface.addresses.iter().filter_map(at)
+    })
 }
 
 /// Addresses that no browser has: ours of both sides.
