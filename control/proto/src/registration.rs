@@ -79,7 +79,7 @@ pub enum RegistrationCommand {
         /// Its number.
         transaction: TransactionId,
         /// The request.
-        request: Request,
+        request: Box<Request>,
     },
     /// It stands elsewhere now. After [`RegistrationState::Ended`] it can be forgotten.
     State(RegistrationState),
@@ -278,7 +278,7 @@ impl Registration {
         self.pending = Some((transaction, takes_away));
         // Whatever comes of it, the server may have heard it.
         self.bound |= !takes_away;
-        self.commands.push_back(RegistrationCommand::Send { transaction, request });
+        self.commands.push_back(RegistrationCommand::Send { transaction, request: Box::new(request) });
     }
 
     fn taken(&mut self, now: Instant, response: &Response, takes_away: bool) {

@@ -145,7 +145,7 @@ impl Calls {
         {
             match command {
                 RegistrationCommand::Send { transaction, request } => {
-                    self.sip.request(id, transaction, request);
+                    self.sip.request(id, transaction, *request);
                 }
                 RegistrationCommand::State(state) => self.registration_is(id, state),
             }

@@ -21,7 +21,7 @@ fn sent(registration: &mut Registration) -> (TransactionId, Request) {
     match registration.poll_command() {
         Some(RegistrationCommand::Send { transaction, request }) => {
             assert!(registration.poll_command().is_none());
-            (transaction, request)
+            (transaction, *request)
         }
         other => panic!("{other:?}"),
     }
