@@ -265,6 +265,40 @@ pub struct Sip {
     pub display_name: String,
     /// How long a call may ring.
     pub ring_timeout_s: u16,
+    /// What becomes of a call that a 3xx sends elsewhere.
+    pub redirect: Redirect,
+    /// Whether P-Asserted-Identity says who calls.
+    pub trust_identity: bool,
+    /// How our own INVITEs say it.
+    pub assert_identity: Identity,
+    /// Names of headers of INVITEs that pass both ways.
+    pub pass_headers: Vec<String>,
+    /// Types of bodies of INFOs that pass both ways.
+    pub pass_types: Vec<String>,
+}
+
+/// What becomes of a call that a 3xx sends elsewhere.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Redirect {
+    /// It goes there, through the server, at most five times.
+    Follow,
+    /// It is refused.
+    #[default]
+    Refuse,
+}
+
+/// Header that asserts who calls (RFC 3325).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Identity {
+    /// None.
+    #[default]
+    None,
+    /// P-Asserted-Identity.
+    Asserted,
+    /// P-Preferred-Identity.
+    Preferred,
 }
 
 impl Default for Sip {
@@ -278,6 +312,11 @@ impl Default for Sip {
             password: String::new(),
             display_name: String::new(),
             ring_timeout_s: 60,
+            redirect: Redirect::default(),
+            trust_identity: false,
+            assert_identity: Identity::default(),
+            pass_headers: Vec::new(),
+            pass_types: vec!["application/json".into(), "text/plain".into()],
         }
     }
 }
@@ -338,6 +377,9 @@ impl Config {
         if self.sip.listen.is_some_and(|listen| listen.ip().is_unspecified()) {
             return invalid("[sip] listen must be one address of this machine: Via and Contact name it");
         }
+        if !self.sip.pass_headers.iter().all(|name| may_pass(name)) {
+            return invalid("[sip] pass_headers names a header that dialogs, routing or authentication need");
+        }
         if self.http.max_calls == 0 || self.http.max_anonymous_calls == 0 {
             return invalid("[http] max_calls and max_anonymous_calls must be 1 at least");
         }
@@ -345,6 +387,38 @@ impl Config {
         crate::identity::Identities::new(self).map_err(ConfigError::Invalid)?;
         self.ng.validate().map_err(ConfigError::Invalid)
     }
+}
+
+/// Whether a header of an INVITE may pass: it is none that SIP itself obeys, nor one that tells of hosts.
+fn may_pass(name: &str) -> bool {
+    const OWN: [&str; 24] = [
+        "Via",
+        "From",
+        "To",
+        "Call-ID",
+        "CSeq",
+        "Contact",
+        "Route",
+        "Record-Route",
+        "Max-Forwards",
+        "Content-Length",
+        "Content-Type",
+        "Authorization",
+        "Proxy-Authorization",
+        "Require",
+        "Supported",
+        "Allow",
+        "Replaces",
+        "Session-Expires",
+        "Min-SE",
+        "Proxy-Require",
+        "Path",
+        "Referred-By",
+        "Refer-To",
+        "User-Agent",
+    ];
+    let token = name.len() > 1 && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-');
+    token && !OWN.iter().any(|own| own.eq_ignore_ascii_case(name))
 }
 
 /// Whether a text is an address or a host's name, with a port.
@@ -413,6 +487,9 @@ mod tests {
             (format!("{base}[http]\nkey = 'k'\n"), "go together"),
             (format!("{base}[http]\ntokens = ['short']\n"), "8 characters"),
             (format!("{base}[sip]\nring_timeout_s = 0\n"), "ring_timeout_s"),
+            (format!("{base}[sip]\npass_headers = ['X-Data', 'via']\n"), "pass_headers"),
+            (format!("{base}[sip]\npass_headers = ['X:Y']\n"), "pass_headers"),
+            (format!("{base}[sip]\nredirect = 'maybe'\n"), "unknown variant"),
             (format!("{base}[outside]\nstun = 'x'\n"), "ADDRESS:PORT"),
             (format!("{base}[outside]\nstun = '300.1.1.1:3478'\n"), "ADDRESS:PORT"),
             (format!("{base}[outside]\nstun = 'a b:3478'\n"), "ADDRESS:PORT"),

@@ -99,6 +99,8 @@ pub enum SessionEvent {
         from: String,
         /// Which number was called.
         to: String,
+        /// Headers of the INVITE that the configuration lets pass: names and values.
+        headers: Vec<(String, String)>,
     },
     /// A call that rang was taken by another browser.
     Taken {
@@ -355,6 +357,15 @@ pub enum Message {
         /// Whether.
         reply: oneshot::Sender<bool>,
     },
+    /// Whether a browser may call there.
+    MayCall {
+        /// Its name.
+        session: SessionId,
+        /// Whom.
+        to: String,
+        /// Outcome.
+        reply: oneshot::Sender<Result<(), CreateError>>,
+    },
     /// Whether somebody may ask something of a call.
     May {
         /// Which call.
@@ -402,6 +413,15 @@ pub enum Message {
         /// [`Input::Dtmf`], [`Input::Info`] or [`Input::Transfer`].
         input: Input,
         /// Outcome.
+        reply: oneshot::Sender<Result<(), CallError>>,
+    },
+    /// Transfer the far end of a call onto that of another call of the same browser (RFC 5589 section 7).
+    TransferOnto {
+        /// Which call.
+        id: CallId,
+        /// Onto which.
+        other: CallId,
+        /// Outcome; what becomes of it is told by events.
         reply: oneshot::Sender<Result<(), CallError>>,
     },
     /// The client that began the call went away.
@@ -498,6 +518,15 @@ impl Handle {
         self.ask(|reply| Message::IsSignedIn { session, reply }).await.unwrap_or(false)
     }
 
+    /// Whether a browser may call `to`: [`Self::create`] asks by itself, a transfer of a call that nobody owns does not.
+    ///
+    /// # Errors
+    /// [`CreateError::Forbidden`] and [`CreateError::UnknownSession`].
+    pub async fn may_call(&self, session: SessionId, to: String) -> Result<(), CreateError> {
+        let told = self.ask(|reply| Message::MayCall { session, to, reply }).await;
+        told.unwrap_or(Err(CreateError::Draining))
+    }
+
     /// Whether somebody may ask something of a call: to be asked before [`Self::renegotiate`], [`Self::act`],
     /// [`Self::trickle`], [`Self::hang_up`], [`Self::show`] and [`Self::watch`]. A call belongs to the browser that placed
     /// or took it while it was signed in; a call that was placed without is known by its name, which is a secret.
@@ -541,6 +570,15 @@ impl Handle {
     /// [`CallError::Unknown`].
     pub async fn act(&self, id: CallId, input: Input) -> Result<(), CallError> {
         self.ask(|reply| Message::Act { id, input, reply }).await.unwrap_or(Err(CallError::Unknown))
+    }
+
+    /// Transfers the far end of a call onto that of another of the same browser.
+    ///
+    /// # Errors
+    /// [`CallError::Unknown`].
+    pub async fn transfer_onto(&self, id: CallId, other: CallId) -> Result<(), CallError> {
+        let told = self.ask(|reply| Message::TransferOnto { id, other, reply }).await;
+        told.unwrap_or(Err(CallError::Unknown))
     }
 
     /// More candidates of the browser.

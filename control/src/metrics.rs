@@ -19,32 +19,13 @@ type Label = Vec<(&'static str, String)>;
 /// None that occurs: writing to a string does not fail.
 pub fn encode(overview: &Overview, sign_ins: Counts) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("sallyport");
-    let gauge = |value: u64| {
-        let gauge = Gauge::<i64>::default();
-        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        gauge
-    };
     let calls = Family::<Label, Gauge>::default();
     for (state, count) in &overview.states {
         let value = i64::try_from(*count).unwrap_or(i64::MAX);
         calls.get_or_create(&vec![("state", (*state).to_owned())]).set(value);
     }
     registry.register("calls", "Calls by state", calls);
-    registry.register("sessions", "Browsers signed in", gauge(overview.sessions));
-    let registrations = Family::<Label, Gauge>::default();
-    for (state, count) in &overview.registrations {
-        let value = i64::try_from(*count).unwrap_or(i64::MAX);
-        registrations.get_or_create(&vec![("state", (*state).to_owned())]).set(value);
-    }
-    registry.register("registrations", "Numbers at the SIP server by state", registrations);
-    let outcomes = Family::<Label, Counter>::default();
-    let Counts { accepted, denied, limited, failed } = sign_ins;
-    for (outcome, count) in
-        [("accepted", accepted), ("denied", denied), ("limited", limited), ("failed", failed)]
-    {
-        outcomes.get_or_create(&vec![("outcome", outcome.to_owned())]).inc_by(count);
-    }
-    registry.register("sign_ins", "Sign-ins by what became of them", outcomes);
+    browsers(&mut registry, overview, sign_ins);
     let begun = Counter::<u64>::default();
     begun.inc_by(overview.begun);
     registry.register("calls_begun", "Calls begun", begun);
@@ -85,6 +66,31 @@ pub fn encode(overview: &Overview, sign_ins: Counts) -> Result<String, fmt::Erro
     let mut text = String::new();
     encode_text(&mut text, &registry)?;
     Ok(text)
+}
+
+fn gauge(value: u64) -> Gauge {
+    let gauge = Gauge::<i64>::default();
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    gauge
+}
+
+/// Who is signed in, with which numbers, and who tried.
+fn browsers(registry: &mut Registry, overview: &Overview, sign_ins: Counts) {
+    registry.register("sessions", "Browsers signed in", gauge(overview.sessions));
+    let registrations = Family::<Label, Gauge>::default();
+    for (state, count) in &overview.registrations {
+        let value = i64::try_from(*count).unwrap_or(i64::MAX);
+        registrations.get_or_create(&vec![("state", (*state).to_owned())]).set(value);
+    }
+    registry.register("registrations", "Numbers at the SIP server by state", registrations);
+    let outcomes = Family::<Label, Counter>::default();
+    let Counts { accepted, denied, limited, failed } = sign_ins;
+    for (outcome, count) in
+        [("accepted", accepted), ("denied", denied), ("limited", limited), ("failed", failed)]
+    {
+        outcomes.get_or_create(&vec![("outcome", outcome.to_owned())]).inc_by(count);
+    }
+    registry.register("sign_ins", "Sign-ins by what became of them", outcomes);
 }
 
 #[cfg(test)]

@@ -155,8 +155,15 @@ impl Calls {
     pub(super) fn place(&self, caller: Caller, to: &str) -> Result<Caller, CreateError> {
         let caller = self.met(caller);
         let Some(session) = caller.session else { return Ok(caller) };
-        let (reach, client) = self.sessions.reach(session).ok_or(CreateError::UnknownSession)?;
-        if reach.allows(to) { Ok(Caller { client, ..caller }) } else { Err(CreateError::Forbidden) }
+        self.may_call(session, to)?;
+        let client = self.sessions.reach(session).and_then(|(_, client)| client);
+        Ok(Caller { client, ..caller })
+    }
+
+    /// Whether a browser may call there.
+    pub(super) fn may_call(&self, session: SessionId, to: &str) -> Result<(), CreateError> {
+        let (reach, _) = self.sessions.reach(session).ok_or(CreateError::UnknownSession)?;
+        if reach.allows(to) { Ok(()) } else { Err(CreateError::Forbidden) }
     }
 
     /// Where a browser is met: inside only where the relay serves browsers inside.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sallyport_plan::{Status, Zone};
-use sallyport_proto::{CandidateKind, LocalCandidate, Settings, SipSettings, Timeouts};
+use sallyport_proto::{Assertion, CandidateKind, LocalCandidate, Policy, Settings, SipSettings, Timeouts};
 
 use super::Calls;
-use crate::config::{Ice, Transport};
+use crate::config::{Ice, Identity, Redirect, Transport};
 
 impl Calls {
     /// What all calls begun now share.
@@ -31,6 +31,17 @@ impl Calls {
                 display_name: config.sip.display_name.clone(),
                 contact,
                 user_agent: concat!("sallyport/", env!("CARGO_PKG_VERSION")).into(),
+                policy: Policy {
+                    follow_redirects: config.sip.redirect == Redirect::Follow,
+                    trust_identity: config.sip.trust_identity,
+                    assert_identity: match config.sip.assert_identity {
+                        Identity::None => Assertion::None,
+                        Identity::Asserted => Assertion::Asserted,
+                        Identity::Preferred => Assertion::Preferred,
+                    },
+                    pass_headers: config.sip.pass_headers.clone(),
+                    info_types: config.sip.pass_types.clone(),
+                },
             },
             timeouts: Timeouts {
                 ring: Duration::from_secs(config.sip.ring_timeout_s.into()),
@@ -67,12 +78,9 @@ impl Calls {
             kind: CandidateKind::ServerReflexive,
             zone: Zone::Outside,
         }));
-        let host =
-            |base| LocalCandidate { address: base, base, kind: CandidateKind::Host, zone: Zone::Outside };
-        found.extend(media(status).into_iter().map(host));
-        // Browsers inside have a port of their own, and no NAT of ours before them. A call takes those of its zone only.
-        let inside = |base| LocalCandidate { zone: Zone::Inside, ..host(base) };
-        found.extend(browsers_inside(status).map(inside));
+        let host = |zone, base| LocalCandidate { address: base, base, kind: CandidateKind::Host, zone };
+        found.extend(media(status).into_iter().map(|base| host(Zone::Outside, base)));
+        found.extend(inside(status).into_iter().map(|base| host(Zone::Inside, base)));
         found
     }
 
@@ -92,13 +100,13 @@ fn media(status: &Status) -> Vec<SocketAddr> {
         .collect()
 }
 
-/// Where browsers inside reach us.
-fn browsers_inside(status: &Status) -> impl Iterator<Item = SocketAddr> {
-    let inside = status.interfaces.iter().filter(|interface| interface.zone == Zone::Inside);
-    inside.flat_map(|interface| {
-        let at = |ip: &IpAddr| interface.browsers.map(|port| SocketAddr::new(*ip, port));
-        interface.addresses.iter().filter_map(at)
-    })
+/// Our media addresses for browsers inside, where the relay serves them.
+fn inside(status: &Status) -> Vec<SocketAddr> {
+    let interfaces = status.interfaces.iter().filter(|interface| interface.zone == Zone::Inside);
+    let ported = interfaces.filter_map(|interface| Some((interface, interface.browsers?)));
+    ported
+        .flat_map(|(interface, port)| interface.addresses.iter().map(move |ip| SocketAddr::new(*ip, port)))
+        .collect()
 }
 
 /// Addresses that no browser has: ours of both sides.

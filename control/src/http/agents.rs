@@ -101,8 +101,10 @@ pub async fn events(
 
 fn news(number: u64, event: &SessionEvent) -> Event {
     let (name, data) = match event {
-        SessionEvent::Incoming { call, from, to, .. } => {
-            ("incoming", serde_json::json!({ "call": call.to_string(), "from": from, "to": to }))
+        SessionEvent::Incoming { call, from, to, headers } => {
+            let headers: Vec<_> = headers.iter().map(|(name, value)| [name, value]).collect();
+            let call = call.to_string();
+            ("incoming", serde_json::json!({ "call": call, "from": from, "to": to, "headers": headers }))
         }
         SessionEvent::Taken { call } => ("taken", serde_json::json!({ "call": call.to_string() })),
         SessionEvent::Call { call, event } => {

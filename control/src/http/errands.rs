@@ -48,12 +48,14 @@ const fn tone() -> u16 {
     160
 }
 
-/// Whom the far end is to talk with.
+/// Whom the far end is to talk with: one of the two.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TransferRequest {
-    /// A user, `user@host`, or a `sip:` URI of those.
-    to: String,
+    /// Blind: a user, `user@host`, or a `sip:` URI of those.
+    to: Option<String>,
+    /// Attended: the far end of another call of the same browser, by its id.
+    onto: Option<String>,
 }
 
 fn wrong(kind: &str, detail: &str) -> Problem {
@@ -166,7 +168,7 @@ pub async fn info(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Has the far end talk with somebody else: a blind transfer. What becomes of it is told as `transfer`.
+/// Has the far end talk with somebody else. What becomes of it is told as `transfer`.
 #[utoipa::path(post, path = "/v1/calls/{id}/transfer", params(("id" = String, Path)),
     request_body(content = TransferRequest, content_type = "application/json"),
     responses((status = 204, description = "Asked for"), (status = "4XX", body = Problem, content_type = "application/problem+json")),
@@ -177,16 +179,26 @@ pub async fn transfer(
     headers: HeaderMap,
     Whole(body): Whole,
 ) -> Result<StatusCode, Problem> {
-    let TransferRequest { to } = json(&headers, body?)?;
-    let odd = |c: char| c.is_control() || c.is_whitespace() || "<>\"".contains(c);
-    if to.is_empty() || to.len() > DESTINATION_MAX || to.chars().any(odd) {
-        return Err(wrong("destination", "to must be a user, user@host, or a sip: URI of those"));
-    }
+    let request: TransferRequest = json(&headers, body?)?;
     shared.may(&headers, id).await.map_err(call_problem)?;
-    // Whom a session may call is known where it is known.
-    if access::session(&headers).is_none() {
-        shared.access.call(&headers, &to)?;
+    match (request.to, request.onto) {
+        (Some(to), None) => {
+            let odd = |c: char| c.is_control() || c.is_whitespace() || "<>\"".contains(c);
+            if to.is_empty() || to.len() > DESTINATION_MAX || to.chars().any(odd) {
+                return Err(wrong("destination", "to must be a user, user@host, or a sip: URI of those"));
+            }
+            match access::session(&headers) {
+                Some(session) => shared.calls.may_call(session, to.clone()).await.map_err(create_problem)?,
+                None => drop(shared.access.call(&headers, &to)?),
+            }
+            shared.calls.act(id, Input::Transfer(Transfer::To(to))).await.map_err(call_problem)?;
+        }
+        (None, Some(onto)) => {
+            let other = onto.parse().map_err(|_| wrong("destination", "onto must be the id of a call"))?;
+            shared.may(&headers, other).await.map_err(call_problem)?;
+            shared.calls.transfer_onto(id, other).await.map_err(call_problem)?;
+        }
+        _ => return Err(wrong("destination", "either to or onto says where the transfer leads")),
     }
-    shared.calls.act(id, Input::Transfer(Transfer::To(to))).await.map_err(call_problem)?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -5,6 +5,6 @@ mod digest;
 pub mod header;
 mod message;
 
-pub use dialog::{ALLOW, Dialog};
+pub use dialog::{ALLOW, Dialog, SUPPORTED};
 pub use digest::{Account, Attempts, Challenge, Credentials};
 pub use message::{Method, Request, Response, TransactionId};
