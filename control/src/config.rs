@@ -166,6 +166,10 @@ pub struct Http {
     pub max_anonymous_calls: usize,
     /// Who may read the metrics.
     pub metrics: Metrics,
+    /// How long a browser that is signed in may be away: its connection may come back, its calls go on.
+    pub linger_s: u16,
+    /// Whether the demo page is served at `/demo/`.
+    pub demo: bool,
 }
 
 /// Who may read the metrics.
@@ -196,6 +200,8 @@ impl Default for Http {
             max_calls: 1000,
             max_anonymous_calls: 10,
             metrics: Metrics::default(),
+            linger_s: 30,
+            demo: false,
         }
     }
 }

@@ -4,13 +4,18 @@ mod access;
 mod body;
 mod calls;
 mod connection;
+mod guests;
+mod outbox;
+mod pages;
+mod places;
 mod problem;
+mod socket;
 mod state;
 mod tls;
 mod websocket;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use axum::Router;
@@ -36,6 +41,12 @@ pub struct Shared {
     gate: Gate,
     /// Whether we speak HTTPS.
     secure: bool,
+    /// Connections of the JSON WebSocket, and who is signed in there.
+    places: places::Places,
+    sockets: guests::Guests,
+    counts: Arc<guests::Counts>,
+    /// How long a browser may be away before it is signed out.
+    linger: Duration,
 }
 
 /// Listening sockets, not yet served.
@@ -57,7 +68,18 @@ impl Server {
             listeners.push(TcpListener::bind(address).await.with_context(|| format!("{address}"))?);
         }
         let access = Arc::new(Access::new(&config.http));
-        let router = router(Shared { calls, access, begun: Instant::now(), gate, secure: tls.is_some() });
+        let shared = Shared {
+            calls,
+            access,
+            begun: Instant::now(),
+            gate,
+            secure: tls.is_some(),
+            places: places::Places::default(),
+            sockets: guests::Guests::default(),
+            counts: Arc::default(),
+            linger: Duration::from_secs(config.http.linger_s.into()),
+        };
+        let router = router(shared, config.http.demo);
         Ok(Self { listeners, tls, router })
     }
 
@@ -78,13 +100,15 @@ impl Server {
     }
 }
 
-fn router(shared: Shared) -> Router {
+fn router(shared: Shared, demo: bool) -> Router {
     Router::new()
+        .merge(pages::router(demo))
         .route("/v1/calls", post(calls::create).get(calls::list))
         .route("/v1/calls/{id}", get(calls::show).patch(calls::trickle).delete(calls::hang_up))
         .route("/v1/calls/{id}/events", get(calls::events))
         .route("/v1/status", get(state::status))
         .route("/v1/openapi.json", get(state::openapi))
+        .route("/v1/socket", get(socket::socket))
         .route("/sip", get(websocket::sip))
         .route("/metrics", get(state::metrics))
         .route("/healthz", get(state::healthz))

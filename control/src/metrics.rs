@@ -12,11 +12,11 @@ use crate::message::Overview;
 
 type Label = Vec<(&'static str, String)>;
 
-/// The text.
+/// The text; `browsers`: what came by the browsers' transports, by what became of it.
 ///
 /// # Errors
 /// None that occurs: writing to a string does not fail.
-pub fn encode(overview: &Overview) -> Result<String, fmt::Error> {
+pub fn encode(overview: &Overview, browsers: &[(&'static str, u64)]) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("sallyport");
     let gauge = |value: u64| {
         let gauge = Gauge::<i64>::default();
@@ -30,6 +30,15 @@ pub fn encode(overview: &Overview) -> Result<String, fmt::Error> {
     }
     registry.register("calls", "Calls by state", calls);
     registry.register("sessions", "Browsers signed in", gauge(overview.sessions));
+    let messages = Family::<Label, Counter>::default();
+    for (outcome, count) in browsers {
+        messages.get_or_create(&vec![("outcome", (*outcome).to_owned())]).inc_by(*count);
+    }
+    registry.register(
+        "browser_messages",
+        "Messages of browsers, and browsers that came back or were lost",
+        messages,
+    );
     let begun = Counter::<u64>::default();
     begun.inc_by(overview.begun);
     registry.register("calls_begun", "Calls begun", begun);
@@ -89,9 +98,10 @@ mod tests {
             draining: false,
             candidates_known: true,
         };
-        let text = encode(&overview).unwrap();
+        let text = encode(&overview, &[("bad", 5)]).unwrap();
         for line in [
             "sallyport_calls{state=\"ringing\"} 1",
+            "sallyport_browser_messages_total{outcome=\"bad\"} 5",
             "sallyport_calls_begun_total 7",
             "sallyport_calls_ended_total{cause=\"hang_up\"} 4",
             "sallyport_relay_connected 0",

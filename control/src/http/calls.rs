@@ -169,7 +169,7 @@ fn text(headers: &HeaderMap, wanted: &str, body: Result<Bytes, Problem>) -> Resu
         .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "body", "the body is not UTF-8 text"))
 }
 
-fn create_problem(error: CreateError) -> Problem {
+pub(super) fn create_problem(error: CreateError) -> Problem {
     let unavailable = |kind, text: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, kind, text);
     match error {
         CreateError::Offer(error) => Problem::new(status(error.http_status()), "offer", error.to_string()),
@@ -193,7 +193,7 @@ fn status(code: u16) -> StatusCode {
     StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-fn call_problem(error: CallError) -> Problem {
+pub(super) fn call_problem(error: CallError) -> Problem {
     match error {
         CallError::Unknown => Problem::new(StatusCode::NOT_FOUND, "unknown_call", "there is no such call"),
         CallError::Fragment(error) => Problem::new(StatusCode::BAD_REQUEST, "fragment", error.to_string()),
@@ -274,7 +274,7 @@ pub struct Direction {
 }
 
 impl Call {
-    fn new(view: &CallView, directions: &[DirectionReport]) -> Self {
+    pub(super) fn new(view: &CallView, directions: &[DirectionReport]) -> Self {
         let direction = |report: &DirectionReport| Direction {
             index: report.index.0,
             from: super::state::zone(report.from),

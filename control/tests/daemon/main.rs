@@ -21,4 +21,5 @@ mod outage;
 mod pbx;
 mod relay;
 mod sip;
+mod socket;
 mod websocket;
