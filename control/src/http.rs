@@ -25,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
+use crate::identity::Identities;
 use crate::message::Handle;
 use crate::sip::Gate;
 use access::Access;
@@ -61,13 +62,18 @@ impl Server {
     ///
     /// # Errors
     /// What the system says of an address, or what is wrong with the certificate.
-    pub async fn bind(config: Arc<Config>, calls: Handle, gate: Gate) -> anyhow::Result<Self> {
+    pub async fn bind(
+        config: Arc<Config>,
+        calls: Handle,
+        identities: Arc<Identities>,
+        gate: Gate,
+    ) -> anyhow::Result<Self> {
         let tls = tls::Acceptor::load(&config.http.certificate, &config.http.key)?;
         let mut listeners = Vec::new();
         for address in &config.http.listen {
             listeners.push(TcpListener::bind(address).await.with_context(|| format!("{address}"))?);
         }
-        let access = Arc::new(Access::new(&config.http));
+        let access = Arc::new(Access::new(&config, identities));
         let shared = Shared {
             calls,
             access,
@@ -77,7 +83,7 @@ impl Server {
             places: places::Places::default(),
             sockets: guests::Guests::default(),
             counts: Arc::default(),
-            linger: Duration::from_secs(config.http.linger_s.into()),
+            linger: Duration::from_secs(config.agents.grace_s.into()),
         };
         let router = router(shared, config.http.demo);
         Ok(Self { listeners, tls, router })

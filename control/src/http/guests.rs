@@ -3,14 +3,12 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use sallyport_plan::{CallId, Zone};
-use sallyport_proto::Party;
+use axum::http::{HeaderMap, StatusCode};
+use sallyport_plan::CallId;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc::Receiver;
@@ -18,9 +16,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::Shared;
+use super::access::sign_in_problem;
+use super::connection::{Local, Peer};
 use super::outbox::Outbox;
 use super::problem::Problem;
-use crate::message::{Caller, Message, SessionEvent, SessionId, SignIn, SignInError};
+use crate::identity::Credentials;
+use crate::message::{Caller, Message, SessionEvent, SessionId};
 
 /// How often it is looked whether a browser has been away for too long.
 const GLANCE: Duration = Duration::from_millis(500);
@@ -32,16 +33,41 @@ const REFS: usize = 256;
 const CALLS: usize = 64;
 
 /// What a browser says of itself.
-#[derive(Debug, Default, Deserialize)]
-pub struct Credentials {
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub struct Names {
     /// Directory number of an agent; a customer has none.
     pub number: Option<String>,
     /// What its SIP server wants.
-    pub password: Option<String>,
+    pub password: String,
     /// Bearer token; a WebSocket of a page has no headers of its own.
     pub token: Option<String>,
     /// Shown to those it calls.
-    pub display_name: Option<String>,
+    pub display_name: String,
+}
+
+impl std::fmt::Debug for Names {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Names").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl From<Names> for Credentials {
+    fn from(Names { number, password, token, display_name }: Names) -> Self {
+        let named = |text: String| Some(text).filter(|text| !text.is_empty());
+        Self { number: number.and_then(named), password, token: token.and_then(named), display_name }
+    }
+}
+
+/// Where a request comes from, as far as can be told.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its other end.
+    pub peer: Peer,
+    /// Its end at ours.
+    pub local: Local,
 }
 
 /// One browser.
@@ -53,8 +79,7 @@ pub struct Guest {
     pub number: Option<String>,
     /// What it is told.
     pub outbox: Outbox,
-    headers: HeaderMap,
-    peer: SocketAddr,
+    caller: Caller,
     calls: Mutex<HashSet<CallId>>,
     refs: Mutex<VecDeque<String>>,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -109,20 +134,22 @@ impl Guests {
     pub async fn sign_in(
         &self,
         shared: &Shared,
-        (headers, peer): (&HeaderMap, SocketAddr),
-        credentials: Credentials,
+        from: &Origin,
+        names: Names,
         tell: impl Fn(&Guest, SessionEvent) -> Vec<Value> + Send + 'static,
     ) -> Result<Arc<Guest>, Problem> {
-        let headers = identified(headers, &credentials)?;
-        let party = party(shared, &headers, credentials)?;
-        let number = party.as_ref().map(|party| party.user.clone());
-        let signed_in = shared.calls.sign_in(SignIn { party }).await.map_err(sign_in_problem)?;
+        let credentials = Credentials::from(names);
+        let sign_in = shared.access.sign_in(&from.headers, from.peer.0, &credentials)?;
+        let number = sign_in.party.as_ref().map(|party| party.user.clone());
+        let outcome = shared.calls.sign_in(sign_in).await;
+        shared.access.settle(&from.headers, from.peer.0, &credentials, outcome.as_ref().map(|_| ()));
+        let signed_in = outcome.map_err(|error| sign_in_problem(&error))?;
+        let caller = shared.caller(&from.headers, from.peer, from.local);
         let guest = Arc::new(Guest {
             id: signed_in.id,
             number,
             outbox: Outbox::new(),
-            headers,
-            peer,
+            caller: Caller { session: Some(signed_in.id), ..caller },
             calls: Mutex::default(),
             refs: Mutex::default(),
             tasks: Mutex::default(),
@@ -169,19 +196,9 @@ impl Guests {
 }
 
 impl Guest {
-    /// Whether it may call there, and as whom.
-    ///
-    /// # Errors
-    /// The problem to answer with.
-    pub fn may_call(&self, shared: &Shared, to: &str) -> Result<Caller, Problem> {
-        let known = shared.access.call(&self.headers, to)? || self.number.is_some();
-        let client = (!known).then(|| shared.access.client(&self.headers, self.peer).group());
-        Ok(Caller { client, ..self.caller() })
-    }
-
-    /// As whom it takes calls.
+    /// As whom it calls and takes calls.
     pub fn caller(&self) -> Caller {
-        Caller { client: None, zone: Zone::Outside, session: Some(self.id) }
+        self.caller
     }
 
     /// A call of its begins, or rings.
@@ -247,40 +264,5 @@ impl Guest {
         if self.leave.borrow().is_some() {
             task.abort();
         }
-    }
-}
-
-/// The request's headers with the token where the body has it.
-fn identified(headers: &HeaderMap, credentials: &Credentials) -> Result<HeaderMap, Problem> {
-    let mut headers = headers.clone();
-    if let Some(token) = &credentials.token {
-        let value = HeaderValue::from_str(&format!("Bearer {token}"));
-        let value = value.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "token", "this is no token"))?;
-        headers.insert(header::AUTHORIZATION, value);
-    }
-    Ok(headers)
-}
-
-fn party(shared: &Shared, headers: &HeaderMap, credentials: Credentials) -> Result<Option<Party>, Problem> {
-    let Some(number) = credentials.number else { return Ok(None) };
-    shared.access.token(headers)?;
-    Ok(Some(Party {
-        user: number,
-        display_name: credentials.display_name.unwrap_or_default(),
-        password: credentials.password.unwrap_or_default(),
-    }))
-}
-
-fn sign_in_problem(error: SignInError) -> Problem {
-    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
-    match error {
-        SignInError::Full => {
-            Problem::new(unavailable, "full", "there are as many browsers signed in as there may be")
-        }
-        SignInError::TooMany => {
-            let text = "there are as many browsers under this number as there may be";
-            Problem::new(StatusCode::CONFLICT, "too_many_sessions", text)
-        }
-        SignInError::Draining => Problem::new(unavailable, "draining", "the appliance is ending"),
     }
 }

@@ -3,7 +3,6 @@
 mod words;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +19,8 @@ use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
 use super::Shared;
 use super::calls::{Call, call_problem, create_problem};
-use super::connection::Peer;
-use super::guests::{Counts, Guest};
+use super::connection::{Local, Peer};
+use super::guests::{Counts, Guest, Origin};
 use super::outbox::{Next, Reader};
 use super::problem::Problem;
 use crate::message::{CallError, Handle, SessionId, Wish};
@@ -53,7 +52,8 @@ const CLOSE_BAD: u16 = 4002;
 /// Lets a browser in that speaks the sub-protocol `sallyport.v1`.
 pub async fn socket(
     State(shared): State<Shared>,
-    peer: Extension<Peer>,
+    Extension(peer): Extension<Peer>,
+    Extension(local): Extension<Local>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
@@ -69,12 +69,13 @@ pub async fn socket(
         let text = "pages of this origin may not connect; see [http] origins";
         return Problem::new(StatusCode::FORBIDDEN, "origin", text).into_response();
     }
-    let client = shared.access.client(&headers, peer.0.0).group();
+    let client = shared.access.client(&headers, peer.0).group();
     let Some(place) = shared.places.enter(client) else {
         let text = "there are as many WebSocket connections as there may be";
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "full", text).retry(RETRY_S).into_response();
     };
-    let visit = Visit { shared, headers, peer: peer.0.0, seat: None, bad: 0 };
+    let from = Origin { headers, peer, local };
+    let visit = Visit { shared, from, seat: None, bad: 0 };
     upgrade.max_message_size(MESSAGE_MAX).max_frame_size(MESSAGE_MAX).on_upgrade(move |socket| async move {
         visit.follow(socket).await;
         drop(place);
@@ -84,8 +85,7 @@ pub async fn socket(
 /// One connection.
 struct Visit {
     shared: Shared,
-    headers: HeaderMap,
-    peer: SocketAddr,
+    from: Origin,
     seat: Option<Seat>,
     bad: u32,
 }
@@ -198,10 +198,7 @@ impl Visit {
     async fn sign_in(&mut self, name: &Value, words: SignInWords) -> Result<Value, Problem> {
         let guests = &self.shared.sockets;
         let (guest, resumed, after) = match words.session {
-            None => {
-                let from = (&self.headers, self.peer);
-                (guests.sign_in(&self.shared, from, words.credentials, told).await?, false, 0)
-            }
+            None => (guests.sign_in(&self.shared, &self.from, words.names, told).await?, false, 0),
             Some(session) => {
                 let id: Option<SessionId> = session.parse().ok();
                 (id.and_then(|id| guests.find(id)).ok_or_else(unknown_session)?, true, words.seq)
@@ -295,7 +292,7 @@ impl Errand<'_> {
     }
 
     fn call(&self, to: String, offer: String, data: BTreeMap<String, String>) -> Result<(), Problem> {
-        let caller = self.guest.may_call(self.shared, &to)?;
+        let caller = self.guest.caller();
         let headers = data_headers(data)?;
         let (id, calls, name, guest) =
             (Handle::name(), self.shared.calls.clone(), self.name.clone(), self.guest.clone());

@@ -8,7 +8,7 @@ use sallyport_proto::CallEvent;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::http::guests::{Credentials, Guest};
+use crate::http::guests::{Guest, Names};
 use crate::http::problem::Problem;
 use crate::message::{SessionEvent, SessionId};
 
@@ -123,7 +123,7 @@ pub enum Wants {
 pub struct SignInWords {
     /// Who.
     #[serde(flatten)]
-    pub credentials: Credentials,
+    pub names: Names,
     /// The session to go on with.
     pub session: Option<String>,
     /// The last message that the browser got of it.
