@@ -5,6 +5,7 @@ mod body;
 mod calls;
 mod connection;
 mod guests;
+mod hanging;
 mod outbox;
 mod pages;
 mod places;
@@ -45,6 +46,8 @@ pub struct Shared {
     /// Connections of the JSON WebSocket, and who is signed in there.
     places: places::Places,
     sockets: guests::Guests,
+    /// Who is signed in by the hanging GET.
+    hanging: guests::Guests,
     counts: Arc<guests::Counts>,
     /// How long a browser may be away before it is signed out.
     linger: Duration,
@@ -82,6 +85,7 @@ impl Server {
             secure: tls.is_some(),
             places: places::Places::default(),
             sockets: guests::Guests::default(),
+            hanging: guests::Guests::default(),
             counts: Arc::default(),
             linger: Duration::from_secs(config.agents.grace_s.into()),
         };
@@ -115,6 +119,9 @@ fn router(shared: Shared, demo: bool) -> Router {
         .route("/v1/status", get(state::status))
         .route("/v1/openapi.json", get(state::openapi))
         .route("/v1/socket", get(socket::socket))
+        .route("/hanging/sign-in", get(hanging::sign_in_by_get).post(hanging::sign_in_by_post))
+        .route("/hanging/{session}", get(hanging::hear).post(hanging::say).delete(hanging::sign_out))
+        .route("/hanging/{session}/sign-out", get(hanging::sign_out).post(hanging::sign_out))
         .route("/sip", get(websocket::sip))
         .route("/metrics", get(state::metrics))
         .route("/healthz", get(state::healthz))

@@ -12,12 +12,13 @@ use sallyport_plan::CallId;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc::Receiver;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::Shared;
 use super::access::sign_in_problem;
 use super::connection::{Local, Peer};
+use super::hanging::Talk;
 use super::outbox::Outbox;
 use super::problem::Problem;
 use crate::identity::Credentials;
@@ -79,6 +80,8 @@ pub struct Guest {
     pub number: Option<String>,
     /// What it is told.
     pub outbox: Outbox,
+    /// Its calls as the hanging GET names them.
+    pub talks: Mutex<Vec<Talk>>,
     caller: Caller,
     calls: Mutex<HashSet<CallId>>,
     refs: Mutex<VecDeque<String>>,
@@ -149,6 +152,7 @@ impl Guests {
             id: signed_in.id,
             number,
             outbox: Outbox::new(),
+            talks: Mutex::default(),
             caller: Caller { session: Some(signed_in.id), ..caller },
             calls: Mutex::default(),
             refs: Mutex::default(),
@@ -250,13 +254,28 @@ impl Guest {
         self.leave.send_if_modified(|given| given.is_none() && given.replace(reason).is_none());
     }
 
-    /// Room for one more request that waits for its outcome.
-    pub fn place(&self) -> Option<OwnedSemaphorePermit> {
-        self.places.clone().try_acquire_owned().ok()
+    /// Tells it an outcome when there is one.
+    ///
+    /// # Errors
+    /// The problem to answer with: it waits for too many.
+    pub fn defer(
+        self: &Arc<Self>,
+        outcome: impl Future<Output = Value> + Send + 'static,
+    ) -> Result<(), Problem> {
+        let text = "too many requests of this browser wait for their outcome";
+        let busy = |_| Problem::new(StatusCode::TOO_MANY_REQUESTS, "busy", text).retry(1);
+        let place = self.places.clone().try_acquire_owned().map_err(busy)?;
+        let guest = self.clone();
+        self.spawn(async move {
+            let word = outcome.await;
+            guest.tell(word);
+            drop(place);
+        });
+        Ok(())
     }
 
     /// Waits for an outcome, unless it leaves before.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let task: JoinHandle<()> = tokio::spawn(task);
         let mut tasks = lock(&self.tasks);
         tasks.retain(|task| !task.is_finished());

@@ -118,6 +118,11 @@ impl Outbox {
         Some(reader)
     }
 
+    /// Number of the last message that a reader has got.
+    pub fn given(&self) -> u64 {
+        self.state().given
+    }
+
     /// A reader goes away.
     pub fn leave(&self, reader: &Reader) {
         let mut state = self.state();

@@ -24,8 +24,11 @@ use super::guests::{Counts, Guest, Origin};
 use super::outbox::{Next, Reader};
 use super::problem::Problem;
 use crate::message::{CallError, Handle, SessionId, Wish};
-use words::{Said, SignInWords, Wants, check_digits, error, headers as data_headers, reply, signed_in, told};
-pub use words::{check_destination, check_info};
+pub use words::check_info;
+use words::{
+    Said, SignInWords, Wants, check_destination, check_digits, error, headers as data_headers, reply,
+    signed_in, told,
+};
 
 /// The sub-protocol.
 const PROTOCOL: &str = "sallyport.v1";
@@ -278,19 +281,6 @@ impl Errand<'_> {
         id.ok_or_else(|| call_problem(CallError::Unknown))
     }
 
-    fn spawn(&self, outcome: impl Future<Output = Value> + Send + 'static) -> Result<(), Problem> {
-        let text = "too many requests of this browser wait for their outcome";
-        let busy = || Problem::new(StatusCode::TOO_MANY_REQUESTS, "busy", text).retry(1);
-        let place = self.guest.place().ok_or_else(busy)?;
-        let guest = self.guest.clone();
-        self.guest.spawn(async move {
-            let word = outcome.await;
-            guest.tell(word);
-            drop(place);
-        });
-        Ok(())
-    }
-
     fn call(&self, to: String, offer: String, data: BTreeMap<String, String>) -> Result<(), Problem> {
         let caller = self.guest.caller();
         let headers = data_headers(data)?;
@@ -299,7 +289,7 @@ impl Errand<'_> {
         self.guest.enter(id)?;
         // Before anything that can be told of the call.
         self.guest.tell(reply("calling", self.name, Some(id)));
-        let placed = self.spawn(async move {
+        let placed = self.guest.defer(async move {
             match calls.create_as(id, Wish { to, offer, caller, headers }).await {
                 Ok(created) => answer(&name, id, created.answer),
                 Err(problem) => {
@@ -316,7 +306,7 @@ impl Errand<'_> {
 
     fn accept(&self, id: CallId, offer: String) -> Result<(), Problem> {
         let (calls, name, caller) = (self.shared.calls.clone(), self.name.clone(), self.guest.caller());
-        self.spawn(async move {
+        self.guest.defer(async move {
             match calls.accept(id, offer, caller).await {
                 Ok(created) => answer(&name, id, created.answer),
                 Err(problem) => error(&name, Some(id), &create_problem(problem)),
@@ -326,7 +316,7 @@ impl Errand<'_> {
 
     fn offer(&self, id: CallId, offer: String) -> Result<(), Problem> {
         let (calls, name) = (self.shared.calls.clone(), self.name.clone());
-        self.spawn(async move {
+        self.guest.defer(async move {
             match calls.renegotiate(id, offer).await {
                 Ok(sdp) => answer(&name, id, sdp),
                 Err(problem) => error(&name, Some(id), &create_problem(problem)),
@@ -336,7 +326,7 @@ impl Errand<'_> {
 
     fn stats(&self, id: CallId) -> Result<(), Problem> {
         let (calls, name) = (self.shared.calls.clone(), self.name.clone());
-        self.spawn(async move {
+        self.guest.defer(async move {
             match calls.show(id).await {
                 Ok(shown) => {
                     let mut word = reply("stats", &name, Some(id));

@@ -9,6 +9,8 @@
 
 mod browser;
 mod calls;
+mod client;
+mod hanging;
 mod harness;
 mod http;
 mod kamailio;
