@@ -495,7 +495,19 @@ impl Handle {
     /// # Errors
     /// [`CreateError`].
     pub async fn create(&self, wish: Wish) -> Result<Created, CreateError> {
-        let id = CallId(u128::from_be_bytes(random::octets()));
+        self.create_as(Self::name(), wish).await
+    }
+
+    /// A name for a call to come, for those who have to know it before the answer; see [`Handle::create_as`].
+    pub fn name() -> CallId {
+        CallId(u128::from_be_bytes(random::octets()))
+    }
+
+    /// As [`Handle::create`], under a name of [`Handle::name`].
+    ///
+    /// # Errors
+    /// [`CreateError`].
+    pub async fn create_as(&self, id: CallId, wish: Wish) -> Result<Created, CreateError> {
         let (reply, answer) = oneshot::channel();
         let mut guard = Abandon { handle: self.clone(), id: Some(id) };
         let told = self.tell(Message::Create { id, wish, reply });

@@ -20,6 +20,7 @@ pub mod registrar;
 mod state;
 pub mod stun;
 pub mod tone;
+pub mod visitor;
 pub mod wav;
 
 pub use namespace::Namespace;

@@ -22,4 +22,5 @@ mod plain;
 mod relay;
 mod sockets;
 mod stage;
+mod web;
 mod worlds;

@@ -10,6 +10,8 @@
 mod agents;
 mod browser;
 mod calls;
+mod client;
+mod hanging;
 mod harness;
 mod http;
 mod kamailio;
@@ -24,4 +26,5 @@ mod registrar;
 mod relay;
 mod session;
 mod sip;
+mod socket;
 mod websocket;
