@@ -119,6 +119,12 @@ impl Calls {
             Message::SignIn { sign_in, reply } => self.sign_in(sign_in, reply),
             Message::SignOut(session) => self.sign_out(session),
             Message::Accept { id, offer, caller, reply } => self.accept(id, &offer, &caller, reply),
+            Message::Offer { id, caller, reply } => {
+                let _ = reply.send(self.offer(id, &caller));
+            }
+            Message::Take { id, answer, caller, reply } => {
+                self.take_by(id, &caller, reply, |call| call.take(&answer, caller.zone));
+            }
             Message::Decline { id, session, status, reply } => {
                 let _ = reply.send(self.decline(id, session, status));
             }
