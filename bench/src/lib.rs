@@ -5,5 +5,6 @@
 pub mod labs;
 pub mod load;
 pub mod ng;
+pub mod pair;
 pub mod scene;
 pub mod trial;

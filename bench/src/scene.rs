@@ -16,7 +16,7 @@ pub const USER: &str = "1000";
 /// How long ICE, DTLS and the first packet may take after the answer.
 const CONNECT: Duration = Duration::from_secs(30);
 /// `/v1/status` is at most this old.
-const STATUS_AGE: Duration = Duration::from_millis(1100);
+pub(crate) const STATUS_AGE: Duration = Duration::from_millis(1100);
 
 /// Everything, running.
 #[derive(Debug)]
@@ -99,8 +99,6 @@ impl Scene {
     /// # Errors
     /// Where the appliance does not answer.
     pub fn snapshot(&self) -> anyhow::Result<Snapshot> {
-        std::thread::sleep(STATUS_AGE);
-        let kernel_udp = self.appliance.kernel_udp()?;
-        Ok(Snapshot { at: SystemTime::now(), status: self.appliance.status()?, kernel_udp })
+        Snapshot::of(&self.appliance)
     }
 }

@@ -1,9 +1,11 @@
 //! `bench try`: one real call, measured, heard and judged.
 
 mod measure;
+mod pair;
 mod report;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,8 +13,11 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use nix::unistd::geteuid;
-use sallyport_lab::appliance::{Way, programs};
+use sallyport_lab::Lab;
+use sallyport_lab::appliance::{Appliance, Way, programs};
+use sallyport_lab::browser::Browser;
 use sallyport_lab::capture::Span;
+use sallyport_lab::net::{Agents, INSIDE};
 
 use crate::scene::Scene;
 pub use measure::{Audio, Measured, Packets, faults};
@@ -21,9 +26,9 @@ use report::{failure_json, json, print};
 /// Options of `bench try`.
 #[derive(Args)]
 pub struct Options {
-    /// Deployment: A, a customer's browser outside and a SIP agent inside.
-    #[arg(default_value = "A", value_parser = ["A", "a"])]
-    deployment: String,
+    /// A: a customer's browser outside and a SIP agent inside; B: an agent's browser inside; C: an agent's browser outside.
+    #[arg(value_enum, default_value = "A", ignore_case = true)]
+    deployment: Deployment,
     /// Write the figures there as one JSON object.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -36,6 +41,39 @@ pub struct Options {
     /// Seconds of talk.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(3..=200))]
     seconds: u16,
+}
+
+/// Who talks with whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "UPPER")]
+pub enum Deployment {
+    /// A customer's browser outside, a SIP agent inside.
+    A,
+    /// A customer's browser outside, an agent's browser inside.
+    B,
+    /// A customer's browser outside, an agent's browser outside as well.
+    C,
+}
+
+impl Deployment {
+    /// Where the agent's browser is.
+    const fn agents(self) -> Option<Agents> {
+        match self {
+            Self::A => None,
+            Self::B => Some(Agents::Inside),
+            Self::C => Some(Agents::Outside),
+        }
+    }
+}
+
+impl std::fmt::Display for Deployment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::A => "A",
+            Self::B => "B",
+            Self::C => "C",
+        })
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -84,7 +122,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let outcome = play(options, way);
     let (passed, text) = match &outcome {
         Ok(measured) => (faults(measured).is_empty(), json(measured)?),
-        Err(error) => (false, failure_json(way, error)?),
+        Err(error) => (false, failure_json(options.deployment, way, error)?),
     };
     if let Some(path) = &options.json {
         fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
@@ -96,6 +134,9 @@ fn play(options: &Options, way: Way) -> anyhow::Result<Measured> {
     let progress = Progress(Instant::now());
     for name in sallyport_lab::sweep(false) {
         progress.say(&format!("removed the dead lab {name}"));
+    }
+    if let Some(agents) = options.deployment.agents() {
+        return pair::play(options, way, agents, &progress);
     }
     let scene = Scene::set(way, &mut |text| progress.say(text))?;
     let outcome = talk(&scene, options, way, &progress);
@@ -109,7 +150,10 @@ fn play(options: &Options, way: Way) -> anyhow::Result<Measured> {
         Err(_) => last_words(&scene),
     }
     if options.keep {
-        keep(scene)?;
+        let Scene { browser, appliance, lab, .. } = scene;
+        keep(&appliance, lab)?;
+        // Its page has been loaded; the browser itself goes on without us.
+        drop(browser);
     }
     outcome
 }
@@ -122,7 +166,7 @@ fn talk(scene: &Scene, options: &Options, way: Way, progress: &Progress) -> anyh
     progress.say(&format!("connected after {:.0} ms; talking for {} s", timings.media_ms, options.seconds));
     let begin = SystemTime::now();
     let duration = Duration::from_secs(u64::from(options.seconds));
-    watch(scene, duration, progress)?;
+    watch(&scene.browser, duration, progress)?;
     let span = Span::between(begin, SystemTime::now());
     let by_browser = scene.browser.recorded()?;
     let stats = scene.browser.stats()?;
@@ -141,10 +185,13 @@ fn talk(scene: &Scene, options: &Options, way: Way, progress: &Progress) -> anyh
     let by_agent = scene.agent.heard()?;
     let captures = [scene.outside.so_far()?, scene.inside.so_far()?];
     Measured::new(&measure::Material {
+        deployment: Deployment::A,
         way,
         timings,
         stats,
+        control: captures.concat(),
         captures,
+        toward_agent: SocketAddr::from((INSIDE, 0)),
         span,
         before,
         after,
@@ -155,11 +202,11 @@ fn talk(scene: &Scene, options: &Options, way: Way, progress: &Progress) -> anyh
 }
 
 /// Lets time pass, with a line every few seconds.
-fn watch(scene: &Scene, duration: Duration, progress: &Progress) -> anyhow::Result<()> {
+fn watch(browser: &Browser, duration: Duration, progress: &Progress) -> anyhow::Result<()> {
     let begin = Instant::now();
     while begin.elapsed() < duration {
         std::thread::sleep(duration.saturating_sub(begin.elapsed()).min(Duration::from_secs(3)));
-        let stats = scene.browser.stats()?;
+        let stats = browser.stats()?;
         progress.say(&format!("browser has sent {} RTP packets and received {}", stats.sent, stats.received));
     }
     Ok(())
@@ -172,15 +219,12 @@ fn last_words(scene: &Scene) {
 }
 
 /// Leaves everything up and says how to look at it.
-fn keep(scene: Scene) -> anyhow::Result<()> {
+fn keep(appliance: &Appliance, lab: Lab) -> anyhow::Result<()> {
     let own = std::env::current_exe()?;
     let program = programs()?.join("sallyport");
-    let (name, folder) = (scene.lab.name().to_owned(), scene.lab.folder().display().to_string());
-    let (token, pins) = (scene.appliance.token().to_owned(), scene.appliance.pins().display().to_string());
-    let Scene { browser, lab, .. } = scene;
+    let (name, folder) = (lab.name().to_owned(), lab.folder().display().to_string());
+    let (token, pins) = (appliance.token().to_owned(), appliance.pins().display().to_string());
     lab.keep()?;
-    // Its page has been loaded; the browser itself goes on without us.
-    drop(browser);
     let enter = format!("nsenter --net=/run/netns/{name}-dmz");
     println!(
         "\nThe lab {name} stays up, and so does the call while the agent's tone lasts (5 minutes).\n\

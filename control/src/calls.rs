@@ -182,7 +182,7 @@ impl Calls {
                 Some(id) => self.input(id, Input::SipRequest { transaction, request }),
                 None => self.stray_request(transaction, request),
             },
-            SipEvent::Cancelled { transaction } => {
+            SipEvent::Cancelled { transaction, .. } => {
                 if let Some(id) = self.by_invite.get(&transaction).copied() {
                     self.input(id, Input::SipCancelled(transaction));
                 }

@@ -125,6 +125,9 @@ pub struct Inside {
     /// Read by the relay.
     #[serde(skip_serializing)]
     pub ports: Option<[u16; 2]>,
+    /// Read by the relay, whose status tells the port of browsers inside.
+    #[serde(skip_serializing)]
+    pub browsers: Option<u16>,
 }
 
 /// `[relay]`, of which control needs the socket; the relay judges the other keys.

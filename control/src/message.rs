@@ -214,7 +214,14 @@ pub enum SipEvent {
         /// Of which request.
         transaction: TransactionId,
     },
-    /// A request within a dialog, or an INVITE; an ACK to a 2xx as well.
+    /// An INVITE, not finally answered yet, was cancelled: it is to be answered 487. The CANCEL has its answer.
+    Cancelled {
+        /// Our number for the INVITE.
+        transaction: TransactionId,
+        /// Its Call-ID.
+        call_id: String,
+    },
+    /// A request within a dialog, an INVITE of the inside, or an ACK to a 2xx.
     Request {
         /// Which way it came.
         source: Source,
@@ -238,11 +245,6 @@ pub enum SipEvent {
         transaction: TransactionId,
         /// The request.
         request: Request,
-    },
-    /// The INVITE, not finally answered yet, was cancelled: it is to be answered 487. The CANCEL has its answer.
-    Cancelled {
-        /// Our number for the INVITE.
-        transaction: TransactionId,
     },
     /// A WebSocket connection is gone. What was under way over it has been told before.
     Gone {

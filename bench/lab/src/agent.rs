@@ -187,7 +187,7 @@ pub fn start_echo(lab: &Lab, address: IpAddr, transport: &str, media_port: u16) 
 }
 
 /// Bound ports of a transport in the calling thread's namespace.
-fn ports(transport: &str) -> Vec<u16> {
+pub(crate) fn ports(transport: &str) -> Vec<u16> {
     let read =
         |family| fs::read_to_string(format!("/proc/thread-self/net/{transport}{family}")).unwrap_or_default();
     let tables = [read(""), read("6")];

@@ -63,6 +63,19 @@ pub struct Call {
     pub trickle: bool,
 }
 
+/// An agent to be signed in.
+#[derive(Debug, Clone, Serialize)]
+pub struct SignIn {
+    /// `http://HOST:PORT` of the API.
+    pub base: String,
+    /// The agent's number.
+    pub number: String,
+    /// Its password at the SIP server.
+    pub password: Option<String>,
+    /// Bearer token.
+    pub token: Option<String>,
+}
+
 /// What the appliance answered.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Answered {
@@ -198,6 +211,46 @@ impl Browser {
     /// What the page met, with status and body of the answer where it is not 201.
     pub fn call(&self, call: &Call) -> anyhow::Result<Answered> {
         self.do_with("call", &json!(call))
+    }
+
+    /// Signs an agent in at the API behind `base` (`http://HOST:PORT`).
+    ///
+    /// # Errors
+    /// Status and body of the answer where it is not 201.
+    pub fn sign_in(&self, sign_in: &SignIn) -> anyhow::Result<String> {
+        self.do_with("signIn", &json!(sign_in))
+    }
+
+    /// Waits until an event of this name is told to the agent who signed in; its data.
+    ///
+    /// # Errors
+    /// What was told instead.
+    pub fn heard(&self, name: &str, patience: Duration) -> anyhow::Result<Value> {
+        self.do_with("heard", &json!({ "name": name, "patience": u64::try_from(patience.as_millis())? }))
+    }
+
+    /// Takes a call that rings; ICE and DTLS go on after that.
+    ///
+    /// # Errors
+    /// Status and body of the answer where it is not 200.
+    pub fn take(&self, call: &str, stun: Option<&str>) -> anyhow::Result<Answered> {
+        self.do_with("take", &json!({ "call": call, "stun": stun }))
+    }
+
+    /// Offers anew with another direction: `sendonly` or `inactive` holds, `sendrecv` resumes. The answer.
+    ///
+    /// # Errors
+    /// Status and body of the answer where it is not 200.
+    pub fn direct(&self, direction: &str) -> anyhow::Result<String> {
+        self.do_with("direct", &json!(direction))
+    }
+
+    /// Asks the call for something: `dtmf`, `info` or `transfer`, with the JSON that the API takes.
+    ///
+    /// # Errors
+    /// Status and body of the answer where it is no success.
+    pub fn ask(&self, what: &str, body: &Value) -> anyhow::Result<u16> {
+        self.do_with("ask", &json!({ "what": what, "body": body }))
     }
 
     /// Waits for ICE, DTLS and the far side's first packet; how long they took.

@@ -16,6 +16,7 @@ pub mod net;
 pub mod ng;
 pub mod pcap;
 mod process;
+pub mod registrar;
 mod state;
 pub mod stun;
 pub mod tone;

@@ -8,7 +8,9 @@
 //! ```
 //!
 //! The appliance's outside address is private, as behind a cloud provider's or a firewall's 1:1 NAT; nobody else reaches
-//! the enterprise, nor it them. With [`Options::ipv6`] each cable also carries IPv6, routed and not translated.
+//! the enterprise, nor it them. [`Options::agent`] adds a second browser: with [`Agents::Inside`] behind a NAT of the
+//! enterprise (`agent` - `agentnat` - `enterprise`, with a second STUN server at 10.20.0.5), with [`Agents::Outside`] behind
+//! one on the Internet. With [`Options::ipv6`] each cable also carries IPv6, routed and not translated.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -34,6 +36,12 @@ pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 7);
 pub const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 1);
 /// The agent's address.
 pub const AGENT: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 5);
+/// The STUN server inside, of [`Agents::Inside`].
+pub const STUN_INSIDE: SocketAddr = SocketAddr::new(IpAddr::V4(AGENT), 3478);
+/// What the enterprise sees of an agent's browser with [`Agents::Inside`].
+pub const AGENT_NAT_INSIDE: Ipv4Addr = Ipv4Addr::new(10, 30, 0, 10);
+/// What the Internet sees of an agent's browser with [`Agents::Outside`].
+pub const AGENT_NAT_OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 101, 10);
 /// The appliance's outside address with [`Options::ipv6`]; the Internet sees the same.
 pub const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x172, 0, 0, 0, 0, 7);
 /// The appliance's inside address with [`Options::ipv6`].
@@ -65,10 +73,14 @@ pub enum Place {
     Dmz,
     /// SIP server, agents.
     Enterprise,
+    /// The router before an agent's browser.
+    AgentNat,
+    /// An agent's machine with a browser.
+    Agent,
 }
 
 impl Place {
-    /// All of them, from outside to inside.
+    /// Those of every world, from outside to inside.
     pub const ALL: [Self; 6] =
         [Self::Browser, Self::Nat, Self::Internet, Self::DmzNat, Self::Dmz, Self::Enterprise];
 
@@ -81,11 +93,13 @@ impl Place {
             Self::DmzNat => "dmznat",
             Self::Dmz => "dmz",
             Self::Enterprise => "enterprise",
+            Self::AgentNat => "agentnat",
+            Self::Agent => "agent",
         }
     }
 
     const fn is_router(self) -> bool {
-        matches!(self, Self::Nat | Self::Internet | Self::DmzNat)
+        matches!(self, Self::Nat | Self::Internet | Self::DmzNat | Self::AgentNat)
     }
 }
 
@@ -96,11 +110,22 @@ pub struct Options {
     pub ipv6: bool,
     /// RX and TX queues of the appliance's cables.
     pub queues: u32,
+    /// Where there is a second browser, an agent's; it has IPv4 only.
+    pub agent: Option<Agents>,
+}
+
+/// Where an agent's browser is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agents {
+    /// Behind a NAT of the enterprise: deployment B.
+    Inside,
+    /// Behind a NAT on the Internet: deployment C.
+    Outside,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ipv6: false, queues: 4 }
+        Self { ipv6: false, queues: 4, agent: None }
     }
 }
 
@@ -165,6 +190,20 @@ const CABLES: [[End; 2]; 5] = [
     ],
 ];
 
+/// The cables of a second browser, its own one last.
+const AGENT_INSIDE: [End; 2] = [
+    end(Place::Enterprise, "lan1", ["10.30.0.1/24", ""], ["", ""]),
+    end(Place::AgentNat, "wan0", ["10.30.0.10/24", ""], ["10.30.0.1", ""]),
+];
+const AGENT_OUTSIDE: [End; 2] = [
+    end(Place::Internet, "nat1", ["198.51.101.1/24", ""], ["", ""]),
+    end(Place::AgentNat, "wan0", ["198.51.101.10/24", ""], ["198.51.101.1", ""]),
+];
+const AGENT_CABLE: [End; 2] = [
+    end(Place::AgentNat, "lan0", ["192.168.88.1/24", ""], ["", ""]),
+    end(Place::Agent, "eth0", ["192.168.88.10/24", ""], ["192.168.88.1", ""]),
+];
+
 /// The customer's router: one public address, filters what it was not asked for.
 const NAT: &str = "
 table ip nat {
@@ -216,7 +255,11 @@ impl Lab {
             let _open = lab.state.open()?;
             lab.build()?;
         }
-        lab.start_stun().context("the STUN server does not start")?;
+        lab.start_stun("stun", Place::Internet, STUN).context("the STUN server does not start")?;
+        if options.agent == Some(Agents::Inside) {
+            let inside = lab.start_stun("stun-inside", Place::Enterprise, STUN_INSIDE);
+            inside.context("the STUN server inside does not start")?;
+        }
         Ok(lab)
     }
 
@@ -276,8 +319,26 @@ impl Lab {
                 self.namespace(place).ip(route)?;
             }
         }
+        if let Some(agents) = self.options.agent {
+            self.build_agent(agents)?;
+        }
         self.namespace(Place::Nat).nft(NAT)?;
         self.namespace(Place::DmzNat).nft(ONE_TO_ONE)
+    }
+
+    fn build_agent(&self, agents: Agents) -> anyhow::Result<()> {
+        for place in [Place::AgentNat, Place::Agent] {
+            let namespace = self.namespace(place);
+            namespace.create()?;
+            self.settle(place, &namespace)?;
+        }
+        self.lay(if agents == Agents::Inside { &AGENT_INSIDE } else { &AGENT_OUTSIDE })?;
+        self.lay(&AGENT_CABLE)?;
+        if agents == Agents::Inside {
+            self.namespace(Place::Enterprise).run("sysctl -qw net.ipv4.ip_forward=1")?;
+            self.namespace(Place::Dmz).ip(&format!("route add 10.30.0.0/24 via {AGENT}\n"))?;
+        }
+        self.namespace(Place::AgentNat).nft(NAT)
     }
 
     fn settle(&self, place: Place, namespace: &Namespace) -> anyhow::Result<()> {
@@ -316,7 +377,8 @@ impl Lab {
     fn addresses(&self, end: &End) -> String {
         let families = if self.options.ipv6 { 2 } else { 1 };
         let mut lines = String::new();
-        for (address, gateway) in end.addresses.iter().zip(end.gateways).take(families) {
+        let both = end.addresses.iter().zip(end.gateways).take(families);
+        for (address, gateway) in both.filter(|(address, _)| !address.is_empty()) {
             let nodad = if address.contains(':') { "nodad" } else { "" };
             lines += &format!("address add {address} dev {} {nodad}\n", end.interface);
             if !gateway.is_empty() {
@@ -335,10 +397,10 @@ impl Lab {
         self.namespace(end.place).run(&line)
     }
 
-    fn start_stun(&self) -> anyhow::Result<()> {
-        let folder = self.folder().join("coturn");
+    fn start_stun(&self, name: &'static str, place: Place, at: SocketAddr) -> anyhow::Result<()> {
+        let folder = self.folder().join(name);
         std::fs::create_dir_all(&folder)?;
-        let mut command = self.namespace(Place::Internet).command("turnserver");
+        let mut command = self.namespace(place).command("turnserver");
         command.args([
             "-n",
             "--stun-only",
@@ -348,13 +410,13 @@ impl Lab {
             "--no-rfc5780",
             "--log-file=stdout",
         ]);
-        command.arg(format!("--listening-ip={}", STUN.ip())).arg(format!("--listening-port={}", STUN.port()));
+        command.arg(format!("--listening-ip={}", at.ip())).arg(format!("--listening-port={}", at.port()));
         command.arg(format!("--userdb={}", folder.join("turndb").display()));
         command.arg(format!("--pidfile={}", folder.join("pid").display()));
-        let process = self.start(Program::new("stun", command))?;
-        let inside = self.namespace(Place::Internet);
+        let process = self.start(Program::new(name, command))?;
+        let inside = self.namespace(place);
         let patience = std::time::Duration::from_secs(10);
-        process.wait_for(patience, || inside.within(|| crate::stun::mapped(STUN).ok()).ok().flatten())?;
+        process.wait_for(patience, || inside.within(|| crate::stun::mapped(at).ok()).ok().flatten())?;
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ use sallyport_lab::pcap::Captured;
 use sallyport_lab::tone::{self, Expected, Fault, Heard, listen};
 use sallyport_lab::wav::Wav;
 
+use super::Deployment;
 use crate::scene::Snapshot;
 
 /// RTP packets a second and direction; both sides send 20 ms a packet.
@@ -19,11 +20,16 @@ const RATE: f64 = 50.0;
 
 /// What a call left behind.
 pub(super) struct Material {
+    pub(super) deployment: Deployment,
     pub(super) way: Way,
     pub(super) timings: Timings,
     pub(super) stats: Stats,
-    /// On the outside cable and on the inside one.
+    /// At the customer's side and at the agent's.
     pub(super) captures: [Vec<Captured>; 2],
+    /// On both of its cables, whatever it is.
+    pub(super) control: Vec<Captured>,
+    /// The appliance's media address toward the agent; port 0: any.
+    pub(super) toward_agent: SocketAddr,
     /// While both sides talked.
     pub(super) span: Span,
     pub(super) before: Snapshot,
@@ -67,6 +73,8 @@ impl Audio {
 /// A call in figures.
 #[derive(Debug, Clone)]
 pub struct Measured {
+    /// Which.
+    pub deployment: Deployment,
     /// Way that was asked for.
     pub way: Way,
     /// Way of each interface, as the appliance says.
@@ -95,7 +103,6 @@ impl Measured {
     pub(super) fn new(material: &Material) -> anyhow::Result<Self> {
         let [outside, inside] = &material.captures;
         let media = SocketAddr::from((OUTSIDE, MEDIA_PORT));
-        let any_inside = SocketAddr::from((INSIDE, 0));
         let (before, after) = (material.before.status.counters(), material.after.status.counters());
         let grown = |name: &str| {
             let was = before.get(name).copied().unwrap_or(0);
@@ -108,7 +115,7 @@ impl Measured {
             .filter(|(_, count)| *count > 0)
             .collect();
         let between = Span::between(material.before.at, material.after.at);
-        let others = material.captures.iter().flatten().filter(|datagram| between.holds(datagram.at_ns));
+        let others = material.control.iter().filter(|datagram| between.holds(datagram.at_ns));
         let others = others.filter(|datagram| is_for_the_kernel(datagram.destination)).count() as u64;
         let kernel = material.after.kernel_udp.saturating_sub(material.before.kernel_udp);
         let packets = Packets {
@@ -120,12 +127,13 @@ impl Measured {
         let seconds = material.talk.as_secs_f64() * 0.9;
         let expected = |tone, other| Expected { tone, other, seconds };
         Ok(Self {
+            deployment: material.deployment,
             way: material.way,
             paths: material.after.status.paths(),
             timings: material.timings,
             stats: material.stats.clone(),
-            inward: follow(outside, media, inside, any_inside, material.span)?,
-            outward: follow(inside, any_inside, outside, media, material.span)?,
+            inward: follow(outside, media, inside, material.toward_agent, material.span)?,
+            outward: follow(inside, material.toward_agent, outside, media, material.span)?,
             packets,
             drops,
             outside_hears: Audio::new(&material.by_browser, expected(tone::AGENT, tone::BROWSER)),
@@ -145,7 +153,7 @@ fn is_for_the_kernel(destination: SocketAddr) -> bool {
     let (address, port) = (destination.ip(), destination.port());
     let [low, high] = INSIDE_PORTS;
     (address == IpAddr::V4(OUTSIDE) && port != MEDIA_PORT)
-        || (address == IpAddr::V4(INSIDE) && !(low..=high).contains(&port))
+        || (address == IpAddr::V4(INSIDE) && port != MEDIA_PORT && !(low..=high).contains(&port))
 }
 
 /// Everything about a call that is not as it should be; none where it passed.
@@ -227,6 +235,7 @@ pub(super) mod tests {
             "local": { "kind": "srflx" }, "remote": { "kind": "srflx", "address": "203.0.113.7", "port": 10_000 },
         });
         Measured {
+            deployment: Deployment::A,
             way: Way::Xdp,
             paths: ["outside", "inside"].map(|name| (name.to_owned(), "xdp".to_owned())).to_vec(),
             timings: Timings {

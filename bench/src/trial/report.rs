@@ -5,6 +5,7 @@ use sallyport_lab::appliance::Way;
 use sallyport_lab::capture::Passage;
 use serde_json::json;
 
+use super::Deployment;
 use super::measure::{Audio, Measured, faults};
 
 /// Prints the table.
@@ -20,7 +21,7 @@ fn table(measured: &Measured) -> String {
     let drops: Vec<_> = measured.drops.iter().map(|(name, count)| format!("{name} {count}")).collect();
     let drops = if drops.is_empty() { String::new() } else { format!(" ({})", drops.join(", ")) };
     let mut lines = vec![
-        format!("deployment A, path {}: {verdict}", measured.way),
+        format!("deployment {}, path {}: {verdict}", measured.deployment, measured.way),
         row(
             "call set up",
             &format!(
@@ -100,7 +101,7 @@ pub(super) fn json(measured: &Measured) -> anyhow::Result<String> {
         })
     };
     let value = json!({
-        "deployment": "A",
+        "deployment": measured.deployment.to_string(),
         "path": measured.way.to_string(),
         "passed": faults.is_empty(),
         "setup_ms": measured.timings.connected_ms,
@@ -128,9 +129,13 @@ pub(super) fn json(measured: &Measured) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// None that occurs.
-pub(super) fn failure_json(way: Way, error: &anyhow::Error) -> anyhow::Result<String> {
+pub(super) fn failure_json(
+    deployment: Deployment,
+    way: Way,
+    error: &anyhow::Error,
+) -> anyhow::Result<String> {
     let value = json!({
-        "deployment": "A", "path": way.to_string(), "passed": false, "faults": [format!("{error:#}")],
+        "deployment": deployment.to_string(), "path": way.to_string(), "passed": false, "faults": [format!("{error:#}")],
     });
     Ok(serde_json::to_string(&value)?)
 }
@@ -166,7 +171,7 @@ mod tests {
         assert_eq!(value["passed"], false);
         assert_eq!(value["faults"].as_array().map(Vec::len), Some(1));
         assert!(table(&measured).contains("FAILED") && table(&measured).contains("UDP stack took 3"));
-        let value = failure_json(Way::Xdp, &anyhow::anyhow!("nothing works")).unwrap();
+        let value = failure_json(Deployment::A, Way::Xdp, &anyhow::anyhow!("nothing works")).unwrap();
         let value: Value = serde_json::from_str(&value).unwrap();
         assert_eq!((&value["passed"], &value["faults"][0]), (&false.into(), &"nothing works".into()));
     }

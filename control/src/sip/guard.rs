@@ -4,16 +4,18 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
+use sallyport_proto::sip::ALLOW;
+
 use super::has_tag;
 use super::head::{self, Head, HeadError, is_token};
 use crate::config::Transport;
 use crate::random;
 
-/// Value of Allow: what a dialog of ours takes in.
-pub const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, NOTIFY, PRACK, REFER";
-/// What browsers may ask beside it: to be registered (RFC 3261 section 10).
-const ALLOW_BROWSERS: &str =
-    "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, NOTIFY, PRACK, REFER, REGISTER";
+/// Methods that reach the calls; they refuse what they do not allow.
+const ADMITTED: [&str; 10] =
+    ["INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "INFO", "UPDATE", "NOTIFY", "PRACK", "REFER"];
+/// Browsers may ask to be registered (RFC 3261 section 10).
+const REGISTER: &str = "REGISTER";
 /// Option tags that may be required: RFC 3262, 3891, 4028, 5626 and 3327.
 const KNOWN_EXTENSIONS: [&str; 5] = ["100rel", "replaces", "timer", "outbound", "path"];
 /// Octets that a message may have.
@@ -45,10 +47,15 @@ impl Way {
         }
     }
 
-    const fn allow(self) -> &'static str {
+    fn admits(self, method: &str) -> bool {
+        ADMITTED.contains(&method) || self == Self::WebSocket && method == REGISTER
+    }
+
+    /// Value of Allow.
+    fn allow(self) -> String {
         match self {
-            Self::Datagram | Self::Stream => ALLOW,
-            Self::WebSocket => ALLOW_BROWSERS,
+            Self::Datagram | Self::Stream => ALLOW.to_owned(),
+            Self::WebSocket => format!("{ALLOW}, {REGISTER}"),
         }
     }
 }
@@ -250,8 +257,8 @@ fn request(head: &Head<'_>, flaw: Option<HeadError>, body: usize, way: Way) -> R
     if !has_tag(head.values("From").next().unwrap_or_default()) {
         return Err(Objection::new(400, "Missing From Tag"));
     }
-    if !way.allow().split(", ").any(|known| known == method) {
-        let extra = vec![("Allow", way.allow().to_owned())];
+    if !way.admits(method) {
+        let extra = vec![("Allow", way.allow())];
         return Err(Objection { status: 405, reason: "Method Not Allowed", extra });
     }
     let scheme = uri.split(':').next().unwrap_or_default();

@@ -1,8 +1,8 @@
 //! Requests outside of any dialog: what we answer ourselves.
 
-use sallyport_proto::sip::{Method, Request, Response};
+use sallyport_proto::sip::{ALLOW, Method, Request, Response};
 
-use super::guard::{AGENT, ALLOW};
+use super::guard::AGENT;
 use crate::random;
 
 /// The answer to a request without a tag in To; `None` for an ACK, which has none.

@@ -364,6 +364,9 @@ impl Stack {
             (None, Some(connection)) if request.method != Method::Cancel => {
                 self.tell(SipEvent::Gateway { connection, transaction, request });
             }
+            (None, None) if request.method == Method::Invite => {
+                self.tell(SipEvent::Request { source: Source::Sip, transaction, request });
+            }
             _ => {
                 if let Some(answer) = outside::answer(&request) {
                     self.reply(transaction, &answer);
@@ -382,7 +385,7 @@ impl Stack {
     fn cancelled(&mut self, invite: TransactionId, cancel: TransactionId, request: &Request) {
         self.reply(cancel, &Response::to_request(request, 200, "OK"));
         if self.open.get(&invite).is_some_and(|server| !server.done) {
-            self.tell(SipEvent::Cancelled { transaction: invite });
+            self.tell(SipEvent::Cancelled { transaction: invite, call_id: request.call_id.clone() });
         }
     }
 

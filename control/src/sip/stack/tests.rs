@@ -91,7 +91,7 @@ async fn strangers_take_so_much_memory_and_leave_room_for_our_server() {
     stack.message(&message("BYE", 9999, "<sip:a@b>;tag=2", ""), target());
     assert_eq!(stack.open.len(), before + 1);
     assert!(matches!(inbox.try_recv(), Ok(Message::Sip(SipEvent::Request { .. }))), "our server is heard");
-    stack.pass_time(Instant::now() + Duration::from_secs(40));
+    stack.pass_time(Instant::now() + Duration::from_secs(700));
     assert_eq!((stack.open.len(), stack.servers.len(), stack.held), (0, 0, 0));
 }
 
@@ -113,4 +113,68 @@ async fn what_the_parser_refuses_is_answered_400() {
     stack.message(ack.as_bytes(), source);
     let silent = tokio::time::timeout(Duration::from_millis(100), far.recv(&mut [0; 16])).await;
     assert!(silent.is_err(), "an ACK is never answered");
+}
+
+fn browser() -> Target {
+    Target { address: "127.0.0.7:9".parse().unwrap(), kind: Transport::Ws, connection: Some(ConnectionId(3)) }
+}
+
+#[tokio::test]
+async fn requests_go_over_a_browser_s_connection_and_end_with_it() {
+    let (mut stack, mut inbox) = stack().await;
+    let (writer, mut outbox) = tokio::sync::mpsc::channel(8);
+    stack.arrive(Arrival::Entered(browser(), writer, "127.0.0.7".parse().unwrap()));
+    assert!(matches!(
+        inbox.try_recv(),
+        Ok(Message::Sip(SipEvent::Opened { connection: ConnectionId(3), .. }))
+    ));
+    let (call, transaction) = (CallId(1), TransactionId(1));
+    let over = Some(ConnectionId(3));
+    stack.obey(Todo::Request { call, transaction, request: request(Method::Invite), over });
+    let sent = String::from_utf8(outbox.try_recv().unwrap()).unwrap();
+    assert!(sent.starts_with("INVITE sip:a@b SIP/2.0\r\nVia: SIP/2.0/WS 127.0.0.1:"), "{sent}");
+    stack.obey(Todo::Ack { request: request(Method::Ack), over });
+    assert!(outbox.try_recv().unwrap().starts_with(b"ACK "));
+    // A request of the browser that is not answered yet.
+    stack.message(&message("REGISTER", 1, "<sip:a@b>", ""), browser());
+    assert!(matches!(
+        inbox.try_recv(),
+        Ok(Message::Sip(SipEvent::Gateway { connection: ConnectionId(3), .. }))
+    ));
+    drop(outbox);
+    stack.arrive(Arrival::Gone(browser()));
+    assert!(matches!(
+        inbox.try_recv(),
+        Ok(Message::Sip(SipEvent::TransportError { transaction: TransactionId(1), .. }))
+    ));
+    assert!(matches!(inbox.try_recv(), Ok(Message::Sip(SipEvent::Gone { connection: ConnectionId(3) }))));
+    assert!(stack.clients.is_empty() && stack.open.is_empty() && stack.servers.is_empty() && stack.held == 0);
+    stack.obey(Todo::Request { call, transaction: TransactionId(2), request: request(Method::Bye), over });
+    assert!(matches!(
+        inbox.try_recv(),
+        Ok(Message::Sip(SipEvent::TransportError { transaction: TransactionId(2), .. }))
+    ));
+}
+
+#[tokio::test]
+async fn a_cancel_finds_its_invite_while_that_is_unanswered() {
+    let (mut stack, mut inbox) = stack().await;
+    for source in [target(), browser()] {
+        stack.message(&message("INVITE", 5, "<sip:a@b>", ""), source);
+        let told = inbox.try_recv();
+        let invite = match told {
+            Ok(Message::Sip(SipEvent::Request { source: Source::Sip, transaction, .. })) => transaction,
+            Ok(Message::Sip(SipEvent::Gateway { transaction, .. })) => transaction,
+            other => panic!("{other:?}"),
+        };
+        stack.message(&message("CANCEL", 5, "<sip:a@b>", ""), source);
+        let told = inbox.try_recv();
+        assert!(
+            matches!(told, Ok(Message::Sip(SipEvent::Cancelled { transaction, .. })) if transaction == invite)
+        );
+        // Again, and of nothing: the one is absorbed, the other answered by the stack.
+        stack.message(&message("CANCEL", 5, "<sip:a@b>", ""), source);
+        stack.message(&message("CANCEL", 6, "<sip:a@b>", ""), source);
+        assert!(inbox.try_recv().is_err());
+    }
 }
