@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use crate::calls::{self, Calls};
 use crate::config::Config;
 use crate::dtls::Identity;
+use crate::gateway::{self, Gateway};
 use crate::http::Server;
 use crate::{downlink, ng, sip, stun};
 
@@ -70,7 +71,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if stun::is_wanted(&config) {
         tasks.add("the STUN lookup", stun::look_up(config.outside.stun.clone(), handle.clone()));
     }
-    tasks.add("the calls", Calls::new(config.clone(), identity, relay, sip.sender).run(inbox));
+    let (told, browsers) = gateway::channel();
+    let phones = Gateway::new(&config, handle.clone(), sip.sender.clone(), told.clone());
+    tasks.add("the gateway", phones.run(browsers));
+    tasks.add("the calls", Calls::new(config.clone(), identity, relay, sip.sender, told).run(inbox));
     for (name, task) in sip.tasks {
         tasks.add(name, task);
     }

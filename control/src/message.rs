@@ -179,6 +179,25 @@ pub struct Overview {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
+/// Who opened a WebSocket connection, as far as its request tells.
+#[derive(Clone)]
+pub struct Visitor {
+    /// As one client is counted.
+    pub client: IpAddr,
+    /// At which interface.
+    pub zone: Zone,
+    /// A bearer token.
+    pub token: Option<String>,
+    /// A number's password of digest authentication; may be empty.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Visitor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Visitor").field("zone", &self.zone).finish_non_exhaustive()
+    }
+}
+
 /// Which way a request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -234,8 +253,8 @@ pub enum SipEvent {
     Opened {
         /// Which.
         connection: ConnectionId,
-        /// Whose, as one client is counted.
-        client: IpAddr,
+        /// Whose.
+        visitor: Visitor,
     },
     /// A request without a tag in To that came over WebSocket. CANCEL is none of these: see [`SipEvent::Cancelled`].
     Gateway {

@@ -24,7 +24,7 @@ use tokio::sync::mpsc::{UnboundedSender, channel, unbounded_channel};
 
 use crate::config::Config;
 use crate::message::{ConnectionId, Handle};
-pub use guard::MESSAGE_MAX;
+pub use guard::{AGENT, MESSAGE_MAX};
 use stack::{Stack, Todo};
 pub use transport::websocket::{Gate, Place};
 

@@ -140,6 +140,10 @@ impl Stack {
     }
 
     fn via(&self, target: Target, branch: &str) -> String {
+        if target.connection.is_some() {
+            // Browsers answer where they were asked, and need not know an address of the inside (RFC 7118 section 5).
+            return format!("SIP/2.0/{} sallyport.invalid;branch={branch}", target.kind.name());
+        }
         codec::via(self.transports.local(), target.kind, branch)
     }
 
@@ -229,11 +233,11 @@ impl Stack {
         match arrival {
             Arrival::Message { octets, source } => self.message(&octets, source),
             Arrival::Connected(peer, writer) => self.transports.connected(peer, writer),
-            Arrival::Entered(peer, writer, client) => {
+            Arrival::Entered(peer, writer, visitor) => {
                 self.transports.connected(peer, writer);
                 if let Some(connection) = peer.connection {
                     self.browsers.insert(connection, peer);
-                    self.tell(SipEvent::Opened { connection, client });
+                    self.tell(SipEvent::Opened { connection, visitor });
                 }
             }
             Arrival::Gone(peer) => self.gone(peer),

@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use super::Task;
 use super::guard::MESSAGE_MAX;
 use crate::config::Transport;
-use crate::message::ConnectionId;
+use crate::message::{ConnectionId, Visitor};
 
 /// How long connecting may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(4);
@@ -69,7 +69,7 @@ pub enum Arrival {
     /// A connection that somebody else made: answers go back on it.
     Connected(Target, Sender<Vec<u8>>),
     /// A browser made one; the address is what counts as one client.
-    Entered(Target, Sender<Vec<u8>>, IpAddr),
+    Entered(Target, Sender<Vec<u8>>, Visitor),
     /// It is gone.
     Gone(Target),
     /// Nothing could be sent there.

@@ -68,7 +68,10 @@ impl Phone {
         self.legs.insert(call, leg);
         let trying = self.answer(request, 100);
         self.reply(transaction, trying);
-        if !self.signed_in && self.asked.is_empty() {
+        // What was shown since may open more.
+        let more = self.registration.is_none() && token.is_some() && token != self.entered;
+        if (!self.signed_in || more) && self.asked.is_empty() {
+            self.entered.clone_from(&token);
             self.asked.push_back(None);
             let instance = String::new();
             self.commands.push_back(PhoneCommand::SignIn { number: None, instance, token });
@@ -78,7 +81,7 @@ impl Phone {
 
     /// Calls begin once somebody is told of them.
     pub(super) fn begin_calls(&mut self) {
-        if !self.signed_in {
+        if !self.signed_in || !self.asked.is_empty() {
             return;
         }
         for (call, leg) in &mut self.legs {

@@ -306,6 +306,8 @@ pub struct Phone {
     /// Host part of the browser's own address.
     host: String,
     token: Option<Secret>,
+    /// What it was signed in with as a customer.
+    entered: Option<Secret>,
     registration: Option<Registration>,
     /// Sign-ins under way, oldest first; `None`: for the sake of calls.
     asked: VecDeque<Option<Asked>>,
@@ -334,6 +336,7 @@ impl Phone {
             random,
             host: String::new(),
             token,
+            entered: None,
             registration: None,
             asked: VecDeque::new(),
             signed_in: false,
@@ -401,6 +404,11 @@ impl Phone {
     /// Whether nothing is left of a phone whose connection is gone.
     pub fn is_over(&self) -> bool {
         self.lost.is_some() && !self.signed_in && self.asked.is_empty() && self.legs.is_empty()
+    }
+
+    /// Whether it has no call.
+    pub fn is_idle(&self) -> bool {
+        self.legs.is_empty()
     }
 
     /// The number and the instance under which it is registered: the same browser comes back under both.

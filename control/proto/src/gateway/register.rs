@@ -123,7 +123,11 @@ impl Phone {
                 self.refuse(asked.transaction, &asked.request, refusal);
             }
             (None, Ok(())) => self.begin_calls(),
-            (None, Err(refusal)) => self.refuse_calls(&refusal),
+            (None, Err(refusal)) => {
+                self.token = None;
+                self.entered = None;
+                self.refuse_calls(&refusal);
+            }
         }
     }
 }
