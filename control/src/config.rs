@@ -77,6 +77,10 @@ pub struct Config {
     pub sip: Sip,
     /// NG.
     pub ng: crate::ng::Section,
+    /// Whose tokens are believed.
+    pub identity: crate::identity::Identity,
+    /// How agents sign in.
+    pub agents: crate::identity::Agents,
     /// Logs.
     pub log: Log,
     #[serde(flatten, skip_serializing)]
@@ -89,7 +93,7 @@ pub struct Config {
 pub struct Outside {
     /// Interface that browsers reach.
     pub interface: String,
-    /// Read by the relay.
+    /// Media addresses; read by the relay.
     #[serde(skip_serializing)]
     pub addresses: Vec<IpAddr>,
     /// Read by the relay.
@@ -337,6 +341,8 @@ impl Config {
         if self.http.max_calls == 0 || self.http.max_anonymous_calls == 0 {
             return invalid("[http] max_calls and max_anonymous_calls must be 1 at least");
         }
+        self.agents.validate(self.sip.server.is_some()).map_err(ConfigError::Invalid)?;
+        crate::identity::Identities::new(self).map_err(ConfigError::Invalid)?;
         self.ng.validate().map_err(ConfigError::Invalid)
     }
 }
@@ -415,6 +421,13 @@ mod tests {
             (format!("{base}[http]\nmax_calls = 0\n"), "max_calls"),
             (format!("{base}[http]\nmetrics = 'maybe'\n"), "unknown variant"),
             (format!("{base}[outside]\nice = 'heavy'\n"), "unknown variant"),
+            (format!("{base}[identity]\nhs256 = ['short']\n"), "32 octets"),
+            (format!("{base}[identity]\ned25519 = ['x']\n"), "[identity] ed25519"),
+            (format!("{base}[agents]\nnumbers = 'password'\n"), "server that verifies"),
+            (format!("{base}[agents]\nregister = true\n"), "needs a [sip] server"),
+            (format!("{base}[agents]\nexpires_s = 5\n"), "expires_s"),
+            (format!("{base}[agents]\ngrace_s = 0\n"), "grace_s"),
+            (format!("{base}[agents]\nsign_ins_per_minute = 0\n"), "sign_ins_per_minute"),
             (String::new(), "--inside"),
         ];
         for (text, expected) in cases {
@@ -426,8 +439,8 @@ mod tests {
 
     #[test]
     fn secrets_are_not_printed() {
-        let text =
-            "[inside]\ninterface='b'\n[http]\ntokens=['very secret token']\n[sip]\npassword='hush hush'\n";
+        let text = "[inside]\ninterface='b'\n[http]\ntokens=['very secret token']\n[sip]\npassword='hush hush'\n\
+                    [identity]\nhs256=['very secret key']\n";
         let shown = toml::to_string(&parse(text).unwrap()).unwrap();
         assert!(!shown.contains("secret") && !shown.contains("hush"), "{shown}");
     }

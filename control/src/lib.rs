@@ -13,6 +13,7 @@ pub mod downlink;
 pub mod dtls;
 pub mod gateway;
 pub mod http;
+pub mod identity;
 pub mod message;
 pub mod metrics;
 pub mod ng;
