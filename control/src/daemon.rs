@@ -62,7 +62,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let listen = sip_address(&config)?;
     let sip = sip::bind(&config, listen, handle.clone()).await.context("SIP cannot be served")?;
     let identities = Arc::new(Identities::new(&config).map_err(anyhow::Error::msg)?);
-    let http = Server::bind(config.clone(), handle.clone(), identities, sip.gate.clone())
+    let http = Server::bind(config.clone(), handle.clone(), identities.clone(), sip.gate.clone())
         .await
         .context("HTTP cannot be served")?;
     let ng = ng::bind(&config.ng, handle.clone()).await.context("NG cannot be served")?;
@@ -74,7 +74,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tasks.add("the STUN lookup", stun::look_up(config.outside.stun.clone(), handle.clone()));
     }
     let (told, browsers) = gateway::channel();
-    let phones = Gateway::new(&config, handle.clone(), sip.sender.clone(), told.clone());
+    let phones =
+        Gateway::new(&config, identities.clone(), (handle.clone(), sip.sender.clone()), told.clone());
     tasks.add("the gateway", phones.run(browsers));
     tasks.add("the calls", Calls::new(config.clone(), identity, relay, sip.sender, told).run(inbox));
     for (name, task) in sip.tasks {

@@ -2,7 +2,6 @@
 //! other client does, for what the phones want.
 
 mod deeds;
-mod entry;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,12 +14,12 @@ use sallyport_proto::sip::{Method, TransactionId};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::config::Config;
+use crate::identity::{Identities, Numbers};
 use crate::message::{
     ConnectionId, Handle, Message, SessionEvent, SessionId, SignedIn, SipEvent, Source, Visitor,
 };
 use crate::random;
 use crate::sip::{AGENT, Sender};
-use entry::Door;
 
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -74,7 +73,7 @@ struct Runtime {
 pub struct Gateway {
     calls: Handle,
     sip: Sender,
-    door: Door,
+    identities: Arc<Identities>,
     settings: Arc<PhoneSettings>,
     told: UnboundedSender<Told>,
     phones: HashMap<PhoneId, Runtime>,
@@ -91,13 +90,22 @@ pub fn channel() -> (UnboundedSender<Told>, UnboundedReceiver<Told>) {
 
 impl Gateway {
     /// Nobody is there yet.
-    pub fn new(config: &Config, calls: Handle, sip: Sender, told: UnboundedSender<Told>) -> Self {
-        let secrets = config.http.tokens.iter().cloned().map(Secret).collect();
+    pub fn new(
+        config: &Config,
+        identities: Arc<Identities>,
+        (calls, sip): (Handle, Sender),
+        told: UnboundedSender<Told>,
+    ) -> Self {
+        let settings = PhoneSettings {
+            agent: AGENT.to_owned(),
+            secrets: config.http.tokens.iter().cloned().map(Secret).collect(),
+            challenges: config.agents.numbers == Numbers::Token,
+        };
         Self {
             calls,
             sip,
-            door: Door::new(config),
-            settings: Arc::new(PhoneSettings { agent: AGENT.to_owned(), secrets }),
+            identities,
+            settings: Arc::new(settings),
             told,
             phones: HashMap::new(),
             connections: HashMap::new(),

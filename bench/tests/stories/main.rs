@@ -10,6 +10,7 @@
 mod calls;
 mod control;
 mod intruders;
+mod jssip;
 mod kamailio;
 mod many;
 mod ng;

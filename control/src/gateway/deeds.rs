@@ -6,23 +6,33 @@ use sallyport_proto::{CallEvent, Input};
 use tokio::sync::oneshot;
 
 use super::{Gateway, PhoneId, Told, Wanted};
+use crate::identity::{Credentials, Denied};
 use crate::message::{Caller, CreateError, Message, SessionEvent, SessionId, SignInError, SignedIn, Wish};
 
 impl Gateway {
     /// Begins the sign-in that a phone wants first.
     pub(super) fn ask_in(&mut self, id: PhoneId) {
-        let Some(wanted) = self.phones.get(&id).and_then(|runtime| runtime.wanted.front()) else { return };
-        let Wanted { number, token, .. } = wanted;
-        let (calls, told) = (self.calls.clone(), self.told.clone());
-        match self.door.admit(number.as_deref(), token.as_ref()) {
+        let Some(runtime) = self.phones.get(&id) else { return };
+        let Some(wanted) = runtime.wanted.front() else { return };
+        let credentials = Credentials {
+            number: wanted.number.clone(),
+            password: runtime.visitor.password.clone(),
+            display_name: String::new(),
+            token: wanted.token.as_ref().map(|token| token.0.clone()),
+        };
+        let client = runtime.visitor.client;
+        let (calls, told, identities) = (self.calls.clone(), self.told.clone(), self.identities.clone());
+        match identities.admit(client, &credentials) {
             Ok(sign_in) => {
                 tokio::spawn(async move {
-                    let outcome = calls.sign_in(sign_in).await.map_err(|error| unsigned(&error));
+                    let outcome = calls.sign_in(sign_in).await;
+                    identities.settle(client, &credentials, outcome.as_ref().map(|_| ()));
+                    let outcome = outcome.map_err(|error| unsigned(&error));
                     let _ = told.send(Told::SignedIn(id, outcome));
                 });
             }
-            Err(refusal) => {
-                let _ = told.send(Told::SignedIn(id, Err(refusal)));
+            Err(error) => {
+                let _ = told.send(Told::SignedIn(id, Err(denied(&error))));
             }
         }
     }
@@ -108,21 +118,10 @@ impl Gateway {
 
     pub(super) fn ask(&mut self, id: PhoneId, command: PhoneCommand) {
         let Some(runtime) = self.phones.get(&id) else { return };
-        let (client, zone) = (runtime.visitor.client, runtime.visitor.zone);
-        let caller = Caller { client: None, zone, session: runtime.session };
+        let caller = Caller { client: None, zone: runtime.visitor.zone, session: runtime.session };
         match command {
             PhoneCommand::Create { call, to, offer, headers, token } => {
-                match self.door.may_call(token.as_ref(), &to) {
-                    Ok(known) => {
-                        let client = (!known).then_some(client);
-                        let wish = Wish { to, offer, caller: Caller { client, ..caller }, headers };
-                        self.create(id, call, wish);
-                    }
-                    Err(refusal) => {
-                        let input = PhoneInput::Created { call, outcome: Err(refusal) };
-                        let _ = self.told.send(Told::Outcome(id, input));
-                    }
-                }
+                self.create(id, call, Wish { to, offer, caller, headers }, token.is_some());
             }
             PhoneCommand::Take { call, answer } => {
                 let (calls, told) = (self.calls.clone(), self.told.clone());
@@ -150,7 +149,7 @@ impl Gateway {
         }
     }
 
-    fn create(&self, id: PhoneId, call: CallId, wish: Wish) {
+    fn create(&self, id: PhoneId, call: CallId, wish: Wish, shown: bool) {
         let (calls, told) = (self.calls.clone(), self.told.clone());
         let (reply, answer) = oneshot::channel();
         calls.tell(Message::Create { id: call, wish, reply });
@@ -160,6 +159,7 @@ impl Gateway {
                     let past = calls.watch(call).await.map(|(past, _)| past).unwrap_or_default();
                     Ok((created.answer, past.contains(&CallEvent::Answered)))
                 }
+                Err(CreateError::Forbidden) if !shown => Err(Refusal::plain(401)),
                 Err(error) => Err(refused(&error)),
             };
             let _ = told.send(Told::Outcome(id, PhoneInput::Created { call, outcome }));
@@ -182,12 +182,26 @@ impl Gateway {
     }
 }
 
+/// What a browser is told that does not get in.
+fn denied(denied: &Denied) -> Refusal {
+    match denied {
+        Denied::Limited(wait) => Refusal {
+            retry_after: Some(u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1)),
+            ..Refusal::because(503, denied.text())
+        },
+        Denied::Token(_) | Denied::NoToken => Refusal::because(401, denied.text()),
+        other => Refusal::because(other.sip_status(), other.text()),
+    }
+}
+
 /// What a browser is told whose sign-in fails.
 fn unsigned(error: &SignInError) -> Refusal {
     let (status, text) = match error {
         SignInError::Full => (503, "as many browsers are signed in as may be"),
         SignInError::TooMany => (403, "as many browsers are signed in with this number as may be"),
         SignInError::Draining => (503, "the appliance is ending and signs nobody in"),
+        SignInError::Refused { .. } => (403, "the SIP server does not take this number with this password"),
+        SignInError::Unreachable => (504, "the SIP server takes no registrations now"),
     };
     Refusal::because(status, text)
 }
@@ -206,6 +220,8 @@ fn refused(error: &CreateError) -> Refusal {
         CreateError::Draining => Refusal::because(503, "the appliance is ending and takes no calls"),
         CreateError::Full => Refusal::because(503, "there are as many calls as there may be"),
         CreateError::TooMany => Refusal::because(403, "this client has as many calls as it may have"),
+        CreateError::Forbidden => Refusal::because(403, "this destination may not be called with this token"),
+        CreateError::UnknownSession => Refusal::because(480, "nobody is signed in here any more"),
         CreateError::Gone => Refusal::because(481, "the call is over"),
     }
 }

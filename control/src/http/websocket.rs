@@ -7,11 +7,10 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use sallyport_plan::Zone;
 use serde::Deserialize;
 
 use super::Shared;
-use super::connection::Peer;
+use super::connection::{Local, Peer};
 use super::problem::Problem;
 use crate::message::Visitor;
 use crate::sip::MESSAGE_MAX;
@@ -32,7 +31,7 @@ pub struct Shown {
 /// Lets a browser in that speaks the sub-protocol `sip`.
 pub async fn sip(
     State(shared): State<Shared>,
-    peer: Extension<Peer>,
+    (peer, local): (Extension<Peer>, Extension<Local>),
     Query(shown): Query<Shown>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -51,7 +50,7 @@ pub async fn sip(
     }
     let visitor = Visitor {
         client: shared.access.client(&headers, peer.0.0).group(),
-        zone: Zone::Outside,
+        zone: shared.caller(&headers, *peer, *local).zone,
         token: shown.token.or_else(|| bearer(&headers).map(str::to_owned)),
         password: shown.password,
     };

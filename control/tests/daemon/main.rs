@@ -9,6 +9,7 @@
 
 mod browser;
 mod calls;
+mod gateway;
 mod harness;
 mod http;
 mod kamailio;

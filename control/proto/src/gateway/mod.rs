@@ -54,6 +54,8 @@ pub struct PhoneSettings {
     pub agent: String,
     /// Tokens that a browser's library may have as its password of digest authentication.
     pub secrets: Vec<Secret>,
+    /// Whether a number takes something to be shown: a REGISTER without is challenged.
+    pub challenges: bool,
 }
 
 /// Why something is not done: a final status with its phrase.

@@ -70,6 +70,9 @@ impl Phone {
         };
         let expires = expires(request, contact)?;
         let token = self.shown(request)?;
+        if token.is_none() && self.settings.challenges && self.registration.is_none() {
+            return Err(Refusal::plain(401));
+        }
         host_of(uri).clone_into(&mut self.host);
         if expires == 0 {
             self.registration = None;

@@ -37,11 +37,16 @@ pub const fn reason(status: u16) -> &'static str {
     }
 }
 
-/// The host part of a SIP URI, without port; empty for none.
-pub fn host_of(uri: &str) -> &str {
+/// Host and port of a SIP URI; empty for none.
+fn place_of(uri: &str) -> &str {
     let rest = uri.split_once(':').map_or("", |(_, rest)| rest);
     let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
-    let place = place.split([';', '?']).next().unwrap_or_default();
+    place.split([';', '?']).next().unwrap_or_default()
+}
+
+/// The host part of a SIP URI, without port; empty for none.
+pub fn host_of(uri: &str) -> &str {
+    let place = place_of(uri);
     match place.starts_with('[') {
         true => place.split_inclusive(']').next().unwrap_or_default(),
         false => place.split(':').next().unwrap_or_default(),
@@ -55,12 +60,12 @@ pub fn host_or(host: &str) -> &str {
 
 /// Whom a URI names: the user alone where it is at the browser's own host, else `user@host`; `None` for nobody.
 pub fn called(uri: &str, own: &str) -> Option<String> {
-    let (user, host) = (user_of(uri), host_of(uri));
-    if user.is_empty() || host.is_empty() {
+    let (user, place) = (user_of(uri), place_of(uri));
+    if user.is_empty() || place.is_empty() {
         return None;
     }
     let user = unescaped(user);
-    Some(if host.eq_ignore_ascii_case(own) { user } else { format!("{user}@{host}") })
+    Some(if host_of(uri).eq_ignore_ascii_case(own) { user } else { format!("{user}@{place}") })
 }
 
 /// `%23` and the like, where the outcome is printable ASCII.
@@ -108,7 +113,7 @@ mod tests {
         assert_eq!(host_of("sip:a@[2001:db8::1]:5060"), "[2001:db8::1]");
         assert_eq!(host_of("sip:b.example"), "b.example");
         assert_eq!(called("sip:1000@pbx.example;user=phone", "PBX.example").as_deref(), Some("1000"));
-        assert_eq!(called("sip:%2a1@other", "pbx").as_deref(), Some("*1@other"));
+        assert_eq!(called("sip:%2a1@other:5070", "pbx").as_deref(), Some("*1@other:5070"));
         assert_eq!(called("sip:pbx", "pbx"), None);
         assert_eq!(unescaped("a%3bb%zz%"), "a;b%zz%");
     }
