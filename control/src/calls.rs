@@ -1,6 +1,7 @@
 //! The task that owns all calls: drives their state machines, their DTLS, and routes what arrives to them.
 
 mod incoming;
+mod index;
 mod machine;
 mod ng;
 mod relay;
@@ -59,6 +60,7 @@ pub struct Calls {
     by_tag: HashMap<String, CallId>,
     /// Calls by the INVITE of the inside that they ring for.
     by_invite: HashMap<TransactionId, CallId>,
+    index: index::Index,
     begun: u64,
     ended: BTreeMap<&'static str, u64>,
     ng: ng::Index,
@@ -92,6 +94,7 @@ impl Calls {
             sessions: sessions::Sessions::default(),
             by_tag: HashMap::new(),
             by_invite: HashMap::new(),
+            index: index::Index::default(),
             begun: 0,
             ended: BTreeMap::new(),
             ng: ng::Index::default(),
@@ -144,6 +147,9 @@ impl Calls {
                 let known = self.calls.contains_key(&id);
                 let _ = reply.send(if known { Ok(()) } else { Err(crate::message::CallError::Unknown) });
                 self.input(id, input);
+            }
+            Message::TransferOnto { id, other, reply } => {
+                let _ = reply.send(self.transfer_onto(id, other));
             }
             Message::Abandon(id) => self.input(id, Input::Abandoned),
             Message::Trickle { id, fragment, reply } => {
@@ -207,9 +213,13 @@ impl Calls {
 
     /// The call in whose dialog a request is: To has our tag. Call-IDs are shared where we call ourselves.
     fn by_sip(&self, request: &Request) -> Option<CallId> {
-        let id = *self.by_tag.get(tag_of(&request.to)?)?;
-        let same = self.calls.get(&id).is_some_and(|runtime| runtime.call.sip_call_id() == request.call_id);
-        same.then_some(id)
+        self.by_dialog(tag_of(&request.to)?, &request.call_id)
+    }
+
+    /// The call of a dialog: all its tags begin as its first one, up to a hyphen.
+    fn by_dialog(&self, tag: &str, call_id: &str) -> Option<CallId> {
+        let id = *self.by_tag.get(tag.split('-').next()?)?;
+        self.calls.get(&id).is_some_and(|runtime| runtime.call.has_call_id(call_id)).then_some(id)
     }
 
     /// A call begins, or goes on.
@@ -227,6 +237,7 @@ impl Calls {
     /// A call is over.
     fn forget(&mut self, id: CallId) {
         let Some(ended) = self.calls.remove(&id) else { return };
+        self.index.forget(id, ended.checks());
         self.by_tag.remove(ended.call.sip_tag());
         if let Some(transaction) = ended.invite {
             self.by_invite.remove(&transaction);
@@ -245,11 +256,18 @@ impl Calls {
             self.tell_relay(command);
         }
         self.ng_time(now);
-        let due: Vec<CallId> =
-            self.calls.iter().filter(|(_, call)| call.is_due(now)).map(|(id, _)| *id).collect();
-        for id in due {
+        // So many at the most: a call that stays due whatever it does waits for the next tick.
+        for _ in 0..=self.calls.len() {
+            let Some(id) = self.index.due(now) else { return };
             self.act(id, |runtime| runtime.handle_timeout(now));
         }
+    }
+
+    /// A call has changed: it is found as it stands now.
+    fn reindex(&mut self, id: CallId) {
+        let Some(runtime) = self.calls.get(&id) else { return };
+        let own = Some(runtime.call.ice_ufrag()).filter(|ufrag| !ufrag.is_empty());
+        self.index.update(id, [own, runtime.call.next_ufrag()], runtime.due(Instant::now()));
     }
 
     fn input(&mut self, id: CallId, input: Input) {
@@ -305,6 +323,9 @@ impl Calls {
 
     /// Tells those who wait for calls to end, when they have.
     fn settle(&mut self) {
+        if !self.leaving() {
+            return;
+        }
         let none = self.calls.is_empty();
         let only_lasting = self.calls.values().all(|runtime| runtime.call.outlives_control());
         for (waiting, done) in [(&mut self.draining, none), (&mut self.leaving, only_lasting)] {

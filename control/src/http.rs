@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::config::Config;
 use crate::identity::Identities;
 use crate::message::Handle;
-use crate::sip::Gate;
+use crate::sip::{Gate, View};
 use access::Access;
 
 /// Octets that a request's body may have.
@@ -35,6 +35,7 @@ pub struct Shared {
     access: Arc<Access>,
     begun: Instant,
     gate: Gate,
+    sip: watch::Receiver<View>,
     /// Whether we speak HTTPS.
     secure: bool,
 }
@@ -56,6 +57,7 @@ impl Server {
         calls: Handle,
         identities: Arc<Identities>,
         gate: Gate,
+        sip: watch::Receiver<View>,
     ) -> anyhow::Result<Self> {
         let tls = tls::Acceptor::load(&config.http.certificate, &config.http.key)?;
         let mut listeners = Vec::new();
@@ -63,7 +65,8 @@ impl Server {
             listeners.push(TcpListener::bind(address).await.with_context(|| format!("{address}"))?);
         }
         let access = Arc::new(Access::new(&config, identities));
-        let router = router(Shared { calls, access, begun: Instant::now(), gate, secure: tls.is_some() });
+        let router =
+            router(Shared { calls, access, begun: Instant::now(), gate, sip, secure: tls.is_some() });
         Ok(Self { listeners, tls, router })
     }
 

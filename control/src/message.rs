@@ -97,6 +97,8 @@ pub enum SessionEvent {
         from: String,
         /// Which number was called.
         to: String,
+        /// Headers of the INVITE that the configuration lets pass: names and values.
+        headers: Vec<(String, String)>,
     },
     /// A call that rang was taken by another browser.
     Taken {
@@ -427,6 +429,15 @@ pub enum Message {
         /// Outcome.
         reply: oneshot::Sender<Result<(), CallError>>,
     },
+    /// Transfer the far end of a call onto that of another call of the same browser (RFC 5589 section 7).
+    TransferOnto {
+        /// Which call.
+        id: CallId,
+        /// Onto which.
+        other: CallId,
+        /// Outcome; what becomes of it is told by events.
+        reply: oneshot::Sender<Result<(), CallError>>,
+    },
     /// The client that began the call went away.
     Abandon(CallId),
     /// More candidates.
@@ -582,6 +593,15 @@ impl Handle {
     /// [`CallError::Unknown`].
     pub async fn act(&self, id: CallId, input: Input) -> Result<(), CallError> {
         self.ask(|reply| Message::Act { id, input, reply }).await.unwrap_or(Err(CallError::Unknown))
+    }
+
+    /// Transfers the far end of a call onto that of another of the same browser.
+    ///
+    /// # Errors
+    /// [`CallError::Unknown`].
+    pub async fn transfer_onto(&self, id: CallId, other: CallId) -> Result<(), CallError> {
+        let told = self.ask(|reply| Message::TransferOnto { id, other, reply }).await;
+        told.unwrap_or(Err(CallError::Unknown))
     }
 
     /// More candidates of the browser.

@@ -29,7 +29,7 @@ pub use api::{
     CallEvent, CallFailure, CallState, CallView, Command, DtlsRole, DtlsStart, EndCause, Input, Party,
     Placing, Replaces, StepState, Transfer,
 };
-pub use call::Call;
+pub use call::{Call, Wanted, wanted};
 pub use error::{AcceptError, FragmentError, OfferError, RestoreError};
 pub use random::Seed;
-pub use settings::{CandidateKind, LocalCandidate, Settings, SipSettings, Timeouts};
+pub use settings::{Assertion, CandidateKind, LocalCandidate, Policy, Settings, SipSettings, Timeouts};

@@ -5,7 +5,7 @@ use std::time::Instant;
 use sallyport_plan::CallId;
 use sallyport_proto::sip::header::{tag_of, user_of};
 use sallyport_proto::sip::{Method, Request, Response, TransactionId};
-use sallyport_proto::{AcceptError, Call, CallEvent, Input, Seed};
+use sallyport_proto::{AcceptError, Call, CallEvent, Input, Seed, Transfer, Wanted};
 use tokio::sync::oneshot;
 
 use super::machine::Machine;
@@ -27,43 +27,71 @@ impl Calls {
             self.sip.reply(transaction, refusal);
             return;
         }
-        let tagged = Response {
-            to: format!("{};tag={}", request.to, random::hex::<8>()),
-            ..Response::to_request(&request, 0, "")
+        let outcome = match sallyport_proto::wanted(&request) {
+            Ok(Some(wanted)) => self.replace(&wanted, transaction, &request),
+            Ok(None) => self.ring(transaction, request),
+            Err(refusal) => Err(refusal),
         };
-        if let Err((status, reason)) = self.ring(transaction, request) {
-            self.sip.reply(transaction, Response { status, reason: reason.to_owned(), ..tagged });
+        if let Err(mut refusal) = outcome {
+            if tag_of(&refusal.to).is_none() {
+                refusal.to = format!("{};tag={}", refusal.to, random::hex::<8>());
+            }
+            self.sip.reply(transaction, *refusal);
         }
     }
 
-    fn ring(&mut self, transaction: TransactionId, request: Request) -> Result<(), (u16, &'static str)> {
+    /// An INVITE that takes the place of a call's dialog (RFC 3891).
+    fn replace(
+        &mut self,
+        wanted: &Wanted,
+        transaction: TransactionId,
+        request: &Request,
+    ) -> Result<(), Box<Response>> {
+        let unknown = || Box::new(Response::to_request(request, 481, "Call/Transaction Does Not Exist"));
+        let id = self.by_dialog(&wanted.local_tag, &wanted.call_id).ok_or_else(unknown)?;
+        let runtime = self.calls.get_mut(&id).ok_or_else(unknown)?;
+        runtime.call.replace(wanted, transaction, request)?;
+        self.act(id, |_| {});
+        Ok(())
+    }
+
+    /// The call `id` is transferred onto the far end of `other`, which is as much the browser's.
+    pub(super) fn transfer_onto(&mut self, id: CallId, other: CallId) -> Result<(), CallError> {
+        let find = |id: CallId| self.calls.get(&id).ok_or(CallError::Unknown);
+        let (one, onto) = (find(id)?, find(other)?);
+        if id == other || one.owner != onto.owner {
+            return Err(CallError::Unknown);
+        }
+        let replaces = onto.call.replaces().ok_or(CallError::Unknown)?;
+        self.input(id, Input::Transfer(Transfer::Onto(replaces)));
+        Ok(())
+    }
+
+    fn ring(&mut self, transaction: TransactionId, request: Request) -> Result<(), Box<Response>> {
+        let refuse = |status, reason: &str| Box::new(Response::to_request(&request, status, reason));
         let number = user_of(&request.uri).to_owned();
         let sessions = self.sessions.by_number(&number).to_vec();
         if sessions.is_empty() {
-            return Err((480, "Temporarily Unavailable"));
+            return Err(refuse(480, "Temporarily Unavailable"));
         }
-        let unavailable = (503, "Service Unavailable");
+        let unavailable = || refuse(503, "Service Unavailable");
         if self.leaving() || self.calls.len() >= self.config.http.max_calls {
-            return Err(unavailable);
+            return Err(unavailable());
         }
-        let status = self.status.as_ref().ok_or(unavailable)?;
+        let status = self.status.as_ref().ok_or_else(unavailable)?;
         let settings = self.settings(status);
         let id = CallId(u128::from_be_bytes(random::octets()));
         let name = (id, Seed(random::octets()), since_epoch());
-        let call = Call::incoming(name, settings, number, transaction, request, Instant::now());
-        let call = call.map_err(|refusal| match refusal.status {
-            400 => (400, "Bad Request"),
-            _ => (488, "Not Acceptable Here"),
-        })?;
+        let call = Call::incoming(name, settings, number, transaction, request, Instant::now())?;
         self.begun += 1;
-        let view = call.view();
+        let (view, headers) = (call.view(), call.passed().to_vec());
         let mut runtime = Runtime::new(call, None);
         runtime.ringing.clone_from(&sessions);
         runtime.invite = Some(transaction);
         self.enter(id, runtime);
         for session in sessions {
-            let (from, to) = (view.from.clone(), view.to.clone());
-            self.sessions.tell(session, SessionEvent::Incoming { call: id, from, to });
+            let (from, to, headers) = (view.from.clone(), view.to.clone(), headers.clone());
+            self.sessions.tell(session, SessionEvent::Incoming { call: id, from, to, headers });
         }
         tracing::info!(call = %short(id), "rings");
         self.act(id, |_| {});

@@ -2,7 +2,7 @@
 
 use sallyport_plan::CallId;
 use sallyport_proto::gateway::{PhoneAct, PhoneCommand, PhoneInput, Refusal};
-use sallyport_proto::{CallEvent, Input};
+use sallyport_proto::{CallEvent, Input, Transfer};
 use tokio::sync::oneshot;
 
 use super::{Gateway, PhoneId, Told, Wanted};
@@ -170,11 +170,17 @@ impl Gateway {
         let transfers = matches!(act, PhoneAct::TransferTo(_) | PhoneAct::TransferOnto(_));
         let (calls, told) = (self.calls.clone(), self.told.clone());
         tokio::spawn(async move {
-            let done = match Option::<Input>::from(act) {
-                Some(input) => calls.act(call, input).await.is_ok(),
-                None => false,
+            let done = match act {
+                PhoneAct::TransferOnto(other) => calls.transfer_onto(call, other).await,
+                PhoneAct::TransferTo(to) => calls.act(call, Input::Transfer(Transfer::To(to))).await,
+                PhoneAct::Dtmf(digit, duration) => {
+                    calls.act(call, Input::Dtmf { digits: digit.to_string(), duration }).await
+                }
+                PhoneAct::Info(content_type, body) => {
+                    calls.act(call, Input::Info { content_type, body }).await
+                }
             };
-            if transfers && !done {
+            if transfers && done.is_err() {
                 let event = CallEvent::Transfer { status: 503 };
                 let _ = told.send(Told::Outcome(id, PhoneInput::Event { call, event }));
             }

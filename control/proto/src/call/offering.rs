@@ -59,7 +59,7 @@ impl Call {
         if let Some(invited) = &mut self.inside.invited {
             invited.taken = true;
         }
-        self.browser_is(answer, ice);
+        self.browser_is(answer, ice, zone);
         self.take_up(now);
         Ok(())
     }

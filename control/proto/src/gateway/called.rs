@@ -26,13 +26,10 @@ impl Phone {
             from: format!("<sip:{user}@{host}>;tag={}", self.random.hex(8)),
             to: format!("<sip:{}@{host}>", registration.number),
             call_id: self.random.hex(16),
-            cseq: 0,
-            remote_cseq: None,
             contact: self.contact(),
             agent: self.settings.agent.clone(),
-            remote_tag: None,
             target: registration.contact.clone(),
-            route: Vec::new(),
+            ..Dialog::default()
         };
         let mut request = dialog.invite(offer, Vec::new());
         // What the inside is told of us is not what browsers are.

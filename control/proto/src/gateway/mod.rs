@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use sallyport_plan::CallId;
 
-use crate::api::{CallEvent, CallFailure, EndCause, Input};
+use crate::api::{CallEvent, CallFailure, EndCause};
 use crate::random::{Random, Seed};
 use crate::sip::{Dialog, Method, Request, Response, TransactionId};
 
@@ -247,7 +247,7 @@ pub enum PhoneCommand {
     Act {
         /// Which call.
         call: CallId,
-        /// [`Input::Dtmf`], [`Input::Info`] or [`Input::Transfer`].
+        /// What.
         input: PhoneAct,
     },
     /// Hang up.
@@ -544,17 +544,5 @@ impl Phone {
             response.headers.push(("Retry-After".into(), seconds.to_string()));
         }
         self.reply(transaction, response);
-    }
-}
-
-impl From<PhoneAct> for Option<Input> {
-    /// `None` for a transfer onto another call: that call knows where its far end is.
-    fn from(act: PhoneAct) -> Self {
-        Some(match act {
-            PhoneAct::Dtmf(digit, duration) => Input::Dtmf { digits: digit.to_string(), duration },
-            PhoneAct::Info(content_type, body) => Input::Info { content_type, body },
-            PhoneAct::TransferTo(to) => Input::Transfer(crate::api::Transfer::To(to)),
-            PhoneAct::TransferOnto(_) => return None,
-        })
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use sdp_types::{Media, Session};
+use serde::{Deserialize, Serialize};
 
 use super::OFFER_MAX;
 use super::codec::{Chosen, Codec, Kind, codecs, rtpmaps};
@@ -14,7 +15,7 @@ use crate::random::hex;
 pub const UFRAG_MAX: usize = 128 - 1 - super::OUR_UFRAG;
 
 /// `a=setup` (RFC 4145 section 4, RFC 5763 section 5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Setup {
     /// The browser takes either role.
     ActPass,

@@ -110,7 +110,7 @@ impl Challenge {
 }
 
 /// What a request may be answered by in its course: who was challenged for it before is not convinced by the same again.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Attempts {
     tried: Vec<(&'static str, String)>,
     rounds: u8,

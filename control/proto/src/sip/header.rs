@@ -76,6 +76,19 @@ pub fn address_parameter_of<'a>(value: &'a str, wanted: &str) -> Option<&'a str>
     found.map(|(_, value)| value.unwrap_or_default())
 }
 
+/// What stands before the first parameter of a header that has no address.
+pub fn token_of(value: &str) -> &str {
+    value.split(';').next().unwrap_or_default().trim()
+}
+
+/// A parameter of a header that has no address; the empty text where it has no value.
+pub fn parameter_of<'a>(value: &'a str, wanted: &str) -> Option<&'a str> {
+    value.split(';').skip(1).find_map(|part| {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        name.trim().eq_ignore_ascii_case(wanted).then(|| value.trim())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
