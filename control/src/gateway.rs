@@ -201,14 +201,17 @@ impl Gateway {
     fn session(&mut self, session: SessionId, event: SessionEvent, offer: Option<String>) {
         let Some(id) = self.sessions.get(&session).copied() else { return };
         let current = self.phones.get(&id).is_some_and(|runtime| runtime.session == Some(session));
-        match event {
-            SessionEvent::Incoming { call, from, .. } => match offer.filter(|_| current) {
+        if let SessionEvent::Incoming { call, from, .. } = event {
+            match offer.filter(|_| current) {
                 Some(offer) => self.input(id, PhoneInput::Incoming { call, from, offer }),
                 None => self.decline(call, session, 480),
-            },
-            SessionEvent::Taken { call } if current => self.input(id, PhoneInput::Taken(call)),
-            SessionEvent::Taken { .. } => {}
-            SessionEvent::Call { call, event } => self.input(id, PhoneInput::Event { call, event }),
+            }
+        } else if let SessionEvent::Call { call, event } = event {
+            self.input(id, PhoneInput::Event { call, event });
+        } else if let SessionEvent::Taken { call } = event
+            && current
+        {
+            self.input(id, PhoneInput::Taken(call));
         }
     }
 

@@ -398,7 +398,7 @@ fn a_call_in_that_nobody_wants_or_that_is_given_up_ends() {
 }
 
 #[test]
-fn a_browser_that_comes_back_has_its_call_and_one_that_does_not_loses_it() {
+fn a_browser_that_comes_back_has_its_call_and_goes_on() {
     let lab = lab(&[]);
     let mut phone = Phone::new(&lab.control, "2000");
     phone.register("");
