@@ -244,6 +244,25 @@ pub struct Overview {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
+/// Who opened a WebSocket connection, as far as its request tells.
+#[derive(Clone)]
+pub struct Visitor {
+    /// As one client is counted.
+    pub client: IpAddr,
+    /// At which interface.
+    pub zone: Zone,
+    /// A bearer token.
+    pub token: Option<String>,
+    /// A number's password of digest authentication; may be empty.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Visitor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Visitor").field("zone", &self.zone).finish_non_exhaustive()
+    }
+}
+
 /// Which way a request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -299,8 +318,8 @@ pub enum SipEvent {
     Opened {
         /// Which.
         connection: ConnectionId,
-        /// Whose, as one client is counted.
-        client: IpAddr,
+        /// Whose.
+        visitor: Visitor,
     },
     /// A request without a tag in To that came over WebSocket. CANCEL is none of these: see [`SipEvent::Cancelled`].
     Gateway {
@@ -384,6 +403,26 @@ pub enum Message {
         /// Who.
         caller: Caller,
         /// Our answer.
+        reply: oneshot::Sender<Result<Created, CreateError>>,
+    },
+    /// Our offer to a browser that a call rings at, where the browser makes none.
+    Offer {
+        /// Which call.
+        id: CallId,
+        /// Who.
+        caller: Caller,
+        /// An SDP.
+        reply: oneshot::Sender<Result<String, CallError>>,
+    },
+    /// A browser takes a call that rings there by its answer to [`Message::Offer`].
+    Take {
+        /// Which call.
+        id: CallId,
+        /// The browser's answer.
+        answer: String,
+        /// Who.
+        caller: Caller,
+        /// What it says is for nobody.
         reply: oneshot::Sender<Result<Created, CreateError>>,
     },
     /// A browser does not want a call that rings there.
@@ -556,6 +595,24 @@ impl Handle {
     pub async fn accept(&self, id: CallId, offer: String, caller: Caller) -> Result<Created, CreateError> {
         let told = self.ask(|reply| Message::Accept { id, offer, caller, reply }).await;
         told.unwrap_or(Err(CreateError::Draining))
+    }
+
+    /// Our offer to a browser that a call rings at; [`Self::take`] brings its answer.
+    ///
+    /// # Errors
+    /// [`CallError::Unknown`] where it does not ring there.
+    pub async fn offer(&self, id: CallId, caller: Caller) -> Result<String, CallError> {
+        self.ask(|reply| Message::Offer { id, caller, reply }).await.unwrap_or(Err(CallError::Unknown))
+    }
+
+    /// Takes a call that rings at a browser by its answer to our offer. Dropping the future before it is ready abandons
+    /// the call.
+    ///
+    /// # Errors
+    /// [`CreateError`]; with [`CreateError::Offer`] the call rings on.
+    pub async fn take(&self, id: CallId, answer: String, caller: Caller) -> Result<(), CreateError> {
+        let told = self.ask(|reply| Message::Take { id, answer, caller, reply }).await;
+        told.unwrap_or(Err(CreateError::Draining)).map(|_| ())
     }
 
     /// A browser does not want a call that rings there.

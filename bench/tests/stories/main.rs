@@ -14,6 +14,7 @@ mod control;
 mod hairpin;
 mod inside;
 mod intruders;
+mod jssip;
 mod kamailio;
 mod many;
 mod ng;

@@ -11,6 +11,7 @@ mod agents;
 mod browser;
 mod calls;
 mod client;
+mod gateway;
 mod hanging;
 mod harness;
 mod http;
