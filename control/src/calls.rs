@@ -121,6 +121,12 @@ impl Calls {
             Message::Create { id, wish, reply } => self.create(id, wish, reply),
             Message::SignIn { sign_in, reply } => self.sign_in(sign_in, reply),
             Message::SignOut(session) => self.sign_out(session),
+            Message::IsSignedIn { session, reply } => {
+                let _ = reply.send(self.sessions.is_signed_in(session));
+            }
+            Message::May { id, by, reply } => {
+                let _ = reply.send(self.may(id, by));
+            }
             Message::Accept { id, offer, caller, reply } => self.accept(id, &offer, &caller, reply),
             Message::Decline { id, session, status, reply } => {
                 let _ = reply.send(self.decline(id, session, status));

@@ -15,6 +15,7 @@ use crate::calls::{self, Calls};
 use crate::config::Config;
 use crate::dtls::Identity;
 use crate::http::Server;
+use crate::identity::Identities;
 use crate::{downlink, ng, sip, stun};
 
 /// How long calls may take to end on a drain.
@@ -59,7 +60,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let identity = Identity::new().context("no DTLS identity")?;
     let listen = sip_address(&config)?;
     let sip = sip::bind(&config, listen, handle.clone()).await.context("SIP cannot be served")?;
-    let http = Server::bind(config.clone(), handle.clone(), sip.gate.clone())
+    let identities = Arc::new(Identities::new(&config).map_err(anyhow::Error::msg)?);
+    let http = Server::bind(config.clone(), handle.clone(), identities, sip.gate.clone(), sip.sender.view())
         .await
         .context("HTTP cannot be served")?;
     let ng = ng::bind(&config.ng, handle.clone()).await.context("NG cannot be served")?;
@@ -109,24 +111,30 @@ fn sip_address(config: &Config) -> anyhow::Result<SocketAddr> {
         return Ok(listen);
     }
     // Whom we call decides the family; without a server IPv4 comes first.
-    let wanted =
-        |address: &IpAddr| config.sip.server.is_none_or(|server| server.is_ipv4() == address.is_ipv4());
+    let servers = config.sip.servers().map_err(anyhow::Error::msg)?;
+    let server = servers.iter().find_map(|server| server.address);
+    let wanted = |address: &IpAddr| server.is_none_or(|server| server.is_ipv4() == address.is_ipv4());
     let configured = &config.inside.addresses;
     if let Some(address) = configured.iter().find(|address| wanted(address)).or(configured.first()) {
         return Ok(SocketAddr::new(*address, 5060));
     }
     let name = &config.inside.interface;
-    let addresses = getifaddrs().context("interfaces cannot be read")?;
-    let found = addresses.filter(|entry| entry.interface_name == *name).filter_map(|entry| {
+    let found = addresses(name);
+    let address = found.iter().find(|address| wanted(address)).or(found.first());
+    let address = address.with_context(|| format!("interface {name} has no address for SIP"))?;
+    Ok(SocketAddr::new(*address, 5060))
+}
+
+/// Addresses of an interface as it stands; those of IPv6 that only its link knows are none.
+pub fn addresses(interface: &str) -> Vec<IpAddr> {
+    let Ok(entries) = getifaddrs() else { return Vec::new() };
+    let own = entries.filter(|entry| entry.interface_name == *interface).filter_map(|entry| {
         let address = entry.address?;
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
         let v6 = address.as_sockaddr_in6().filter(|v6| !v6.ip().is_unicast_link_local());
         v4.or_else(|| v6.map(|v6| IpAddr::V6(v6.ip())))
     });
-    let found: Vec<IpAddr> = found.collect();
-    let address = found.iter().find(|address| wanted(address)).or(found.first());
-    let address = address.with_context(|| format!("interface {name} has no address for SIP"))?;
-    Ok(SocketAddr::new(*address, 5060))
+    own.collect()
 }
 
 #[cfg(test)]

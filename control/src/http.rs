@@ -20,8 +20,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
+use crate::identity::Identities;
 use crate::message::Handle;
-use crate::sip::Gate;
+use crate::sip::{Gate, View};
 use access::Access;
 
 /// Octets that a request's body may have.
@@ -34,6 +35,7 @@ pub struct Shared {
     access: Arc<Access>,
     begun: Instant,
     gate: Gate,
+    sip: watch::Receiver<View>,
     /// Whether we speak HTTPS.
     secure: bool,
 }
@@ -50,14 +52,21 @@ impl Server {
     ///
     /// # Errors
     /// What the system says of an address, or what is wrong with the certificate.
-    pub async fn bind(config: Arc<Config>, calls: Handle, gate: Gate) -> anyhow::Result<Self> {
+    pub async fn bind(
+        config: Arc<Config>,
+        calls: Handle,
+        identities: Arc<Identities>,
+        gate: Gate,
+        sip: watch::Receiver<View>,
+    ) -> anyhow::Result<Self> {
         let tls = tls::Acceptor::load(&config.http.certificate, &config.http.key)?;
         let mut listeners = Vec::new();
         for address in &config.http.listen {
             listeners.push(TcpListener::bind(address).await.with_context(|| format!("{address}"))?);
         }
-        let access = Arc::new(Access::new(&config.http));
-        let router = router(Shared { calls, access, begun: Instant::now(), gate, secure: tls.is_some() });
+        let access = Arc::new(Access::new(&config, identities));
+        let router =
+            router(Shared { calls, access, begun: Instant::now(), gate, sip, secure: tls.is_some() });
         Ok(Self { listeners, tls, router })
     }
 

@@ -12,6 +12,7 @@ pub mod downlink;
 #[allow(unsafe_code)]
 pub mod dtls;
 pub mod http;
+pub mod identity;
 pub mod message;
 pub mod metrics;
 pub mod ng;

@@ -27,11 +27,36 @@ impl std::str::FromStr for SessionId {
     }
 }
 
-/// A browser that wants to sign in.
+/// Whom a browser may call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// Everybody.
+    Anybody,
+    /// These, letter by letter; `*` stands for everybody.
+    Only(Vec<String>),
+}
+
+impl Reach {
+    /// Whether `to` may be called.
+    pub fn allows(&self, to: &str) -> bool {
+        match self {
+            Self::Anybody => true,
+            Self::Only(list) => list.iter().any(|one| one == "*" || one == to),
+        }
+    }
+}
+
+/// A browser that wants to sign in, as [`crate::identity::Identities::admit`] judged it.
 #[derive(Debug)]
 pub struct SignIn {
     /// An agent under its number; `None`: a customer, who can call but not be called.
     pub party: Option<Party>,
+    /// Whom it may call.
+    pub reach: Reach,
+    /// Whose calls are counted as one client's; `None` for those who have a token.
+    pub client: Option<IpAddr>,
+    /// Whether the SIP server has to take number and password before the browser is signed in.
+    pub verify: bool,
 }
 
 /// Why a browser was not signed in.
@@ -39,10 +64,17 @@ pub struct SignIn {
 pub enum SignInError {
     /// There are as many as there may be.
     Full,
-    /// There are as many under this number as there may be.
+    /// There are as many under this number, or of this client without a token, as there may be.
     TooMany,
     /// We are on our way down.
     Draining,
+    /// The SIP server does not take the number, or not with this password.
+    Refused {
+        /// Its final status; `None` where another browser is signed in with this number and another password.
+        status: Option<u16>,
+    },
+    /// The SIP server does not answer, or takes nobody now.
+    Unreachable,
 }
 
 /// A browser that is signed in until [`Message::SignOut`], or until its receiver is dropped or full.
@@ -106,6 +138,17 @@ pub struct Wish {
     pub headers: Vec<(String, String)>,
 }
 
+/// Who asks for something of a call that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// An administrator: of any.
+    Administrator,
+    /// A browser that is signed in: of its own, and of those that nobody owns.
+    Session(SessionId),
+    /// Whoever knows its name: of those that nobody owns.
+    Anybody,
+}
+
 /// Why a call was not set up.
 #[derive(Debug)]
 pub enum CreateError {
@@ -125,6 +168,10 @@ pub enum CreateError {
     TooMany,
     /// It does not ring, or not there; or it is over.
     Gone,
+    /// This browser may not call there.
+    Forbidden,
+    /// Nobody is signed in under this name.
+    UnknownSession,
 }
 
 /// A call that was set up.
@@ -287,6 +334,22 @@ pub enum Message {
     },
     /// A browser signs out, or went away: its calls end.
     SignOut(SessionId),
+    /// Whether a browser is signed in under this name.
+    IsSignedIn {
+        /// Its name.
+        session: SessionId,
+        /// Whether.
+        reply: oneshot::Sender<bool>,
+    },
+    /// Whether somebody may ask something of a call.
+    May {
+        /// Which call.
+        id: CallId,
+        /// Who.
+        by: By,
+        /// Outcome.
+        reply: oneshot::Sender<Result<(), CallError>>,
+    },
     /// A browser takes a call that rings there.
     Accept {
         /// Which call.
@@ -423,6 +486,21 @@ impl Handle {
     pub async fn sign_in(&self, sign_in: SignIn) -> Result<SignedIn, SignInError> {
         let told = self.ask(|reply| Message::SignIn { sign_in, reply }).await;
         told.unwrap_or(Err(SignInError::Draining))
+    }
+
+    /// Whether a browser is signed in under this name.
+    pub async fn is_signed_in(&self, session: SessionId) -> bool {
+        self.ask(|reply| Message::IsSignedIn { session, reply }).await.unwrap_or(false)
+    }
+
+    /// Whether somebody may ask something of a call: to be asked before [`Self::renegotiate`], [`Self::act`],
+    /// [`Self::trickle`], [`Self::hang_up`], [`Self::show`] and [`Self::watch`]. A call belongs to the browser that placed
+    /// or took it while it was signed in; a call that was placed without is known by its name, which is a secret.
+    ///
+    /// # Errors
+    /// [`CallError::Unknown`]: whose it is not hears no more than that.
+    pub async fn may(&self, id: CallId, by: By) -> Result<(), CallError> {
+        self.ask(|reply| Message::May { id, by, reply }).await.unwrap_or(Err(CallError::Unknown))
     }
 
     /// Takes a call that rings at a browser. Dropping the future before it is ready abandons the call.

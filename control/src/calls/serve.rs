@@ -10,18 +10,20 @@ use tokio::sync::oneshot;
 use super::runtime::Runtime;
 use super::{Calls, REPORT_PATIENCE, Waiting, short};
 use crate::dtls::{Dtls, Step};
-use crate::message::{CallError, Caller, CreateError, Created, SignIn, SignInError, SignedIn, Wish};
+use crate::message::{CallError, Caller, CreateError, Created, Wish};
 use crate::random;
 
 impl Calls {
     pub(super) fn create(
         &mut self,
         id: CallId,
-        wish: Wish,
+        mut wish: Wish,
         reply: oneshot::Sender<Result<Created, CreateError>>,
     ) {
-        let caller = wish.caller;
-        match self.begin(id, wish) {
+        let known = self.place(wish.caller, &wish.to);
+        let caller = *known.as_ref().unwrap_or(&wish.caller);
+        wish.caller = caller;
+        match known.and_then(|_| self.begin(id, wish)) {
             Ok(call) => {
                 self.begun += 1;
                 let mut runtime = Runtime::new(call, Some(reply));
@@ -44,8 +46,8 @@ impl Calls {
         let status = self.status.as_ref().ok_or(CreateError::NoRelay)?;
         let Wish { to, offer, caller: Caller { client, zone, session }, headers } = wish;
         // Whoever is signed in here is called without a detour where there is no SIP server that could know better.
-        let here = self.config.sip.server.is_none() && !self.sessions.by_number(&to).is_empty();
-        if self.config.sip.server.is_none() && !here {
+        let here = self.config.sip.server.is_empty() && !self.sessions.by_number(&to).is_empty();
+        if self.config.sip.server.is_empty() && !here {
             return Err(CreateError::NoServer);
         }
         if self.calls.len() >= self.config.http.max_calls {
@@ -63,14 +65,6 @@ impl Calls {
         let seed = Seed(random::octets());
         Call::new(id, self.settings(status), seed, placing, Instant::now(), since_epoch(), &offer)
             .map_err(CreateError::Offer)
-    }
-
-    pub(super) fn sign_in(&mut self, sign_in: SignIn, reply: oneshot::Sender<Result<SignedIn, SignInError>>) {
-        let outcome =
-            if self.leaving() { Err(SignInError::Draining) } else { self.sessions.sign_in(sign_in) };
-        if let Err(Ok(unheard)) = reply.send(outcome) {
-            self.sessions.sign_out(unheard.id);
-        }
     }
 
     pub(super) fn trickle(&mut self, id: CallId, fragment: &str) -> Result<(), CallError> {

@@ -1,25 +1,33 @@
 //! Who is signed in: browsers that can be called by a number, and that hear of their calls.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use sallyport_plan::CallId;
 use sallyport_proto::{CallEvent, Party};
 use tokio::sync::mpsc::{Sender, channel};
+use tokio::sync::oneshot;
 
-use crate::message::{SessionEvent, SessionId, SignIn, SignInError, SignedIn};
+use super::Calls;
+use crate::message::{
+    By, CallError, Caller, CreateError, Reach, SessionEvent, SessionId, SignIn, SignInError, SignedIn,
+};
 use crate::random;
 
 /// Events that wait for a slow browser; one that is slower is signed out.
 const EVENTS: usize = 256;
-/// Browsers signed in at once, and under one number.
+/// Browsers signed in at once, under one number, and of one client without a token.
 const SESSIONS: usize = 10_000;
 const PER_NUMBER: usize = 16;
+const PER_CLIENT: usize = 64;
 
 /// One browser.
 #[derive(Debug)]
 struct Session {
     /// Who it is; nobody in particular may not be called.
     party: Option<Party>,
+    reach: Reach,
+    client: Option<IpAddr>,
     events: Sender<SessionEvent>,
 }
 
@@ -28,6 +36,7 @@ struct Session {
 pub struct Sessions {
     all: HashMap<SessionId, Session>,
     numbers: HashMap<String, Vec<SessionId>>,
+    clients: HashMap<IpAddr, usize>,
 }
 
 impl Sessions {
@@ -36,25 +45,45 @@ impl Sessions {
     /// # Errors
     /// [`SignInError`].
     pub fn sign_in(&mut self, sign_in: SignIn) -> Result<SignedIn, SignInError> {
+        self.has_room(&sign_in)?;
+        let SignIn { party, reach, client, verify: _ } = sign_in;
+        let id = SessionId(u128::from_be_bytes(random::octets()));
+        if let Some(party) = &party {
+            self.numbers.entry(party.user.clone()).or_default().push(id);
+        }
+        if let Some(client) = client {
+            *self.clients.entry(client).or_default() += 1;
+        }
+        let (events, inbox) = channel(EVENTS);
+        self.all.insert(id, Session { party, reach, client, events });
+        Ok(SignedIn { id, events: inbox })
+    }
+
+    /// Whether there is room for one more like this.
+    ///
+    /// # Errors
+    /// [`SignInError`].
+    pub fn has_room(&self, sign_in: &SignIn) -> Result<(), SignInError> {
         if self.all.len() >= SESSIONS {
             return Err(SignInError::Full);
         }
-        let id = SessionId(u128::from_be_bytes(random::octets()));
-        if let Some(party) = &sign_in.party {
-            let same = self.numbers.entry(party.user.clone()).or_default();
-            if same.len() >= PER_NUMBER {
-                return Err(SignInError::TooMany);
-            }
-            same.push(id);
-        }
-        let (events, inbox) = channel(EVENTS);
-        self.all.insert(id, Session { party: sign_in.party, events });
-        Ok(SignedIn { id, events: inbox })
+        let same = sign_in.party.as_ref().map_or(0, |party| self.by_number(&party.user).len());
+        let near = sign_in.client.and_then(|client| self.clients.get(&client)).copied().unwrap_or(0);
+        if same >= PER_NUMBER || near >= PER_CLIENT { Err(SignInError::TooMany) } else { Ok(()) }
     }
 
     /// Forgets a browser; whose number it had.
     pub fn sign_out(&mut self, id: SessionId) -> Option<Party> {
-        let party = self.all.remove(&id)?.party?;
+        let Session { party, client, .. } = self.all.remove(&id)?;
+        if let Some(client) = client
+            && let Some(near) = self.clients.get_mut(&client)
+        {
+            *near -= 1;
+            if *near == 0 {
+                self.clients.remove(&client);
+            }
+        }
+        let party = party?;
         if let Some(same) = self.numbers.get_mut(&party.user) {
             same.retain(|other| *other != id);
             if same.is_empty() {
@@ -74,6 +103,16 @@ impl Sessions {
         self.all.get(&id)?.party.as_ref()
     }
 
+    /// Whether a browser is signed in under this name.
+    pub fn is_signed_in(&self, id: SessionId) -> bool {
+        self.all.contains_key(&id)
+    }
+
+    /// Whom it may call, and whose calls are counted as one client's; `None` where it is not signed in.
+    pub fn reach(&self, id: SessionId) -> Option<(&Reach, Option<IpAddr>)> {
+        self.all.get(&id).map(|session| (&session.reach, session.client))
+    }
+
     /// How many are signed in.
     pub fn len(&self) -> usize {
         self.all.len()
@@ -90,19 +129,57 @@ impl Sessions {
     }
 }
 
+impl Calls {
+    pub(super) fn sign_in(&mut self, sign_in: SignIn, reply: oneshot::Sender<Result<SignedIn, SignInError>>) {
+        let outcome =
+            if self.leaving() { Err(SignInError::Draining) } else { self.sessions.sign_in(sign_in) };
+        if let Err(Ok(unheard)) = reply.send(outcome) {
+            self.sessions.sign_out(unheard.id);
+        }
+    }
+
+    /// Who places a call to `to`: whose it is that is signed in is known better here than where the call came in.
+    ///
+    /// # Errors
+    /// [`CreateError::UnknownSession`] and [`CreateError::Forbidden`].
+    pub(super) fn place(&self, caller: Caller, to: &str) -> Result<Caller, CreateError> {
+        let Some(session) = caller.session else { return Ok(caller) };
+        let (reach, client) = self.sessions.reach(session).ok_or(CreateError::UnknownSession)?;
+        if reach.allows(to) { Ok(Caller { client, ..caller }) } else { Err(CreateError::Forbidden) }
+    }
+
+    /// Whether somebody may ask something of a call.
+    pub(super) fn may(&self, id: CallId, by: By) -> Result<(), CallError> {
+        let runtime = self.calls.get(&id).ok_or(CallError::Unknown)?;
+        let free = runtime.owner.is_none() && !runtime.call.view().incoming;
+        let may = match by {
+            By::Administrator => true,
+            By::Session(session) => runtime.owner == Some(session) || free,
+            By::Anybody => free,
+        };
+        if may { Ok(()) } else { Err(CallError::Unknown) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn agent(number: &str) -> SignIn {
-        SignIn { party: Some(Party { user: number.into(), ..Party::default() }) }
+        let party = Some(Party { user: number.into(), ..Party::default() });
+        SignIn { party, reach: Reach::Anybody, client: None, verify: false }
+    }
+
+    fn customer(client: &str) -> SignIn {
+        let reach = Reach::Only(vec!["1000".into()]);
+        SignIn { party: None, reach, client: Some(client.parse().unwrap()), verify: false }
     }
 
     #[test]
     fn a_number_rings_all_who_signed_in_with_it() {
         let mut sessions = Sessions::default();
         let (first, second) = (sessions.sign_in(agent("1")).unwrap(), sessions.sign_in(agent("1")).unwrap());
-        let nobody = sessions.sign_in(SignIn { party: None }).unwrap();
+        let nobody = sessions.sign_in(customer("10.0.0.1")).unwrap();
         assert_eq!(sessions.by_number("1"), [first.id, second.id]);
         assert!(sessions.party(nobody.id).is_none() && sessions.len() == 3);
         assert_eq!(sessions.sign_out(first.id).unwrap().user, "1");
@@ -118,5 +195,18 @@ mod tests {
         assert!(matches!(sessions.sign_in(agent("1")), Err(SignInError::TooMany)));
         assert!(sessions.sign_in(agent("2")).is_ok());
         drop(held);
+    }
+
+    #[test]
+    fn one_client_without_a_token_holds_so_many_and_no_more() {
+        let mut sessions = Sessions::default();
+        let held: Vec<_> = (0..PER_CLIENT).map(|_| sessions.sign_in(customer("10.0.0.1")).unwrap()).collect();
+        assert!(matches!(sessions.sign_in(customer("10.0.0.1")), Err(SignInError::TooMany)));
+        assert!(sessions.sign_in(customer("10.0.0.2")).is_ok());
+        let (reach, client) = sessions.reach(held[0].id).unwrap();
+        assert!(reach.allows("1000") && !reach.allows("10000") && client.is_some());
+        sessions.sign_out(held[0].id);
+        assert!(sessions.reach(held[0].id).is_none());
+        assert!(sessions.sign_in(customer("10.0.0.1")).is_ok());
     }
 }

@@ -15,10 +15,20 @@ impl Calls {
     pub(super) fn settings(&self, status: &Status) -> Arc<Settings> {
         let config = &self.config;
         // Without a server we are our own.
-        let server = config.sip.server.unwrap_or(self.sip.local());
-        let domain = if config.sip.domain.is_empty() { host(server) } else { config.sip.domain.clone() };
-        let transport = if config.sip.transport == Transport::Tcp { ";transport=tcp" } else { "" };
-        let contact = format!("sip:{}@{}{transport}", config.sip.user, self.sip.local());
+        let server = self.sip.toward().unwrap_or(self.sip.local());
+        let named = config.sip.domain.is_empty().then(|| config.sip.domain_of_server()).flatten();
+        let domain = match named {
+            Some(name) => name,
+            None if config.sip.domain.is_empty() => host(server),
+            None => config.sip.domain.clone(),
+        };
+        let kind = config.sip.transport();
+        let transport = match kind {
+            Transport::Tcp => ";transport=tcp",
+            Transport::Tls => ";transport=tls",
+            _ => "",
+        };
+        let contact = format!("sip:{}@{}{transport}", config.sip.user, self.sip.local_by(kind));
         Arc::new(Settings {
             candidates: self.candidates(status),
             own: own(status, self.sip.local()),
@@ -73,9 +83,9 @@ impl Calls {
             kind: CandidateKind::ServerReflexive,
             zone: Zone::Outside,
         }));
-        let host =
-            |base| LocalCandidate { address: base, base, kind: CandidateKind::Host, zone: Zone::Outside };
-        found.extend(media(status).into_iter().map(host));
+        let host = |zone, base| LocalCandidate { address: base, base, kind: CandidateKind::Host, zone };
+        found.extend(media(status).into_iter().map(|base| host(Zone::Outside, base)));
+        found.extend(inside(status).into_iter().map(|base| host(Zone::Inside, base)));
         found
     }
 
@@ -92,6 +102,15 @@ fn media(status: &Status) -> Vec<SocketAddr> {
     let outside = status.interfaces.iter().filter(|interface| interface.zone == Zone::Outside);
     outside
         .flat_map(|interface| interface.addresses.iter().map(|ip| SocketAddr::new(*ip, interface.port_min)))
+        .collect()
+}
+
+/// Our media addresses for browsers inside, where the relay serves them.
+fn inside(status: &Status) -> Vec<SocketAddr> {
+    let interfaces = status.interfaces.iter().filter(|interface| interface.zone == Zone::Inside);
+    let ported = interfaces.filter_map(|interface| Some((interface, interface.browsers?)));
+    ported
+        .flat_map(|(interface, port)| interface.addresses.iter().map(move |ip| SocketAddr::new(*ip, port)))
         .collect()
 }
 

@@ -12,17 +12,18 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use futures_util::{Stream, StreamExt, stream};
-use sallyport_plan::{CallId, DirectionReport, Zone};
+use sallyport_plan::{CallId, DirectionReport};
 use sallyport_proto::{CallEvent, CallView};
 use serde::{Deserialize, Serialize};
 use tokio_stream::wrappers::BroadcastStream;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
+use super::access;
 use super::body::Whole;
-use super::connection::Peer;
+use super::connection::{Local, Peer};
 use super::problem::Problem;
-use crate::message::{CallError, Caller, CreateError, Shown, Wish};
+use crate::message::{CallError, CreateError, Shown, Wish};
 
 /// Seconds until another attempt is worth while: some call will have ended.
 const RETRY_FULL: u32 = 5;
@@ -47,7 +48,8 @@ pub struct Destination {
 pub async fn create(
     State(shared): State<Shared>,
     query: Result<Query<Destination>, QueryRejection>,
-    peer: Extension<Peer>,
+    Extension(peer): Extension<Peer>,
+    Extension(local): Extension<Local>,
     headers: HeaderMap,
     Whole(body): Whole,
 ) -> Result<Response, Problem> {
@@ -58,10 +60,12 @@ pub async fn create(
             format!("?to= is missing: {}", rejected.body_text()),
         )
     })?;
-    let known = shared.access.call(&headers, &to)?;
-    let client = (!known).then(|| shared.access.client(&headers, peer.0.0).group());
+    let mut caller = shared.caller(&headers, peer, local);
+    // Whom a session may call is known where it is known.
+    if caller.session.is_none() && shared.access.call(&headers, &to)? {
+        caller.client = None;
+    }
     let offer = text(&headers, SDP, body)?;
-    let caller = Caller { client, zone: Zone::Outside, session: None };
     let wish = Wish { to, offer, caller, headers: Vec::new() };
     let created = shared.calls.create(wish).await.map_err(create_problem)?;
     let location = format!("/v1/calls/{}", created.id);
@@ -80,6 +84,7 @@ pub async fn trickle(
     headers: HeaderMap,
     Whole(body): Whole,
 ) -> Result<StatusCode, Problem> {
+    shared.may(&headers, id).await.map_err(call_problem)?;
     let fragment = text(&headers, FRAGMENT, body)?;
     shared.calls.trickle(id, fragment).await.map_err(call_problem)?;
     Ok(StatusCode::NO_CONTENT)
@@ -88,7 +93,12 @@ pub async fn trickle(
 /// Hangs up.
 #[utoipa::path(delete, path = "/v1/calls/{id}", params(("id" = String, Path)),
     responses((status = 204, description = "Hung up"), (status = 404, body = Problem, content_type = "application/problem+json")))]
-pub async fn hang_up(State(shared): State<Shared>, Name(id): Name) -> Result<StatusCode, Problem> {
+pub async fn hang_up(
+    State(shared): State<Shared>,
+    Name(id): Name,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    shared.may(&headers, id).await.map_err(call_problem)?;
     shared.calls.hang_up(id).await.map_err(call_problem)?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -96,7 +106,12 @@ pub async fn hang_up(State(shared): State<Shared>, Name(id): Name) -> Result<Sta
 /// One call with its statistics. The name of a call is a secret that its caller has; it needs no token.
 #[utoipa::path(get, path = "/v1/calls/{id}", params(("id" = String, Path)),
     responses((status = 200, body = Call), (status = 404, body = Problem, content_type = "application/problem+json")))]
-pub async fn show(State(shared): State<Shared>, Name(id): Name) -> Result<Json<Call>, Problem> {
+pub async fn show(
+    State(shared): State<Shared>,
+    Name(id): Name,
+    headers: HeaderMap,
+) -> Result<Json<Call>, Problem> {
+    shared.may(&headers, id).await.map_err(call_problem)?;
     let Shown { view, directions } = shared.calls.show(id).await.map_err(call_problem)?;
     Ok(Json(Call::new(&view, &directions)))
 }
@@ -117,7 +132,9 @@ pub async fn list(State(shared): State<Shared>, headers: HeaderMap) -> Result<Js
 pub async fn events(
     State(shared): State<Shared>,
     Name(id): Name,
+    headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    shared.may(&headers, id).await.map_err(call_problem)?;
     let (told, coming) = shared.calls.watch(id).await.map_err(call_problem)?;
     let coming = BroadcastStream::new(coming).filter_map(|event| std::future::ready(event.ok()));
     let all = stream::iter(told).chain(coming).map(move |event| Ok(news(id, &event)));
@@ -181,12 +198,19 @@ fn create_problem(error: CreateError) -> Problem {
         CreateError::NoServer => unavailable("no_sip_server", "no SIP server is configured ([sip] server)"),
         CreateError::Draining => unavailable("draining", "the appliance is ending and takes no new calls"),
         CreateError::Full => unavailable("full", "there are as many calls as there may be").retry(RETRY_FULL),
+        CreateError::Forbidden => access::forbidden_problem(),
+        CreateError::UnknownSession => unknown_session(),
         CreateError::Gone => Problem::new(StatusCode::CONFLICT, "gone", "the call does not ring any more"),
         CreateError::TooMany => {
             let text = "this client has as many calls as one may have without a token";
             Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_calls", text).retry(RETRY_CLIENT)
         }
     }
+}
+
+/// Nobody is signed in under this name.
+pub fn unknown_session() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "unknown_session", "nobody is signed in under this name")
 }
 
 fn status(code: u16) -> StatusCode {

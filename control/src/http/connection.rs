@@ -1,6 +1,6 @@
 //! Connections of HTTP/1.1: accepted whatever befalls one of them, bounded in number and in patience.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
+/// At which address of ours a request came in, as a request's extension.
+#[derive(Debug, Clone, Copy)]
+pub struct Local(pub IpAddr);
+
 /// Serves until `stop` turns true.
 pub async fn serve(
     listener: TcpListener,
@@ -56,12 +60,14 @@ pub async fn serve(
             Ok((stream, peer)) => {
                 complained = false;
                 let (tls, router, watcher) = (tls.clone(), router.clone(), graceful.watcher());
+                let local = stream.local_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |local| local.ip());
+                let ends = (Peer(peer), Local(local.to_canonical()));
                 tokio::spawn(async move {
                     match tls {
-                        None => follow(stream, peer, router, watcher).await,
+                        None => follow(stream, ends, router, watcher).await,
                         Some(tls) => {
                             if let Some(stream) = tls.accept(stream).await {
-                                follow(stream, peer, router, watcher).await;
+                                follow(stream, ends, router, watcher).await;
                             }
                         }
                     }
@@ -82,12 +88,13 @@ pub async fn serve(
 
 async fn follow(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: SocketAddr,
+    (peer, local): (Peer, Local),
     router: Router,
     watcher: Watcher,
 ) {
     let service = router.map_request(move |mut request: Request<_>| {
-        request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(local);
         request
     });
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();

@@ -16,6 +16,7 @@ use super::Shared;
 use super::connection::Peer;
 use super::problem::Problem;
 use crate::metrics;
+use crate::sip::{PeerState, View};
 
 /// `outside` or `inside`.
 pub const fn zone(zone: Zone) -> &'static str {
@@ -34,6 +35,45 @@ pub struct Status {
     uptime_s: u64,
     calls: CallCounts,
     relay: Relay,
+    sip: Sip,
+}
+
+/// SIP inside.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Sip {
+    /// Our peers, the best first.
+    peers: Vec<SipPeer>,
+    /// Messages that were refused or dropped, by reason.
+    refused: BTreeMap<&'static str, u64>,
+}
+
+/// A SIP server of ours.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SipPeer {
+    /// As configured.
+    name: String,
+    /// Where it is.
+    address: String,
+    /// `UDP`, `TCP` or `TLS`.
+    transport: &'static str,
+    /// Whether calls go there; absent while nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alive: Option<bool>,
+    /// Why not; empty if it is alive.
+    reason: String,
+}
+
+impl Sip {
+    fn new(view: &View) -> Self {
+        let peer = |peer: &PeerState| SipPeer {
+            name: peer.name.clone(),
+            address: peer.address.to_string(),
+            transport: peer.transport.name(),
+            alive: peer.alive,
+            reason: peer.reason.clone(),
+        };
+        Self { peers: view.peers.iter().map(peer).collect(), refused: view.refused.clone() }
+    }
 }
 
 /// Calls by what they are about.
@@ -134,6 +174,7 @@ pub async fn status(State(shared): State<Shared>, headers: HeaderMap) -> Result<
         uptime_s: shared.begun.elapsed().as_secs(),
         calls: CallCounts { setup: overview.setup, active: overview.active },
         relay: overview.relay.map(Relay::new).unwrap_or_default(),
+        sip: Sip::new(&shared.sip.borrow()),
     }))
 }
 
@@ -148,7 +189,7 @@ pub async fn metrics(
 ) -> Result<Response, Problem> {
     shared.access.metrics(&headers, peer.0.0)?;
     let overview = shared.calls.overview().await.ok_or_else(ending)?;
-    let text = metrics::encode(&overview)
+    let text = metrics::encode(&overview, &shared.sip.borrow().clone())
         .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics", error.to_string()))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
