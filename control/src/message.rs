@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use sallyport_plan::{CallId, DirectionReport, Event, Status, Zone};
 use sallyport_proto::sip::{Request, Response, TransactionId};
-use sallyport_proto::{CallEvent, CallFailure, CallView, FragmentError, Input, OfferError, Party};
+use sallyport_proto::{
+    CallEvent, CallFailure, CallView, FragmentError, Input, OfferError, Party, RegistrationState,
+};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::random;
@@ -112,6 +114,16 @@ pub enum SessionEvent {
         /// What.
         event: CallEvent,
     },
+    /// The number's registration with the SIP server stands elsewhere.
+    Registration {
+        /// Where.
+        state: RegistrationState,
+    },
+    /// The browser is signed out by us. The last event.
+    SignedOut {
+        /// Why: `ending`.
+        reason: &'static str,
+    },
 }
 
 /// Who asks for a call.
@@ -190,6 +202,8 @@ pub enum CallError {
     Unknown,
     /// The fragment cannot be read.
     Fragment(FragmentError),
+    /// This browser may not call there.
+    Forbidden,
 }
 
 /// A call as it stands.
@@ -212,6 +226,8 @@ pub struct Overview {
     pub states: Vec<(&'static str, u64)>,
     /// Browsers signed in.
     pub sessions: u64,
+    /// Registrations by state name.
+    pub registrations: Vec<(&'static str, u64)>,
     /// Calls begun, since the start.
     pub begun: u64,
     /// Calls ended by cause, since the start.
@@ -340,6 +356,15 @@ pub enum Message {
         session: SessionId,
         /// Whether.
         reply: oneshot::Sender<bool>,
+    },
+    /// Whether a browser may call there.
+    MayCall {
+        /// Its name.
+        session: SessionId,
+        /// Whom.
+        to: String,
+        /// Outcome.
+        reply: oneshot::Sender<Result<(), CreateError>>,
     },
     /// Whether somebody may ask something of a call.
     May {
@@ -491,6 +516,15 @@ impl Handle {
     /// Whether a browser is signed in under this name.
     pub async fn is_signed_in(&self, session: SessionId) -> bool {
         self.ask(|reply| Message::IsSignedIn { session, reply }).await.unwrap_or(false)
+    }
+
+    /// Whether a browser may call `to`: [`Self::create`] asks by itself, a transfer of a call that nobody owns does not.
+    ///
+    /// # Errors
+    /// [`CreateError::Forbidden`] and [`CreateError::UnknownSession`].
+    pub async fn may_call(&self, session: SessionId, to: String) -> Result<(), CreateError> {
+        let told = self.ask(|reply| Message::MayCall { session, to, reply }).await;
+        told.unwrap_or(Err(CreateError::Draining))
     }
 
     /// Whether somebody may ask something of a call: to be asked before [`Self::renegotiate`], [`Self::act`],

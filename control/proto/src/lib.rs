@@ -19,6 +19,7 @@ mod call;
 mod error;
 pub mod ng;
 mod random;
+mod registration;
 mod relayed;
 pub mod sdp;
 mod settings;
@@ -31,4 +32,5 @@ pub use api::{
 pub use call::{Call, Wanted, wanted};
 pub use error::{AcceptError, FragmentError, OfferError, RestoreError};
 pub use random::Seed;
+pub use registration::{Registration, RegistrationCommand, RegistrationSettings, RegistrationState};
 pub use settings::{Assertion, CandidateKind, LocalCandidate, Policy, Settings, SipSettings, Timeouts};
