@@ -61,7 +61,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let listen = sip_address(&config)?;
     let sip = sip::bind(&config, listen, handle.clone()).await.context("SIP cannot be served")?;
     let identities = Arc::new(Identities::new(&config).map_err(anyhow::Error::msg)?);
-    let http = Server::bind(config.clone(), handle.clone(), identities, sip.gate.clone())
+    let http = Server::bind(config.clone(), handle.clone(), identities, sip.gate.clone(), sip.sender.view())
         .await
         .context("HTTP cannot be served")?;
     let ng = ng::bind(&config.ng, handle.clone()).await.context("NG cannot be served")?;
@@ -111,8 +111,9 @@ fn sip_address(config: &Config) -> anyhow::Result<SocketAddr> {
         return Ok(listen);
     }
     // Whom we call decides the family; without a server IPv4 comes first.
-    let wanted =
-        |address: &IpAddr| config.sip.server.is_none_or(|server| server.is_ipv4() == address.is_ipv4());
+    let servers = config.sip.servers().map_err(anyhow::Error::msg)?;
+    let server = servers.iter().find_map(|server| server.address);
+    let wanted = |address: &IpAddr| server.is_none_or(|server| server.is_ipv4() == address.is_ipv4());
     let configured = &config.inside.addresses;
     if let Some(address) = configured.iter().find(|address| wanted(address)).or(configured.first()) {
         return Ok(SocketAddr::new(*address, 5060));

@@ -25,7 +25,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::config::Config;
 use crate::identity::Identities;
 use crate::message::Handle;
-use crate::sip::Gate;
+use crate::sip::{Gate, View};
 use access::Access;
 
 /// Octets that a request's body may have.
@@ -41,6 +41,7 @@ pub struct Shared {
     grace: Duration,
     begun: Instant,
     gate: Gate,
+    sip: watch::Receiver<View>,
     /// Whether we speak HTTPS.
     secure: bool,
 }
@@ -62,6 +63,7 @@ impl Server {
         calls: Handle,
         identities: Arc<Identities>,
         gate: Gate,
+        sip: watch::Receiver<View>,
     ) -> anyhow::Result<Self> {
         let tls = tls::Acceptor::load(&config.http.certificate, &config.http.key)?;
         let mut listeners = Vec::new();
@@ -76,6 +78,7 @@ impl Server {
             grace: Duration::from_secs(config.agents.grace_s.into()),
             begun: Instant::now(),
             gate,
+            sip,
             secure: tls.is_some(),
         });
         Ok(Self { listeners, tls, router })

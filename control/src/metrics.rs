@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry;
 
 use crate::identity::Counts;
 use crate::message::Overview;
+use crate::sip::View;
 
 type Label = Vec<(&'static str, String)>;
 
@@ -17,7 +18,7 @@ type Label = Vec<(&'static str, String)>;
 ///
 /// # Errors
 /// None that occurs: writing to a string does not fail.
-pub fn encode(overview: &Overview, sign_ins: Counts) -> Result<String, fmt::Error> {
+pub fn encode(overview: &Overview, sign_ins: Counts, sip: &View) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("sallyport");
     let calls = Family::<Label, Gauge>::default();
     for (state, count) in &overview.states {
@@ -39,6 +40,7 @@ pub fn encode(overview: &Overview, sign_ins: Counts) -> Result<String, fmt::Erro
         "Whether the relay is there",
         gauge(u64::from(overview.relay.is_some())),
     );
+    encode_sip(&mut registry, sip);
     let build = Family::<Label, Gauge>::default();
     build.get_or_create(&vec![("version", env!("CARGO_PKG_VERSION").to_owned())]).set(1);
     registry.register("build", "Version of control", build);
@@ -66,6 +68,21 @@ pub fn encode(overview: &Overview, sign_ins: Counts) -> Result<String, fmt::Erro
     let mut text = String::new();
     encode_text(&mut text, &registry)?;
     Ok(text)
+}
+
+fn encode_sip(registry: &mut Registry, sip: &View) {
+    let peers = Family::<Label, Gauge>::default();
+    for (number, peer) in sip.peers.iter().enumerate() {
+        // By number: metrics hold no address.
+        let labels = vec![("peer", number.to_string()), ("transport", peer.transport.name().to_owned())];
+        peers.get_or_create(&labels).set(i64::from(peer.alive == Some(true)));
+    }
+    registry.register("sip_peer_alive", "Whether a SIP server answers, by its number in the status", peers);
+    let refused = Family::<Label, Counter>::default();
+    for (reason, count) in &sip.refused {
+        refused.get_or_create(&vec![("reason", (*reason).to_owned())]).inc_by(*count);
+    }
+    registry.register("sip_refused", "SIP messages refused or dropped, by reason", refused);
 }
 
 fn gauge(value: u64) -> Gauge {
@@ -111,7 +128,15 @@ mod tests {
             draining: false,
             candidates_known: true,
         };
-        let text = encode(&overview, Counts { limited: 5, ..Counts::default() }).unwrap();
+        let peer = crate::sip::PeerState {
+            name: "10.0.0.5:5060".into(),
+            address: "10.0.0.5:5060".parse().unwrap(),
+            transport: crate::config::Transport::Udp,
+            alive: Some(true),
+            reason: String::new(),
+        };
+        let sip = View { peers: vec![peer], refused: [("not_sip", 3)].into() };
+        let text = encode(&overview, Counts { limited: 5, ..Counts::default() }, &sip).unwrap();
         for line in [
             "sallyport_calls{state=\"ringing\"} 1",
             "sallyport_calls_begun_total 7",
@@ -119,6 +144,8 @@ mod tests {
             "sallyport_sign_ins_total{outcome=\"limited\"} 5",
             "sallyport_calls_ended_total{cause=\"hang_up\"} 4",
             "sallyport_relay_connected 0",
+            "sallyport_sip_peer_alive{peer=\"0\",transport=\"UDP\"} 1",
+            "sallyport_sip_refused_total{reason=\"not_sip\"} 3",
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }

@@ -59,7 +59,7 @@ enum Verdict {
 impl Calls {
     /// Whether numbers are registered.
     fn registers(&self) -> bool {
-        self.config.agents.register.unwrap_or(self.config.sip.server.is_some())
+        self.config.agents.register.unwrap_or(!self.config.sip.server.is_empty())
     }
 
     pub(super) fn sign_in(&mut self, sign_in: SignIn, reply: Reply) {
@@ -128,11 +128,9 @@ impl Calls {
     }
 
     fn registration_settings(&self) -> RegistrationSettings {
-        let transport =
-            if self.config.sip.transport == crate::config::Transport::Tcp { ";transport=tcp" } else { "" };
         RegistrationSettings {
             domain: self.sip_domain(),
-            place: format!("{}{transport}", self.sip.local()),
+            place: self.sip_place(),
             expires: Duration::from_secs(self.config.agents.expires_s.into()),
             user_agent: concat!("sallyport/", env!("CARGO_PKG_VERSION")).into(),
         }

@@ -46,8 +46,8 @@ impl Calls {
         let status = self.status.as_ref().ok_or(CreateError::NoRelay)?;
         let Wish { to, offer, caller: Caller { client, zone, session }, headers } = wish;
         // Whoever is signed in here is called without a detour where there is no SIP server that could know better.
-        let here = self.config.sip.server.is_none() && !self.sessions.by_number(&to).is_empty();
-        if self.config.sip.server.is_none() && !here {
+        let here = self.config.sip.server.is_empty() && !self.sessions.by_number(&to).is_empty();
+        if self.config.sip.server.is_empty() && !here {
             return Err(CreateError::NoServer);
         }
         if self.calls.len() >= self.config.http.max_calls {

@@ -14,10 +14,10 @@ impl Calls {
     /// What all calls begun now share.
     pub(super) fn settings(&self, status: &Status) -> Arc<Settings> {
         let config = &self.config;
+        // Without a server we are our own.
+        let server = self.sip.toward().unwrap_or(self.sip.local());
         let domain = self.sip_domain();
-        let server = config.sip.server.unwrap_or(self.sip.local());
-        let transport = if config.sip.transport == Transport::Tcp { ";transport=tcp" } else { "" };
-        let contact = format!("sip:{}@{}{transport}", config.sip.user, self.sip.local());
+        let contact = format!("sip:{}@{}", config.sip.user, self.sip_place());
         Arc::new(Settings {
             candidates: self.candidates(status),
             own: own(status, self.sip.local()),
@@ -53,7 +53,23 @@ impl Calls {
     /// Host part of our URIs. Without a server we are our own.
     pub(super) fn sip_domain(&self) -> String {
         let sip = &self.config.sip;
-        if sip.domain.is_empty() { host(sip.server.unwrap_or(self.sip.local())) } else { sip.domain.clone() }
+        let named = sip.domain.is_empty().then(|| sip.domain_of_server()).flatten();
+        match named {
+            Some(name) => name,
+            None if sip.domain.is_empty() => host(self.sip.toward().unwrap_or(self.sip.local())),
+            None => sip.domain.clone(),
+        }
+    }
+
+    /// Where SIP finds us: host, port and transport of our Contact.
+    pub(super) fn sip_place(&self) -> String {
+        let kind = self.config.sip.transport();
+        let transport = match kind {
+            Transport::Tcp => ";transport=tcp",
+            Transport::Tls => ";transport=tls",
+            _ => "",
+        };
+        format!("{}{transport}", self.sip.local_by(kind))
     }
 
     /// Where browsers may reach us: what the Internet sees first.
