@@ -4,6 +4,7 @@ mod incoming;
 mod index;
 mod machine;
 mod ng;
+mod registrations;
 mod relay;
 mod route;
 mod runtime;
@@ -49,6 +50,7 @@ pub struct Calls {
     calls: HashMap<CallId, Runtime>,
     status: Option<Status>,
     status_at: Instant,
+    swept_at: Instant,
     adopting: Option<Vec<Plan>>,
     /// Calls that the relay was told to drop and has not said that it did.
     removing: HashSet<CallId>,
@@ -56,6 +58,7 @@ pub struct Calls {
     draining: Option<Vec<oneshot::Sender<()>>>,
     leaving: Option<Vec<oneshot::Sender<()>>>,
     sessions: sessions::Sessions,
+    registrations: registrations::Registrations,
     /// Calls by our tag of their SIP dialog.
     by_tag: HashMap<String, CallId>,
     /// Calls by the INVITE of the inside that they ring for.
@@ -86,12 +89,14 @@ impl Calls {
             calls: HashMap::new(),
             status: None,
             status_at: Instant::now(),
+            swept_at: Instant::now(),
             adopting: None,
             removing: HashSet::new(),
             stun: Stun::new(stun::is_wanted(&config)),
             draining: None,
             leaving: None,
             sessions: sessions::Sessions::default(),
+            registrations: registrations::Registrations::default(),
             by_tag: HashMap::new(),
             by_invite: HashMap::new(),
             index: index::Index::default(),
@@ -129,14 +134,20 @@ impl Calls {
             Message::IsSignedIn { session, reply } => {
                 let _ = reply.send(self.sessions.is_signed_in(session));
             }
+            Message::MayCall { session, to, reply } => {
+                let _ = reply.send(self.may_call(session, &to));
+            }
             Message::May { id, by, reply } => {
                 let _ = reply.send(self.may(id, by));
             }
-            Message::Accept { id, offer, caller, reply } => self.accept(id, &offer, &caller, reply),
+            Message::Accept { id, offer, caller, reply } => {
+                self.accept(id, &offer, &self.met(caller), reply);
+            }
             Message::Offer { id, caller, reply } => {
-                let _ = reply.send(self.offer(id, &caller));
+                let _ = reply.send(self.offer(id, &self.met(caller)));
             }
             Message::Take { id, answer, caller, reply } => {
+                let caller = self.met(caller);
                 self.take_by(id, &caller, reply, |call| call.take(&answer, caller.zone));
             }
             Message::Decline { id, session, status, reply } => {
@@ -144,9 +155,7 @@ impl Calls {
             }
             Message::Renegotiate { id, offer, reply } => self.renegotiate(id, &offer, reply),
             Message::Act { id, input, reply } => {
-                let known = self.calls.contains_key(&id);
-                let _ = reply.send(if known { Ok(()) } else { Err(crate::message::CallError::Unknown) });
-                self.input(id, input);
+                let _ = reply.send(self.want(id, input));
             }
             Message::TransferOnto { id, other, reply } => {
                 let _ = reply.send(self.transfer_onto(id, other));
@@ -187,6 +196,7 @@ impl Calls {
     }
 
     fn sip_event(&mut self, event: SipEvent) {
+        let Some(event) = self.registration_event(event) else { return };
         match event {
             SipEvent::Response { call, transaction, response } if self.calls.contains_key(&call) => {
                 self.input(call, Input::SipResponse { transaction, response });
@@ -252,6 +262,11 @@ impl Calls {
             self.status_at = now;
             self.tell_relay(RelayCommand::Status);
         }
+        if now.saturating_duration_since(self.swept_at) >= STATUS_INTERVAL {
+            self.swept_at = now;
+            self.sweep();
+        }
+        self.registration_time(now);
         for command in self.stun.poll(now) {
             self.tell_relay(command);
         }
@@ -288,6 +303,7 @@ impl Calls {
             active: total - setup,
             states: states.into_iter().collect(),
             sessions: u64::try_from(self.sessions.len()).unwrap_or(u64::MAX),
+            registrations: self.registrations.states(),
             begun: self.begun,
             ended: self.ended.iter().map(|(cause, count)| (*cause, *count)).collect(),
             relay: self.status.clone(),
@@ -303,6 +319,7 @@ impl Calls {
 
     fn drain(&mut self, reply: oneshot::Sender<()>) {
         self.draining.get_or_insert_default().push(reply);
+        self.dismiss();
         let all: Vec<CallId> = self.calls.keys().copied().collect();
         for id in all {
             self.input(id, Input::HangUp);
@@ -313,6 +330,7 @@ impl Calls {
     /// What another control cannot go on with ends here: nobody rings on, no dialog is left without its other half.
     fn leave(&mut self, reply: oneshot::Sender<()>) {
         self.leaving.get_or_insert_default().push(reply);
+        self.dismiss();
         let short_lived = self.calls.values().filter(|runtime| !runtime.call.outlives_control());
         let short_lived: Vec<CallId> = short_lived.map(Runtime::id).collect();
         for id in short_lived {
@@ -326,8 +344,9 @@ impl Calls {
         if !self.leaving() {
             return;
         }
-        let none = self.calls.is_empty();
-        let only_lasting = self.calls.values().all(|runtime| runtime.call.outlives_control());
+        let registered = !self.registrations.is_empty();
+        let none = self.calls.is_empty() && !registered;
+        let only_lasting = !registered && self.calls.values().all(|runtime| runtime.call.outlives_control());
         for (waiting, done) in [(&mut self.draining, none), (&mut self.leaving, only_lasting)] {
             for reply in waiting.iter_mut().filter(|_| done).flat_map(|waiting| waiting.drain(..)) {
                 // Whoever waited may have lost patience.

@@ -1,21 +1,24 @@
 //! REST over HTTP: calls, events, state, metrics, and the door for SIP over WebSocket. Every error is a problem document (RFC 9457).
 
 mod access;
+mod agents;
 mod body;
 mod calls;
 mod connection;
+mod errands;
+mod mailbox;
 mod problem;
 mod state;
 mod tls;
 mod websocket;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post, put};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
@@ -33,6 +36,9 @@ const BODY_MAX: usize = 64 * 1024;
 pub struct Shared {
     calls: Handle,
     access: Arc<Access>,
+    mailboxes: mailbox::Mailboxes,
+    /// How long a browser that hears no events stays signed in.
+    grace: Duration,
     begun: Instant,
     gate: Gate,
     sip: watch::Receiver<View>,
@@ -65,8 +71,16 @@ impl Server {
             listeners.push(TcpListener::bind(address).await.with_context(|| format!("{address}"))?);
         }
         let access = Arc::new(Access::new(&config, identities));
-        let router =
-            router(Shared { calls, access, begun: Instant::now(), gate, sip, secure: tls.is_some() });
+        let router = router(Shared {
+            calls,
+            access,
+            mailboxes: mailbox::Mailboxes::default(),
+            grace: Duration::from_secs(config.agents.grace_s.into()),
+            begun: Instant::now(),
+            gate,
+            sip,
+            secure: tls.is_some(),
+        });
         Ok(Self { listeners, tls, router })
     }
 
@@ -92,6 +106,15 @@ fn router(shared: Shared) -> Router {
         .route("/v1/calls", post(calls::create).get(calls::list))
         .route("/v1/calls/{id}", get(calls::show).patch(calls::trickle).delete(calls::hang_up))
         .route("/v1/calls/{id}/events", get(calls::events))
+        .route("/v1/calls/{id}/accept", post(errands::accept))
+        .route("/v1/calls/{id}/decline", post(errands::decline))
+        .route("/v1/calls/{id}/offer", put(errands::renegotiate))
+        .route("/v1/calls/{id}/dtmf", post(errands::dtmf))
+        .route("/v1/calls/{id}/info", post(errands::info))
+        .route("/v1/calls/{id}/transfer", post(errands::transfer))
+        .route("/v1/sessions", post(agents::sign_in))
+        .route("/v1/sessions/{id}", delete(agents::sign_out))
+        .route("/v1/sessions/{id}/events", get(agents::events))
         .route("/v1/status", get(state::status))
         .route("/v1/openapi.json", get(state::openapi))
         .route("/sip", get(websocket::sip))

@@ -1,13 +1,18 @@
 //! What the task that owns all calls is told, and how others ask it.
 
+mod sip;
+
 use std::net::{IpAddr, SocketAddr};
 
 use sallyport_plan::{CallId, DirectionReport, Event, Status, Zone};
-use sallyport_proto::sip::{Request, Response, TransactionId};
-use sallyport_proto::{CallEvent, CallFailure, CallView, FragmentError, Input, OfferError, Party};
+use sallyport_proto::{
+    CallEvent, CallFailure, CallView, FragmentError, Input, OfferError, Party, RegistrationState,
+};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::random;
+
+pub use sip::{ConnectionId, SipEvent, Source, Visitor};
 
 /// Names a browser that signed in; a secret of its, as a call's name is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -112,6 +117,16 @@ pub enum SessionEvent {
         /// What.
         event: CallEvent,
     },
+    /// The number's registration with the SIP server stands elsewhere.
+    Registration {
+        /// Where.
+        state: RegistrationState,
+    },
+    /// The browser is signed out by us. The last event.
+    SignedOut {
+        /// Why: `ending`.
+        reason: &'static str,
+    },
 }
 
 /// Who asks for a call.
@@ -190,6 +205,8 @@ pub enum CallError {
     Unknown,
     /// The fragment cannot be read.
     Fragment(FragmentError),
+    /// This browser may not call there.
+    Forbidden,
 }
 
 /// A call as it stands.
@@ -212,6 +229,8 @@ pub struct Overview {
     pub states: Vec<(&'static str, u64)>,
     /// Browsers signed in.
     pub sessions: u64,
+    /// Registrations by state name.
+    pub registrations: Vec<(&'static str, u64)>,
     /// Calls begun, since the start.
     pub begun: u64,
     /// Calls ended by cause, since the start.
@@ -222,103 +241,6 @@ pub struct Overview {
     pub draining: bool,
     /// Whether STUN has answered, or is not configured or not waited for any more.
     pub candidates_known: bool,
-}
-
-/// Numbers a browser's WebSocket connection; no number is given twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionId(pub u64);
-
-/// Who opened a WebSocket connection, as far as its request tells.
-#[derive(Clone)]
-pub struct Visitor {
-    /// As one client is counted.
-    pub client: IpAddr,
-    /// At which interface.
-    pub zone: Zone,
-    /// A bearer token.
-    pub token: Option<String>,
-    /// A number's password of digest authentication; may be empty.
-    pub password: String,
-}
-
-impl std::fmt::Debug for Visitor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Visitor").field("zone", &self.zone).finish_non_exhaustive()
-    }
-}
-
-/// Which way a request came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// From telephony: by UDP, TCP or TLS.
-    Sip,
-    /// From a browser, over its WebSocket connection (RFC 7118).
-    WebSocket(ConnectionId),
-}
-
-/// What SIP reports.
-#[derive(Debug)]
-pub enum SipEvent {
-    /// A response to a request of ours.
-    Response {
-        /// Whose.
-        call: CallId,
-        /// Of which request.
-        transaction: TransactionId,
-        /// The response.
-        response: Response,
-    },
-    /// No answer in time.
-    Timeout {
-        /// Whose.
-        call: CallId,
-        /// Of which request.
-        transaction: TransactionId,
-    },
-    /// The request could not be sent.
-    TransportError {
-        /// Whose.
-        call: CallId,
-        /// Of which request.
-        transaction: TransactionId,
-    },
-    /// An INVITE, not finally answered yet, was cancelled: it is to be answered 487. The CANCEL has its answer.
-    Cancelled {
-        /// Our number for the INVITE.
-        transaction: TransactionId,
-        /// Its Call-ID.
-        call_id: String,
-    },
-    /// A request within a dialog, an INVITE of the inside, or an ACK to a 2xx.
-    Request {
-        /// Which way it came.
-        source: Source,
-        /// Our number for it.
-        transaction: TransactionId,
-        /// The request.
-        request: Request,
-    },
-    /// A browser opened a WebSocket connection.
-    Opened {
-        /// Which.
-        connection: ConnectionId,
-        /// Whose.
-        visitor: Visitor,
-    },
-    /// A request without a tag in To that came over WebSocket. CANCEL is none of these: see [`SipEvent::Cancelled`].
-    Gateway {
-        /// Over which connection.
-        connection: ConnectionId,
-        /// Our number for it.
-        transaction: TransactionId,
-        /// The request.
-        request: Request,
-    },
-    /// A WebSocket connection is gone. What was under way over it has been told before.
-    Gone {
-        /// Which.
-        connection: ConnectionId,
-    },
 }
 
 /// Everything that the owner of the calls hears.
@@ -359,6 +281,15 @@ pub enum Message {
         session: SessionId,
         /// Whether.
         reply: oneshot::Sender<bool>,
+    },
+    /// Whether a browser may call there.
+    MayCall {
+        /// Its name.
+        session: SessionId,
+        /// Whom.
+        to: String,
+        /// Outcome.
+        reply: oneshot::Sender<Result<(), CreateError>>,
     },
     /// Whether somebody may ask something of a call.
     May {
@@ -530,6 +461,15 @@ impl Handle {
     /// Whether a browser is signed in under this name.
     pub async fn is_signed_in(&self, session: SessionId) -> bool {
         self.ask(|reply| Message::IsSignedIn { session, reply }).await.unwrap_or(false)
+    }
+
+    /// Whether a browser may call `to`: [`Self::create`] asks by itself, a transfer of a call that nobody owns does not.
+    ///
+    /// # Errors
+    /// [`CreateError::Forbidden`] and [`CreateError::UnknownSession`].
+    pub async fn may_call(&self, session: SessionId, to: String) -> Result<(), CreateError> {
+        let told = self.ask(|reply| Message::MayCall { session, to, reply }).await;
+        told.unwrap_or(Err(CreateError::Draining))
     }
 
     /// Whether somebody may ask something of a call: to be asked before [`Self::renegotiate`], [`Self::act`],

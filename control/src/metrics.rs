@@ -8,6 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::identity::Counts;
 use crate::message::Overview;
 use crate::sip::View;
 
@@ -17,20 +18,15 @@ type Label = Vec<(&'static str, String)>;
 ///
 /// # Errors
 /// None that occurs: writing to a string does not fail.
-pub fn encode(overview: &Overview, sip: &View) -> Result<String, fmt::Error> {
+pub fn encode(overview: &Overview, sign_ins: Counts, sip: &View) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("sallyport");
-    let gauge = |value: u64| {
-        let gauge = Gauge::<i64>::default();
-        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        gauge
-    };
     let calls = Family::<Label, Gauge>::default();
     for (state, count) in &overview.states {
         let value = i64::try_from(*count).unwrap_or(i64::MAX);
         calls.get_or_create(&vec![("state", (*state).to_owned())]).set(value);
     }
     registry.register("calls", "Calls by state", calls);
-    registry.register("sessions", "Browsers signed in", gauge(overview.sessions));
+    browsers(&mut registry, overview, sign_ins);
     let begun = Counter::<u64>::default();
     begun.inc_by(overview.begun);
     registry.register("calls_begun", "Calls begun", begun);
@@ -89,6 +85,31 @@ fn encode_sip(registry: &mut Registry, sip: &View) {
     registry.register("sip_refused", "SIP messages refused or dropped, by reason", refused);
 }
 
+fn gauge(value: u64) -> Gauge {
+    let gauge = Gauge::<i64>::default();
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    gauge
+}
+
+/// Who is signed in, with which numbers, and who tried.
+fn browsers(registry: &mut Registry, overview: &Overview, sign_ins: Counts) {
+    registry.register("sessions", "Browsers signed in", gauge(overview.sessions));
+    let registrations = Family::<Label, Gauge>::default();
+    for (state, count) in &overview.registrations {
+        let value = i64::try_from(*count).unwrap_or(i64::MAX);
+        registrations.get_or_create(&vec![("state", (*state).to_owned())]).set(value);
+    }
+    registry.register("registrations", "Numbers at the SIP server by state", registrations);
+    let outcomes = Family::<Label, Counter>::default();
+    let Counts { accepted, denied, limited, failed } = sign_ins;
+    for (outcome, count) in
+        [("accepted", accepted), ("denied", denied), ("limited", limited), ("failed", failed)]
+    {
+        outcomes.get_or_create(&vec![("outcome", outcome.to_owned())]).inc_by(count);
+    }
+    registry.register("sign_ins", "Sign-ins by what became of them", outcomes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,6 +118,7 @@ mod tests {
     fn tells_numbers_by_name() {
         let overview = Overview {
             sessions: 3,
+            registrations: vec![("registered", 2)],
             setup: 1,
             active: 2,
             states: vec![("ringing", 1)],
@@ -114,10 +136,12 @@ mod tests {
             reason: String::new(),
         };
         let sip = View { peers: vec![peer], refused: [("not_sip", 3)].into() };
-        let text = encode(&overview, &sip).unwrap();
+        let text = encode(&overview, Counts { limited: 5, ..Counts::default() }, &sip).unwrap();
         for line in [
             "sallyport_calls{state=\"ringing\"} 1",
             "sallyport_calls_begun_total 7",
+            "sallyport_registrations{state=\"registered\"} 2",
+            "sallyport_sign_ins_total{outcome=\"limited\"} 5",
             "sallyport_calls_ended_total{cause=\"hang_up\"} 4",
             "sallyport_relay_connected 0",
             "sallyport_sip_peer_alive{peer=\"0\",transport=\"UDP\"} 1",

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sallyport_bench::load::drive::Keys;
 use sallyport_bench::load::mix::Mix;
 use sallyport_bench::load::net::{Row, Shape};
@@ -16,6 +19,8 @@ use sallyport_lab::appliance::programs;
 use sallyport_plan::{FlowKey, Plan, PortPair, Status, Zone};
 use sallyport_srtp::{RTCP_OVERHEAD, RTP_OVERHEAD};
 use sallyport_wire::PacketBuf;
+
+use crate::stage::until;
 
 /// The port for browsers inside.
 pub const BROWSERS: u16 = 10_001;
@@ -54,6 +59,7 @@ pub fn worlds() -> [World; 2] {
 /// A relay between both sides; gone when dropped, in this order: the program must have ended before its pins go.
 pub struct Bare {
     pub client: RelayClient,
+    socket: PathBuf,
     _relay: Middle,
     _folder: Folder,
     pub row: Row,
@@ -79,6 +85,15 @@ impl Bare {
 
     /// As [`Bare::set`], with more lines of `[relay]`; an error where the relay does not come up.
     pub fn set_with(path: &str, workers: u32, more: &str) -> anyhow::Result<Self> {
+        Self::start(path, workers, more, false)
+    }
+
+    /// As [`Bare::set`], under a supervisor that starts a relay anew; in control's place stands nobody.
+    pub fn supervised(path: &str, workers: u32) -> Self {
+        Self::start(path, workers, "", true).unwrap()
+    }
+
+    fn start(path: &str, workers: u32, more: &str, supervised: bool) -> anyhow::Result<Self> {
         let row = Row::make(Shape { workers: Some(workers), taps: false }).unwrap();
         let [v4, v6] = worlds();
         let ends = [
@@ -111,8 +126,13 @@ impl Bare {
             folder.join("bpf").display(),
         );
         fs::write(&config, text).unwrap();
-        let program = programs().unwrap().join("sallyport-relay");
-        let arguments = ["--config".to_owned(), config.display().to_string()];
+        let mut arguments = vec!["--config".to_owned(), config.display().to_string()];
+        let program = if supervised {
+            arguments.insert(0, "run".into());
+            supervisor(folder)
+        } else {
+            programs().unwrap().join("sallyport-relay")
+        };
         let mut relay = Middle::start(&row, &program.display().to_string(), &arguments).unwrap();
         let (client, status) = relay.wait(|| RelayClient::connect(&socket).ok())?;
         // The drivers of these cables do not offer it.
@@ -121,7 +141,25 @@ impl Bare {
             status.interfaces.iter().map(|interface| (interface.path.as_str(), interface.browsers));
         assert!(told.by_ref().eq([(path, None), (path, Some(BROWSERS))]), "{:?}", status.interfaces);
         assert_eq!(status.workers, workers);
-        Ok(Self { client, _relay: relay, _folder: guard, row })
+        Ok(Self { client, socket, _relay: relay, _folder: guard, row })
+    }
+
+    /// Kills the relay, and waits for one that carries as many calls.
+    pub fn kill_relay(&mut self) {
+        let calls = self.client.status().unwrap().calls;
+        let listed = Command::new("ip").args(["netns", "pids", &self.row.namespace("d")]).output().unwrap();
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        let is_relay = |pid: &&str| {
+            let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            program.file_name().is_some_and(|name| name == "sallyport-relay")
+        };
+        let pid = listed.lines().find(is_relay).unwrap().parse().unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        until("the next relay goes on", Duration::from_secs(10), || {
+            let Ok((client, status)) = RelayClient::connect(&self.socket) else { return false };
+            self.client = client;
+            status.calls == calls
+        });
     }
 
     /// Every counter of now.
@@ -159,6 +197,17 @@ impl Bare {
         let Status { calls, ports, flows, frames, .. } = self.client.status().unwrap();
         assert_eq!((calls, ports, flows, frames.1), (0, 0, 0, 0));
     }
+}
+
+/// The supervisor, in a folder with a control that does nothing.
+fn supervisor(folder: &Path) -> PathBuf {
+    let programs = programs().unwrap();
+    let (own, control) = (folder.join("sallyport"), folder.join("sallyport-control"));
+    fs::copy(programs.join("sallyport"), &own).unwrap();
+    std::os::unix::fs::symlink(programs.join("sallyport-relay"), folder.join("sallyport-relay")).unwrap();
+    fs::write(&control, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+    fs::set_permissions(&control, fs::Permissions::from_mode(0o755)).unwrap();
+    own
 }
 
 fn ip(row: &Row, side: &str, line: &str) {

@@ -115,7 +115,7 @@ fn is_deaf_elsewhere(bare: &mut Bare, world: World) {
 }
 
 /// One outside, one inside, each with a call of its own.
-fn calls_a_browser_inside(bare: &mut Bare, at: usize, world: World) {
+fn pair(bare: &mut Bare, at: usize, world: World) -> [Browser; 2] {
     let outside = SocketAddr::new(world.outside, MEDIA);
     let customer = SocketAddr::new(world.browser, 31_000);
     let mut customer = Browser::new(bare, at, Zone::Outside, outside, customer, world.inside);
@@ -124,12 +124,22 @@ fn calls_a_browser_inside(bare: &mut Bare, at: usize, world: World) {
     for plan in plans {
         bare.client.install_plan(plan).unwrap();
     }
+    [customer, agent]
+}
+
+fn hear_each_other([customer, agent]: &mut [Browser; 2]) {
     for _ in 0..RTP {
         let spoken = customer.speak();
         assert_eq!(agent.hear_media(), spoken);
         let spoken = agent.speak();
         assert_eq!(customer.hear_media(), spoken);
     }
+}
+
+fn calls_a_browser_inside(bare: &mut Bare, at: usize, world: World) {
+    let mut pair = pair(bare, at, world);
+    hear_each_other(&mut pair);
+    let [customer, agent] = pair;
     for call in [customer.call.id, agent.call.id] {
         bare.client.remove(call).unwrap();
     }
@@ -164,5 +174,37 @@ fn browsers_inside_are_served_by_generic_xdp() {
 fn browsers_inside_are_served_by_sockets() {
     if possible() {
         browsers_inside("socket");
+    }
+}
+
+/// Both calls, and that they point at each other, outlive the relay.
+fn outlive_the_relay(path: &str) {
+    let mut bare = Bare::supervised(path, 2);
+    let mut pairs: Vec<[Browser; 2]> = Vec::new();
+    for (nth, world) in worlds().into_iter().enumerate() {
+        pairs.push(pair(&mut bare, 2 * nth, world));
+    }
+    for _ in 0..2 {
+        pairs.iter_mut().for_each(hear_each_other);
+        // Indices are kept once a second.
+        std::thread::sleep(Duration::from_millis(1100));
+        bare.kill_relay();
+    }
+    pairs.iter_mut().for_each(hear_each_other);
+    let calls: Vec<_> = pairs.iter().flatten().map(|browser| browser.call.id).collect();
+    bare.end(calls);
+}
+
+#[test]
+fn calls_of_browsers_inside_outlive_the_relay_by_native_xdp() {
+    if possible() {
+        outlive_the_relay("xdp");
+    }
+}
+
+#[test]
+fn calls_of_browsers_inside_outlive_the_relay_by_sockets() {
+    if possible() {
+        outlive_the_relay("socket");
     }
 }

@@ -20,6 +20,7 @@ mod error;
 pub mod gateway;
 pub mod ng;
 mod random;
+mod registration;
 mod relayed;
 pub mod sdp;
 mod settings;
@@ -32,4 +33,5 @@ pub use api::{
 pub use call::{Call, Wanted, wanted};
 pub use error::{AcceptError, FragmentError, OfferError, RestoreError};
 pub use random::Seed;
+pub use registration::{Registration, RegistrationCommand, RegistrationSettings, RegistrationState};
 pub use settings::{Assertion, CandidateKind, LocalCandidate, Policy, Settings, SipSettings, Timeouts};

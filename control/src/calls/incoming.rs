@@ -196,7 +196,7 @@ impl Calls {
 
     /// A browser is gone: its calls end, what rings there rings elsewhere or not at all.
     pub(super) fn sign_out(&mut self, session: SessionId) {
-        self.sessions.sign_out(session);
+        let party = self.sessions.sign_out(session);
         let owned = self.calls.values().filter(|runtime| runtime.owner == Some(session)).map(Runtime::id);
         let owned: Vec<CallId> = owned.collect();
         for id in owned {
@@ -206,6 +206,9 @@ impl Calls {
         let rings: Vec<CallId> = rings.collect();
         for id in rings {
             let _ = self.decline(id, session, 480);
+        }
+        if let Some(party) = party {
+            self.unregister_if_unused(&party.user);
         }
     }
 }

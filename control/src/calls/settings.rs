@@ -16,19 +16,8 @@ impl Calls {
         let config = &self.config;
         // Without a server we are our own.
         let server = self.sip.toward().unwrap_or(self.sip.local());
-        let named = config.sip.domain.is_empty().then(|| config.sip.domain_of_server()).flatten();
-        let domain = match named {
-            Some(name) => name,
-            None if config.sip.domain.is_empty() => host(server),
-            None => config.sip.domain.clone(),
-        };
-        let kind = config.sip.transport();
-        let transport = match kind {
-            Transport::Tcp => ";transport=tcp",
-            Transport::Tls => ";transport=tls",
-            _ => "",
-        };
-        let contact = format!("sip:{}@{}{transport}", config.sip.user, self.sip.local_by(kind));
+        let domain = self.sip_domain();
+        let contact = format!("sip:{}@{}", config.sip.user, self.sip_place());
         Arc::new(Settings {
             candidates: self.candidates(status),
             own: own(status, self.sip.local()),
@@ -59,6 +48,28 @@ impl Calls {
                 ..Timeouts::default()
             },
         })
+    }
+
+    /// Host part of our URIs. Without a server we are our own.
+    pub(super) fn sip_domain(&self) -> String {
+        let sip = &self.config.sip;
+        let named = sip.domain.is_empty().then(|| sip.domain_of_server()).flatten();
+        match named {
+            Some(name) => name,
+            None if sip.domain.is_empty() => host(self.sip.toward().unwrap_or(self.sip.local())),
+            None => sip.domain.clone(),
+        }
+    }
+
+    /// Where SIP finds us: host, port and transport of our Contact.
+    pub(super) fn sip_place(&self) -> String {
+        let kind = self.config.sip.transport();
+        let transport = match kind {
+            Transport::Tcp => ";transport=tcp",
+            Transport::Tls => ";transport=tls",
+            _ => "",
+        };
+        format!("{}{transport}", self.sip.local_by(kind))
     }
 
     /// Where browsers may reach us: what the Internet sees first.

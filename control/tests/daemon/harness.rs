@@ -258,6 +258,8 @@ pub fn configuration(net: &Net, folder: &Path, sections: &[(&str, &str)]) -> Str
         ("sip", format!("listen = '{}'\nserver = '{}'", net.sip(), net.pbx())),
         ("agents", String::new()),
         ("ng", String::new()),
+        ("agents", String::new()),
+        ("identity", String::new()),
         ("log", "filter = 'debug'".to_owned()),
     ];
     let section = |(name, lines): (&str, String)| {

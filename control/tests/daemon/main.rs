@@ -7,6 +7,7 @@
     reason = "a test's helpers fail as the test does"
 )]
 
+mod agents;
 mod browser;
 mod calls;
 mod gateway;
@@ -20,6 +21,8 @@ mod ng_broken;
 mod ng_told;
 mod outage;
 mod pbx;
+mod registrar;
 mod relay;
+mod session;
 mod sip;
 mod websocket;

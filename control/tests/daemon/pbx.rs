@@ -124,6 +124,12 @@ impl Pbx {
                 let known = self.state().talking.remove(&id) || again;
                 writer(&answer(message, if known { "200 OK" } else { "481 Unknown" }, "", &[]));
             }
+            "REGISTER" => {
+                let to = line(message, "To");
+                let same = |request: &&String| request.starts_with("REGISTER ") && line(request, "To") == to;
+                let before = self.state().requests.iter().filter(same).count() - 1;
+                writer(&super::registrar::register(message, before));
+            }
             other => panic!("the daemon sent {other}"),
         }
     }
@@ -267,7 +273,7 @@ pub fn line<'a>(message: &'a str, name: &str) -> &'a str {
 }
 
 /// An answer to a request.
-fn answer(request: &str, status: &str, body: &str, extra: &[&str]) -> String {
+pub fn answer(request: &str, status: &str, body: &str, extra: &[&str]) -> String {
     let mut text = format!("SIP/2.0 {status}\r\n");
     for via in request.lines().filter(|line| line.starts_with("Via: ")) {
         text.push_str(&format!("{via}\r\n"));
