@@ -7,7 +7,9 @@ use tokio::sync::oneshot;
 
 use super::{Gateway, PhoneId, Told, Wanted};
 use crate::identity::{Credentials, Denied};
-use crate::message::{Caller, CreateError, Message, SessionEvent, SessionId, SignInError, SignedIn, Wish};
+use crate::message::{
+    CallError, Caller, CreateError, Message, SessionEvent, SessionId, SignInError, SignedIn, Wish,
+};
 
 impl Gateway {
     /// Begins the sign-in that a phone wants first.
@@ -180,8 +182,11 @@ impl Gateway {
                     calls.act(call, Input::Info { content_type, body }).await
                 }
             };
-            if transfers && done.is_err() {
-                let event = CallEvent::Transfer { status: 503 };
+            if let Err(error) = done
+                && transfers
+            {
+                let status = if matches!(error, CallError::Forbidden) { 403 } else { 503 };
+                let event = CallEvent::Transfer { status };
                 let _ = told.send(Told::Outcome(id, PhoneInput::Event { call, event }));
             }
         });
