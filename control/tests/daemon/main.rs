@@ -15,6 +15,7 @@ mod http;
 mod kamailio;
 mod lifecycle;
 mod limits;
+mod middle;
 mod ng;
 mod ng_broken;
 mod ng_told;

@@ -150,6 +150,7 @@ struct Deadlines {
     refresh: Option<Instant>,
     expiry: Option<Instant>,
     referral: Option<Instant>,
+    transfer: Option<Instant>,
     former: Option<Instant>,
     linger: Option<Instant>,
 }
@@ -158,7 +159,7 @@ impl Deadlines {
     fn next(&self) -> Option<Instant> {
         let setup = [self.relay, self.ring, self.ice, self.dtls, self.restart];
         let dialog = [self.glare, self.refresh, self.expiry, self.referral, self.former, self.linger];
-        setup.into_iter().chain(dialog).flatten().min()
+        setup.into_iter().chain(dialog).chain([self.transfer]).flatten().min()
     }
 }
 
@@ -336,7 +337,7 @@ impl Call {
             Input::Decline(status) => self.decline(status, now),
             Input::Dtmf { digits, duration } => self.dtmf(&digits, duration),
             Input::Info { content_type, body } => self.info(&content_type, body),
-            Input::Transfer(transfer) => self.transfer(transfer),
+            Input::Transfer(transfer) => self.transfer(transfer, now),
         }
     }
 
@@ -401,6 +402,9 @@ impl Call {
         }
         if passed(&mut self.deadlines.referral, now) {
             self.cancel(Line::Referred);
+        }
+        if passed(&mut self.deadlines.transfer, now) {
+            self.transfer_forgotten();
         }
         if self.reliable_due().is_some_and(|at| at <= now) {
             self.repeat_reliable(now);
