@@ -19,13 +19,14 @@ use std::time::{Duration, Instant};
 use sallyport_plan::{CallId, Command as RelayCommand, Plan, Status};
 use sallyport_proto::Input;
 use sallyport_proto::sip::header::tag_of;
-use sallyport_proto::sip::{Method, Request, Response, TransactionId};
+use sallyport_proto::sip::{Request, TransactionId};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 
 use crate::config::Config;
 use crate::dtls::Identity;
-use crate::message::{Handle, Message, Overview, Shown, SipEvent};
+use crate::gateway::Told;
+use crate::message::{Handle, Message, Overview, Shown, SipEvent, Source};
 use crate::sip::Sender as Sip;
 use crate::stun::{self, Stun};
 
@@ -44,6 +45,8 @@ pub struct Calls {
     identity: Identity,
     relay: UnboundedSender<RelayCommand>,
     sip: Sip,
+    /// What of SIP is no call's.
+    gateway: UnboundedSender<Told>,
     calls: HashMap<CallId, Runtime>,
     status: Option<Status>,
     status_at: Instant,
@@ -76,9 +79,11 @@ impl Calls {
         identity: Identity,
         relay: UnboundedSender<RelayCommand>,
         sip: Sip,
+        gateway: UnboundedSender<Told>,
     ) -> Self {
         Self {
             identity,
+            gateway,
             relay,
             sip,
             calls: HashMap::new(),
@@ -138,6 +143,13 @@ impl Calls {
             Message::Accept { id, offer, caller, reply } => {
                 self.accept(id, &offer, &self.met(caller), reply);
             }
+            Message::Offer { id, caller, reply } => {
+                let _ = reply.send(self.offer(id, &self.met(caller)));
+            }
+            Message::Take { id, answer, caller, reply } => {
+                let caller = self.met(caller);
+                self.take_by(id, &caller, reply, |call| call.take(&answer, caller.zone));
+            }
             Message::Decline { id, session, status, reply } => {
                 let _ = reply.send(self.decline(id, session, status));
             }
@@ -186,33 +198,26 @@ impl Calls {
     fn sip_event(&mut self, event: SipEvent) {
         let Some(event) = self.registration_event(event) else { return };
         match event {
-            SipEvent::Response { call, transaction, response } => {
+            SipEvent::Response { call, transaction, response } if self.calls.contains_key(&call) => {
                 self.input(call, Input::SipResponse { transaction, response });
             }
-            SipEvent::Timeout { call, transaction } => self.input(call, Input::SipTimeout(transaction)),
-            SipEvent::TransportError { call, transaction } => {
+            SipEvent::Timeout { call, transaction } if self.calls.contains_key(&call) => {
+                self.input(call, Input::SipTimeout(transaction));
+            }
+            SipEvent::TransportError { call, transaction } if self.calls.contains_key(&call) => {
                 self.input(call, Input::SipTransportError(transaction));
             }
-            SipEvent::Request { source: _, transaction, request } => match self.by_sip(&request) {
+            SipEvent::Request { source: Source::Sip, transaction, request } => match self.by_sip(&request) {
                 Some(id) => self.input(id, Input::SipRequest { transaction, request }),
                 None => self.stray_request(transaction, request),
             },
-            SipEvent::Cancelled { transaction, .. } => {
+            SipEvent::Cancelled { transaction, .. } if self.by_invite.contains_key(&transaction) => {
                 if let Some(id) = self.by_invite.get(&transaction).copied() {
                     self.input(id, Input::SipCancelled(transaction));
                 }
             }
-            SipEvent::Gateway { transaction, request, .. } => self.refuse_gateway(transaction, &request),
-            SipEvent::Opened { .. } | SipEvent::Gone { .. } => {}
-        }
-    }
-
-    /// PLACE OF THE GATEWAY: browsers' own SIP is heard, and nobody obeys it yet.
-    fn refuse_gateway(&self, transaction: TransactionId, request: &Request) {
-        if request.method != Method::Ack {
-            let mut response = Response::to_request(request, 501, "Not Implemented");
-            response.to = format!("{};tag={}", response.to, crate::random::hex::<8>());
-            self.sip.reply(transaction, response);
+            // Browsers' own SIP.
+            other => drop(self.gateway.send(Told::Sip(other))),
         }
     }
 

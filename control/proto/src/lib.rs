@@ -17,6 +17,7 @@
 mod api;
 mod call;
 mod error;
+pub mod gateway;
 pub mod ng;
 mod random;
 mod registration;

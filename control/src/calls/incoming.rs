@@ -8,6 +8,7 @@ use sallyport_proto::sip::{Method, Request, Response, TransactionId};
 use sallyport_proto::{AcceptError, Call, CallEvent, Input, Seed, Transfer, Wanted};
 use tokio::sync::oneshot;
 
+use super::machine::Machine;
 use super::runtime::Runtime;
 use super::serve::since_epoch;
 use super::{Calls, short};
@@ -105,13 +106,24 @@ impl Calls {
         caller: &Caller,
         reply: oneshot::Sender<Result<Created, CreateError>>,
     ) {
+        self.take_by(id, caller, reply, |call| call.accept(offer, caller.zone));
+    }
+
+    /// A browser takes a call that rings there, in its way of doing that.
+    pub(super) fn take_by(
+        &mut self,
+        id: CallId,
+        caller: &Caller,
+        reply: oneshot::Sender<Result<Created, CreateError>>,
+        way: impl FnOnce(&mut Machine) -> Result<(), AcceptError>,
+    ) {
         let runtime = self.calls.get_mut(&id);
         let rings = |runtime: &&mut Runtime| caller.session.is_some_and(|id| runtime.ringing.contains(&id));
         let Some(runtime) = runtime.filter(rings) else {
             let _ = reply.send(Err(CreateError::Gone));
             return;
         };
-        match runtime.call.accept(offer, caller.zone) {
+        match way(&mut runtime.call) {
             Ok(()) => {
                 let ringing = std::mem::take(&mut runtime.ringing);
                 runtime.owner = caller.session;
@@ -128,6 +140,15 @@ impl Calls {
                 }));
             }
         }
+    }
+
+    /// Our offer to a browser that a call rings at.
+    pub(super) fn offer(&mut self, id: CallId, caller: &Caller) -> Result<String, CallError> {
+        let runtime = self.calls.get_mut(&id).ok_or(CallError::Unknown)?;
+        if !caller.session.is_some_and(|session| runtime.ringing.contains(&session)) {
+            return Err(CallError::Unknown);
+        }
+        runtime.call.offer(caller.zone).map_err(|_| CallError::Unknown)
     }
 
     /// A browser does not want a call that rings there; when none is left that might, the caller hears `status`.

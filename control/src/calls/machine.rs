@@ -126,6 +126,28 @@ impl Machine {
         }
     }
 
+    /// Our offer to browsers that the call rings at.
+    ///
+    /// # Errors
+    /// [`AcceptError`].
+    pub fn offer(&mut self, zone: Zone) -> Result<String, AcceptError> {
+        match self {
+            Self::Call(call) => call.offer(zone),
+            Self::Bridge(_) => Err(AcceptError::Gone),
+        }
+    }
+
+    /// A browser takes a call that rings by its answer to our offer.
+    ///
+    /// # Errors
+    /// [`AcceptError`].
+    pub fn take(&mut self, answer: &str, zone: Zone) -> Result<(), AcceptError> {
+        match self {
+            Self::Call(call) => call.take(answer, zone, Instant::now()),
+            Self::Bridge(_) => Err(AcceptError::Gone),
+        }
+    }
+
     /// The browser offers anew.
     ///
     /// # Errors

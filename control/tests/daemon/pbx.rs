@@ -32,13 +32,14 @@ type Writer = Arc<dyn Fn(&str) + Send + Sync>;
 pub struct Pbx {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
+    socket: Arc<UdpSocket>,
 }
 
 impl Pbx {
     /// Serves UDP and TCP.
     pub fn start(address: SocketAddr) -> Self {
-        let pbx = Self { address, state: Arc::default() };
         let socket = Arc::new(UdpSocket::bind(address).unwrap());
+        let pbx = Self { address, state: Arc::default(), socket: socket.clone() };
         let listener = TcpListener::bind(address).unwrap();
         let (datagrams, streams) = (pbx.clone(), pbx.clone());
         thread::spawn(move || {
@@ -237,6 +238,11 @@ impl Pbx {
         socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
         let (length, _) = socket.recv_from(&mut room).unwrap();
         self.state().answers.push(String::from_utf8(room[..length].to_vec()).unwrap());
+    }
+
+    /// Sends a datagram from the server's own socket: its answers are among [`State::answers`].
+    pub fn say(&self, text: &str, to: SocketAddr) {
+        self.socket.send_to(text.as_bytes(), to).unwrap();
     }
 
     /// Sends a datagram that has no answer.

@@ -22,10 +22,10 @@ pub struct Invited {
     transaction: TransactionId,
     request: Request,
     /// `None`: it has no offer, so that our answer has one (RFC 3261 section 13.3.1).
-    offer: Option<InsideAnswer>,
+    pub(super) offer: Option<InsideAnswer>,
     /// Whether a browser took the call.
-    taken: bool,
-    done: bool,
+    pub(super) taken: bool,
+    pub(super) done: bool,
     /// The 180 that waits for its PRACK.
     reliable: Option<Reliable>,
 }

@@ -7,6 +7,7 @@ mod info;
 mod inside;
 mod invited;
 mod media;
+mod offering;
 mod peer;
 mod plan;
 mod record;
@@ -60,6 +61,8 @@ struct Outside {
     /// What the browser may use: all of its offer that we know, then what our answer has of it.
     codecs: Vec<Codec>,
     ice: Option<Ice>,
+    /// Agents of our own offers to browsers that it rings at, by their side.
+    offered: Vec<(Zone, Ice)>,
     /// Of an ICE restart, until it has found a pair.
     next: Option<Ice>,
     zone: Zone,
@@ -232,6 +235,11 @@ impl Call {
     /// The browser's offer, whose answer it waits for.
     fn browser_offers(&mut self, offer: BrowserOffer, zone: Zone) {
         let ice = Ice::new(&self.settings, zone, &offer, &mut self.random);
+        self.browser_is(offer, ice, zone);
+    }
+
+    /// The browser of the call, as it described itself.
+    fn browser_is(&mut self, offer: BrowserOffer, ice: Ice, zone: Zone) {
         self.outside.ufrags = (ice.ufrag().to_owned(), ice.remote_ufrag().to_owned());
         self.outside.codecs.clone_from(&offer.codecs);
         self.outside.direction = offer.direction;
@@ -264,6 +272,7 @@ impl Call {
                 offer: None,
                 codecs: Vec::new(),
                 ice: None,
+                offered: Vec::new(),
                 next: None,
                 zone: Zone::Outside,
                 nominated: None,

@@ -190,7 +190,7 @@ impl Credentials {
 }
 
 /// `name=value` or `name="value"`, parted by commas.
-fn fields(text: &str) -> Vec<(String, String)> {
+pub(crate) fn fields(text: &str) -> Vec<(String, String)> {
     let mut fields = Vec::new();
     let mut rest = text;
     while let Some((name, after)) = rest.split_once('=') {

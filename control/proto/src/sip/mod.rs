@@ -6,5 +6,6 @@ pub mod header;
 mod message;
 
 pub use dialog::{ALLOW, Dialog, SUPPORTED};
+pub(crate) use digest::fields;
 pub use digest::{Account, Attempts, Challenge, Credentials};
 pub use message::{Method, Request, Response, TransactionId};

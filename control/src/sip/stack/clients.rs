@@ -53,6 +53,10 @@ impl Clients {
 
 impl Stack {
     pub(super) fn via(&self, target: Target, branch: &str) -> String {
+        if target.connection.is_some() {
+            // Browsers answer where they were asked, and need not know an address of the inside (RFC 7118 section 5).
+            return format!("SIP/2.0/{} sallyport.invalid;branch={branch}", target.kind.name());
+        }
         codec::via(self.transports.local(target.kind), target.kind, branch)
     }
 

@@ -133,3 +133,24 @@ fn what_cannot_be_used_is_refused_or_rings_on() {
     assert!(matches!(bad, Err(AcceptError::Offer(OfferError::Malformed(_)))), "{bad:?}");
     assert_eq!(take(&mut call), Ok(()));
 }
+
+#[test]
+fn a_browser_takes_a_call_by_answering_our_offer() {
+    let mut call = begin(&sdp("10.0.0.9", "8 101", "")).unwrap();
+    done(&mut call);
+    let text = call.offer(Zone::Outside).unwrap();
+    assert_eq!(call.offer(Zone::Outside).unwrap(), text, "all browsers get the same");
+    let ours = crate::sdp::BrowserOffer::parse(&text).unwrap();
+    assert!(text.contains("a=setup:actpass") && text.contains("a=candidate:") && text.contains(" PCMA/8000"));
+    reserve(&mut call);
+    let theirs = offer(&IceCreds::new(), "");
+    assert!(matches!(call.take("nonsense", Zone::Outside, Instant::now()), Err(AcceptError::Offer(_))));
+    assert_eq!(call.take(&theirs, Zone::Inside, Instant::now()), Err(AcceptError::Gone), "not offered there");
+    call.take(&theirs.replace("actpass", "active"), Zone::Outside, Instant::now()).unwrap();
+    let done = done(&mut call);
+    assert_eq!(replies(&done)[0].status, 200);
+    assert_eq!(call.ice_ufrag(), ours.ufrag, "it is the agent of the offer that checks");
+    assert!(answer(&done).unwrap().contains(&ours.ufrag));
+    assert_eq!(call.offer(Zone::Outside), Err(AcceptError::Gone));
+    assert_eq!(call.take(&theirs, Zone::Outside, Instant::now()), Err(AcceptError::Gone));
+}
