@@ -18,6 +18,7 @@ mod http;
 mod kamailio;
 mod lifecycle;
 mod limits;
+mod middle;
 mod ng;
 mod ng_broken;
 mod ng_told;
