@@ -19,6 +19,8 @@ mod ng_broken;
 mod ng_told;
 mod outage;
 mod pbx;
+mod peers;
 mod relay;
 mod sip;
+mod torture;
 mod websocket;

@@ -277,10 +277,14 @@ fn merge_of(request: &Request) -> Merge {
     (tag_of(&request.from).to_owned(), request.call_id.clone(), request.cseq)
 }
 
-/// The branch where it is one of RFC 3261, else what RFC 2543 tells transactions apart by (RFC 3261 section 17.2.3).
+/// Branch and sent-by where the branch is one of RFC 3261, else what RFC 2543 tells transactions apart by (RFC 3261 section 17.2.3).
 fn branch_of(via: &str, request: &Request) -> String {
     match codec::parameter(via, "branch") {
-        Some(branch) if branch.len() > COOKIE.len() && starts_with_cookie(branch) => branch.to_owned(),
+        Some(branch) if branch.len() > COOKIE.len() && starts_with_cookie(branch) => {
+            let head = via.split(';').next().unwrap_or_default();
+            let sent_by = head.split_whitespace().next_back().unwrap_or_default();
+            format!("{branch} {}", sent_by.to_ascii_lowercase())
+        }
         _ => {
             let Request { uri, from, to, call_id, cseq, .. } = request;
             // To of an ACK has a tag that To of its INVITE has not.

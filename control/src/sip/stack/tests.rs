@@ -216,6 +216,17 @@ async fn a_copy_by_another_way_is_a_loop_while_the_first_is_open() {
 }
 
 #[tokio::test]
+async fn one_branch_of_two_senders_is_two_transactions() {
+    let (mut stack, mut inbox) = stack().await;
+    let one = String::from_utf8(message("INVITE", 1, "<sip:a@b>", "")).unwrap();
+    let other = one.replace("127.0.0.1:9;", "far.example;").replace("Call-ID: 1", "Call-ID: 2");
+    for text in [&one, &other, &one] {
+        stack.message(text.as_bytes(), target());
+    }
+    assert_eq!([told(&mut inbox), told(&mut inbox), told(&mut inbox)], ["Request", "Request", ""]);
+}
+
+#[tokio::test]
 async fn strangers_begin_no_call_and_end_none() {
     let (mut stack, mut inbox) = stack().await;
     let stranger = Target::new("127.0.0.3:9".parse().unwrap(), Transport::Udp);
