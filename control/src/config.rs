@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 
-pub use sip::{Server, Servers, Sip, SipTls, Transport};
+pub use sip::{Identity, Redirect, Server, Servers, Sip, SipTls, Transport};
 
 /// Sections that only other processes read.
 const FOREIGN_SECTIONS: &[&str] = &["supervisor"];
@@ -81,6 +81,10 @@ pub struct Config {
     pub sip: Sip,
     /// NG.
     pub ng: crate::ng::Section,
+    /// Whose tokens are believed.
+    pub identity: crate::identity::Identity,
+    /// How agents sign in.
+    pub agents: crate::identity::Agents,
     /// Logs.
     pub log: Log,
     #[serde(flatten, skip_serializing)]
@@ -93,7 +97,7 @@ pub struct Config {
 pub struct Outside {
     /// Interface that browsers reach.
     pub interface: String,
-    /// Read by the relay.
+    /// Media addresses; read by the relay.
     #[serde(skip_serializing)]
     pub addresses: Vec<IpAddr>,
     /// Read by the relay.
@@ -173,6 +177,8 @@ pub struct Http {
     pub max_anonymous_calls: usize,
     /// Who may read the metrics.
     pub metrics: Metrics,
+    /// Whether the demo page is served at `/demo/`.
+    pub demo: bool,
 }
 
 /// Who may read the metrics.
@@ -203,6 +209,7 @@ impl Default for Http {
             max_calls: 1000,
             max_anonymous_calls: 10,
             metrics: Metrics::default(),
+            demo: false,
         }
     }
 }
@@ -257,12 +264,49 @@ impl Config {
         if !self.outside.stun.is_empty() && !is_server(&self.outside.stun) {
             return invalid("[outside] stun must be ADDRESS:PORT or NAME:PORT");
         }
+        if !self.sip.pass_headers.iter().all(|name| may_pass(name)) {
+            return invalid("[sip] pass_headers names a header that dialogs, routing or authentication need");
+        }
         if self.http.max_calls == 0 || self.http.max_anonymous_calls == 0 {
             return invalid("[http] max_calls and max_anonymous_calls must be 1 at least");
         }
         self.sip.validate().map_err(ConfigError::Invalid)?;
+        self.agents.validate(!self.sip.server.is_empty()).map_err(ConfigError::Invalid)?;
+        crate::identity::Identities::new(self).map_err(ConfigError::Invalid)?;
         self.ng.validate().map_err(ConfigError::Invalid)
     }
+}
+
+/// Whether a header of an INVITE may pass: it is none that SIP itself obeys, nor one that tells of hosts.
+fn may_pass(name: &str) -> bool {
+    const OWN: [&str; 24] = [
+        "Via",
+        "From",
+        "To",
+        "Call-ID",
+        "CSeq",
+        "Contact",
+        "Route",
+        "Record-Route",
+        "Max-Forwards",
+        "Content-Length",
+        "Content-Type",
+        "Authorization",
+        "Proxy-Authorization",
+        "Require",
+        "Supported",
+        "Allow",
+        "Replaces",
+        "Session-Expires",
+        "Min-SE",
+        "Proxy-Require",
+        "Path",
+        "Referred-By",
+        "Refer-To",
+        "User-Agent",
+    ];
+    let token = name.len() > 1 && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-');
+    token && !OWN.iter().any(|own| own.eq_ignore_ascii_case(name))
 }
 
 /// Whether a text is an address or a host's name, with a port.
@@ -331,6 +375,9 @@ mod tests {
             (format!("{base}[http]\nkey = 'k'\n"), "go together"),
             (format!("{base}[http]\ntokens = ['short']\n"), "8 characters"),
             (format!("{base}[sip]\nring_timeout_s = 0\n"), "ring_timeout_s"),
+            (format!("{base}[sip]\npass_headers = ['X-Data', 'via']\n"), "pass_headers"),
+            (format!("{base}[sip]\npass_headers = ['X:Y']\n"), "pass_headers"),
+            (format!("{base}[sip]\nredirect = 'maybe'\n"), "unknown variant"),
             (format!("{base}[outside]\nstun = 'x'\n"), "ADDRESS:PORT"),
             (format!("{base}[outside]\nstun = '300.1.1.1:3478'\n"), "ADDRESS:PORT"),
             (format!("{base}[outside]\nstun = 'a b:3478'\n"), "ADDRESS:PORT"),
@@ -347,6 +394,13 @@ mod tests {
             (format!("{base}[http]\nmax_calls = 0\n"), "max_calls"),
             (format!("{base}[http]\nmetrics = 'maybe'\n"), "unknown variant"),
             (format!("{base}[outside]\nice = 'heavy'\n"), "unknown variant"),
+            (format!("{base}[identity]\nhs256 = ['short']\n"), "32 octets"),
+            (format!("{base}[identity]\ned25519 = ['x']\n"), "[identity] ed25519"),
+            (format!("{base}[agents]\nnumbers = 'password'\n"), "server that verifies"),
+            (format!("{base}[agents]\nregister = true\n"), "needs a [sip] server"),
+            (format!("{base}[agents]\nexpires_s = 5\n"), "expires_s"),
+            (format!("{base}[agents]\ngrace_s = 0\n"), "grace_s"),
+            (format!("{base}[agents]\nsign_ins_per_minute = 0\n"), "sign_ins_per_minute"),
             (String::new(), "--inside"),
         ];
         for (text, expected) in cases {
@@ -358,8 +412,8 @@ mod tests {
 
     #[test]
     fn secrets_are_not_printed() {
-        let text =
-            "[inside]\ninterface='b'\n[http]\ntokens=['very secret token']\n[sip]\npassword='hush hush'\n";
+        let text = "[inside]\ninterface='b'\n[http]\ntokens=['very secret token']\n[sip]\npassword='hush hush'\n\
+                    [identity]\nhs256=['very secret key']\n";
         let shown = toml::to_string(&parse(text).unwrap()).unwrap();
         assert!(!shown.contains("secret") && !shown.contains("hush"), "{shown}");
     }

@@ -14,7 +14,9 @@ use tokio::task::JoinSet;
 use crate::calls::{self, Calls};
 use crate::config::Config;
 use crate::dtls::Identity;
+use crate::gateway::{self, Gateway};
 use crate::http::Server;
+use crate::identity::Identities;
 use crate::{downlink, ng, sip, stun};
 
 /// How long calls may take to end on a drain.
@@ -59,9 +61,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let identity = Identity::new().context("no DTLS identity")?;
     let listen = sip_address(&config)?;
     let sip = sip::bind(&config, listen, handle.clone()).await.context("SIP cannot be served")?;
-    let http = Server::bind(config.clone(), handle.clone(), sip.gate.clone(), sip.sender.view())
-        .await
-        .context("HTTP cannot be served")?;
+    let identities = Arc::new(Identities::new(&config).map_err(anyhow::Error::msg)?);
+    let http =
+        Server::bind(config.clone(), handle.clone(), identities.clone(), sip.gate.clone(), sip.sender.view())
+            .await
+            .context("HTTP cannot be served")?;
     let ng = ng::bind(&config.ng, handle.clone()).await.context("NG cannot be served")?;
     let (relay, link) = downlink::link(config.relay.socket.clone(), handle.clone());
     let (stop, stopped) = watch::channel(false);
@@ -70,7 +74,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if stun::is_wanted(&config) {
         tasks.add("the STUN lookup", stun::look_up(config.outside.stun.clone(), handle.clone()));
     }
-    tasks.add("the calls", Calls::new(config.clone(), identity, relay, sip.sender).run(inbox));
+    let (told, browsers) = gateway::channel();
+    let phones =
+        Gateway::new(&config, identities.clone(), (handle.clone(), sip.sender.clone()), told.clone());
+    tasks.add("the gateway", phones.run(browsers));
+    tasks.add("the calls", Calls::new(config.clone(), identity, relay, sip.sender, told).run(inbox));
     for (name, task) in sip.tasks {
         tasks.add(name, task);
     }
@@ -117,17 +125,22 @@ fn sip_address(config: &Config) -> anyhow::Result<SocketAddr> {
         return Ok(SocketAddr::new(*address, 5060));
     }
     let name = &config.inside.interface;
-    let addresses = getifaddrs().context("interfaces cannot be read")?;
-    let found = addresses.filter(|entry| entry.interface_name == *name).filter_map(|entry| {
+    let found = addresses(name);
+    let address = found.iter().find(|address| wanted(address)).or(found.first());
+    let address = address.with_context(|| format!("interface {name} has no address for SIP"))?;
+    Ok(SocketAddr::new(*address, 5060))
+}
+
+/// Addresses of an interface as it stands; those of IPv6 that only its link knows are none.
+pub fn addresses(interface: &str) -> Vec<IpAddr> {
+    let Ok(entries) = getifaddrs() else { return Vec::new() };
+    let own = entries.filter(|entry| entry.interface_name == *interface).filter_map(|entry| {
         let address = entry.address?;
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
         let v6 = address.as_sockaddr_in6().filter(|v6| !v6.ip().is_unicast_link_local());
         v4.or_else(|| v6.map(|v6| IpAddr::V6(v6.ip())))
     });
-    let found: Vec<IpAddr> = found.collect();
-    let address = found.iter().find(|address| wanted(address)).or(found.first());
-    let address = address.with_context(|| format!("interface {name} has no address for SIP"))?;
-    Ok(SocketAddr::new(*address, 5060))
+    own.collect()
 }
 
 #[cfg(test)]

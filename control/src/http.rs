@@ -1,25 +1,35 @@
 //! REST over HTTP: calls, events, state, metrics, and the door for SIP over WebSocket. Every error is a problem document (RFC 9457).
 
 mod access;
+mod agents;
 mod body;
 mod calls;
 mod connection;
+mod errands;
+mod guests;
+mod hanging;
+mod mailbox;
+mod outbox;
+mod pages;
+mod places;
 mod problem;
+mod socket;
 mod state;
 mod tls;
 mod websocket;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post, put};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
+use crate::identity::Identities;
 use crate::message::Handle;
 use crate::sip::{Gate, View};
 use access::Access;
@@ -32,11 +42,22 @@ const BODY_MAX: usize = 64 * 1024;
 pub struct Shared {
     calls: Handle,
     access: Arc<Access>,
+    mailboxes: mailbox::Mailboxes,
+    /// How long a browser that hears no events stays signed in.
+    grace: Duration,
     begun: Instant,
     gate: Gate,
     sip: watch::Receiver<View>,
     /// Whether we speak HTTPS.
     secure: bool,
+    /// Connections of the JSON WebSocket, and who is signed in there.
+    places: places::Places,
+    sockets: guests::Guests,
+    /// Who is signed in by the hanging GET.
+    hanging: guests::Guests,
+    counts: Arc<guests::Counts>,
+    /// How long a browser may be away before it is signed out.
+    linger: Duration,
 }
 
 /// Listening sockets, not yet served.
@@ -54,6 +75,7 @@ impl Server {
     pub async fn bind(
         config: Arc<Config>,
         calls: Handle,
+        identities: Arc<Identities>,
         gate: Gate,
         sip: watch::Receiver<View>,
     ) -> anyhow::Result<Self> {
@@ -62,9 +84,23 @@ impl Server {
         for address in &config.http.listen {
             listeners.push(TcpListener::bind(address).await.with_context(|| format!("{address}"))?);
         }
-        let access = Arc::new(Access::new(&config.http));
-        let router =
-            router(Shared { calls, access, begun: Instant::now(), gate, sip, secure: tls.is_some() });
+        let access = Arc::new(Access::new(&config, identities));
+        let shared = Shared {
+            calls,
+            access,
+            begun: Instant::now(),
+            mailboxes: mailbox::Mailboxes::default(),
+            grace: Duration::from_secs(config.agents.grace_s.into()),
+            gate,
+            sip,
+            secure: tls.is_some(),
+            places: places::Places::default(),
+            sockets: guests::Guests::default(),
+            hanging: guests::Guests::default(),
+            counts: Arc::default(),
+            linger: Duration::from_secs(config.agents.grace_s.into()),
+        };
+        let router = router(shared, config.http.demo);
         Ok(Self { listeners, tls, router })
     }
 
@@ -85,13 +121,27 @@ impl Server {
     }
 }
 
-fn router(shared: Shared) -> Router {
+fn router(shared: Shared, demo: bool) -> Router {
     Router::new()
+        .merge(pages::router(demo))
         .route("/v1/calls", post(calls::create).get(calls::list))
         .route("/v1/calls/{id}", get(calls::show).patch(calls::trickle).delete(calls::hang_up))
         .route("/v1/calls/{id}/events", get(calls::events))
+        .route("/v1/calls/{id}/accept", post(errands::accept))
+        .route("/v1/calls/{id}/decline", post(errands::decline))
+        .route("/v1/calls/{id}/offer", put(errands::renegotiate))
+        .route("/v1/calls/{id}/dtmf", post(errands::dtmf))
+        .route("/v1/calls/{id}/info", post(errands::info))
+        .route("/v1/calls/{id}/transfer", post(errands::transfer))
+        .route("/v1/sessions", post(agents::sign_in))
+        .route("/v1/sessions/{id}", delete(agents::sign_out))
+        .route("/v1/sessions/{id}/events", get(agents::events))
         .route("/v1/status", get(state::status))
         .route("/v1/openapi.json", get(state::openapi))
+        .route("/v1/socket", get(socket::socket))
+        .route("/hanging/sign-in", get(hanging::sign_in_by_get).post(hanging::sign_in_by_post))
+        .route("/hanging/{session}", get(hanging::hear).post(hanging::say).delete(hanging::sign_out))
+        .route("/hanging/{session}/sign-out", get(hanging::sign_out).post(hanging::sign_out))
         .route("/sip", get(websocket::sip))
         .route("/metrics", get(state::metrics))
         .route("/healthz", get(state::healthz))

@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use sallyport_plan::{CallId, DirectionReport, Event, Status, Zone};
 use sallyport_proto::sip::{Request, Response, TransactionId};
-use sallyport_proto::{CallEvent, CallFailure, CallView, FragmentError, Input, OfferError, Party};
+use sallyport_proto::{
+    CallEvent, CallFailure, CallView, FragmentError, Input, OfferError, Party, RegistrationState,
+};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::random;
@@ -27,11 +29,36 @@ impl std::str::FromStr for SessionId {
     }
 }
 
-/// A browser that wants to sign in.
+/// Whom a browser may call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// Everybody.
+    Anybody,
+    /// These, letter by letter; `*` stands for everybody.
+    Only(Vec<String>),
+}
+
+impl Reach {
+    /// Whether `to` may be called.
+    pub fn allows(&self, to: &str) -> bool {
+        match self {
+            Self::Anybody => true,
+            Self::Only(list) => list.iter().any(|one| one == "*" || one == to),
+        }
+    }
+}
+
+/// A browser that wants to sign in, as [`crate::identity::Identities::admit`] judged it.
 #[derive(Debug)]
 pub struct SignIn {
     /// An agent under its number; `None`: a customer, who can call but not be called.
     pub party: Option<Party>,
+    /// Whom it may call.
+    pub reach: Reach,
+    /// Whose calls are counted as one client's; `None` for those who have a token.
+    pub client: Option<IpAddr>,
+    /// Whether the SIP server has to take number and password before the browser is signed in.
+    pub verify: bool,
 }
 
 /// Why a browser was not signed in.
@@ -39,10 +66,17 @@ pub struct SignIn {
 pub enum SignInError {
     /// There are as many as there may be.
     Full,
-    /// There are as many under this number as there may be.
+    /// There are as many under this number, or of this client without a token, as there may be.
     TooMany,
     /// We are on our way down.
     Draining,
+    /// The SIP server does not take the number, or not with this password.
+    Refused {
+        /// Its final status; `None` where another browser is signed in with this number and another password.
+        status: Option<u16>,
+    },
+    /// The SIP server does not answer, or takes nobody now.
+    Unreachable,
 }
 
 /// A browser that is signed in until [`Message::SignOut`], or until its receiver is dropped or full.
@@ -65,6 +99,8 @@ pub enum SessionEvent {
         from: String,
         /// Which number was called.
         to: String,
+        /// Headers of the INVITE that the configuration lets pass: names and values.
+        headers: Vec<(String, String)>,
     },
     /// A call that rang was taken by another browser.
     Taken {
@@ -77,6 +113,16 @@ pub enum SessionEvent {
         call: CallId,
         /// What.
         event: CallEvent,
+    },
+    /// The number's registration with the SIP server stands elsewhere.
+    Registration {
+        /// Where.
+        state: RegistrationState,
+    },
+    /// The browser is signed out by us. The last event.
+    SignedOut {
+        /// Why: `ending`.
+        reason: &'static str,
     },
 }
 
@@ -104,6 +150,17 @@ pub struct Wish {
     pub headers: Vec<(String, String)>,
 }
 
+/// Who asks for something of a call that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// An administrator: of any.
+    Administrator,
+    /// A browser that is signed in: of its own, and of those that nobody owns.
+    Session(SessionId),
+    /// Whoever knows its name: of those that nobody owns.
+    Anybody,
+}
+
 /// Why a call was not set up.
 #[derive(Debug)]
 pub enum CreateError {
@@ -123,6 +180,10 @@ pub enum CreateError {
     TooMany,
     /// It does not ring, or not there; or it is over.
     Gone,
+    /// This browser may not call there.
+    Forbidden,
+    /// Nobody is signed in under this name.
+    UnknownSession,
 }
 
 /// A call that was set up.
@@ -141,6 +202,8 @@ pub enum CallError {
     Unknown,
     /// The fragment cannot be read.
     Fragment(FragmentError),
+    /// This browser may not call there.
+    Forbidden,
 }
 
 /// A call as it stands.
@@ -163,6 +226,8 @@ pub struct Overview {
     pub states: Vec<(&'static str, u64)>,
     /// Browsers signed in.
     pub sessions: u64,
+    /// Registrations by state name.
+    pub registrations: Vec<(&'static str, u64)>,
     /// Calls begun, since the start.
     pub begun: u64,
     /// Calls ended by cause, since the start.
@@ -178,6 +243,25 @@ pub struct Overview {
 /// Numbers a browser's WebSocket connection; no number is given twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
+
+/// Who opened a WebSocket connection, as far as its request tells.
+#[derive(Clone)]
+pub struct Visitor {
+    /// As one client is counted.
+    pub client: IpAddr,
+    /// At which interface.
+    pub zone: Zone,
+    /// A bearer token.
+    pub token: Option<String>,
+    /// A number's password of digest authentication; may be empty.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Visitor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Visitor").field("zone", &self.zone).finish_non_exhaustive()
+    }
+}
 
 /// Which way a request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,8 +318,8 @@ pub enum SipEvent {
     Opened {
         /// Which.
         connection: ConnectionId,
-        /// Whose, as one client is counted.
-        client: IpAddr,
+        /// Whose.
+        visitor: Visitor,
     },
     /// A request without a tag in To that came over WebSocket. CANCEL is none of these: see [`SipEvent::Cancelled`].
     Gateway {
@@ -285,6 +369,31 @@ pub enum Message {
     },
     /// A browser signs out, or went away: its calls end.
     SignOut(SessionId),
+    /// Whether a browser is signed in under this name.
+    IsSignedIn {
+        /// Its name.
+        session: SessionId,
+        /// Whether.
+        reply: oneshot::Sender<bool>,
+    },
+    /// Whether a browser may call there.
+    MayCall {
+        /// Its name.
+        session: SessionId,
+        /// Whom.
+        to: String,
+        /// Outcome.
+        reply: oneshot::Sender<Result<(), CreateError>>,
+    },
+    /// Whether somebody may ask something of a call.
+    May {
+        /// Which call.
+        id: CallId,
+        /// Who.
+        by: By,
+        /// Outcome.
+        reply: oneshot::Sender<Result<(), CallError>>,
+    },
     /// A browser takes a call that rings there.
     Accept {
         /// Which call.
@@ -294,6 +403,26 @@ pub enum Message {
         /// Who.
         caller: Caller,
         /// Our answer.
+        reply: oneshot::Sender<Result<Created, CreateError>>,
+    },
+    /// Our offer to a browser that a call rings at, where the browser makes none.
+    Offer {
+        /// Which call.
+        id: CallId,
+        /// Who.
+        caller: Caller,
+        /// An SDP.
+        reply: oneshot::Sender<Result<String, CallError>>,
+    },
+    /// A browser takes a call that rings there by its answer to [`Message::Offer`].
+    Take {
+        /// Which call.
+        id: CallId,
+        /// The browser's answer.
+        answer: String,
+        /// Who.
+        caller: Caller,
+        /// What it says is for nobody.
         reply: oneshot::Sender<Result<Created, CreateError>>,
     },
     /// A browser does not want a call that rings there.
@@ -323,6 +452,15 @@ pub enum Message {
         /// [`Input::Dtmf`], [`Input::Info`] or [`Input::Transfer`].
         input: Input,
         /// Outcome.
+        reply: oneshot::Sender<Result<(), CallError>>,
+    },
+    /// Transfer the far end of a call onto that of another call of the same browser (RFC 5589 section 7).
+    TransferOnto {
+        /// Which call.
+        id: CallId,
+        /// Onto which.
+        other: CallId,
+        /// Outcome; what becomes of it is told by events.
         reply: oneshot::Sender<Result<(), CallError>>,
     },
     /// The client that began the call went away.
@@ -396,7 +534,19 @@ impl Handle {
     /// # Errors
     /// [`CreateError`].
     pub async fn create(&self, wish: Wish) -> Result<Created, CreateError> {
-        let id = CallId(u128::from_be_bytes(random::octets()));
+        self.create_as(Self::name(), wish).await
+    }
+
+    /// A name for a call to come, for those who have to know it before the answer; see [`Handle::create_as`].
+    pub fn name() -> CallId {
+        CallId(u128::from_be_bytes(random::octets()))
+    }
+
+    /// As [`Handle::create`], under a name of [`Handle::name`].
+    ///
+    /// # Errors
+    /// [`CreateError`].
+    pub async fn create_as(&self, id: CallId, wish: Wish) -> Result<Created, CreateError> {
         let (reply, answer) = oneshot::channel();
         let mut guard = Abandon { handle: self.clone(), id: Some(id) };
         let told = self.tell(Message::Create { id, wish, reply });
@@ -414,6 +564,30 @@ impl Handle {
         told.unwrap_or(Err(SignInError::Draining))
     }
 
+    /// Whether a browser is signed in under this name.
+    pub async fn is_signed_in(&self, session: SessionId) -> bool {
+        self.ask(|reply| Message::IsSignedIn { session, reply }).await.unwrap_or(false)
+    }
+
+    /// Whether a browser may call `to`: [`Self::create`] asks by itself, a transfer of a call that nobody owns does not.
+    ///
+    /// # Errors
+    /// [`CreateError::Forbidden`] and [`CreateError::UnknownSession`].
+    pub async fn may_call(&self, session: SessionId, to: String) -> Result<(), CreateError> {
+        let told = self.ask(|reply| Message::MayCall { session, to, reply }).await;
+        told.unwrap_or(Err(CreateError::Draining))
+    }
+
+    /// Whether somebody may ask something of a call: to be asked before [`Self::renegotiate`], [`Self::act`],
+    /// [`Self::trickle`], [`Self::hang_up`], [`Self::show`] and [`Self::watch`]. A call belongs to the browser that placed
+    /// or took it while it was signed in; a call that was placed without is known by its name, which is a secret.
+    ///
+    /// # Errors
+    /// [`CallError::Unknown`]: whose it is not hears no more than that.
+    pub async fn may(&self, id: CallId, by: By) -> Result<(), CallError> {
+        self.ask(|reply| Message::May { id, by, reply }).await.unwrap_or(Err(CallError::Unknown))
+    }
+
     /// Takes a call that rings at a browser. Dropping the future before it is ready abandons the call.
     ///
     /// # Errors
@@ -421,6 +595,24 @@ impl Handle {
     pub async fn accept(&self, id: CallId, offer: String, caller: Caller) -> Result<Created, CreateError> {
         let told = self.ask(|reply| Message::Accept { id, offer, caller, reply }).await;
         told.unwrap_or(Err(CreateError::Draining))
+    }
+
+    /// Our offer to a browser that a call rings at; [`Self::take`] brings its answer.
+    ///
+    /// # Errors
+    /// [`CallError::Unknown`] where it does not ring there.
+    pub async fn offer(&self, id: CallId, caller: Caller) -> Result<String, CallError> {
+        self.ask(|reply| Message::Offer { id, caller, reply }).await.unwrap_or(Err(CallError::Unknown))
+    }
+
+    /// Takes a call that rings at a browser by its answer to our offer. Dropping the future before it is ready abandons
+    /// the call.
+    ///
+    /// # Errors
+    /// [`CreateError`]; with [`CreateError::Offer`] the call rings on.
+    pub async fn take(&self, id: CallId, answer: String, caller: Caller) -> Result<(), CreateError> {
+        let told = self.ask(|reply| Message::Take { id, answer, caller, reply }).await;
+        told.unwrap_or(Err(CreateError::Draining)).map(|_| ())
     }
 
     /// A browser does not want a call that rings there.
@@ -447,6 +639,15 @@ impl Handle {
     /// [`CallError::Unknown`].
     pub async fn act(&self, id: CallId, input: Input) -> Result<(), CallError> {
         self.ask(|reply| Message::Act { id, input, reply }).await.unwrap_or(Err(CallError::Unknown))
+    }
+
+    /// Transfers the far end of a call onto that of another of the same browser.
+    ///
+    /// # Errors
+    /// [`CallError::Unknown`].
+    pub async fn transfer_onto(&self, id: CallId, other: CallId) -> Result<(), CallError> {
+        let told = self.ask(|reply| Message::TransferOnto { id, other, reply }).await;
+        told.unwrap_or(Err(CallError::Unknown))
     }
 
     /// More candidates of the browser.

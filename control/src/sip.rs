@@ -30,7 +30,7 @@ use tokio::sync::watch;
 
 use crate::config::{Config, Transport};
 use crate::message::{ConnectionId, Handle};
-pub use guard::MESSAGE_MAX;
+pub use guard::{AGENT, MESSAGE_MAX};
 pub use peers::PeerState;
 use peers::Peers;
 pub use stack::View;

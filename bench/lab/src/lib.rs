@@ -17,9 +17,11 @@ pub mod ng;
 pub mod pcap;
 mod process;
 pub mod registrar;
+pub mod softphone;
 mod state;
 pub mod stun;
 pub mod tone;
+pub mod visitor;
 pub mod wav;
 
 pub use namespace::Namespace;

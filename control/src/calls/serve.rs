@@ -10,18 +10,20 @@ use tokio::sync::oneshot;
 use super::runtime::Runtime;
 use super::{Calls, REPORT_PATIENCE, Waiting, short};
 use crate::dtls::{Dtls, Step};
-use crate::message::{CallError, Caller, CreateError, Created, SignIn, SignInError, SignedIn, Wish};
+use crate::message::{CallError, Caller, CreateError, Created, Wish};
 use crate::random;
 
 impl Calls {
     pub(super) fn create(
         &mut self,
         id: CallId,
-        wish: Wish,
+        mut wish: Wish,
         reply: oneshot::Sender<Result<Created, CreateError>>,
     ) {
-        let caller = wish.caller;
-        match self.begin(id, wish) {
+        let known = self.place(wish.caller, &wish.to);
+        let caller = *known.as_ref().unwrap_or(&wish.caller);
+        wish.caller = caller;
+        match known.and_then(|_| self.begin(id, wish)) {
             Ok(call) => {
                 self.begun += 1;
                 let mut runtime = Runtime::new(call, Some(reply));
@@ -65,14 +67,6 @@ impl Calls {
             .map_err(CreateError::Offer)
     }
 
-    pub(super) fn sign_in(&mut self, sign_in: SignIn, reply: oneshot::Sender<Result<SignedIn, SignInError>>) {
-        let outcome =
-            if self.leaving() { Err(SignInError::Draining) } else { self.sessions.sign_in(sign_in) };
-        if let Err(Ok(unheard)) = reply.send(outcome) {
-            self.sessions.sign_out(unheard.id);
-        }
-    }
-
     pub(super) fn trickle(&mut self, id: CallId, fragment: &str) -> Result<(), CallError> {
         if !self.calls.contains_key(&id) {
             return Err(CallError::Unknown);
@@ -93,6 +87,7 @@ impl Calls {
         } else {
             runtime.report(&[]);
         }
+        self.reindex(id);
     }
 
     /// Lets something happen to a call, then does all that it wants done.
@@ -109,6 +104,7 @@ impl Calls {
         while let Some(command) = self.calls.get_mut(&id).and_then(|runtime| runtime.call.poll_command()) {
             self.obey(id, command);
         }
+        self.reindex(id);
     }
 
     fn obey(&mut self, id: CallId, command: Command) {
@@ -122,7 +118,11 @@ impl Calls {
                 if let Some(runtime) = self.calls.get_mut(&id)
                     && let Ok(message) = Stun::parse(&payload)
                 {
-                    runtime.remember(path, message.transaction_id());
+                    let check = message.transaction_id();
+                    if let Some(oldest) = runtime.remember(path, check) {
+                        self.index.forget_check(oldest);
+                    }
+                    self.index.remember_check(check, id);
                 }
                 self.tell_relay(RelayCommand::Send { path, payload });
             }

@@ -1,26 +1,36 @@
 //! Who is signed in: browsers that can be called by a number, and that hear of their calls.
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::net::IpAddr;
 
-use sallyport_plan::CallId;
-use sallyport_proto::{CallEvent, Party};
+use sallyport_plan::{CallId, InterfaceStatus, Zone};
+use sallyport_proto::{CallEvent, Input, Party, Transfer};
 use tokio::sync::mpsc::{Sender, channel};
 
-use crate::message::{SessionEvent, SessionId, SignIn, SignInError, SignedIn};
+use super::Calls;
+use crate::message::{
+    By, CallError, Caller, CreateError, Reach, SessionEvent, SessionId, SignIn, SignInError, SignedIn,
+};
 use crate::random;
 
 /// Events that wait for a slow browser; one that is slower is signed out.
 const EVENTS: usize = 256;
-/// Browsers signed in at once, and under one number.
+/// Browsers signed in at once, under one number, and of one client without a token.
 const SESSIONS: usize = 10_000;
 const PER_NUMBER: usize = 16;
+const PER_CLIENT: usize = 64;
 
 /// One browser.
 #[derive(Debug)]
 struct Session {
     /// Who it is; nobody in particular may not be called.
     party: Option<Party>,
+    reach: Reach,
+    client: Option<IpAddr>,
     events: Sender<SessionEvent>,
+    /// Whether it was too slow for what it was to hear.
+    overrun: Cell<bool>,
 }
 
 /// All of them.
@@ -28,6 +38,7 @@ struct Session {
 pub struct Sessions {
     all: HashMap<SessionId, Session>,
     numbers: HashMap<String, Vec<SessionId>>,
+    clients: HashMap<IpAddr, usize>,
 }
 
 impl Sessions {
@@ -36,25 +47,45 @@ impl Sessions {
     /// # Errors
     /// [`SignInError`].
     pub fn sign_in(&mut self, sign_in: SignIn) -> Result<SignedIn, SignInError> {
+        self.has_room(&sign_in)?;
+        let SignIn { party, reach, client, verify: _ } = sign_in;
+        let id = SessionId(u128::from_be_bytes(random::octets()));
+        if let Some(party) = &party {
+            self.numbers.entry(party.user.clone()).or_default().push(id);
+        }
+        if let Some(client) = client {
+            *self.clients.entry(client).or_default() += 1;
+        }
+        let (events, inbox) = channel(EVENTS);
+        self.all.insert(id, Session { party, reach, client, events, overrun: Cell::new(false) });
+        Ok(SignedIn { id, events: inbox })
+    }
+
+    /// Whether there is room for one more like this.
+    ///
+    /// # Errors
+    /// [`SignInError`].
+    pub fn has_room(&self, sign_in: &SignIn) -> Result<(), SignInError> {
         if self.all.len() >= SESSIONS {
             return Err(SignInError::Full);
         }
-        let id = SessionId(u128::from_be_bytes(random::octets()));
-        if let Some(party) = &sign_in.party {
-            let same = self.numbers.entry(party.user.clone()).or_default();
-            if same.len() >= PER_NUMBER {
-                return Err(SignInError::TooMany);
-            }
-            same.push(id);
-        }
-        let (events, inbox) = channel(EVENTS);
-        self.all.insert(id, Session { party: sign_in.party, events });
-        Ok(SignedIn { id, events: inbox })
+        let same = sign_in.party.as_ref().map_or(0, |party| self.by_number(&party.user).len());
+        let near = sign_in.client.and_then(|client| self.clients.get(&client)).copied().unwrap_or(0);
+        if same >= PER_NUMBER || near >= PER_CLIENT { Err(SignInError::TooMany) } else { Ok(()) }
     }
 
     /// Forgets a browser; whose number it had.
     pub fn sign_out(&mut self, id: SessionId) -> Option<Party> {
-        let party = self.all.remove(&id)?.party?;
+        let Session { party, client, .. } = self.all.remove(&id)?;
+        if let Some(client) = client
+            && let Some(near) = self.clients.get_mut(&client)
+        {
+            *near -= 1;
+            if *near == 0 {
+                self.clients.remove(&client);
+            }
+        }
+        let party = party?;
         if let Some(same) = self.numbers.get_mut(&party.user) {
             same.retain(|other| *other != id);
             if same.is_empty() {
@@ -74,14 +105,40 @@ impl Sessions {
         self.all.get(&id)?.party.as_ref()
     }
 
+    /// Whether a browser is signed in under this name.
+    pub fn is_signed_in(&self, id: SessionId) -> bool {
+        self.all.contains_key(&id)
+    }
+
+    /// Whom it may call, and whose calls are counted as one client's; `None` where it is not signed in.
+    pub fn reach(&self, id: SessionId) -> Option<(&Reach, Option<IpAddr>)> {
+        self.all.get(&id).map(|session| (&session.reach, session.client))
+    }
+
     /// How many are signed in.
     pub fn len(&self) -> usize {
         self.all.len()
     }
 
-    /// Tells a browser; whether it hears.
+    /// Tells a browser; whether it hears. One that is too slow to hear everything is signed out soon.
     pub fn tell(&self, id: SessionId, event: SessionEvent) -> bool {
-        self.all.get(&id).is_some_and(|session| session.events.try_send(event).is_ok())
+        let Some(session) = self.all.get(&id) else { return false };
+        let told = session.events.try_send(event).is_ok();
+        session.overrun.set(session.overrun.get() || !told);
+        told
+    }
+
+    /// Tells all browsers.
+    pub fn tell_all(&self, event: &SessionEvent) {
+        for id in self.all.keys() {
+            self.tell(*id, event.clone());
+        }
+    }
+
+    /// Browsers that went away without a word, or were too slow.
+    pub fn deaf(&self) -> Vec<SessionId> {
+        let deaf = |session: &Session| session.overrun.get() || session.events.is_closed();
+        self.all.iter().filter(|(_, session)| deaf(session)).map(|(id, _)| *id).collect()
     }
 
     /// Tells a browser what happened to a call of its.
@@ -90,19 +147,90 @@ impl Sessions {
     }
 }
 
+impl Calls {
+    /// Who places a call to `to`: whose it is that is signed in is known better here than where the call came in.
+    ///
+    /// # Errors
+    /// [`CreateError::UnknownSession`] and [`CreateError::Forbidden`].
+    pub(super) fn place(&self, caller: Caller, to: &str) -> Result<Caller, CreateError> {
+        let caller = self.met(caller);
+        let Some(session) = caller.session else { return Ok(caller) };
+        self.may_call(session, to)?;
+        let client = self.sessions.reach(session).and_then(|(_, client)| client);
+        Ok(Caller { client, ..caller })
+    }
+
+    /// Whether a browser may call there.
+    pub(super) fn may_call(&self, session: SessionId, to: &str) -> Result<(), CreateError> {
+        let (reach, _) = self.sessions.reach(session).ok_or(CreateError::UnknownSession)?;
+        if reach.allows(to) { Ok(()) } else { Err(CreateError::Forbidden) }
+    }
+
+    /// Where a browser is met: inside only where the relay serves browsers inside.
+    pub(super) fn met(&self, caller: Caller) -> Caller {
+        let inside = |interface: &InterfaceStatus| interface.browsers.is_some();
+        let serves = self.status.as_ref().is_some_and(|status| status.interfaces.iter().any(inside));
+        Caller { zone: if serves { caller.zone } else { Zone::Outside }, ..caller }
+    }
+
+    /// Something is wanted of a call: where it leads to somebody else, its browser has to be allowed to call there.
+    pub(super) fn want(&mut self, id: CallId, input: Input) -> Result<(), CallError> {
+        let runtime = self.calls.get(&id).ok_or(CallError::Unknown)?;
+        let reach = runtime.owner.and_then(|owner| self.sessions.reach(owner));
+        if let (Input::Transfer(Transfer::To(to)), Some((reach, _))) = (&input, reach)
+            && !reach.allows(to)
+        {
+            return Err(CallError::Forbidden);
+        }
+        self.input(id, input);
+        Ok(())
+    }
+
+    /// Signs out whoever does not hear any more.
+    pub(super) fn sweep(&mut self) {
+        for id in self.sessions.deaf() {
+            self.sign_out(id);
+        }
+    }
+
+    /// Tells all browsers that they are signed out, and takes their numbers back: we end.
+    pub(super) fn dismiss(&mut self) {
+        self.sessions.tell_all(&SessionEvent::SignedOut { reason: "ending" });
+        self.unregister_all();
+    }
+
+    /// Whether somebody may ask something of a call.
+    pub(super) fn may(&self, id: CallId, by: By) -> Result<(), CallError> {
+        let runtime = self.calls.get(&id).ok_or(CallError::Unknown)?;
+        let free = runtime.owner.is_none() && !runtime.call.view().incoming;
+        let may = match by {
+            By::Administrator => true,
+            By::Session(session) => runtime.owner == Some(session) || free,
+            By::Anybody => free,
+        };
+        if may { Ok(()) } else { Err(CallError::Unknown) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn agent(number: &str) -> SignIn {
-        SignIn { party: Some(Party { user: number.into(), ..Party::default() }) }
+        let party = Some(Party { user: number.into(), ..Party::default() });
+        SignIn { party, reach: Reach::Anybody, client: None, verify: false }
+    }
+
+    fn customer(client: &str) -> SignIn {
+        let reach = Reach::Only(vec!["1000".into()]);
+        SignIn { party: None, reach, client: Some(client.parse().unwrap()), verify: false }
     }
 
     #[test]
     fn a_number_rings_all_who_signed_in_with_it() {
         let mut sessions = Sessions::default();
         let (first, second) = (sessions.sign_in(agent("1")).unwrap(), sessions.sign_in(agent("1")).unwrap());
-        let nobody = sessions.sign_in(SignIn { party: None }).unwrap();
+        let nobody = sessions.sign_in(customer("10.0.0.1")).unwrap();
         assert_eq!(sessions.by_number("1"), [first.id, second.id]);
         assert!(sessions.party(nobody.id).is_none() && sessions.len() == 3);
         assert_eq!(sessions.sign_out(first.id).unwrap().user, "1");
@@ -118,5 +246,18 @@ mod tests {
         assert!(matches!(sessions.sign_in(agent("1")), Err(SignInError::TooMany)));
         assert!(sessions.sign_in(agent("2")).is_ok());
         drop(held);
+    }
+
+    #[test]
+    fn one_client_without_a_token_holds_so_many_and_no_more() {
+        let mut sessions = Sessions::default();
+        let held: Vec<_> = (0..PER_CLIENT).map(|_| sessions.sign_in(customer("10.0.0.1")).unwrap()).collect();
+        assert!(matches!(sessions.sign_in(customer("10.0.0.1")), Err(SignInError::TooMany)));
+        assert!(sessions.sign_in(customer("10.0.0.2")).is_ok());
+        let (reach, client) = sessions.reach(held[0].id).unwrap();
+        assert!(reach.allows("1000") && !reach.allows("10000") && client.is_some());
+        sessions.sign_out(held[0].id);
+        assert!(sessions.reach(held[0].id).is_none());
+        assert!(sessions.sign_in(customer("10.0.0.1")).is_ok());
     }
 }

@@ -70,8 +70,42 @@ pub struct Sip {
     pub ring_timeout_s: u16,
     /// Whom to ask for hosts' records; default: whom the system asks.
     pub dns: Option<SocketAddr>,
+    /// What becomes of a call that a 3xx sends elsewhere.
+    pub redirect: Redirect,
+    /// Whether P-Asserted-Identity says who calls.
+    pub trust_identity: bool,
+    /// How our own INVITEs say it.
+    pub assert_identity: Identity,
+    /// Names of headers of INVITEs that pass both ways.
+    pub pass_headers: Vec<String>,
+    /// Types of bodies of INFOs that pass both ways.
+    pub pass_types: Vec<String>,
     /// SIP over TLS.
     pub tls: SipTls,
+}
+
+/// What becomes of a call that a 3xx sends elsewhere.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Redirect {
+    /// It goes there, through the server, at most five times.
+    Follow,
+    /// It is refused.
+    #[default]
+    Refuse,
+}
+
+/// Header that asserts who calls (RFC 3325).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Identity {
+    /// None.
+    #[default]
+    None,
+    /// P-Asserted-Identity.
+    Asserted,
+    /// P-Preferred-Identity.
+    Preferred,
 }
 
 /// `[sip.tls]`
@@ -104,6 +138,11 @@ impl Default for Sip {
             display_name: String::new(),
             ring_timeout_s: 60,
             dns: None,
+            redirect: Redirect::default(),
+            trust_identity: false,
+            assert_identity: Identity::default(),
+            pass_headers: Vec::new(),
+            pass_types: vec!["application/json".into(), "text/plain".into()],
             tls: SipTls::default(),
         }
     }

@@ -12,22 +12,23 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use futures_util::{Stream, StreamExt, stream};
-use sallyport_plan::{CallId, DirectionReport, Zone};
+use sallyport_plan::{CallId, DirectionReport};
 use sallyport_proto::{CallEvent, CallView};
 use serde::{Deserialize, Serialize};
 use tokio_stream::wrappers::BroadcastStream;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
+use super::access;
 use super::body::Whole;
-use super::connection::Peer;
+use super::connection::{Local, Peer};
 use super::problem::Problem;
-use crate::message::{CallError, Caller, CreateError, Shown, Wish};
+use crate::message::{CallError, CreateError, Shown, Wish};
 
 /// Seconds until another attempt is worth while: some call will have ended.
 const RETRY_FULL: u32 = 5;
 const RETRY_CLIENT: u32 = 30;
-const SDP: &str = "application/sdp";
+pub const SDP: &str = "application/sdp";
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 
 /// Query of `POST /v1/calls`.
@@ -47,7 +48,8 @@ pub struct Destination {
 pub async fn create(
     State(shared): State<Shared>,
     query: Result<Query<Destination>, QueryRejection>,
-    peer: Extension<Peer>,
+    Extension(peer): Extension<Peer>,
+    Extension(local): Extension<Local>,
     headers: HeaderMap,
     Whole(body): Whole,
 ) -> Result<Response, Problem> {
@@ -58,10 +60,12 @@ pub async fn create(
             format!("?to= is missing: {}", rejected.body_text()),
         )
     })?;
-    let known = shared.access.call(&headers, &to)?;
-    let client = (!known).then(|| shared.access.client(&headers, peer.0.0).group());
+    let mut caller = shared.caller(&headers, peer, local);
+    // Whom a session may call is known where it is known.
+    if caller.session.is_none() && shared.access.call(&headers, &to)? {
+        caller.client = None;
+    }
     let offer = text(&headers, SDP, body)?;
-    let caller = Caller { client, zone: Zone::Outside, session: None };
     let wish = Wish { to, offer, caller, headers: Vec::new() };
     let created = shared.calls.create(wish).await.map_err(create_problem)?;
     let location = format!("/v1/calls/{}", created.id);
@@ -81,6 +85,7 @@ pub async fn trickle(
     Whole(body): Whole,
 ) -> Result<StatusCode, Problem> {
     let fragment = text(&headers, FRAGMENT, body)?;
+    shared.may(&headers, id).await.map_err(call_problem)?;
     shared.calls.trickle(id, fragment).await.map_err(call_problem)?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -88,7 +93,12 @@ pub async fn trickle(
 /// Hangs up.
 #[utoipa::path(delete, path = "/v1/calls/{id}", params(("id" = String, Path)),
     responses((status = 204, description = "Hung up"), (status = 404, body = Problem, content_type = "application/problem+json")))]
-pub async fn hang_up(State(shared): State<Shared>, Name(id): Name) -> Result<StatusCode, Problem> {
+pub async fn hang_up(
+    State(shared): State<Shared>,
+    Name(id): Name,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    shared.may(&headers, id).await.map_err(call_problem)?;
     shared.calls.hang_up(id).await.map_err(call_problem)?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -96,7 +106,12 @@ pub async fn hang_up(State(shared): State<Shared>, Name(id): Name) -> Result<Sta
 /// One call with its statistics. The name of a call is a secret that its caller has; it needs no token.
 #[utoipa::path(get, path = "/v1/calls/{id}", params(("id" = String, Path)),
     responses((status = 200, body = Call), (status = 404, body = Problem, content_type = "application/problem+json")))]
-pub async fn show(State(shared): State<Shared>, Name(id): Name) -> Result<Json<Call>, Problem> {
+pub async fn show(
+    State(shared): State<Shared>,
+    Name(id): Name,
+    headers: HeaderMap,
+) -> Result<Json<Call>, Problem> {
+    shared.may(&headers, id).await.map_err(call_problem)?;
     let Shown { view, directions } = shared.calls.show(id).await.map_err(call_problem)?;
     Ok(Json(Call::new(&view, &directions)))
 }
@@ -117,7 +132,9 @@ pub async fn list(State(shared): State<Shared>, headers: HeaderMap) -> Result<Js
 pub async fn events(
     State(shared): State<Shared>,
     Name(id): Name,
+    headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    shared.may(&headers, id).await.map_err(call_problem)?;
     let (told, coming) = shared.calls.watch(id).await.map_err(call_problem)?;
     let coming = BroadcastStream::new(coming).filter_map(|event| std::future::ready(event.ok()));
     let all = stream::iter(told).chain(coming).map(move |event| Ok(news(id, &event)));
@@ -125,7 +142,14 @@ pub async fn events(
 }
 
 fn news(id: CallId, event: &CallEvent) -> Event {
-    let mut data = serde_json::json!({ "id": id.to_string() });
+    let mut data = describe(event);
+    data["id"] = id.to_string().into();
+    Event::default().event(event.name()).data(data.to_string())
+}
+
+/// What there is to tell of an event beside its name.
+pub fn describe(event: &CallEvent) -> serde_json::Value {
+    let mut data = serde_json::json!({});
     if let CallEvent::Ended { cause } = event {
         data["cause"] = cause.name().into();
         data["detail"] = cause.text().into();
@@ -142,11 +166,11 @@ fn news(id: CallId, event: &CallEvent) -> Event {
         CallEvent::Transfer { status } => data["status"] = (*status).into(),
         _ => {}
     }
-    Event::default().event(event.name()).data(data.to_string())
+    data
 }
 
 /// The call that a path names. What is no name at all is the name of no call.
-pub struct Name(CallId);
+pub struct Name(pub CallId);
 
 impl<S: Send + Sync> FromRequestParts<S> for Name {
     type Rejection = Problem;
@@ -159,7 +183,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 }
 
 /// The body as text of the one type that the path takes.
-fn text(headers: &HeaderMap, wanted: &str, body: Result<Bytes, Problem>) -> Result<String, Problem> {
+pub fn text(headers: &HeaderMap, wanted: &str, body: Result<Bytes, Problem>) -> Result<String, Problem> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !given.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted) {
         let detail = format!("Content-Type must be {wanted}");
@@ -169,7 +193,8 @@ fn text(headers: &HeaderMap, wanted: &str, body: Result<Bytes, Problem>) -> Resu
         .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "body", "the body is not UTF-8 text"))
 }
 
-fn create_problem(error: CreateError) -> Problem {
+/// What a client is told whose call is not set up.
+pub fn create_problem(error: CreateError) -> Problem {
     let unavailable = |kind, text: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, kind, text);
     match error {
         CreateError::Offer(error) => Problem::new(status(error.http_status()), "offer", error.to_string()),
@@ -181,6 +206,8 @@ fn create_problem(error: CreateError) -> Problem {
         CreateError::NoServer => unavailable("no_sip_server", "no SIP server is configured ([sip] server)"),
         CreateError::Draining => unavailable("draining", "the appliance is ending and takes no new calls"),
         CreateError::Full => unavailable("full", "there are as many calls as there may be").retry(RETRY_FULL),
+        CreateError::Forbidden => access::forbidden_problem(),
+        CreateError::UnknownSession => unknown_session(),
         CreateError::Gone => Problem::new(StatusCode::CONFLICT, "gone", "the call does not ring any more"),
         CreateError::TooMany => {
             let text = "this client has as many calls as one may have without a token";
@@ -189,13 +216,20 @@ fn create_problem(error: CreateError) -> Problem {
     }
 }
 
+/// Nobody is signed in under this name.
+pub fn unknown_session() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "unknown_session", "nobody is signed in under this name")
+}
+
 fn status(code: u16) -> StatusCode {
     StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-fn call_problem(error: CallError) -> Problem {
+/// What a client is told who asks something of a call in vain.
+pub fn call_problem(error: CallError) -> Problem {
     match error {
         CallError::Unknown => Problem::new(StatusCode::NOT_FOUND, "unknown_call", "there is no such call"),
+        CallError::Forbidden => access::forbidden_problem(),
         CallError::Fragment(error) => Problem::new(StatusCode::BAD_REQUEST, "fragment", error.to_string()),
     }
 }
@@ -274,7 +308,7 @@ pub struct Direction {
 }
 
 impl Call {
-    fn new(view: &CallView, directions: &[DirectionReport]) -> Self {
+    pub(super) fn new(view: &CallView, directions: &[DirectionReport]) -> Self {
         let direction = |report: &DirectionReport| Direction {
             index: report.index.0,
             from: super::state::zone(report.from),

@@ -1,6 +1,6 @@
 //! Connections of HTTP/1.1: accepted whatever befalls one of them, bounded in number and in patience.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +31,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
+/// At which address of ours a request came in, as a request's extension.
+#[derive(Debug, Clone, Copy)]
+pub struct Local(pub IpAddr);
+
 /// Serves until `stop` turns true.
 pub async fn serve(
     listener: TcpListener,
@@ -57,12 +61,14 @@ pub async fn serve(
                 complained = false;
                 let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
                 while served.try_join_next().is_some() {}
+                let local = stream.local_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |local| local.ip());
+                let ends = (Peer(peer), Local(local.to_canonical()));
                 served.spawn(async move {
                     match tls {
-                        None => follow(stream, peer, router, stop).await,
+                        None => follow(stream, ends, router, stop).await,
                         Some(tls) => {
                             if let Some(stream) = tls.accept(stream).await {
-                                follow(stream, peer, router, stop).await;
+                                follow(stream, ends, router, stop).await;
                             }
                         }
                     }
@@ -83,12 +89,13 @@ pub async fn serve(
 
 async fn follow(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: SocketAddr,
+    (peer, local): (Peer, Local),
     router: Router,
     mut stop: watch::Receiver<bool>,
 ) {
     let service = router.map_request(move |mut request: Request<_>| {
-        request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(local);
         request
     });
     // Not the builder that finds out the version: it waits for the first octet for ever.

@@ -184,11 +184,11 @@ impl Stack {
         match arrival {
             Arrival::Message { octets, source } => self.message(&octets, source),
             Arrival::Connected(peer, writer) => self.transports.connected(peer, writer),
-            Arrival::Entered(peer, writer, client) => {
+            Arrival::Entered(peer, writer, visitor) => {
                 self.transports.connected(peer, writer);
                 if let Some(connection) = peer.connection {
                     self.browsers.insert(connection, peer);
-                    self.tell(SipEvent::Opened { connection, client });
+                    self.tell(SipEvent::Opened { connection, visitor });
                 }
             }
             Arrival::Gone(peer) => self.gone(peer),

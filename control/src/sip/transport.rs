@@ -17,7 +17,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use super::Task;
 use super::peers::Place;
 use crate::config::Transport;
-use crate::message::ConnectionId;
+use crate::message::{ConnectionId, Visitor};
 use tls::Tls;
 
 /// How long connecting may take.
@@ -71,7 +71,7 @@ pub enum Arrival {
     /// A connection that somebody else made: answers go back on it.
     Connected(Target, Sender<Vec<u8>>),
     /// A browser made one; the address is what counts as one client.
-    Entered(Target, Sender<Vec<u8>>, IpAddr),
+    Entered(Target, Sender<Vec<u8>>, Visitor),
     /// It is gone.
     Gone(Target),
     /// Nothing could be sent there, and why.

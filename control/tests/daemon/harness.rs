@@ -260,6 +260,8 @@ pub fn configuration(net: &Net, folder: &Path, sections: &[(&str, &str)]) -> Str
         ("http", format!("listen = ['{}']\ntokens = ['{TOKEN}', 'another token']", net.http())),
         ("sip", format!("listen = '{}'{server}", net.sip())),
         ("ng", String::new()),
+        ("agents", String::new()),
+        ("identity", String::new()),
         ("log", "filter = 'debug'".to_owned()),
     ];
     let section = |(name, lines): (&str, String)| {

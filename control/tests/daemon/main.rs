@@ -7,8 +7,12 @@
     reason = "a test's helpers fail as the test does"
 )]
 
+mod agents;
 mod browser;
 mod calls;
+mod client;
+mod gateway;
+mod hanging;
 mod harness;
 mod http;
 mod kamailio;
@@ -20,7 +24,10 @@ mod ng_told;
 mod outage;
 mod pbx;
 mod peers;
+mod registrar;
 mod relay;
+mod session;
 mod sip;
+mod socket;
 mod torture;
 mod websocket;

@@ -3,8 +3,10 @@
 use super::servers::OCTETS_MAX;
 use super::*;
 use crate::message::Source;
+use crate::message::Visitor;
 use crate::sip::server::Server;
 use crate::sip::transport::tls::Tls;
+use sallyport_plan::Zone;
 use sallyport_proto::sip::Method;
 
 #[test]
@@ -140,7 +142,9 @@ fn browser() -> Target {
 async fn requests_go_over_a_browser_s_connection_and_end_with_it() {
     let (mut stack, mut inbox) = stack().await;
     let (writer, mut outbox) = tokio::sync::mpsc::channel(8);
-    stack.arrive(Arrival::Entered(browser(), writer, "127.0.0.7".parse().unwrap()));
+    let client = "127.0.0.7".parse().unwrap();
+    let visitor = Visitor { client, zone: Zone::Outside, token: None, password: String::new() };
+    stack.arrive(Arrival::Entered(browser(), writer, visitor));
     assert!(matches!(
         inbox.try_recv(),
         Ok(Message::Sip(SipEvent::Opened { connection: ConnectionId(3), .. }))
@@ -149,7 +153,7 @@ async fn requests_go_over_a_browser_s_connection_and_end_with_it() {
     let over = Some(ConnectionId(3));
     stack.obey(Todo::Request { call, transaction, request: request(Method::Invite), over });
     let sent = String::from_utf8(outbox.try_recv().unwrap()).unwrap();
-    assert!(sent.starts_with("INVITE sip:a@b SIP/2.0\r\nVia: SIP/2.0/WS 127.0.0.1:"), "{sent}");
+    assert!(sent.starts_with("INVITE sip:a@b SIP/2.0\r\nVia: SIP/2.0/WS sallyport.invalid;"), "{sent}");
     stack.obey(Todo::Ack { request: request(Method::Ack), over });
     assert!(outbox.try_recv().unwrap().starts_with(b"ACK "));
     // A request of the browser that is not answered yet.
@@ -213,6 +217,21 @@ async fn a_copy_by_another_way_is_a_loop_while_the_first_is_open() {
     assert_eq!(told(&mut inbox), "", "answered 482");
     assert_eq!(stack.refused.get("Loop Detected"), Some(&1));
     assert_eq!(stack.servers.open.len(), 1);
+}
+
+#[tokio::test]
+async fn a_request_of_ours_that_comes_back_unchanged_is_a_loop() {
+    let (mut stack, mut inbox) = stack().await;
+    let (call, transaction) = (CallId(1), TransactionId(1));
+    stack.obey(Todo::Request { call, transaction, request: request(Method::Invite), over: None });
+    let sent = stack.clients.by_number.values().next().unwrap().octets.clone();
+    let sent = String::from_utf8(sent).unwrap();
+    let back = sent.replacen("\r\nVia: ", "\r\nVia: SIP/2.0/UDP 127.0.0.1:9;branch=z9hG4bKproxy\r\nVia: ", 1);
+    stack.message(back.as_bytes(), target());
+    assert_eq!((told(&mut inbox).as_str(), stack.refused.get("Loop Detected")), ("", Some(&1)));
+    let elsewhere = back.replacen("sip:a@b", "sip:c@b", 1).replace("z9hG4bKproxy", "z9hG4bKother");
+    stack.message(elsewhere.as_bytes(), target());
+    assert_eq!(told(&mut inbox), "Request", "a spiral is no loop");
 }
 
 #[tokio::test]

@@ -113,8 +113,9 @@ fn above_syntax() -> Vec<Case> {
         Case::new("3.3.11 zeromf", "OPTIONS sip:user@example.com SIP/2.0\nTo: sip:user@example.com\nFrom: sip:caller@example.net;tag=3ghsd41\nCall-ID: zeromf.jfasdlfnm2o2l43r5u0asdfas\nCSeq: 39234321 OPTIONS\nVia: SIP/2.0/UDP host1.example.com;branch=z9hG4bKkdjuw2349i\nMax-Forwards: 0\nContent-Length: 0\n\n", Status(200)).browser(Heard),
         // Whoever sends this takes no session description.
         Case::new("3.3.15 sdp01", "INVITE sip:user@example.com SIP/2.0\nTo: sip:j_user@example.com\nContact: <sip:caller@host15.example.net>\nFrom: sip:caller@example.net;tag=234\nMax-Forwards: 5\nCall-ID: sdp01.ndaksdj9342dasdd\nAccept: text/nobodyKnowsThis\nCSeq: 8 INVITE\nVia: SIP/2.0/UDP 192.0.2.15;branch=z9hG4bKkdjuw\nContent-Length: {length}\nContent-Type: application/sdp\n\n", Status(406)).body(SDP),
-        // RFC 2543: no tag, no branch, no Max-Forwards; without a length a stream cannot be followed.
-        Case::new("3.4.1 inv2543", "INVITE sip:UserB@example.com SIP/2.0\nVia: SIP/2.0/UDP iftgw.example.com\nFrom: <sip:+13035551111@ift.client.example.net;user=phone>\nRecord-Route: <sip:UserB@example.com;maddr=ss1.example.com>\nTo: sip:+16505552222@ss1.example.net;user=phone\nCall-ID: inv2543.1717@ift.client.example.com\nCSeq: 56 INVITE\nContent-Type: application/sdp\n\n", Status(480)).body(SDP).stream(Status(400)).breaks(),
+        // RFC 2543: no tag, no branch, no Max-Forwards, no Contact, which a browser's INVITE must have; without a length a
+        // stream cannot be followed.
+        Case::new("3.4.1 inv2543", "INVITE sip:UserB@example.com SIP/2.0\nVia: SIP/2.0/UDP iftgw.example.com\nFrom: <sip:+13035551111@ift.client.example.net;user=phone>\nRecord-Route: <sip:UserB@example.com;maddr=ss1.example.com>\nTo: sip:+16505552222@ss1.example.net;user=phone\nCall-ID: inv2543.1717@ift.client.example.com\nCSeq: 56 INVITE\nContent-Type: application/sdp\n\n", Status(480)).body(SDP).stream(Status(400)).browser(Status(400)).breaks(),
     ]
 }
 
