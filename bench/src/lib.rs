@@ -7,4 +7,5 @@ pub mod load;
 pub mod ng;
 pub mod pair;
 pub mod scene;
+pub mod setup;
 pub mod trial;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use sallyport_bench::load;
 use sallyport_bench::load::options::{CompareOptions, DrawOptions, LimitOptions, RunOptions, Who};
-use sallyport_bench::{labs, ng, trial};
+use sallyport_bench::{labs, ng, setup, trial};
 
 #[derive(Parser)]
 #[command(name = "bench", version, about = "Measures Sallyport, and tries it out")]
@@ -28,6 +28,8 @@ enum Command {
     Peers(LimitOptions),
     /// Calls a second over the NG protocol: offer, answer, delete, and what they leave behind.
     Ng(ng::Options),
+    /// Call set-up: added delay, calls a second, memory.
+    Setup(setup::Options),
     /// What changed between two result files, or between two relays that are run in turn.
     Compare(CompareOptions),
     /// A page with pictures from a result file.
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
             load::limit("peers", &options, &all).map(|()| ExitCode::SUCCESS)
         }
         Command::Ng(options) => ng::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Setup(options) => setup::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Compare(options) => load::compare(&options).map(|()| ExitCode::SUCCESS),
         Command::Draw(options) => load::draw(&options).map(|()| ExitCode::SUCCESS),
         Command::Bare(options) => load::bare::run(&options).map(|()| ExitCode::SUCCESS),

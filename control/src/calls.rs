@@ -1,8 +1,10 @@
 //! The task that owns all calls: drives their state machines, their DTLS, and routes what arrives to them.
 
 mod incoming;
+mod index;
 mod machine;
 mod ng;
+mod registrations;
 mod relay;
 mod route;
 mod runtime;
@@ -17,13 +19,14 @@ use std::time::{Duration, Instant};
 use sallyport_plan::{CallId, Command as RelayCommand, Plan, Status};
 use sallyport_proto::Input;
 use sallyport_proto::sip::header::tag_of;
-use sallyport_proto::sip::{Method, Request, Response, TransactionId};
+use sallyport_proto::sip::{Request, TransactionId};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 
 use crate::config::Config;
 use crate::dtls::Identity;
-use crate::message::{Handle, Message, Overview, Shown, SipEvent};
+use crate::gateway::Told;
+use crate::message::{Handle, Message, Overview, Shown, SipEvent, Source};
 use crate::sip::Sender as Sip;
 use crate::stun::{self, Stun};
 
@@ -42,9 +45,12 @@ pub struct Calls {
     identity: Identity,
     relay: UnboundedSender<RelayCommand>,
     sip: Sip,
+    /// What of SIP is no call's.
+    gateway: UnboundedSender<Told>,
     calls: HashMap<CallId, Runtime>,
     status: Option<Status>,
     status_at: Instant,
+    swept_at: Instant,
     adopting: Option<Vec<Plan>>,
     /// Calls that the relay was told to drop and has not said that it did.
     removing: HashSet<CallId>,
@@ -52,10 +58,12 @@ pub struct Calls {
     draining: Option<Vec<oneshot::Sender<()>>>,
     leaving: Option<Vec<oneshot::Sender<()>>>,
     sessions: sessions::Sessions,
+    registrations: registrations::Registrations,
     /// Calls by our tag of their SIP dialog.
     by_tag: HashMap<String, CallId>,
     /// Calls by the INVITE of the inside that they ring for.
     by_invite: HashMap<TransactionId, CallId>,
+    index: index::Index,
     begun: u64,
     ended: BTreeMap<&'static str, u64>,
     ng: ng::Index,
@@ -71,22 +79,27 @@ impl Calls {
         identity: Identity,
         relay: UnboundedSender<RelayCommand>,
         sip: Sip,
+        gateway: UnboundedSender<Told>,
     ) -> Self {
         Self {
             identity,
+            gateway,
             relay,
             sip,
             calls: HashMap::new(),
             status: None,
             status_at: Instant::now(),
+            swept_at: Instant::now(),
             adopting: None,
             removing: HashSet::new(),
             stun: Stun::new(stun::is_wanted(&config)),
             draining: None,
             leaving: None,
             sessions: sessions::Sessions::default(),
+            registrations: registrations::Registrations::default(),
             by_tag: HashMap::new(),
             by_invite: HashMap::new(),
+            index: index::Index::default(),
             begun: 0,
             ended: BTreeMap::new(),
             ng: ng::Index::default(),
@@ -121,18 +134,31 @@ impl Calls {
             Message::IsSignedIn { session, reply } => {
                 let _ = reply.send(self.sessions.is_signed_in(session));
             }
+            Message::MayCall { session, to, reply } => {
+                let _ = reply.send(self.may_call(session, &to));
+            }
             Message::May { id, by, reply } => {
                 let _ = reply.send(self.may(id, by));
             }
-            Message::Accept { id, offer, caller, reply } => self.accept(id, &offer, &caller, reply),
+            Message::Accept { id, offer, caller, reply } => {
+                self.accept(id, &offer, &self.met(caller), reply);
+            }
+            Message::Offer { id, caller, reply } => {
+                let _ = reply.send(self.offer(id, &self.met(caller)));
+            }
+            Message::Take { id, answer, caller, reply } => {
+                let caller = self.met(caller);
+                self.take_by(id, &caller, reply, |call| call.take(&answer, caller.zone));
+            }
             Message::Decline { id, session, status, reply } => {
                 let _ = reply.send(self.decline(id, session, status));
             }
             Message::Renegotiate { id, offer, reply } => self.renegotiate(id, &offer, reply),
             Message::Act { id, input, reply } => {
-                let known = self.calls.contains_key(&id);
-                let _ = reply.send(if known { Ok(()) } else { Err(crate::message::CallError::Unknown) });
-                self.input(id, input);
+                let _ = reply.send(self.want(id, input));
+            }
+            Message::TransferOnto { id, other, reply } => {
+                let _ = reply.send(self.transfer_onto(id, other));
             }
             Message::Abandon(id) => self.input(id, Input::Abandoned),
             Message::Trickle { id, fragment, reply } => {
@@ -170,42 +196,40 @@ impl Calls {
     }
 
     fn sip_event(&mut self, event: SipEvent) {
+        let Some(event) = self.registration_event(event) else { return };
         match event {
-            SipEvent::Response { call, transaction, response } => {
+            SipEvent::Response { call, transaction, response } if self.calls.contains_key(&call) => {
                 self.input(call, Input::SipResponse { transaction, response });
             }
-            SipEvent::Timeout { call, transaction } => self.input(call, Input::SipTimeout(transaction)),
-            SipEvent::TransportError { call, transaction } => {
+            SipEvent::Timeout { call, transaction } if self.calls.contains_key(&call) => {
+                self.input(call, Input::SipTimeout(transaction));
+            }
+            SipEvent::TransportError { call, transaction } if self.calls.contains_key(&call) => {
                 self.input(call, Input::SipTransportError(transaction));
             }
-            SipEvent::Request { source: _, transaction, request } => match self.by_sip(&request) {
+            SipEvent::Request { source: Source::Sip, transaction, request } => match self.by_sip(&request) {
                 Some(id) => self.input(id, Input::SipRequest { transaction, request }),
                 None => self.stray_request(transaction, request),
             },
-            SipEvent::Cancelled { transaction, .. } => {
+            SipEvent::Cancelled { transaction, .. } if self.by_invite.contains_key(&transaction) => {
                 if let Some(id) = self.by_invite.get(&transaction).copied() {
                     self.input(id, Input::SipCancelled(transaction));
                 }
             }
-            SipEvent::Gateway { transaction, request, .. } => self.refuse_gateway(transaction, &request),
-            SipEvent::Opened { .. } | SipEvent::Gone { .. } => {}
-        }
-    }
-
-    /// PLACE OF THE GATEWAY: browsers' own SIP is heard, and nobody obeys it yet.
-    fn refuse_gateway(&self, transaction: TransactionId, request: &Request) {
-        if request.method != Method::Ack {
-            let mut response = Response::to_request(request, 501, "Not Implemented");
-            response.to = format!("{};tag={}", response.to, crate::random::hex::<8>());
-            self.sip.reply(transaction, response);
+            // Browsers' own SIP.
+            other => drop(self.gateway.send(Told::Sip(other))),
         }
     }
 
     /// The call in whose dialog a request is: To has our tag. Call-IDs are shared where we call ourselves.
     fn by_sip(&self, request: &Request) -> Option<CallId> {
-        let id = *self.by_tag.get(tag_of(&request.to)?)?;
-        let same = self.calls.get(&id).is_some_and(|runtime| runtime.call.sip_call_id() == request.call_id);
-        same.then_some(id)
+        self.by_dialog(tag_of(&request.to)?, &request.call_id)
+    }
+
+    /// The call of a dialog: all its tags begin as its first one, up to a hyphen.
+    fn by_dialog(&self, tag: &str, call_id: &str) -> Option<CallId> {
+        let id = *self.by_tag.get(tag.split('-').next()?)?;
+        self.calls.get(&id).is_some_and(|runtime| runtime.call.has_call_id(call_id)).then_some(id)
     }
 
     /// A call begins, or goes on.
@@ -223,6 +247,7 @@ impl Calls {
     /// A call is over.
     fn forget(&mut self, id: CallId) {
         let Some(ended) = self.calls.remove(&id) else { return };
+        self.index.forget(id, ended.checks());
         self.by_tag.remove(ended.call.sip_tag());
         if let Some(transaction) = ended.invite {
             self.by_invite.remove(&transaction);
@@ -237,15 +262,27 @@ impl Calls {
             self.status_at = now;
             self.tell_relay(RelayCommand::Status);
         }
+        if now.saturating_duration_since(self.swept_at) >= STATUS_INTERVAL {
+            self.swept_at = now;
+            self.sweep();
+        }
+        self.registration_time(now);
         for command in self.stun.poll(now) {
             self.tell_relay(command);
         }
         self.ng_time(now);
-        let due: Vec<CallId> =
-            self.calls.iter().filter(|(_, call)| call.is_due(now)).map(|(id, _)| *id).collect();
-        for id in due {
+        // So many at the most: a call that stays due whatever it does waits for the next tick.
+        for _ in 0..=self.calls.len() {
+            let Some(id) = self.index.due(now) else { return };
             self.act(id, |runtime| runtime.handle_timeout(now));
         }
+    }
+
+    /// A call has changed: it is found as it stands now.
+    fn reindex(&mut self, id: CallId) {
+        let Some(runtime) = self.calls.get(&id) else { return };
+        let own = Some(runtime.call.ice_ufrag()).filter(|ufrag| !ufrag.is_empty());
+        self.index.update(id, [own, runtime.call.next_ufrag()], runtime.due(Instant::now()));
     }
 
     fn input(&mut self, id: CallId, input: Input) {
@@ -266,6 +303,7 @@ impl Calls {
             active: total - setup,
             states: states.into_iter().collect(),
             sessions: u64::try_from(self.sessions.len()).unwrap_or(u64::MAX),
+            registrations: self.registrations.states(),
             begun: self.begun,
             ended: self.ended.iter().map(|(cause, count)| (*cause, *count)).collect(),
             relay: self.status.clone(),
@@ -281,6 +319,7 @@ impl Calls {
 
     fn drain(&mut self, reply: oneshot::Sender<()>) {
         self.draining.get_or_insert_default().push(reply);
+        self.dismiss();
         let all: Vec<CallId> = self.calls.keys().copied().collect();
         for id in all {
             self.input(id, Input::HangUp);
@@ -291,6 +330,7 @@ impl Calls {
     /// What another control cannot go on with ends here: nobody rings on, no dialog is left without its other half.
     fn leave(&mut self, reply: oneshot::Sender<()>) {
         self.leaving.get_or_insert_default().push(reply);
+        self.dismiss();
         let short_lived = self.calls.values().filter(|runtime| !runtime.call.outlives_control());
         let short_lived: Vec<CallId> = short_lived.map(Runtime::id).collect();
         for id in short_lived {
@@ -301,8 +341,12 @@ impl Calls {
 
     /// Tells those who wait for calls to end, when they have.
     fn settle(&mut self) {
-        let none = self.calls.is_empty();
-        let only_lasting = self.calls.values().all(|runtime| runtime.call.outlives_control());
+        if !self.leaving() {
+            return;
+        }
+        let registered = !self.registrations.is_empty();
+        let none = self.calls.is_empty() && !registered;
+        let only_lasting = !registered && self.calls.values().all(|runtime| runtime.call.outlives_control());
         for (waiting, done) in [(&mut self.draining, none), (&mut self.leaving, only_lasting)] {
             for reply in waiting.iter_mut().filter(|_| done).flat_map(|waiting| waiting.drain(..)) {
                 // Whoever waited may have lost patience.

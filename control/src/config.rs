@@ -1,11 +1,15 @@
 //! What control is told: its sections of the configuration file, and the options that override them.
 
+mod sip;
+
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use serde::{Deserialize, Serialize};
+
+pub use sip::{Identity, Redirect, Server, Servers, Sip, SipTls, Transport};
 
 /// Sections that only other processes read.
 const FOREIGN_SECTIONS: &[&str] = &["supervisor"];
@@ -210,81 +214,6 @@ impl Default for Http {
     }
 }
 
-/// Transport of SIP.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Transport {
-    /// RFC 3261 section 18 over datagrams.
-    #[default]
-    Udp,
-    /// Over a stream.
-    Tcp,
-    /// Over TLS.
-    Tls,
-    /// Over WebSocket (RFC 7118): browsers only, not to be configured.
-    #[serde(skip)]
-    Ws,
-    /// Over WebSocket within TLS.
-    #[serde(skip)]
-    Wss,
-}
-
-impl Transport {
-    /// As a Via names it (RFC 3261 section 20.42, RFC 7118 section 5.2).
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Udp => "UDP",
-            Self::Tcp => "TCP",
-            Self::Tls => "TLS",
-            Self::Ws => "WS",
-            Self::Wss => "WSS",
-        }
-    }
-
-    /// Whether a message that it took will arrive, or the connection end: nothing is sent again.
-    pub const fn is_reliable(self) -> bool {
-        !matches!(self, Self::Udp)
-    }
-}
-
-/// `[sip]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Sip {
-    /// Where SIP is heard; default: first inside address, port 5060.
-    pub listen: Option<SocketAddr>,
-    /// Toward the server.
-    pub transport: Transport,
-    /// Next hop of every call.
-    pub server: Option<SocketAddr>,
-    /// Host part of URIs; default: the server's address.
-    pub domain: String,
-    /// Our user part, and the user name of digest authentication.
-    pub user: String,
-    /// Password of digest authentication.
-    #[serde(skip_serializing)]
-    pub password: String,
-    /// Shown to the called side.
-    pub display_name: String,
-    /// How long a call may ring.
-    pub ring_timeout_s: u16,
-}
-
-impl Default for Sip {
-    fn default() -> Self {
-        Self {
-            listen: None,
-            transport: Transport::Udp,
-            server: None,
-            domain: String::new(),
-            user: "sallyport".into(),
-            password: String::new(),
-            display_name: String::new(),
-            ring_timeout_s: 60,
-        }
-    }
-}
-
 /// `[log]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -332,22 +261,52 @@ impl Config {
         if self.inside.interface.is_empty() && self.sip.listen.is_none() {
             return invalid("[inside] interface is missing: name it in the file or with --inside");
         }
-        if !(1..=600).contains(&self.sip.ring_timeout_s) {
-            return invalid("[sip] ring_timeout_s must lie between 1 and 600");
-        }
         if !self.outside.stun.is_empty() && !is_server(&self.outside.stun) {
             return invalid("[outside] stun must be ADDRESS:PORT or NAME:PORT");
         }
-        if self.sip.listen.is_some_and(|listen| listen.ip().is_unspecified()) {
-            return invalid("[sip] listen must be one address of this machine: Via and Contact name it");
+        if !self.sip.pass_headers.iter().all(|name| may_pass(name)) {
+            return invalid("[sip] pass_headers names a header that dialogs, routing or authentication need");
         }
         if self.http.max_calls == 0 || self.http.max_anonymous_calls == 0 {
             return invalid("[http] max_calls and max_anonymous_calls must be 1 at least");
         }
-        self.agents.validate(self.sip.server.is_some()).map_err(ConfigError::Invalid)?;
+        self.sip.validate().map_err(ConfigError::Invalid)?;
+        self.agents.validate(!self.sip.server.is_empty()).map_err(ConfigError::Invalid)?;
         crate::identity::Identities::new(self).map_err(ConfigError::Invalid)?;
         self.ng.validate().map_err(ConfigError::Invalid)
     }
+}
+
+/// Whether a header of an INVITE may pass: it is none that SIP itself obeys, nor one that tells of hosts.
+fn may_pass(name: &str) -> bool {
+    const OWN: [&str; 24] = [
+        "Via",
+        "From",
+        "To",
+        "Call-ID",
+        "CSeq",
+        "Contact",
+        "Route",
+        "Record-Route",
+        "Max-Forwards",
+        "Content-Length",
+        "Content-Type",
+        "Authorization",
+        "Proxy-Authorization",
+        "Require",
+        "Supported",
+        "Allow",
+        "Replaces",
+        "Session-Expires",
+        "Min-SE",
+        "Proxy-Require",
+        "Path",
+        "Referred-By",
+        "Refer-To",
+        "User-Agent",
+    ];
+    let token = name.len() > 1 && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-');
+    token && !OWN.iter().any(|own| own.eq_ignore_ascii_case(name))
 }
 
 /// Whether a text is an address or a host's name, with a port.
@@ -416,11 +375,22 @@ mod tests {
             (format!("{base}[http]\nkey = 'k'\n"), "go together"),
             (format!("{base}[http]\ntokens = ['short']\n"), "8 characters"),
             (format!("{base}[sip]\nring_timeout_s = 0\n"), "ring_timeout_s"),
+            (format!("{base}[sip]\npass_headers = ['X-Data', 'via']\n"), "pass_headers"),
+            (format!("{base}[sip]\npass_headers = ['X:Y']\n"), "pass_headers"),
+            (format!("{base}[sip]\nredirect = 'maybe'\n"), "unknown variant"),
             (format!("{base}[outside]\nstun = 'x'\n"), "ADDRESS:PORT"),
             (format!("{base}[outside]\nstun = '300.1.1.1:3478'\n"), "ADDRESS:PORT"),
             (format!("{base}[outside]\nstun = 'a b:3478'\n"), "ADDRESS:PORT"),
             (format!("{base}[sip]\nlisten = '0.0.0.0:5060'\n"), "[sip] listen"),
             (format!("{base}[sip]\nlisten = '[::]:5060'\n"), "[sip] listen"),
+            (format!("{base}[sip.tls]\nkey = 'k'\n"), "go together"),
+            (format!("{base}[sip.tls]\nlisten = '10.0.0.1:5061'\n"), "needs a certificate"),
+            (format!("{base}[sip.tls]\nverify_clients = true\n"), "needs ca"),
+            (format!("{base}[sip]\ntransport = 'ws'\n"), "unknown variant"),
+            (format!("{base}[sip]\nserver = ['10.0.0.5:5060', '10.0.0.6 5060']\n"), "[sip] server"),
+            (format!("{base}[sip]\nserver = 'mailto:a'\n"), "[sip] server"),
+            (format!("{base}[sip]\naccept = ['10.0.0.0/33']\n"), "[sip] accept"),
+            (format!("{base}[sip]\nprobe_s = 5000\n"), "probe_s"),
             (format!("{base}[http]\nmax_calls = 0\n"), "max_calls"),
             (format!("{base}[http]\nmetrics = 'maybe'\n"), "unknown variant"),
             (format!("{base}[outside]\nice = 'heavy'\n"), "unknown variant"),

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use crate::calls::{self, Calls};
 use crate::config::Config;
 use crate::dtls::Identity;
+use crate::gateway::{self, Gateway};
 use crate::http::Server;
 use crate::identity::Identities;
 use crate::{downlink, ng, sip, stun};
@@ -61,9 +62,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let listen = sip_address(&config)?;
     let sip = sip::bind(&config, listen, handle.clone()).await.context("SIP cannot be served")?;
     let identities = Arc::new(Identities::new(&config).map_err(anyhow::Error::msg)?);
-    let http = Server::bind(config.clone(), handle.clone(), identities, sip.gate.clone())
-        .await
-        .context("HTTP cannot be served")?;
+    let http =
+        Server::bind(config.clone(), handle.clone(), identities.clone(), sip.gate.clone(), sip.sender.view())
+            .await
+            .context("HTTP cannot be served")?;
     let ng = ng::bind(&config.ng, handle.clone()).await.context("NG cannot be served")?;
     let (relay, link) = downlink::link(config.relay.socket.clone(), handle.clone());
     let (stop, stopped) = watch::channel(false);
@@ -72,7 +74,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if stun::is_wanted(&config) {
         tasks.add("the STUN lookup", stun::look_up(config.outside.stun.clone(), handle.clone()));
     }
-    tasks.add("the calls", Calls::new(config.clone(), identity, relay, sip.sender).run(inbox));
+    let (told, browsers) = gateway::channel();
+    let phones =
+        Gateway::new(&config, identities.clone(), (handle.clone(), sip.sender.clone()), told.clone());
+    tasks.add("the gateway", phones.run(browsers));
+    tasks.add("the calls", Calls::new(config.clone(), identity, relay, sip.sender, told).run(inbox));
     for (name, task) in sip.tasks {
         tasks.add(name, task);
     }
@@ -111,8 +117,9 @@ fn sip_address(config: &Config) -> anyhow::Result<SocketAddr> {
         return Ok(listen);
     }
     // Whom we call decides the family; without a server IPv4 comes first.
-    let wanted =
-        |address: &IpAddr| config.sip.server.is_none_or(|server| server.is_ipv4() == address.is_ipv4());
+    let servers = config.sip.servers().map_err(anyhow::Error::msg)?;
+    let server = servers.iter().find_map(|server| server.address);
+    let wanted = |address: &IpAddr| server.is_none_or(|server| server.is_ipv4() == address.is_ipv4());
     let configured = &config.inside.addresses;
     if let Some(address) = configured.iter().find(|address| wanted(address)).or(configured.first()) {
         return Ok(SocketAddr::new(*address, 5060));

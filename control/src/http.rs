@@ -1,11 +1,14 @@
 //! REST over HTTP: calls, events, state, metrics, and the door for SIP over WebSocket. Every error is a problem document (RFC 9457).
 
 mod access;
+mod agents;
 mod body;
 mod calls;
 mod connection;
+mod errands;
 mod guests;
 mod hanging;
+mod mailbox;
 mod outbox;
 mod pages;
 mod places;
@@ -21,14 +24,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post, put};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
 use crate::identity::Identities;
 use crate::message::Handle;
-use crate::sip::Gate;
+use crate::sip::{Gate, View};
 use access::Access;
 
 /// Octets that a request's body may have.
@@ -39,8 +42,12 @@ const BODY_MAX: usize = 64 * 1024;
 pub struct Shared {
     calls: Handle,
     access: Arc<Access>,
+    mailboxes: mailbox::Mailboxes,
+    /// How long a browser that hears no events stays signed in.
+    grace: Duration,
     begun: Instant,
     gate: Gate,
+    sip: watch::Receiver<View>,
     /// Whether we speak HTTPS.
     secure: bool,
     /// Connections of the JSON WebSocket, and who is signed in there.
@@ -70,6 +77,7 @@ impl Server {
         calls: Handle,
         identities: Arc<Identities>,
         gate: Gate,
+        sip: watch::Receiver<View>,
     ) -> anyhow::Result<Self> {
         let tls = tls::Acceptor::load(&config.http.certificate, &config.http.key)?;
         let mut listeners = Vec::new();
@@ -81,7 +89,10 @@ impl Server {
             calls,
             access,
             begun: Instant::now(),
+            mailboxes: mailbox::Mailboxes::default(),
+            grace: Duration::from_secs(config.agents.grace_s.into()),
             gate,
+            sip,
             secure: tls.is_some(),
             places: places::Places::default(),
             sockets: guests::Guests::default(),
@@ -116,6 +127,15 @@ fn router(shared: Shared, demo: bool) -> Router {
         .route("/v1/calls", post(calls::create).get(calls::list))
         .route("/v1/calls/{id}", get(calls::show).patch(calls::trickle).delete(calls::hang_up))
         .route("/v1/calls/{id}/events", get(calls::events))
+        .route("/v1/calls/{id}/accept", post(errands::accept))
+        .route("/v1/calls/{id}/decline", post(errands::decline))
+        .route("/v1/calls/{id}/offer", put(errands::renegotiate))
+        .route("/v1/calls/{id}/dtmf", post(errands::dtmf))
+        .route("/v1/calls/{id}/info", post(errands::info))
+        .route("/v1/calls/{id}/transfer", post(errands::transfer))
+        .route("/v1/sessions", post(agents::sign_in))
+        .route("/v1/sessions/{id}", delete(agents::sign_out))
+        .route("/v1/sessions/{id}/events", get(agents::events))
         .route("/v1/status", get(state::status))
         .route("/v1/openapi.json", get(state::openapi))
         .route("/v1/socket", get(socket::socket))

@@ -233,7 +233,7 @@ impl Identities {
 
 fn well_formed(credentials: &Credentials) -> Result<(), Denied> {
     if credentials.number.as_deref().is_some_and(|number| !is_number(number)) {
-        return Err(Denied::Malformed("a number has 1 to 64 letters, digits or any of + * # . _ - ~"));
+        return Err(Denied::Malformed("a number has 1 to 64 letters, digits or any of + * . _ - ~"));
     }
     if !is_name(&credentials.display_name) {
         return Err(Denied::Malformed(
@@ -246,9 +246,9 @@ fn well_formed(credentials: &Credentials) -> Result<(), Denied> {
     Ok(())
 }
 
-/// What may stand as user in a SIP URI without escapes (RFC 3261 section 25.1), and `#`, which phones dial.
+/// What may stand as user in a SIP URI without escapes (RFC 3261 section 25.1).
 fn is_number(text: &str) -> bool {
-    let fit = |octet: u8| octet.is_ascii_alphanumeric() || b"+*#._-~".contains(&octet);
+    let fit = |octet: u8| octet.is_ascii_alphanumeric() || b"+*._-~".contains(&octet);
     (1..=NUMBER_MAX).contains(&text.len()) && text.bytes().all(fit)
 }
 

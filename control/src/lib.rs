@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod downlink;
 #[allow(unsafe_code)]
 pub mod dtls;
+pub mod gateway;
 pub mod http;
 pub mod identity;
 pub mod message;

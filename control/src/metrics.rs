@@ -8,7 +8,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::identity::Counts;
 use crate::message::Overview;
+use crate::sip::View;
 
 type Label = Vec<(&'static str, String)>;
 
@@ -16,29 +18,20 @@ type Label = Vec<(&'static str, String)>;
 ///
 /// # Errors
 /// None that occurs: writing to a string does not fail.
-pub fn encode(overview: &Overview, browsers: &[(&'static str, u64)]) -> Result<String, fmt::Error> {
+pub fn encode(
+    overview: &Overview,
+    (sign_ins, messages): (Counts, &[(&'static str, u64)]),
+    sip: &View,
+) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("sallyport");
-    let gauge = |value: u64| {
-        let gauge = Gauge::<i64>::default();
-        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        gauge
-    };
     let calls = Family::<Label, Gauge>::default();
     for (state, count) in &overview.states {
         let value = i64::try_from(*count).unwrap_or(i64::MAX);
         calls.get_or_create(&vec![("state", (*state).to_owned())]).set(value);
     }
     registry.register("calls", "Calls by state", calls);
-    registry.register("sessions", "Browsers signed in", gauge(overview.sessions));
-    let messages = Family::<Label, Counter>::default();
-    for (outcome, count) in browsers {
-        messages.get_or_create(&vec![("outcome", (*outcome).to_owned())]).inc_by(*count);
-    }
-    registry.register(
-        "browser_messages",
-        "Messages of browsers, and browsers that came back or were lost",
-        messages,
-    );
+    browsers(&mut registry, overview, sign_ins);
+    said(&mut registry, messages);
     let begun = Counter::<u64>::default();
     begun.inc_by(overview.begun);
     registry.register("calls_begun", "Calls begun", begun);
@@ -52,6 +45,7 @@ pub fn encode(overview: &Overview, browsers: &[(&'static str, u64)]) -> Result<S
         "Whether the relay is there",
         gauge(u64::from(overview.relay.is_some())),
     );
+    encode_sip(&mut registry, sip);
     let build = Family::<Label, Gauge>::default();
     build.get_or_create(&vec![("version", env!("CARGO_PKG_VERSION").to_owned())]).set(1);
     registry.register("build", "Version of control", build);
@@ -81,6 +75,56 @@ pub fn encode(overview: &Overview, browsers: &[(&'static str, u64)]) -> Result<S
     Ok(text)
 }
 
+fn encode_sip(registry: &mut Registry, sip: &View) {
+    let peers = Family::<Label, Gauge>::default();
+    for (number, peer) in sip.peers.iter().enumerate() {
+        // By number: metrics hold no address.
+        let labels = vec![("peer", number.to_string()), ("transport", peer.transport.name().to_owned())];
+        peers.get_or_create(&labels).set(i64::from(peer.alive == Some(true)));
+    }
+    registry.register("sip_peer_alive", "Whether a SIP server answers, by its number in the status", peers);
+    let refused = Family::<Label, Counter>::default();
+    for (reason, count) in &sip.refused {
+        refused.get_or_create(&vec![("reason", (*reason).to_owned())]).inc_by(*count);
+    }
+    registry.register("sip_refused", "SIP messages refused or dropped, by reason", refused);
+}
+
+fn gauge(value: u64) -> Gauge {
+    let gauge = Gauge::<i64>::default();
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    gauge
+}
+
+/// What browsers said over the JSON WebSocket and the hanging GET.
+fn said(registry: &mut Registry, messages: &[(&'static str, u64)]) {
+    let family = Family::<Label, Counter>::default();
+    for (outcome, count) in messages {
+        family.get_or_create(&vec![("outcome", (*outcome).to_owned())]).inc_by(*count);
+    }
+    let help = "Messages of browsers, and browsers that came back or were lost";
+    registry.register("browser_messages", help, family);
+}
+
+/// Who is signed in, with which numbers, and who tried.
+fn browsers(registry: &mut Registry, overview: &Overview, sign_ins: Counts) {
+    registry.register("sessions", "Browsers signed in", gauge(overview.sessions));
+    let registrations = Family::<Label, Gauge>::default();
+    for (state, count) in &overview.registrations {
+        let value = i64::try_from(*count).unwrap_or(i64::MAX);
+        registrations.get_or_create(&vec![("state", (*state).to_owned())]).set(value);
+    }
+    registry.register("registrations", "Numbers at the SIP server by state", registrations);
+    let outcomes = Family::<Label, Counter>::default();
+    let Counts { accepted, denied, limited, failed } = sign_ins;
+    for (outcome, count) in
+        [("accepted", accepted), ("denied", denied), ("limited", limited), ("failed", failed)]
+    {
+        outcomes.get_or_create(&vec![("outcome", outcome.to_owned())]).inc_by(count);
+    }
+    registry.register("sign_ins", "Sign-ins by what became of them", outcomes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +133,7 @@ mod tests {
     fn tells_numbers_by_name() {
         let overview = Overview {
             sessions: 3,
+            registrations: vec![("registered", 2)],
             setup: 1,
             active: 2,
             states: vec![("ringing", 1)],
@@ -98,13 +143,26 @@ mod tests {
             draining: false,
             candidates_known: true,
         };
-        let text = encode(&overview, &[("bad", 5)]).unwrap();
+        let peer = crate::sip::PeerState {
+            name: "10.0.0.5:5060".into(),
+            address: "10.0.0.5:5060".parse().unwrap(),
+            transport: crate::config::Transport::Udp,
+            alive: Some(true),
+            reason: String::new(),
+        };
+        let sip = View { peers: vec![peer], refused: [("not_sip", 3)].into() };
+        let text =
+            encode(&overview, (Counts { limited: 5, ..Counts::default() }, &[("bad", 7)]), &sip).unwrap();
         for line in [
             "sallyport_calls{state=\"ringing\"} 1",
             "sallyport_browser_messages_total{outcome=\"bad\"} 5",
             "sallyport_calls_begun_total 7",
+            "sallyport_registrations{state=\"registered\"} 2",
+            "sallyport_sign_ins_total{outcome=\"limited\"} 5",
             "sallyport_calls_ended_total{cause=\"hang_up\"} 4",
             "sallyport_relay_connected 0",
+            "sallyport_sip_peer_alive{peer=\"0\",transport=\"UDP\"} 1",
+            "sallyport_sip_refused_total{reason=\"not_sip\"} 3",
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }

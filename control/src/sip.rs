@@ -1,4 +1,4 @@
-//! SIP over UDP, TCP and WebSocket: messages in and out, transactions (RFC 3261 sections 17 and 18). What they mean is the calls'.
+//! SIP over UDP, TCP, TLS and WebSocket: messages in and out, transactions (RFC 3261 sections 17 and 18). What they mean is the calls'.
 //!
 //! Every message passes the [`guard`] before a parser sees it. The transactions are ours: they carry typed requests of
 //! calls under the calls' own numbers, which rsipstack's endpoint, that owns its transports and tasks, does not offer;
@@ -10,29 +10,41 @@ pub mod framing;
 pub mod guard;
 mod head;
 mod outside;
+mod peers;
+mod resolve;
 mod server;
 mod stack;
+mod timers;
 mod transport;
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::time::{Duration, Instant};
 
 use sallyport_plan::CallId;
 use sallyport_proto::sip::{Request, Response, TransactionId};
 use tokio::sync::mpsc::{UnboundedSender, channel, unbounded_channel};
+use tokio::sync::watch;
 
-use crate::config::Config;
+use crate::config::{Config, Transport};
 use crate::message::{ConnectionId, Handle};
-pub use guard::MESSAGE_MAX;
-use stack::{Stack, Todo};
+pub use guard::{AGENT, MESSAGE_MAX};
+pub use peers::PeerState;
+use peers::Peers;
+pub use stack::View;
+use stack::{Rules, Stack, Todo};
+use transport::tls::Tls;
 pub use transport::websocket::{Gate, Place};
+use transport::{Transports, Trusted};
 
 /// Asks the SIP task to send.
 #[derive(Debug, Clone)]
 pub struct Sender {
     todo: UnboundedSender<Todo>,
     local: SocketAddr,
+    tls_local: SocketAddr,
+    view: watch::Receiver<View>,
 }
 
 /// A task that lives as long as the process, with its name.
@@ -48,28 +60,59 @@ pub struct Bound {
     pub tasks: Vec<Task>,
 }
 
-/// Listens on `listen` by UDP and TCP.
+/// Listens on `listen` by UDP and TCP, and by TLS where that is configured.
 ///
 /// # Errors
-/// What the system says of the address.
+/// What the system says of an address, or what is wrong with a file.
 pub async fn bind(config: &Config, listen: SocketAddr, calls: Handle) -> anyhow::Result<Bound> {
+    let sip = &config.sip;
     let (arrived, arrivals) = channel(transport::ARRIVALS);
+    let trusted = Trusted::default();
+    let tls = Tls::load(&sip.tls)?;
     let (transports, mut tasks) =
-        transport::Transports::bind(listen, config.sip.server.map(|server| server.ip()), arrived).await?;
-    let local = transports.local();
+        Transports::bind(listen, (tls, sip.tls.listen), trusted.clone(), arrived.clone()).await?;
+    let (local, tls_local) = (transports.local(Transport::Udp), transports.local(Transport::Tls));
+    let servers = sip.servers().map_err(anyhow::Error::msg)?;
+    let accept = sip.accepted().map_err(anyhow::Error::msg)?;
+    let interval = (sip.probe_s > 0).then(|| Duration::from_secs(sip.probe_s.into()));
+    let peers = Peers::new(&servers, sip.transport(), interval, Instant::now());
+    for (index, server) in servers.into_iter().enumerate().filter(|(_, server)| server.name.is_some()) {
+        let lookup = resolve::Lookup::new(sip.dns, local.ip())?;
+        tasks.push((
+            "the lookup of a SIP server",
+            Box::pin(lookup.follow(index, server, sip.transport, arrived.clone())),
+        ));
+    }
     let (todo, work) = unbounded_channel();
-    let server = config.sip.server.map(|address| transport::Target::new(address, config.sip.transport));
-    let stack = Stack::new(transports, server, calls);
+    let (viewed, view) = watch::channel(View::default());
+    let stack = Stack::new(transports, Rules { peers, accept, trusted }, calls, viewed);
     // Of their own, so that however much browsers say telephony is heard.
     let (entered, browsers) = channel(transport::ARRIVALS);
     tasks.push(("SIP", Box::pin(stack.run(work, arrivals, browsers))));
-    Ok(Bound { sender: Sender { todo, local }, gate: Gate::new(entered), tasks })
+    Ok(Bound { sender: Sender { todo, local, tls_local, view }, gate: Gate::new(entered), tasks })
 }
 
 impl Sender {
     /// Where SIP is heard.
     pub fn local(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Where SIP is heard by a transport.
+    pub fn local_by(&self, kind: Transport) -> SocketAddr {
+        if kind == Transport::Tls { self.tls_local } else { self.local }
+    }
+
+    /// Where the next call will go, as far as anybody can tell: the first peer that lives, else the first.
+    pub fn toward(&self) -> Option<SocketAddr> {
+        let view = self.view.borrow();
+        let usable = view.peers.iter().find(|peer| peer.alive != Some(false));
+        usable.or(view.peers.first()).map(|peer| peer.address)
+    }
+
+    /// What is known of our peers, and what was refused.
+    pub fn view(&self) -> watch::Receiver<View> {
+        self.view.clone()
     }
 
     fn tell(&self, todo: Todo) {

@@ -65,6 +65,21 @@ pub enum Poll {
     Busy,
 }
 
+/// Who encrypts and decrypts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SrtpChoice {
+    /// The best that the processor has, behind a test of its own.
+    #[default]
+    Auto,
+    /// Libraries, on any machine.
+    Portable,
+    /// SHA-NI and AES-NI, or nothing.
+    Shani,
+    /// AVX-512, or nothing.
+    Avx512,
+}
+
 /// Options of `sallyport-relay`.
 #[derive(Debug, Clone, Parser)]
 #[command(
@@ -167,6 +182,10 @@ pub struct Relay {
     pub pin: bool,
     /// Whether the status tells how long packets stay inside.
     pub residence: bool,
+    /// Who encrypts and decrypts.
+    pub srtp: SrtpChoice,
+    /// Whether network cards are told to spread UDP over their RX queues by ports as well as by addresses.
+    pub hash_ports: bool,
 }
 
 impl Default for Relay {
@@ -181,6 +200,8 @@ impl Default for Relay {
             poll: Poll::Adaptive,
             pin: true,
             residence: false,
+            srtp: SrtpChoice::Auto,
+            hash_ports: true,
         }
     }
 }
@@ -321,6 +342,7 @@ mod tests {
             (format!("{base}browsers = 65536\n"), "u16"),
             (format!("{base}[relay]\nmax_calls = 0\n"), "max_calls"),
             (format!("{base}[relay]\npath = 'dpdk'\n"), "unknown variant `dpdk`"),
+            (format!("{base}[relay]\nsrtp = 'avx2'\n"), "unknown variant `avx2`"),
         ];
         for (text, expected) in cases {
             let error = load(&text).unwrap_err().to_string();

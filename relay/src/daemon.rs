@@ -17,12 +17,14 @@ use nix::unistd::Pid;
 use sallyport_core::{Limits, Translator};
 use sallyport_io::{AfXdpPort, UdpPort};
 use sallyport_plan::Zone;
+use sallyport_srtp::suites::{self, Backend};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::{self, Config, PathChoice, Poll, WORKERS_MAX};
+use crate::config::{self, Config, PathChoice, Poll, SrtpChoice, WORKERS_MAX};
 use crate::edge::Edge;
 use crate::facts::{self, Interface};
+use crate::hairpin::Own;
 use crate::handoff;
 use crate::link;
 use crate::nexthop;
@@ -40,9 +42,12 @@ const SOCKET_FRAMES: u32 = 4096;
 /// # Errors
 /// What keeps the relay from starting, in words.
 pub fn run(config: &Config) -> anyhow::Result<()> {
-    choose_crypto();
+    choose_crypto(config.relay.srtp)?;
     let _alone = alone(&config.relay.socket)?;
-    let interfaces = facts::read(config)?;
+    let mut interfaces = facts::read(config)?;
+    if config.relay.hash_ports {
+        interfaces.iter_mut().for_each(Interface::ask_to_hash_ports);
+    }
     // UMEM is locked memory; only the hard limit of a root without CAP_SYS_RESOURCE can keep us from this.
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, u64::MAX, u64::MAX);
     let (inbox, messages) = channel();
@@ -52,12 +57,14 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let (sessions, orphans) = Sessions::open(config.relay.max_calls).context("no memory for sessions")?;
     let waiting = Waiting::new(AtomicUsize::new(0));
     let framed = offload.is_some();
-    let workers = spawn_workers(edges, framed, &config.relay, &inbox, &waiting)?;
+    let own = Own::new(&interfaces[1]);
+    let workers = spawn_workers(edges, framed, config, &own, &inbox, &waiting)?;
     let next_hops = framed.then(|| spawn_resolver(&interfaces, &inbox)).transpose()?;
     let mut uplink = Uplink {
         ports: Ports::new(&interfaces[1].addresses, config.inside.ports[0], config.inside.ports[1]),
         max_calls: config.relay.max_calls as usize,
         interfaces,
+        own,
         offload,
         workers,
         next_hops,
@@ -81,9 +88,20 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says which SRTP kernels this machine takes; the choice itself is the suites'.
-fn choose_crypto() {
-    let selection = sallyport_srtp::suites::selected();
+/// Takes the SRTP kernels that are asked for, or those that the suites choose, and says which.
+fn choose_crypto(wanted: SrtpChoice) -> anyhow::Result<()> {
+    let wanted = match wanted {
+        SrtpChoice::Auto => None,
+        SrtpChoice::Portable => Some(Backend::Portable),
+        SrtpChoice::Shani => Some(Backend::Shani),
+        SrtpChoice::Avx512 => Some(Backend::Avx512),
+    };
+    if let Some(wanted) = wanted
+        && suites::force(wanted).is_err()
+    {
+        bail!("[relay] srtp = \"{}\": this machine's processor lacks what it needs", wanted.name());
+    }
+    let selection = suites::selected();
     if let Some(failed) = selection.failed {
         tracing::error!(
             failed = failed.name(),
@@ -91,6 +109,7 @@ fn choose_crypto() {
         );
     }
     tracing::info!(backend = selection.backend.name(), "SRTP");
+    Ok(())
 }
 
 /// A lock beside the socket, held while it lives: a second relay would take program and flows away from the first.
@@ -144,7 +163,7 @@ fn open_path(config: &Config, interfaces: &[Interface; 2]) -> anyhow::Result<(Op
     Ok((None, open_sockets(relay, interfaces)?))
 }
 
-/// A port per worker, all of which share the outside's addresses. Inside, sockets come with calls.
+/// A port per worker, all of which share the browsers' ports. Other sockets inside come with calls.
 fn open_sockets(relay: &config::Relay, interfaces: &[Interface; 2]) -> anyhow::Result<Vec<Edge>> {
     // A call takes two sockets or more, and what is given to a process at first is for 500 calls.
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
@@ -158,7 +177,7 @@ fn open_sockets(relay: &config::Relay, interfaces: &[Interface; 2]) -> anyhow::R
         }
         ports => ports,
     };
-    let ports = ports.context("the outside media port cannot be opened")?;
+    let ports = ports.context("a media port of the browsers cannot be opened")?;
     tracing::info!(workers = ports.len(), "packets take UDP sockets");
     Ok(ports.into_iter().map(|port| Edge::Udp(Box::new(port))).collect())
 }
@@ -179,9 +198,10 @@ fn share_sockets(
         }
         ports.push(port);
     }
-    let outside = &interfaces[0];
-    for address in &outside.addresses {
-        UdpPort::share(&mut ports, Zone::Outside as u8, (*address, outside.port_min).into())?;
+    for interface in interfaces {
+        for (address, port) in interface.addresses.iter().zip(interface.browsers.iter().cycle()) {
+            UdpPort::share(&mut ports, interface.zone as u8, (*address, *port).into())?;
+        }
     }
     Ok(ports)
 }
@@ -189,7 +209,8 @@ fn share_sockets(
 fn spawn_workers(
     edges: Vec<Edge>,
     framed: bool,
-    relay: &config::Relay,
+    config: &Config,
+    own: &Own,
     inbox: &Sender<Message>,
     waiting: &Waiting,
 ) -> anyhow::Result<Vec<Handle>> {
@@ -197,6 +218,7 @@ fn spawn_workers(
     let wakes = wakes.context("no eventfd")?;
     let epoch = Instant::now();
     let meshes = handoff::mesh(&wakes);
+    let relay = &config.relay;
     let calls = relay.max_calls as usize;
     let limits = Limits { calls, directions: calls * 4 };
     let processors = if relay.pin && meshes.len() > 1 { processors(meshes.len()) } else { Vec::new() };
@@ -204,10 +226,12 @@ fn spawn_workers(
     for (at, ((edge, wake), handoff)) in edges.into_iter().zip(wakes).zip(meshes).enumerate() {
         let index = u8::try_from(at).context("more than 256 workers")?;
         let translator = Translator::new(index, limits, seed().context("no randomness")?);
+        let translator = translator.with_browsers(config.inside.browsers);
         let worker = Worker {
             index,
             edge,
             translator,
+            own: own.clone(),
             handoff,
             wake,
             framed,

@@ -31,6 +31,8 @@ pub struct Interface {
     pub port_max: u16,
     /// The port of the browsers on this side: outside the media port itself, inside apart from the others.
     pub browsers: Option<u16>,
+    /// Whether its card spreads UDP over the queues by ports, too.
+    pub hashes_ports: bool,
 }
 
 /// Reads both interfaces, outside first.
@@ -90,6 +92,7 @@ impl Wanted<'_> {
             port_min: self.ports.0,
             port_max: self.ports.1,
             browsers: self.browsers,
+            hashes_ports: false,
         })
     }
 }
@@ -114,6 +117,16 @@ fn addresses(name: &str) -> nix::Result<(Mac, Vec<IpAddr>)> {
 }
 
 impl Interface {
+    /// Asks the card to spread UDP over the RX queues by ports. One that does not is no worse than before.
+    pub fn ask_to_hash_ports(&mut self) {
+        let asked = sallyport_io::hash_ports(&self.name);
+        self.hashes_ports = asked.is_ok();
+        match asked {
+            Ok(()) => tracing::info!(interface = self.name, "the card spreads UDP over its queues by ports"),
+            Err(error) => tracing::debug!(interface = self.name, %error, "UDP is not spread by ports"),
+        }
+    }
+
     /// Whether `address` is one of our media addresses with one of its media ports, that of the browsers included.
     pub fn serves(&self, address: SocketAddr) -> bool {
         self.has_media_port(address) || self.is_browsers(address)

@@ -18,6 +18,8 @@ pub struct Stray {
     pub tag: Tag,
     /// Where it came from.
     pub key: FlowKey,
+    /// How often it was passed on from one leg of ours to another.
+    pub hairpins: u8,
     length: u16,
     bytes: [u8; STRAY_MAX],
 }
@@ -54,10 +56,11 @@ pub fn mesh(wakes: &[Arc<EventFd>]) -> Vec<Handoff> {
 }
 
 impl Handoff {
-    /// Copies a packet into the ring toward worker `to`; whether it fitted.
-    pub fn push(&mut self, to: u8, tag: Tag, key: FlowKey, packet: &[u8]) -> bool {
+    /// Copies a packet into the ring toward the worker that owns its direction; whether it fitted.
+    pub fn push(&mut self, tag: Tag, key: FlowKey, hairpins: u8, packet: &[u8]) -> bool {
+        let to = tag.direction.worker();
         let Some(Some((producer, _))) = self.outgoing.get_mut(usize::from(to)) else { return false };
-        let mut stray = Stray { tag, key, length: 0, bytes: [0; STRAY_MAX] };
+        let mut stray = Stray { tag, key, hairpins, length: 0, bytes: [0; STRAY_MAX] };
         let Some(room) = stray.bytes.get_mut(..packet.len()) else { return false };
         room.copy_from_slice(packet);
         stray.length = u16::try_from(packet.len()).unwrap_or_default();
@@ -75,6 +78,9 @@ impl Handoff {
 
     /// Wakes the workers that were given something since the last call.
     pub fn wake_others(&mut self) {
+        if self.asleep == 0 {
+            return;
+        }
         for (to, end) in self.outgoing.iter().enumerate() {
             if let Some((_, wake)) = end
                 && self.asleep & (1 << (to % 64)) != 0
@@ -104,17 +110,18 @@ mod tests {
         let mut ends = mesh(&wakes);
         let here = SocketAddr::from(([192, 0, 2, 1], 1));
         let key = FlowKey { zone: Zone::Outside, local: here, remote: here };
-        let tag = Tag { direction: DirectionId(2 << 24), epoch: 1 };
+        let of = |worker| Tag { direction: DirectionId::new(worker, 0), epoch: 1 };
         for n in 0..RING {
-            assert!(ends[0].push(2, tag, key, &[n as u8]));
+            assert!(ends[0].push(of(2), key, 3, &[n as u8]));
         }
-        assert!(!ends[0].push(2, tag, key, &[0]));
-        assert!(!ends[0].push(0, tag, key, &[0]), "no ring to oneself");
-        assert!(!ends[0].push(1, tag, key, &[0; STRAY_MAX + 1]));
+        assert!(!ends[0].push(of(2), key, 0, &[0]));
+        assert!(!ends[0].push(of(0), key, 0, &[0]), "no ring to oneself");
+        assert!(!ends[0].push(of(1), key, 0, &[0; STRAY_MAX + 1]));
         ends[0].wake_others();
         assert!(wakes[2].read().is_ok() && wakes[1].read().is_err());
         for n in 0..RING {
-            assert_eq!(ends[2].pop().unwrap().bytes(), &[n as u8]);
+            let stray = ends[2].pop().unwrap();
+            assert_eq!((stray.bytes(), stray.tag, stray.hairpins), (&[n as u8][..], of(2), 3));
         }
         assert!(ends[2].pop().is_none() && ends[1].pop().is_none());
     }

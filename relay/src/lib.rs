@@ -10,6 +10,7 @@ pub mod config;
 pub mod daemon;
 pub mod edge;
 pub mod facts;
+pub mod hairpin;
 pub mod handoff;
 pub mod link;
 pub mod netdev;

@@ -20,6 +20,7 @@ use sallyport_plan::{CallId, Command, Event, FlowKey, Plan, PortPair, Refusal, Z
 use sallyport_wire::frame::Link;
 
 use crate::facts::Interface;
+use crate::hairpin::Own;
 use crate::link::{Connection, FromControl};
 use crate::nexthop::{Answer, Question};
 use crate::offload::Offload;
@@ -68,6 +69,8 @@ pub fn notifier(
 pub struct Uplink {
     /// Outside first.
     pub interfaces: [Interface; 2],
+    /// Our own addresses inside.
+    pub own: Own,
     /// The kernel program; `None` on the socket path.
     pub offload: Option<Offload>,
     /// One a worker.
@@ -315,7 +318,9 @@ impl Uplink {
     }
 
     fn send(&mut self, path: FlowKey, payload: Vec<u8>) {
-        if payload.len() > 1500 || !self.is_ours(path.zone, path.local) {
+        // Candidates are what strangers make them: none of ours is asked by ourselves.
+        let to_us = self.interfaces.iter().any(|interface| interface.serves(path.remote));
+        if payload.len() > 1500 || to_us || !self.is_ours(path.zone, path.local) {
             tracing::debug!("control asked to send what no media address of ours can");
             return;
         }
@@ -332,6 +337,11 @@ impl Uplink {
         self.state.tickets.insert(ticket, Ticket::Send { path, payload });
         // The resolver lives as long as the daemon.
         let _ = next_hops.send(Question::Resolve { ticket, paths: vec![path], watch: false });
+    }
+
+    /// Whether this is one of our media addresses, on any side.
+    fn has(&self, address: std::net::IpAddr) -> bool {
+        self.interfaces.iter().any(|interface| interface.addresses.contains(&address))
     }
 
     fn is_ours(&self, zone: Zone, local: SocketAddr) -> bool {

@@ -1,5 +1,8 @@
 //! One worker: its port, its translator, its share of the calls. Nobody else touches either.
 
+mod counts;
+mod passing;
+
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,17 +16,19 @@ use nix::sys::eventfd::EventFd;
 use nix::unistd::Pid;
 use sallyport_core::{Checkpoint, CoreEvent, Flows, Inbound, Now, Tag, Translator, Verdict};
 use sallyport_io::{Burst, Egress, Frame, HEADROOM, Received, TransmitError};
-use sallyport_plan::{CallId, Counter, FlowKey, Medium, Plan, Zone};
+use sallyport_plan::{CallId, FlowKey, Medium, Plan, Zone};
 use sallyport_wire::PacketBuf;
 use sallyport_wire::frame::Link;
 
 use crate::config::Poll;
 use crate::edge::Edge;
-use crate::handoff::{Handoff, Stray};
+use crate::hairpin::Own;
+use crate::handoff::Handoff;
 use crate::nexthop::Links;
 use crate::orders::{Notice, Order};
 use crate::residence::Residence;
 use crate::sleeper::Sleeper;
+use counts::Counts;
 
 /// How often indices are kept for a restart, in microseconds.
 const CHECKPOINT_INTERVAL: u64 = 1_000_000;
@@ -81,6 +86,8 @@ pub struct Worker {
     pub edge: Edge,
     /// Its share of the calls.
     pub translator: Translator,
+    /// Our own addresses inside.
+    pub own: Own,
     /// Rings to and from the other workers.
     pub handoff: Handoff,
     /// Wakes this worker.
@@ -117,6 +124,7 @@ where
         links: Flows::default(),
         routes: Flows::default(),
         due: Vec::with_capacity(STRAYS.max(Burst::CAPACITY)),
+        passed: Vec::with_capacity(STRAYS.max(Burst::CAPACITY)),
         counts: Counts::default(),
         kept: Now(0),
         unkept: Vec::new(),
@@ -130,30 +138,14 @@ where
     Ok(Handle { orders, wake, thread: Some(thread) })
 }
 
-/// What the worker counts itself; the translator counts the rest.
-#[derive(Debug, Default)]
-struct Counts {
-    received: u64,
-    forwarded: u64,
-    replied: u64,
-    punted: u64,
-    punt_overflow: u64,
-    no_frame: u64,
-    no_link: u64,
-    transmit_full: u64,
-    transmit_failed: u64,
-    sent: u64,
-    strays: u64,
-    stray_overflow: u64,
-    receive_errors: u64,
-}
-
 /// A packet of ours that is still to be judged.
 struct Due {
     frame: Frame,
     payload: Range<usize>,
     key: FlowKey,
     tag: Option<Tag>,
+    /// How often it was passed on from one leg of ours to another.
+    hairpins: u8,
 }
 
 /// Where packets lie afterwards, and what becomes of them.
@@ -187,6 +179,8 @@ struct Running<N> {
     routes: Flows<Tag>,
     /// Empty between turns; kept for its room.
     due: Vec<Due>,
+    /// The same, for what goes on to another leg of ours.
+    passed: Vec<Due>,
     counts: Counts,
     kept: Now,
     /// Calls whose indices are still to be kept in this interval.
@@ -276,7 +270,6 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                 self.take(received);
             }
             self.translate(now);
-            self.worker.handoff.wake_others();
             if !full {
                 return;
             }
@@ -292,19 +285,25 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         let key = FlowKey { zone, local, remote };
         let tag =
             tag.map(|(direction, epoch)| Tag { direction: sallyport_core::DirectionId(direction), epoch });
-        let tag =
-            tag.or_else(|| self.worker.translator.lookup(&key)).or_else(|| self.routes.get(&key).copied());
-        if let Some(tag) = tag
-            && tag.direction.worker() != self.worker.index
-        {
-            self.hand_over(frame, payload, tag, key);
-            return;
+        // What goes from one leg of ours to another never comes this way, whatever source address it bears.
+        let tag = tag.or_else(|| if self.worker.own.is_hairpin(&key) { None } else { self.tag_of(&key) });
+        if let Some(due) = self.keep_own(Due { frame, payload, key, tag, hairpins: 0 }) {
+            self.due.push(due);
         }
-        self.due.push(Due { frame, payload, key, tag });
     }
 
-    /// Lets the translator judge all that is due, and does what it says.
+    /// Lets the translator judge all that is due, and what comes of it for other legs of ours, and does what it says.
     fn translate(&mut self, now: Now) {
+        self.translate_due(now);
+        // Each round passes on what the one before did, and no packet is passed on for ever.
+        while !self.passed.is_empty() {
+            std::mem::swap(&mut self.due, &mut self.passed);
+            self.translate_due(now);
+        }
+        self.worker.handoff.wake_others();
+    }
+
+    fn translate_due(&mut self, now: Now) {
         let mut due = std::mem::take(&mut self.due);
         while !due.is_empty() {
             let some = due.len().min(Burst::CAPACITY);
@@ -330,8 +329,12 @@ impl<N: Fn(Notice) -> bool> Running<N> {
     }
 
     fn act(&mut self, due: Due, range: Range<usize>, verdict: Verdict, link: Option<Link>) {
-        let Due { frame, key, .. } = due;
+        let Due { frame, key, hairpins, .. } = due;
         match verdict {
+            Verdict::Forward(cleared) if self.worker.own.is_hairpin(cleared.egress()) => {
+                self.counts.forwarded += 1;
+                self.pass_on(frame, range, cleared.egress(), hairpins);
+            }
             Verdict::Forward(cleared) => {
                 self.counts.forwarded += 1;
                 if let Some(residence) = &mut self.residence {
@@ -391,47 +394,6 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         };
         room.copy_from_slice(bytes);
         self.transmit(frame, range, path, link);
-    }
-
-    fn hand_over(&mut self, frame: Frame, payload: Range<usize>, tag: Tag, key: FlowKey) {
-        let bytes = self.worker.edge.port().buffer(&frame).get(payload).unwrap_or_default();
-        let taken = self.worker.handoff.push(tag.direction.worker(), tag, key, bytes);
-        self.worker.edge.port().release(frame);
-        if taken {
-            self.counts.strays += 1;
-        } else {
-            self.counts.stray_overflow += 1;
-        }
-    }
-
-    fn take_strays(&mut self) {
-        for taken in 1..=STRAYS {
-            let Some(stray) = self.worker.handoff.pop() else { break };
-            if taken == STRAYS {
-                // There may be more: the next sleep ends at once.
-                let _ = self.worker.wake.write(1);
-            }
-            let Stray { tag, key, .. } = stray;
-            let port = self.worker.edge.port();
-            let Some(frame) = port.allocate() else {
-                self.counts.no_frame += 1;
-                continue;
-            };
-            let bytes = stray.bytes();
-            let range = HEADROOM..HEADROOM + bytes.len();
-            if let Some(room) = port.buffer(&frame).get_mut(range.clone()) {
-                room.copy_from_slice(bytes);
-            }
-            self.due.push(Due { frame, payload: range, key, tag: Some(tag) });
-        }
-        if self.due.is_empty() {
-            return;
-        }
-        self.translate(self.now());
-        if let Some(residence) = &mut self.residence {
-            // When these arrived is not known here.
-            residence.arrived(Instant::now());
-        }
     }
 
     /// Consent checks that are due, and what happened since.
@@ -554,32 +516,5 @@ impl<N: Fn(Notice) -> bool> Running<N> {
     fn bind(&mut self, call: CallId, addresses: &[SocketAddr]) {
         let bound = self.worker.edge.bind(Zone::Inside as u8, addresses).is_ok();
         (self.notify)(Notice::Bound { call, bound });
-    }
-
-    fn status(&mut self, ticket: u64) {
-        let counts = &self.counts;
-        let own = [
-            ("received", counts.received),
-            ("forwarded", counts.forwarded),
-            ("stun_answered", counts.replied),
-            ("punted", counts.punted),
-            ("punt_overflow", counts.punt_overflow),
-            ("sent", counts.sent),
-            ("drop_no_frame", counts.no_frame),
-            ("drop_no_link", counts.no_link),
-            ("drop_transmit_full", counts.transmit_full),
-            ("drop_transmit_failed", counts.transmit_failed),
-            ("strays", counts.strays),
-            ("drop_stray_overflow", counts.stray_overflow),
-            ("receive_errors", counts.receive_errors),
-        ];
-        let port = self.worker.edge.port();
-        let frames = port.frames();
-        let edge = port.counters().named();
-        let counters = own.into_iter().chain(edge).chain(self.worker.translator.counters());
-        let counters = counters.map(|(name, value)| Counter { name: name.into(), value });
-        let stays = self.residence.iter().flat_map(|residence| residence.counters());
-        let counters = counters.chain(stays).collect();
-        (self.notify)(Notice::Status { ticket, counters, frames });
     }
 }

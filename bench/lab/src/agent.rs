@@ -172,7 +172,7 @@ fn modules() -> PathBuf {
 pub fn start_echo(lab: &Lab, address: IpAddr, transport: &str, media_port: u16) -> anyhow::Result<Process> {
     const PORT: u16 = 5060;
     let mut command = lab.namespace(Place::Enterprise).command("sipp");
-    command.args(["-sn", "uas", "-rtp_echo", "-nostdin", "-i", &address.to_string()]);
+    command.args(["-sn", "uas", "-rtp_echo", "-aa", "-nostdin", "-i", &address.to_string()]);
     command.args(["-t", if transport == "tcp" { "t1" } else { "u1" }]);
     command.args(["-p", &PORT.to_string(), "-mp", &media_port.to_string()]);
     command.args(["-trace_err", "-error_file"]).arg(lab.folder().join("echo.errors"));

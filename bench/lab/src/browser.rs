@@ -175,6 +175,14 @@ impl Browser {
     /// # Errors
     /// Where Chromium or chromedriver does not start.
     pub fn start(lab: &Lab, setup: &Setup) -> anyhow::Result<Self> {
+        Self::start_with(lab, setup, String::new())
+    }
+
+    /// As [`Self::start`], with more scripts in the page.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(lab: &Lab, setup: &Setup, scripts: String) -> anyhow::Result<Self> {
         for program in ["chromedriver", "chromium"] {
             if !crate::installed(program) {
                 bail!("{program} is not installed; .ci/install installs it");
@@ -187,9 +195,14 @@ impl Browser {
         tone::sine(setup.tone, 48_000, 10).write(&tone)?;
         let namespace = lab.namespace(setup.place);
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let page = Server::start(&namespace, local(PAGE_PORT), |request| {
-            let (status, body) = if request.path == "/" { (200, PAGE.into()) } else { (404, String::new()) };
-            Response { status, headers: vec![("Content-Type", "text/html".into())], body }
+        let page = Server::start(&namespace, local(PAGE_PORT), move |request| {
+            let (status, kind, body) = match request.path.as_str() {
+                "/" if scripts.is_empty() => (200, "text/html", PAGE.to_owned()),
+                "/" => (200, "text/html", format!("{PAGE}<script src=\"/more.js\"></script>\n")),
+                "/more.js" => (200, "text/javascript; charset=utf-8", scripts.clone()),
+                _ => (404, "text/plain", String::new()),
+            };
+            Response { status, headers: vec![("Content-Type", kind.into())], body }
         })?;
         let mut command = namespace.command("chromedriver");
         command.arg(format!("--port={DRIVER_PORT}")).env("HOME", &folder).env("TMPDIR", &folder);
@@ -312,7 +325,11 @@ impl Browser {
         self.do_with("candidates", &json!(fragment))
     }
 
-    fn do_with<T: for<'de> Deserialize<'de>>(&self, function: &str, argument: &Value) -> anyhow::Result<T> {
+    pub(crate) fn do_with<T: for<'de> Deserialize<'de>>(
+        &self,
+        function: &str,
+        argument: &Value,
+    ) -> anyhow::Result<T> {
         let value = self.session.call(function, argument)?;
         serde_json::from_value(value).with_context(|| format!("{function}: an answer of another shape"))
     }

@@ -78,7 +78,14 @@ impl Caller {
     /// # Errors
     /// What the system says.
     pub fn new(lab: &Lab, place: Place, address: IpAddr) -> anyhow::Result<Self> {
-        let namespace = lab.namespace(place);
+        Self::at(lab.namespace(place), address)
+    }
+
+    /// One in a namespace, with a socket at an address there.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn at(namespace: crate::Namespace, address: IpAddr) -> anyhow::Result<Self> {
         let socket = namespace.within(|| UdpSocket::bind((address, 0)))??;
         socket.set_read_timeout(Some(GLANCE))?;
         let address = socket.local_addr()?;

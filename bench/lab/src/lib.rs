@@ -17,6 +17,7 @@ pub mod ng;
 pub mod pcap;
 mod process;
 pub mod registrar;
+pub mod softphone;
 mod state;
 pub mod stun;
 pub mod tone;

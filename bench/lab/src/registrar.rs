@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::net::{AGENT, Lab, Place};
+use crate::net::{AGENT, INSIDE, Lab, Place};
 use crate::process::{Process, Program};
 
 const PROGRAM: &str = "/usr/sbin/kamailio";
@@ -23,7 +23,7 @@ pub struct Setup {
     pub address: SocketAddr,
     /// Numbers with a fixed place, as of phones that do not register: number and URI.
     pub aliases: Vec<(String, String)>,
-    /// Whether REGISTER and INVITE need the password.
+    /// Whether REGISTER needs the password, and the appliance's INVITE; phones beside the server are believed.
     pub digest: bool,
 }
 
@@ -86,7 +86,7 @@ fn text(setup: &Setup, modules: &Path) -> String {
     }
     let challenge = |method: &str, check: &str| {
         format!(
-            "    if (is_method(\"{method}\")) {{\n        if (!pv_{check}_authenticate(\"{REALM}\", \"{PASSWORD}\", \"0\")) {{ \
+            "    if (is_method(\"{method}\") && src_ip == {INSIDE}) {{\n        if (!pv_{check}_authenticate(\"{REALM}\", \"{PASSWORD}\", \"0\")) {{ \
              {check}_challenge(\"{REALM}\", \"1\"); exit; }}\n        consume_credentials();\n    }}\n"
         )
     };

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use sallyport_plan::{
-    CallId, Command, Direction, DirectionIndex, Event, FlowKey, KeyMaterial, Mute, Passage, Plan, PortPair,
-    Protection, Pt, PtMap, Ssrc, Status, Zone, decode, encode,
+    CallId, Command, Direction, DirectionIndex, DirectionReport, Event, FlowKey, KeyMaterial, Mute, Passage,
+    Plan, PortPair, Protection, Pt, PtMap, Ssrc, Status, Zone, decode, encode,
 };
 
 use super::mix::Mix;
@@ -96,9 +96,22 @@ impl RelayClient {
     /// # Errors
     /// A refusal, or no answer.
     pub fn reserve(&mut self, call: CallId, toward: IpAddr) -> anyhow::Result<PortPair> {
-        self.send(&Command::Reserve { call, toward, pairs: 1 })?;
+        self.reserve_pairs(call, toward, 1)?.first().copied().context("no pair")
+    }
+
+    /// Reserves port pairs.
+    ///
+    /// # Errors
+    /// A refusal, or no answer.
+    pub fn reserve_pairs(
+        &mut self,
+        call: CallId,
+        toward: IpAddr,
+        pairs: u8,
+    ) -> anyhow::Result<Vec<PortPair>> {
+        self.send(&Command::Reserve { call, toward, pairs })?;
         self.wait("reserve", |event| match event {
-            Event::Reserved { call: id, ports } if id == call => ports.first().copied(),
+            Event::Reserved { call: id, ports } if id == call => Some(ports),
             _ => None,
         })
     }
@@ -131,6 +144,37 @@ impl RelayClient {
         self.send(&Command::Remove { call })?;
         self.wait("remove", |event| {
             matches!(event, Event::Removed { call: id, .. } if id == call).then_some(())
+        })
+    }
+
+    /// Statistics of a call.
+    ///
+    /// # Errors
+    /// A refusal, or no answer.
+    pub fn report(&mut self, call: CallId) -> anyhow::Result<Vec<DirectionReport>> {
+        self.send(&Command::Report { call })?;
+        self.wait("report", |event| match event {
+            Event::Report { call: id, directions } if id == call => Some(directions),
+            _ => None,
+        })
+    }
+
+    /// Has a datagram of ICE or DTLS sent.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn say(&mut self, path: FlowKey, payload: &[u8]) -> anyhow::Result<()> {
+        self.send(&Command::Send { path, payload: payload.to_vec() })
+    }
+
+    /// The next datagram that is punted: its path, its call, its payload.
+    ///
+    /// # Errors
+    /// Where none comes.
+    pub fn punt(&mut self) -> anyhow::Result<(FlowKey, Option<CallId>, Vec<u8>)> {
+        self.wait("punt", |event| match event {
+            Event::Punt { path, call, payload } => Some((path, call, payload)),
+            _ => None,
         })
     }
 

@@ -19,7 +19,10 @@ use crate::load::target::Middle;
 const SERVER: &str = "127.0.0.1:2223";
 /// Where control's API is asked.
 const API: &str = "127.0.0.1:8080";
-const TOKEN: &str = "of-a-benchmark";
+/// Port of it at the outside address.
+pub const API_OUTSIDE: u16 = 8081;
+/// Bearer token of the appliance.
+pub const TOKEN: &str = "of-a-benchmark";
 /// How long what has ended may take to be gone.
 const GONE: Duration = Duration::from_secs(10);
 
@@ -49,6 +52,14 @@ impl Target {
     /// # Errors
     /// Where one of them does not come up.
     pub fn appliance(row: &Row, path: &str, calls: usize) -> anyhow::Result<Self> {
+        Self::appliance_with(row, path, calls, "")
+    }
+
+    /// Our relay and control, with more sections of the configuration.
+    ///
+    /// # Errors
+    /// Where one of them does not come up.
+    pub fn appliance_with(row: &Row, path: &str, calls: usize, more: &str) -> anyhow::Result<Self> {
         let folder = std::env::temp_dir().join(&row.name);
         fs::create_dir_all(&folder)?;
         let mut target = Self { programs: Vec::new(), folder, name: "sallyport" };
@@ -57,7 +68,7 @@ impl Target {
         let text = format!(
             "[outside]\ninterface = \"out0\"\nport = 10000\n[inside]\ninterface = \"in0\"\nports = [20000, 65000]\n\
              [relay]\npath = \"{path}\"\nsocket = \"{0}/relay.sock\"\npins = \"{0}/bpf\"\nmax_calls = {calls}\n\
-             [http]\nlisten = [\"{API}\"]\ntokens = [\"{TOKEN}\"]\nmax_calls = {calls}\n[ng]\nlisten = [\"udp:{SERVER}\"]\n",
+             [http]\nlisten = [\"{API}\", \"{OUTSIDE}:{API_OUTSIDE}\"]\ntokens = [\"{TOKEN}\"]\nmax_calls = {calls}\n[ng]\nlisten = [\"udp:{SERVER}\"]\n{more}",
             folder.display(),
         );
         fs::write(&config, text)?;

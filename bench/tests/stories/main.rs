@@ -7,12 +7,18 @@
     reason = "a test's helpers fail as the test does"
 )]
 
+mod agents;
+mod bare;
 mod calls;
 mod control;
+mod hairpin;
+mod inside;
 mod intruders;
+mod jssip;
 mod kamailio;
 mod many;
 mod ng;
+mod options;
 mod plain;
 mod relay;
 mod sockets;

@@ -199,7 +199,7 @@ pub enum Command {
     DtlsPath(FlowKey),
     /// Send close_notify and drop the DTLS state.
     DtlsClose,
-    /// Send a request in a new client transaction: INVITE or BYE. An INVITE without a tag in To goes to the configured server.
+    /// Send a request in a new client transaction. An INVITE without a tag in To goes to the configured server.
     Sip {
         /// Names the transaction.
         transaction: TransactionId,
@@ -216,7 +216,7 @@ pub enum Command {
     },
     /// Send an ACK to a 2xx: no transaction, never retransmitted by itself.
     SipAck(Request),
-    /// Answer a request. A 2xx to INVITE is retransmitted by the daemon until the ACK (RFC 3261 section 13.3.1.4).
+    /// Answer a request; to an INVITE also more than once, the final answer last. A 2xx to INVITE is retransmitted by the daemon until the ACK (RFC 3261 section 13.3.1.4).
     SipReply {
         /// The daemon's number of the request.
         transaction: TransactionId,
@@ -274,6 +274,8 @@ pub enum EndCause {
     Cancelled,
     /// No browser took the call.
     Declined,
+    /// The far end was transferred and talks to somebody else.
+    Transferred,
 }
 
 impl EndCause {
@@ -298,6 +300,7 @@ impl EndCause {
             Self::Restarted => "control_restarted",
             Self::Cancelled => "cancelled",
             Self::Declined => "declined",
+            Self::Transferred => "transferred",
         }
     }
 
@@ -324,6 +327,7 @@ impl EndCause {
             Self::Restarted => "control was replaced while the call was being set up".to_owned(),
             Self::Cancelled => "the caller gave up".to_owned(),
             Self::Declined => "the call was declined".to_owned(),
+            Self::Transferred => "the call was transferred".to_owned(),
         }
     }
 }
@@ -351,6 +355,7 @@ impl CallFailure {
             | EndCause::HangUp
             | EndCause::Cancelled
             | EndCause::Declined
+            | EndCause::Transferred
             | EndCause::Abandoned => 503,
             EndCause::IceTimeout
             | EndCause::ConsentLost

@@ -38,6 +38,9 @@ pub enum OfferError {
     /// No codec that telephony knows.
     #[error("the offer has none of the codecs PCMU, PCMA and opus")]
     NoCodec,
+    /// Another certificate than the call's: its keys would not be the browser's.
+    #[error("the fingerprint has changed in the middle of the call")]
+    ChangedFingerprint,
     /// A destination that is neither a user, nor user@host, nor a SIP URI of those.
     #[error("the destination is not a user, user@host or sip: URI")]
     Destination,
@@ -57,6 +60,7 @@ impl OfferError {
             | Self::LongUfrag
             | Self::NoRtcpMux
             | Self::Setup(_)
+            | Self::ChangedFingerprint
             | Self::NoCodec => 422,
         }
     }

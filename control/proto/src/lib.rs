@@ -17,8 +17,10 @@
 mod api;
 mod call;
 mod error;
+pub mod gateway;
 pub mod ng;
 mod random;
+mod registration;
 mod relayed;
 pub mod sdp;
 mod settings;
@@ -28,7 +30,8 @@ pub use api::{
     CallEvent, CallFailure, CallState, CallView, Command, DtlsRole, DtlsStart, EndCause, Input, Party,
     Placing, Replaces, StepState, Transfer,
 };
-pub use call::Call;
+pub use call::{Call, Wanted, wanted};
 pub use error::{AcceptError, FragmentError, OfferError, RestoreError};
 pub use random::Seed;
-pub use settings::{CandidateKind, LocalCandidate, Settings, SipSettings, Timeouts};
+pub use registration::{Registration, RegistrationCommand, RegistrationSettings, RegistrationState};
+pub use settings::{Assertion, CandidateKind, LocalCandidate, Policy, Settings, SipSettings, Timeouts};

@@ -47,6 +47,35 @@ pub struct SipSettings {
     pub contact: String,
     /// Value of User-Agent and Server.
     pub user_agent: String,
+    /// What passes between browsers and the inside.
+    pub policy: Policy,
+}
+
+/// What passes between browsers and the inside.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Whether calls go where a 3xx sends them, through the configured server; else a 3xx is a refusal.
+    pub follow_redirects: bool,
+    /// Whether P-Asserted-Identity of the inside says who calls (RFC 3325).
+    pub trust_identity: bool,
+    /// How our own INVITEs say it.
+    pub assert_identity: Assertion,
+    /// Names of headers of INVITEs that pass both ways.
+    pub pass_headers: Vec<String>,
+    /// Types of bodies of INFOs that pass both ways, beside digits.
+    pub info_types: Vec<String>,
+}
+
+/// Header that asserts who calls (RFC 3325 section 9).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Assertion {
+    /// None.
+    #[default]
+    None,
+    /// P-Asserted-Identity: the server trusts us.
+    Asserted,
+    /// P-Preferred-Identity: it may check.
+    Preferred,
 }
 
 impl SipSettings {

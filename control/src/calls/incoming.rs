@@ -5,9 +5,10 @@ use std::time::Instant;
 use sallyport_plan::CallId;
 use sallyport_proto::sip::header::{tag_of, user_of};
 use sallyport_proto::sip::{Method, Request, Response, TransactionId};
-use sallyport_proto::{AcceptError, Call, CallEvent, Input, Seed};
+use sallyport_proto::{AcceptError, Call, CallEvent, Input, Seed, Transfer, Wanted};
 use tokio::sync::oneshot;
 
+use super::machine::Machine;
 use super::runtime::Runtime;
 use super::serve::since_epoch;
 use super::{Calls, short};
@@ -26,43 +27,71 @@ impl Calls {
             self.sip.reply(transaction, refusal);
             return;
         }
-        let tagged = Response {
-            to: format!("{};tag={}", request.to, random::hex::<8>()),
-            ..Response::to_request(&request, 0, "")
+        let outcome = match sallyport_proto::wanted(&request) {
+            Ok(Some(wanted)) => self.replace(&wanted, transaction, &request),
+            Ok(None) => self.ring(transaction, request),
+            Err(refusal) => Err(refusal),
         };
-        if let Err((status, reason)) = self.ring(transaction, request) {
-            self.sip.reply(transaction, Response { status, reason: reason.to_owned(), ..tagged });
+        if let Err(mut refusal) = outcome {
+            if tag_of(&refusal.to).is_none() {
+                refusal.to = format!("{};tag={}", refusal.to, random::hex::<8>());
+            }
+            self.sip.reply(transaction, *refusal);
         }
     }
 
-    fn ring(&mut self, transaction: TransactionId, request: Request) -> Result<(), (u16, &'static str)> {
+    /// An INVITE that takes the place of a call's dialog (RFC 3891).
+    fn replace(
+        &mut self,
+        wanted: &Wanted,
+        transaction: TransactionId,
+        request: &Request,
+    ) -> Result<(), Box<Response>> {
+        let unknown = || Box::new(Response::to_request(request, 481, "Call/Transaction Does Not Exist"));
+        let id = self.by_dialog(&wanted.local_tag, &wanted.call_id).ok_or_else(unknown)?;
+        let runtime = self.calls.get_mut(&id).ok_or_else(unknown)?;
+        runtime.call.replace(wanted, transaction, request)?;
+        self.act(id, |_| {});
+        Ok(())
+    }
+
+    /// The call `id` is transferred onto the far end of `other`, which is as much the browser's.
+    pub(super) fn transfer_onto(&mut self, id: CallId, other: CallId) -> Result<(), CallError> {
+        let find = |id: CallId| self.calls.get(&id).ok_or(CallError::Unknown);
+        let (one, onto) = (find(id)?, find(other)?);
+        if id == other || one.owner != onto.owner {
+            return Err(CallError::Unknown);
+        }
+        let replaces = onto.call.replaces().ok_or(CallError::Unknown)?;
+        self.input(id, Input::Transfer(Transfer::Onto(replaces)));
+        Ok(())
+    }
+
+    fn ring(&mut self, transaction: TransactionId, request: Request) -> Result<(), Box<Response>> {
+        let refuse = |status, reason: &str| Box::new(Response::to_request(&request, status, reason));
         let number = user_of(&request.uri).to_owned();
         let sessions = self.sessions.by_number(&number).to_vec();
         if sessions.is_empty() {
-            return Err((480, "Temporarily Unavailable"));
+            return Err(refuse(480, "Temporarily Unavailable"));
         }
-        let unavailable = (503, "Service Unavailable");
+        let unavailable = || refuse(503, "Service Unavailable");
         if self.leaving() || self.calls.len() >= self.config.http.max_calls {
-            return Err(unavailable);
+            return Err(unavailable());
         }
-        let status = self.status.as_ref().ok_or(unavailable)?;
+        let status = self.status.as_ref().ok_or_else(unavailable)?;
         let settings = self.settings(status);
         let id = CallId(u128::from_be_bytes(random::octets()));
         let name = (id, Seed(random::octets()), since_epoch());
-        let call = Call::incoming(name, settings, number, transaction, request, Instant::now());
-        let call = call.map_err(|refusal| match refusal.status {
-            400 => (400, "Bad Request"),
-            _ => (488, "Not Acceptable Here"),
-        })?;
+        let call = Call::incoming(name, settings, number, transaction, request, Instant::now())?;
         self.begun += 1;
-        let view = call.view();
+        let (view, headers) = (call.view(), call.passed().to_vec());
         let mut runtime = Runtime::new(call, None);
         runtime.ringing.clone_from(&sessions);
         runtime.invite = Some(transaction);
         self.enter(id, runtime);
         for session in sessions {
-            let (from, to) = (view.from.clone(), view.to.clone());
-            self.sessions.tell(session, SessionEvent::Incoming { call: id, from, to });
+            let (from, to, headers) = (view.from.clone(), view.to.clone(), headers.clone());
+            self.sessions.tell(session, SessionEvent::Incoming { call: id, from, to, headers });
         }
         tracing::info!(call = %short(id), "rings");
         self.act(id, |_| {});
@@ -77,13 +106,24 @@ impl Calls {
         caller: &Caller,
         reply: oneshot::Sender<Result<Created, CreateError>>,
     ) {
+        self.take_by(id, caller, reply, |call| call.accept(offer, caller.zone));
+    }
+
+    /// A browser takes a call that rings there, in its way of doing that.
+    pub(super) fn take_by(
+        &mut self,
+        id: CallId,
+        caller: &Caller,
+        reply: oneshot::Sender<Result<Created, CreateError>>,
+        way: impl FnOnce(&mut Machine) -> Result<(), AcceptError>,
+    ) {
         let runtime = self.calls.get_mut(&id);
         let rings = |runtime: &&mut Runtime| caller.session.is_some_and(|id| runtime.ringing.contains(&id));
         let Some(runtime) = runtime.filter(rings) else {
             let _ = reply.send(Err(CreateError::Gone));
             return;
         };
-        match runtime.call.accept(offer, caller.zone) {
+        match way(&mut runtime.call) {
             Ok(()) => {
                 let ringing = std::mem::take(&mut runtime.ringing);
                 runtime.owner = caller.session;
@@ -100,6 +140,15 @@ impl Calls {
                 }));
             }
         }
+    }
+
+    /// Our offer to a browser that a call rings at.
+    pub(super) fn offer(&mut self, id: CallId, caller: &Caller) -> Result<String, CallError> {
+        let runtime = self.calls.get_mut(&id).ok_or(CallError::Unknown)?;
+        if !caller.session.is_some_and(|session| runtime.ringing.contains(&session)) {
+            return Err(CallError::Unknown);
+        }
+        runtime.call.offer(caller.zone).map_err(|_| CallError::Unknown)
     }
 
     /// A browser does not want a call that rings there; when none is left that might, the caller hears `status`.
@@ -147,7 +196,7 @@ impl Calls {
 
     /// A browser is gone: its calls end, what rings there rings elsewhere or not at all.
     pub(super) fn sign_out(&mut self, session: SessionId) {
-        self.sessions.sign_out(session);
+        let party = self.sessions.sign_out(session);
         let owned = self.calls.values().filter(|runtime| runtime.owner == Some(session)).map(Runtime::id);
         let owned: Vec<CallId> = owned.collect();
         for id in owned {
@@ -157,6 +206,9 @@ impl Calls {
         let rings: Vec<CallId> = rings.collect();
         for id in rings {
             let _ = self.decline(id, session, 480);
+        }
+        if let Some(party) = party {
+            self.unregister_if_unused(&party.user);
         }
     }
 }

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use sallyport_plan::{CallId, Zone};
 use sallyport_proto::ng::Bridge;
-use sallyport_proto::{AcceptError, Call, CallEvent, CallView, Command, Input};
+use sallyport_proto::sip::{Request, Response, TransactionId};
+use sallyport_proto::{AcceptError, Call, CallEvent, CallView, Command, Input, Replaces, Wanted};
 
 /// One or the other.
 pub enum Machine {
@@ -125,6 +126,28 @@ impl Machine {
         }
     }
 
+    /// Our offer to browsers that the call rings at.
+    ///
+    /// # Errors
+    /// [`AcceptError`].
+    pub fn offer(&mut self, zone: Zone) -> Result<String, AcceptError> {
+        match self {
+            Self::Call(call) => call.offer(zone),
+            Self::Bridge(_) => Err(AcceptError::Gone),
+        }
+    }
+
+    /// A browser takes a call that rings by its answer to our offer.
+    ///
+    /// # Errors
+    /// [`AcceptError`].
+    pub fn take(&mut self, answer: &str, zone: Zone) -> Result<(), AcceptError> {
+        match self {
+            Self::Call(call) => call.take(answer, zone, Instant::now()),
+            Self::Bridge(_) => Err(AcceptError::Gone),
+        }
+    }
+
     /// The browser offers anew.
     ///
     /// # Errors
@@ -144,11 +167,45 @@ impl Machine {
         }
     }
 
-    /// Call-ID of the SIP leg; that of a bridge is not ours to answer.
-    pub fn sip_call_id(&self) -> &str {
+    /// Whether a dialog of the SIP leg has this Call-ID; those of a bridge are not ours to answer.
+    pub fn has_call_id(&self, call_id: &str) -> bool {
         match self {
-            Self::Call(call) => call.sip_call_id(),
-            Self::Bridge(_) => "\n",
+            Self::Call(call) => call.has_call_id(call_id),
+            Self::Bridge(_) => false,
+        }
+    }
+
+    /// Our user fragment of an ICE restart under way.
+    pub fn next_ufrag(&self) -> Option<&str> {
+        match self {
+            Self::Call(call) => call.next_ufrag(),
+            Self::Bridge(_) => None,
+        }
+    }
+
+    /// Names the SIP leg for a transfer onto it.
+    pub fn replaces(&self) -> Option<Replaces> {
+        match self {
+            Self::Call(call) => call.replaces(),
+            Self::Bridge(_) => None,
+        }
+    }
+
+    /// An INVITE that takes the place of the SIP leg.
+    ///
+    /// # Errors
+    /// Its refusal.
+    pub fn replace(
+        &mut self,
+        wanted: &Wanted,
+        transaction: TransactionId,
+        request: &Request,
+    ) -> Result<(), Box<Response>> {
+        match self {
+            Self::Call(call) => call.replace(wanted, transaction, request, Instant::now()),
+            Self::Bridge(_) => {
+                Err(Box::new(Response::to_request(request, 481, "Call/Transaction Does Not Exist")))
+            }
         }
     }
 }

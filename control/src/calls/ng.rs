@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use sallyport_plan::{CallId, Command as RelayCommand, DirectionReport, Plan, Status, Zone};
 use sallyport_proto::ng::{Bridge, Request, Verb};
 use sallyport_proto::{
-    Call, CallFailure, EndCause, Input, RestoreError, Seed, Settings, SipSettings, Timeouts,
+    Call, CallFailure, EndCause, Input, Policy, RestoreError, Seed, Settings, SipSettings, Timeouts,
 };
 use tokio::sync::oneshot;
 
@@ -179,6 +179,7 @@ impl Calls {
                 display_name: none(),
                 contact: none(),
                 user_agent: none(),
+                policy: Policy::default(),
             },
             timeouts: Timeouts::default(),
         }))

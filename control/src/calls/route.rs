@@ -38,15 +38,15 @@ impl Calls {
         let message = Stun::parse(payload).ok()?;
         let username = message.attribute(stun::USERNAME)?;
         let ours = username.split(|octet| *octet == b':').next()?;
-        self.calls.iter().find(|(_, runtime)| runtime.call.ice_ufrag().as_bytes() == ours).map(|(id, _)| *id)
+        self.index.by_ufrag(ours)
     }
 
     /// Answers carry no user name: the call is the one that sent a check there.
     fn by_response(&self, payload: &[u8], path: &FlowKey) -> Option<CallId> {
         let message = Stun::parse(payload).ok()?;
-        let id = message.transaction_id();
-        let sent = |(_, runtime): &(&CallId, &super::Runtime)| runtime.sent(path, id);
-        self.calls.iter().find(sent).map(|(id, _)| *id)
+        let check = message.transaction_id();
+        let id = self.index.by_check(check)?;
+        self.calls.get(&id).is_some_and(|runtime| runtime.sent(path, check)).then_some(id)
     }
 
     fn dtls(&mut self, id: CallId, path: FlowKey, payload: &[u8]) {
@@ -58,6 +58,7 @@ impl Calls {
         *flow = path;
         let step = dtls.receive(payload);
         self.dtls_step(id, step);
+        self.reindex(id);
     }
 
     /// What came of a step goes to the call, and what it wrote to the browser.

@@ -71,10 +71,10 @@ impl Runtime {
         self.call.id()
     }
 
-    /// Whether a deadline has come.
-    pub fn is_due(&self, now: Instant) -> bool {
+    /// The next deadline.
+    pub fn due(&self, now: Instant) -> Option<Instant> {
         let dtls = self.dtls.as_ref().and_then(|(dtls, _)| dtls.poll_timeout(now));
-        [self.call.poll_timeout(), dtls, self.waiting_until].into_iter().flatten().any(|at| at <= now)
+        [self.call.poll_timeout(), dtls, self.waiting_until].into_iter().flatten().min()
     }
 
     /// Lets time pass for the call; its DTLS is the caller's.
@@ -87,12 +87,16 @@ impl Runtime {
         }
     }
 
-    /// A check was sent there.
-    pub fn remember(&mut self, path: FlowKey, transaction: CheckId) {
-        if self.checks.len() == CHECKS {
-            self.checks.pop_front();
-        }
+    /// A check was sent there; one that is forgotten for it.
+    pub fn remember(&mut self, path: FlowKey, transaction: CheckId) -> Option<CheckId> {
+        let oldest = if self.checks.len() == CHECKS { self.checks.pop_front() } else { None };
         self.checks.push_back((path, transaction));
+        oldest.map(|(_, transaction)| transaction)
+    }
+
+    /// Checks whose answers may come.
+    pub fn checks(&self) -> impl Iterator<Item = CheckId> {
+        self.checks.iter().map(|(_, transaction)| *transaction)
     }
 
     /// Whether a check was sent there under this id.

@@ -46,8 +46,8 @@ impl Calls {
         let status = self.status.as_ref().ok_or(CreateError::NoRelay)?;
         let Wish { to, offer, caller: Caller { client, zone, session }, headers } = wish;
         // Whoever is signed in here is called without a detour where there is no SIP server that could know better.
-        let here = self.config.sip.server.is_none() && !self.sessions.by_number(&to).is_empty();
-        if self.config.sip.server.is_none() && !here {
+        let here = self.config.sip.server.is_empty() && !self.sessions.by_number(&to).is_empty();
+        if self.config.sip.server.is_empty() && !here {
             return Err(CreateError::NoServer);
         }
         if self.calls.len() >= self.config.http.max_calls {
@@ -87,6 +87,7 @@ impl Calls {
         } else {
             runtime.report(&[]);
         }
+        self.reindex(id);
     }
 
     /// Lets something happen to a call, then does all that it wants done.
@@ -103,6 +104,7 @@ impl Calls {
         while let Some(command) = self.calls.get_mut(&id).and_then(|runtime| runtime.call.poll_command()) {
             self.obey(id, command);
         }
+        self.reindex(id);
     }
 
     fn obey(&mut self, id: CallId, command: Command) {
@@ -116,7 +118,11 @@ impl Calls {
                 if let Some(runtime) = self.calls.get_mut(&id)
                     && let Ok(message) = Stun::parse(&payload)
                 {
-                    runtime.remember(path, message.transaction_id());
+                    let check = message.transaction_id();
+                    if let Some(oldest) = runtime.remember(path, check) {
+                        self.index.forget_check(oldest);
+                    }
+                    self.index.remember_check(check, id);
                 }
                 self.tell_relay(RelayCommand::Send { path, payload });
             }

@@ -1,12 +1,12 @@
 //! Who is signed in: browsers that can be called by a number, and that hear of their calls.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use sallyport_plan::CallId;
-use sallyport_proto::{CallEvent, Party};
+use sallyport_plan::{CallId, InterfaceStatus, Zone};
+use sallyport_proto::{CallEvent, Input, Party, Transfer};
 use tokio::sync::mpsc::{Sender, channel};
-use tokio::sync::oneshot;
 
 use super::Calls;
 use crate::message::{
@@ -29,6 +29,8 @@ struct Session {
     reach: Reach,
     client: Option<IpAddr>,
     events: Sender<SessionEvent>,
+    /// Whether it was too slow for what it was to hear.
+    overrun: Cell<bool>,
 }
 
 /// All of them.
@@ -55,7 +57,7 @@ impl Sessions {
             *self.clients.entry(client).or_default() += 1;
         }
         let (events, inbox) = channel(EVENTS);
-        self.all.insert(id, Session { party, reach, client, events });
+        self.all.insert(id, Session { party, reach, client, events, overrun: Cell::new(false) });
         Ok(SignedIn { id, events: inbox })
     }
 
@@ -118,9 +120,25 @@ impl Sessions {
         self.all.len()
     }
 
-    /// Tells a browser; whether it hears.
+    /// Tells a browser; whether it hears. One that is too slow to hear everything is signed out soon.
     pub fn tell(&self, id: SessionId, event: SessionEvent) -> bool {
-        self.all.get(&id).is_some_and(|session| session.events.try_send(event).is_ok())
+        let Some(session) = self.all.get(&id) else { return false };
+        let told = session.events.try_send(event).is_ok();
+        session.overrun.set(session.overrun.get() || !told);
+        told
+    }
+
+    /// Tells all browsers.
+    pub fn tell_all(&self, event: &SessionEvent) {
+        for id in self.all.keys() {
+            self.tell(*id, event.clone());
+        }
+    }
+
+    /// Browsers that went away without a word, or were too slow.
+    pub fn deaf(&self) -> Vec<SessionId> {
+        let deaf = |session: &Session| session.overrun.get() || session.events.is_closed();
+        self.all.iter().filter(|(_, session)| deaf(session)).map(|(id, _)| *id).collect()
     }
 
     /// Tells a browser what happened to a call of its.
@@ -130,22 +148,55 @@ impl Sessions {
 }
 
 impl Calls {
-    pub(super) fn sign_in(&mut self, sign_in: SignIn, reply: oneshot::Sender<Result<SignedIn, SignInError>>) {
-        let outcome =
-            if self.leaving() { Err(SignInError::Draining) } else { self.sessions.sign_in(sign_in) };
-        if let Err(Ok(unheard)) = reply.send(outcome) {
-            self.sessions.sign_out(unheard.id);
-        }
-    }
-
     /// Who places a call to `to`: whose it is that is signed in is known better here than where the call came in.
     ///
     /// # Errors
     /// [`CreateError::UnknownSession`] and [`CreateError::Forbidden`].
     pub(super) fn place(&self, caller: Caller, to: &str) -> Result<Caller, CreateError> {
+        let caller = self.met(caller);
         let Some(session) = caller.session else { return Ok(caller) };
-        let (reach, client) = self.sessions.reach(session).ok_or(CreateError::UnknownSession)?;
-        if reach.allows(to) { Ok(Caller { client, ..caller }) } else { Err(CreateError::Forbidden) }
+        self.may_call(session, to)?;
+        let client = self.sessions.reach(session).and_then(|(_, client)| client);
+        Ok(Caller { client, ..caller })
+    }
+
+    /// Whether a browser may call there.
+    pub(super) fn may_call(&self, session: SessionId, to: &str) -> Result<(), CreateError> {
+        let (reach, _) = self.sessions.reach(session).ok_or(CreateError::UnknownSession)?;
+        if reach.allows(to) { Ok(()) } else { Err(CreateError::Forbidden) }
+    }
+
+    /// Where a browser is met: inside only where the relay serves browsers inside.
+    pub(super) fn met(&self, caller: Caller) -> Caller {
+        let inside = |interface: &InterfaceStatus| interface.browsers.is_some();
+        let serves = self.status.as_ref().is_some_and(|status| status.interfaces.iter().any(inside));
+        Caller { zone: if serves { caller.zone } else { Zone::Outside }, ..caller }
+    }
+
+    /// Something is wanted of a call: where it leads to somebody else, its browser has to be allowed to call there.
+    pub(super) fn want(&mut self, id: CallId, input: Input) -> Result<(), CallError> {
+        let runtime = self.calls.get(&id).ok_or(CallError::Unknown)?;
+        let reach = runtime.owner.and_then(|owner| self.sessions.reach(owner));
+        if let (Input::Transfer(Transfer::To(to)), Some((reach, _))) = (&input, reach)
+            && !reach.allows(to)
+        {
+            return Err(CallError::Forbidden);
+        }
+        self.input(id, input);
+        Ok(())
+    }
+
+    /// Signs out whoever does not hear any more.
+    pub(super) fn sweep(&mut self) {
+        for id in self.sessions.deaf() {
+            self.sign_out(id);
+        }
+    }
+
+    /// Tells all browsers that they are signed out, and takes their numbers back: we end.
+    pub(super) fn dismiss(&mut self) {
+        self.sessions.tell_all(&SessionEvent::SignedOut { reason: "ending" });
+        self.unregister_all();
     }
 
     /// Whether somebody may ask something of a call.

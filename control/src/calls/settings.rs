@@ -5,20 +5,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sallyport_plan::{Status, Zone};
-use sallyport_proto::{CandidateKind, LocalCandidate, Settings, SipSettings, Timeouts};
+use sallyport_proto::{Assertion, CandidateKind, LocalCandidate, Policy, Settings, SipSettings, Timeouts};
 
 use super::Calls;
-use crate::config::{Ice, Transport};
+use crate::config::{Ice, Identity, Redirect, Transport};
 
 impl Calls {
     /// What all calls begun now share.
     pub(super) fn settings(&self, status: &Status) -> Arc<Settings> {
         let config = &self.config;
         // Without a server we are our own.
-        let server = config.sip.server.unwrap_or(self.sip.local());
-        let domain = if config.sip.domain.is_empty() { host(server) } else { config.sip.domain.clone() };
-        let transport = if config.sip.transport == Transport::Tcp { ";transport=tcp" } else { "" };
-        let contact = format!("sip:{}@{}{transport}", config.sip.user, self.sip.local());
+        let server = self.sip.toward().unwrap_or(self.sip.local());
+        let domain = self.sip_domain();
+        let contact = format!("sip:{}@{}", config.sip.user, self.sip_place());
         Arc::new(Settings {
             candidates: self.candidates(status),
             own: own(status, self.sip.local()),
@@ -32,12 +31,45 @@ impl Calls {
                 display_name: config.sip.display_name.clone(),
                 contact,
                 user_agent: concat!("sallyport/", env!("CARGO_PKG_VERSION")).into(),
+                policy: Policy {
+                    follow_redirects: config.sip.redirect == Redirect::Follow,
+                    trust_identity: config.sip.trust_identity,
+                    assert_identity: match config.sip.assert_identity {
+                        Identity::None => Assertion::None,
+                        Identity::Asserted => Assertion::Asserted,
+                        Identity::Preferred => Assertion::Preferred,
+                    },
+                    pass_headers: config.sip.pass_headers.clone(),
+                    info_types: config.sip.pass_types.clone(),
+                },
             },
             timeouts: Timeouts {
                 ring: Duration::from_secs(config.sip.ring_timeout_s.into()),
                 ..Timeouts::default()
             },
         })
+    }
+
+    /// Host part of our URIs. Without a server we are our own.
+    pub(super) fn sip_domain(&self) -> String {
+        let sip = &self.config.sip;
+        let named = sip.domain.is_empty().then(|| sip.domain_of_server()).flatten();
+        match named {
+            Some(name) => name,
+            None if sip.domain.is_empty() => host(self.sip.toward().unwrap_or(self.sip.local())),
+            None => sip.domain.clone(),
+        }
+    }
+
+    /// Where SIP finds us: host, port and transport of our Contact.
+    pub(super) fn sip_place(&self) -> String {
+        let kind = self.config.sip.transport();
+        let transport = match kind {
+            Transport::Tcp => ";transport=tcp",
+            Transport::Tls => ";transport=tls",
+            _ => "",
+        };
+        format!("{}{transport}", self.sip.local_by(kind))
     }
 
     /// Where browsers may reach us: what the Internet sees first.
@@ -62,9 +94,9 @@ impl Calls {
             kind: CandidateKind::ServerReflexive,
             zone: Zone::Outside,
         }));
-        let host =
-            |base| LocalCandidate { address: base, base, kind: CandidateKind::Host, zone: Zone::Outside };
-        found.extend(media(status).into_iter().map(host));
+        let host = |zone, base| LocalCandidate { address: base, base, kind: CandidateKind::Host, zone };
+        found.extend(media(status).into_iter().map(|base| host(Zone::Outside, base)));
+        found.extend(inside(status).into_iter().map(|base| host(Zone::Inside, base)));
         found
     }
 
@@ -81,6 +113,15 @@ fn media(status: &Status) -> Vec<SocketAddr> {
     let outside = status.interfaces.iter().filter(|interface| interface.zone == Zone::Outside);
     outside
         .flat_map(|interface| interface.addresses.iter().map(|ip| SocketAddr::new(*ip, interface.port_min)))
+        .collect()
+}
+
+/// Our media addresses for browsers inside, where the relay serves them.
+fn inside(status: &Status) -> Vec<SocketAddr> {
+    let interfaces = status.interfaces.iter().filter(|interface| interface.zone == Zone::Inside);
+    let ported = interfaces.filter_map(|interface| Some((interface, interface.browsers?)));
+    ported
+        .flat_map(|(interface, port)| interface.addresses.iter().map(move |ip| SocketAddr::new(*ip, port)))
         .collect()
 }
 

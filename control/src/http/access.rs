@@ -14,7 +14,7 @@ use super::Shared;
 use super::connection::{Local, Peer};
 use super::problem::Problem;
 use crate::config::{Config, Metrics};
-use crate::identity::{Bearer, Credentials, Denied, Identities};
+use crate::identity::{Bearer, Counts, Credentials, Denied, Identities};
 use crate::message::{By, CallError, Caller, SessionId, SignIn, SignInError, SignedIn};
 
 /// Header that names the session of who asks: its id, a secret.
@@ -132,6 +132,11 @@ impl Access {
         Caller { client: Some(self.client(headers, peer).group()), zone, session: session(headers) }
     }
 
+    /// Sign-ins by what became of them.
+    pub fn sign_ins(&self) -> Counts {
+        self.identities.counts()
+    }
+
     /// Who asks something of a call.
     pub fn by(&self, headers: &HeaderMap) -> By {
         match session(headers) {
@@ -223,10 +228,25 @@ impl Shared {
         peer: Peer,
         credentials: &Credentials,
     ) -> Result<SignedIn, Problem> {
+        self.sign_in_as(headers, peer, credentials).await.map(|(signed_in, _)| signed_in)
+    }
+
+    /// As [`Self::sign_in`], and tells the number: the token may be what names it.
+    ///
+    /// # Errors
+    /// The problem to answer with.
+    pub async fn sign_in_as(
+        &self,
+        headers: &HeaderMap,
+        peer: Peer,
+        credentials: &Credentials,
+    ) -> Result<(SignedIn, Option<String>), Problem> {
         let sign_in = self.access.sign_in(headers, peer.0, credentials)?;
+        let number = sign_in.party.as_ref().map(|party| party.user.clone());
         let outcome = self.calls.sign_in(sign_in).await;
         self.access.settle(headers, peer.0, credentials, outcome.as_ref().map(|_| ()));
-        outcome.map_err(|error| sign_in_problem(&error))
+        let signed_in = outcome.map_err(|error| sign_in_problem(&error))?;
+        Ok((signed_in, number))
     }
 
     /// Whether who asks may ask something of a call: its session's, an administrator's, or nobody's.

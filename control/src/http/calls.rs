@@ -28,7 +28,7 @@ use crate::message::{CallError, CreateError, Shown, Wish};
 /// Seconds until another attempt is worth while: some call will have ended.
 const RETRY_FULL: u32 = 5;
 const RETRY_CLIENT: u32 = 30;
-const SDP: &str = "application/sdp";
+pub const SDP: &str = "application/sdp";
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 
 /// Query of `POST /v1/calls`.
@@ -84,8 +84,8 @@ pub async fn trickle(
     headers: HeaderMap,
     Whole(body): Whole,
 ) -> Result<StatusCode, Problem> {
-    shared.may(&headers, id).await.map_err(call_problem)?;
     let fragment = text(&headers, FRAGMENT, body)?;
+    shared.may(&headers, id).await.map_err(call_problem)?;
     shared.calls.trickle(id, fragment).await.map_err(call_problem)?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -142,7 +142,14 @@ pub async fn events(
 }
 
 fn news(id: CallId, event: &CallEvent) -> Event {
-    let mut data = serde_json::json!({ "id": id.to_string() });
+    let mut data = describe(event);
+    data["id"] = id.to_string().into();
+    Event::default().event(event.name()).data(data.to_string())
+}
+
+/// What there is to tell of an event beside its name.
+pub fn describe(event: &CallEvent) -> serde_json::Value {
+    let mut data = serde_json::json!({});
     if let CallEvent::Ended { cause } = event {
         data["cause"] = cause.name().into();
         data["detail"] = cause.text().into();
@@ -159,11 +166,11 @@ fn news(id: CallId, event: &CallEvent) -> Event {
         CallEvent::Transfer { status } => data["status"] = (*status).into(),
         _ => {}
     }
-    Event::default().event(event.name()).data(data.to_string())
+    data
 }
 
 /// The call that a path names. What is no name at all is the name of no call.
-pub struct Name(CallId);
+pub struct Name(pub CallId);
 
 impl<S: Send + Sync> FromRequestParts<S> for Name {
     type Rejection = Problem;
@@ -176,7 +183,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 }
 
 /// The body as text of the one type that the path takes.
-fn text(headers: &HeaderMap, wanted: &str, body: Result<Bytes, Problem>) -> Result<String, Problem> {
+pub fn text(headers: &HeaderMap, wanted: &str, body: Result<Bytes, Problem>) -> Result<String, Problem> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !given.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted) {
         let detail = format!("Content-Type must be {wanted}");
@@ -186,7 +193,8 @@ fn text(headers: &HeaderMap, wanted: &str, body: Result<Bytes, Problem>) -> Resu
         .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "body", "the body is not UTF-8 text"))
 }
 
-pub(super) fn create_problem(error: CreateError) -> Problem {
+/// What a client is told whose call is not set up.
+pub fn create_problem(error: CreateError) -> Problem {
     let unavailable = |kind, text: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, kind, text);
     match error {
         CreateError::Offer(error) => Problem::new(status(error.http_status()), "offer", error.to_string()),
@@ -217,9 +225,11 @@ fn status(code: u16) -> StatusCode {
     StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-pub(super) fn call_problem(error: CallError) -> Problem {
+/// What a client is told who asks something of a call in vain.
+pub fn call_problem(error: CallError) -> Problem {
     match error {
         CallError::Unknown => Problem::new(StatusCode::NOT_FOUND, "unknown_call", "there is no such call"),
+        CallError::Forbidden => access::forbidden_problem(),
         CallError::Fragment(error) => Problem::new(StatusCode::BAD_REQUEST, "fragment", error.to_string()),
     }
 }

@@ -16,6 +16,7 @@ use super::Shared;
 use super::connection::Peer;
 use super::problem::Problem;
 use crate::metrics;
+use crate::sip::{PeerState, View};
 
 /// `outside` or `inside`.
 pub const fn zone(zone: Zone) -> &'static str {
@@ -33,7 +34,50 @@ pub struct Status {
     /// Seconds since control started.
     uptime_s: u64,
     calls: CallCounts,
+    /// Browsers signed in.
+    sessions: u64,
+    /// Numbers at the SIP server by state: `registering`, `registered`, `failed` or `unregistering`.
+    registrations: BTreeMap<&'static str, u64>,
     relay: Relay,
+    sip: Sip,
+}
+
+/// SIP inside.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Sip {
+    /// Our peers, the best first.
+    peers: Vec<SipPeer>,
+    /// Messages that were refused or dropped, by reason.
+    refused: BTreeMap<&'static str, u64>,
+}
+
+/// A SIP server of ours.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SipPeer {
+    /// As configured.
+    name: String,
+    /// Where it is.
+    address: String,
+    /// `UDP`, `TCP` or `TLS`.
+    transport: &'static str,
+    /// Whether calls go there; absent while nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alive: Option<bool>,
+    /// Why not; empty if it is alive.
+    reason: String,
+}
+
+impl Sip {
+    fn new(view: &View) -> Self {
+        let peer = |peer: &PeerState| SipPeer {
+            name: peer.name.clone(),
+            address: peer.address.to_string(),
+            transport: peer.transport.name(),
+            alive: peer.alive,
+            reason: peer.reason.clone(),
+        };
+        Self { peers: view.peers.iter().map(peer).collect(), refused: view.refused.clone() }
+    }
 }
 
 /// Calls by what they are about.
@@ -133,7 +177,10 @@ pub async fn status(State(shared): State<Shared>, headers: HeaderMap) -> Result<
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: shared.begun.elapsed().as_secs(),
         calls: CallCounts { setup: overview.setup, active: overview.active },
+        sessions: overview.sessions,
+        registrations: overview.registrations.into_iter().collect(),
         relay: overview.relay.map(Relay::new).unwrap_or_default(),
+        sip: Sip::new(&shared.sip.borrow()),
     }))
 }
 
@@ -148,8 +195,10 @@ pub async fn metrics(
 ) -> Result<Response, Problem> {
     shared.access.metrics(&headers, peer.0.0)?;
     let overview = shared.calls.overview().await.ok_or_else(ending)?;
-    let text = metrics::encode(&overview, &shared.counts.all())
-        .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics", error.to_string()))?;
+    let browsers = shared.counts.all();
+    let text =
+        metrics::encode(&overview, (shared.access.sign_ins(), &browsers), &shared.sip.borrow().clone())
+            .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics", error.to_string()))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
@@ -189,6 +238,15 @@ pub async fn readyz(State(shared): State<Shared>) -> Result<&'static str, Proble
         super::calls::trickle,
         super::calls::hang_up,
         super::calls::events,
+        super::errands::accept,
+        super::errands::decline,
+        super::errands::renegotiate,
+        super::errands::dtmf,
+        super::errands::info,
+        super::errands::transfer,
+        super::agents::sign_in,
+        super::agents::sign_out,
+        super::agents::events,
         status,
         metrics,
         healthz,

@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use sallyport_plan::CallId;
-use sallyport_proto::sip::{Method, TransactionId};
+use sallyport_proto::sip::{Method, Request, TransactionId};
 
+use super::peers::PROBE_PATIENCE;
+use super::timers::Armed;
 use super::transport::Target;
 
 /// Round-trip estimate.
@@ -13,12 +15,38 @@ pub const T1: Duration = Duration::from_millis(500);
 pub const T2: Duration = Duration::from_secs(4);
 /// Timers B, F, H: 64 times T1.
 pub const GIVE_UP: Duration = Duration::from_secs(32);
+/// A request that may go to another peer does so after this without any answer.
+const MOVE: Duration = Duration::from_millis(1500);
+/// Where there was no other, it looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Whose a transaction is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// A call's, under its number.
+    Call(CallId, TransactionId),
+    /// A question whether a peer is alive.
+    Probe,
+    /// A CANCEL, whose answer is of no interest.
+    Nobody,
+}
+
+/// A request that may go from peer to peer (RFC 3263 section 4.3).
+#[derive(Debug)]
+pub struct Journey {
+    /// The request.
+    pub request: Request,
+    /// Where it was sent so far.
+    pub tried: Vec<Target>,
+}
 
 /// A request of ours under way.
 #[derive(Debug)]
 pub struct Client {
-    /// Whose; `None` for a CANCEL, whose answer is of no interest.
-    pub owner: Option<(CallId, TransactionId)>,
+    /// Whose.
+    pub owner: Owner,
+    /// Its branch.
+    pub branch: String,
     /// Its octets.
     pub octets: Vec<u8>,
     /// Where it went.
@@ -27,14 +55,19 @@ pub struct Client {
     pub method: Method,
     /// ACK to a final answer other than 2xx.
     pub ack: Option<Vec<u8>>,
-    /// A provisional answer came.
-    pub proceeding: bool,
     /// A final answer came.
     pub done: bool,
+    /// Where else it may go.
+    pub journey: Option<Box<Journey>>,
+    /// When it was sent first.
+    pub sent: Instant,
+    /// For when its next deadline is set.
+    pub armed: Armed,
     cancelled: bool,
     interval: Duration,
     resend: Option<Instant>,
     end: Option<Instant>,
+    moves: Option<Instant>,
 }
 
 /// What a moment in a transaction's life asks for.
@@ -44,6 +77,8 @@ pub enum Due {
     Nothing,
     /// Send again.
     Resend,
+    /// It may go to another peer, where there is one.
+    Move,
     /// It got no final answer in time.
     Timeout,
     /// It can be forgotten.
@@ -53,31 +88,43 @@ pub enum Due {
 impl Client {
     /// Sent now.
     pub fn new(
-        owner: Option<(CallId, TransactionId)>,
+        owner: Owner,
+        branch: String,
         octets: Vec<u8>,
         target: Target,
         method: Method,
         now: Instant,
     ) -> Self {
         let resend = (!target.kind.is_reliable()).then(|| now + T1);
+        let patience = if owner == Owner::Probe { PROBE_PATIENCE } else { GIVE_UP };
         Self {
             owner,
+            branch,
             octets,
             target,
             method,
             ack: None,
-            proceeding: false,
             done: false,
+            journey: None,
+            sent: now,
+            armed: Armed::default(),
             cancelled: false,
             interval: T1,
             resend,
-            end: Some(now + GIVE_UP),
+            end: Some(now + patience),
+            moves: None,
         }
+    }
+
+    /// It may go to other peers as well.
+    pub fn may_move(&mut self, journey: Option<Box<Journey>>) {
+        self.moves = journey.is_some().then(|| self.sent + MOVE);
+        self.journey = journey;
     }
 
     /// A provisional answer: an INVITE is not sent again and may ring as long as the call lets it; others slow down.
     pub fn provisional(&mut self, now: Instant) {
-        self.proceeding = true;
+        self.moves = None;
         if self.method == Method::Invite {
             self.resend = None;
             if !self.cancelled {
@@ -89,11 +136,12 @@ impl Client {
         }
     }
 
-    /// It is cancelled: its final answer is waited for no longer than this, be the server as silent as it may
-    /// (RFC 3261 section 9.1).
+    /// It is cancelled: it goes nowhere else, and its final answer is waited for no longer than this, be the server as
+    /// silent as it may (RFC 3261 section 9.1).
     pub fn cancelled(&mut self, now: Instant) {
         if !self.done {
             self.cancelled = true;
+            self.may_move(None);
             self.end.get_or_insert(now + GIVE_UP);
         }
     }
@@ -102,13 +150,23 @@ impl Client {
     pub fn finish(&mut self, now: Instant) {
         self.done = true;
         self.resend = None;
+        self.may_move(None);
         self.end = Some(now + GIVE_UP);
+    }
+
+    /// When something is due next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.end, self.resend, self.moves].into_iter().flatten().min()
     }
 
     /// What is due.
     pub fn due(&mut self, now: Instant) -> Due {
         if self.end.is_some_and(|at| at <= now) {
             return if self.done { Due::Forget } else { Due::Timeout };
+        }
+        if self.moves.is_some_and(|at| at <= now) {
+            self.moves = Some(now + LOOK_AGAIN);
+            return Due::Move;
         }
         if self.resend.is_none_or(|at| at > now) {
             return Due::Nothing;
@@ -129,7 +187,14 @@ mod tests {
 
     fn invite(now: Instant) -> Client {
         let target = Target::new("10.0.0.5:5060".parse().unwrap(), Transport::Udp);
-        Client::new(Some((CallId(1), TransactionId(1))), Vec::new(), target, Method::Invite, now)
+        Client::new(
+            Owner::Call(CallId(1), TransactionId(1)),
+            String::new(),
+            Vec::new(),
+            target,
+            Method::Invite,
+            now,
+        )
     }
 
     #[test]
@@ -154,5 +219,32 @@ mod tests {
         client.finish(now);
         client.cancelled(now + T1);
         assert_eq!(client.due(now + GIVE_UP), Due::Forget);
+    }
+
+    #[test]
+    fn one_without_an_answer_may_move_until_somebody_says_something() {
+        let now = Instant::now();
+        let mut client = invite(now);
+        let request = Request {
+            method: Method::Invite,
+            uri: String::new(),
+            from: String::new(),
+            to: String::new(),
+            call_id: String::new(),
+            cseq: 1,
+            route: Vec::new(),
+            record_route: Vec::new(),
+            contact: None,
+            content_type: None,
+            headers: Vec::new(),
+            body: Vec::new(),
+        };
+        client.may_move(Some(Box::new(Journey { request, tried: Vec::new() })));
+        assert_eq!(client.due(now + T1), Due::Resend);
+        assert_eq!(client.due(now + MOVE), Due::Move);
+        assert_eq!(client.due(now + MOVE), Due::Resend, "what else is due is not forgotten");
+        assert_eq!(client.due(now + MOVE + LOOK_AGAIN), Due::Move);
+        client.provisional(now + MOVE + LOOK_AGAIN);
+        assert_eq!(client.poll_timeout(), None);
     }
 }

@@ -1,22 +1,24 @@
-//! Octets in and out: one UDP socket, a TCP listener, connections by peer, browsers' WebSocket connections.
+//! Octets in and out: one UDP socket, listeners of TCP and TLS, connections by peer, browsers' WebSocket connections.
 
+mod listen;
 mod stream;
+pub mod tls;
 pub mod websocket;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, UdpSocket};
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::Task;
-use super::guard::MESSAGE_MAX;
+use super::peers::Place;
 use crate::config::Transport;
-use crate::message::ConnectionId;
+use crate::message::{ConnectionId, Visitor};
+use tls::Tls;
 
 /// How long connecting may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(4);
@@ -69,45 +71,67 @@ pub enum Arrival {
     /// A connection that somebody else made: answers go back on it.
     Connected(Target, Sender<Vec<u8>>),
     /// A browser made one; the address is what counts as one client.
-    Entered(Target, Sender<Vec<u8>>, IpAddr),
+    Entered(Target, Sender<Vec<u8>>, Visitor),
     /// It is gone.
     Gone(Target),
-    /// Nothing could be sent there.
-    Unreachable(Target),
+    /// Nothing could be sent there, and why.
+    Unreachable(Target, String),
+    /// Where the configured server of this index is served.
+    Resolved(usize, Vec<Place>),
 }
+
+/// Addresses whose connections are always taken, however many strangers have.
+pub type Trusted = Arc<RwLock<HashSet<IpAddr>>>;
 
 /// All sockets.
 pub struct Transports {
     udp: Arc<UdpSocket>,
     local: SocketAddr,
+    tls_local: SocketAddr,
+    tls: Tls,
+    names: HashMap<SocketAddr, String>,
     arrived: Sender<Arrival>,
     connections: HashMap<Target, Sender<Vec<u8>>>,
 }
 
 impl Transports {
-    /// Binds UDP and TCP on one address; gives the tasks that listen there as well. Connections of `server` are always
-    /// taken, however many strangers have.
+    /// Binds UDP and TCP on one address, TLS on another; gives the tasks that listen there as well.
     ///
     /// # Errors
     /// What the system says of it.
     pub async fn bind(
         listen: SocketAddr,
-        server: Option<IpAddr>,
+        (tls, tls_listen): (Tls, Option<SocketAddr>),
+        trusted: Trusted,
         arrived: Sender<Arrival>,
     ) -> io::Result<(Self, Vec<Task>)> {
         let udp = Arc::new(UdpSocket::bind(listen).await?);
+        listen::hear_errors(&udp);
         let local = udp.local_addr()?;
         let tcp = TcpListener::bind(local).await?;
-        let tasks: Vec<Task> = vec![
-            ("SIP over UDP", Box::pin(receive(udp.clone(), arrived.clone()))),
-            ("SIP over TCP", Box::pin(accept(tcp, server, arrived.clone()))),
+        let mut tasks: Vec<Task> = vec![
+            ("SIP over UDP", Box::pin(listen::receive(udp.clone(), arrived.clone()))),
+            ("SIP over TCP", Box::pin(listen::accept(tcp, None, trusted.clone(), arrived.clone()))),
         ];
-        Ok((Self { udp, local, arrived, connections: HashMap::new() }, tasks))
+        let mut tls_local = local;
+        if let Some(address) = tls_listen {
+            let listener = TcpListener::bind(address).await?;
+            tls_local = listener.local_addr()?;
+            let task = listen::accept(listener, Some(tls.clone()), trusted, arrived.clone());
+            tasks.push(("SIP over TLS", Box::pin(task)));
+        }
+        let (names, connections) = (HashMap::new(), HashMap::new());
+        Ok((Self { udp, local, tls_local, tls, names, arrived, connections }, tasks))
     }
 
-    /// Where we are heard.
-    pub fn local(&self) -> SocketAddr {
-        self.local
+    /// Whom to expect by TLS at an address; an address of which nothing is said must prove to be itself.
+    pub fn expect(&mut self, address: SocketAddr, name: &str) {
+        self.names.insert(address, name.to_owned());
+    }
+
+    /// Where we are heard by a transport.
+    pub fn local(&self, kind: Transport) -> SocketAddr {
+        if kind == Transport::Tls { self.tls_local } else { self.local }
     }
 
     /// Takes note of a connection.
@@ -126,12 +150,20 @@ impl Transports {
     /// the system, or the connection, took it.
     pub fn send(&mut self, octets: Vec<u8>, target: Target) -> bool {
         match target.kind {
-            Transport::Udp => self.udp.try_send_to(&octets, target.address).is_ok(),
-            Transport::Tcp => self.connection(target).try_send(octets).is_ok(),
+            Transport::Udp => self.datagram(&octets, target.address),
+            Transport::Tcp | Transport::Tls => self.connection(target).try_send(octets).is_ok(),
             Transport::Ws | Transport::Wss => {
                 self.connections.get(&target).is_some_and(|writer| writer.try_send(octets).is_ok())
             }
-            Transport::Tls => false,
+        }
+    }
+
+    fn datagram(&self, octets: &[u8], to: SocketAddr) -> bool {
+        match self.udp.try_send_to(octets, to) {
+            Ok(_) => true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            // Perhaps of a former datagram, which the system tells with the next one.
+            Err(_) => self.udp.try_send_to(octets, to).is_ok(),
         }
     }
 
@@ -142,63 +174,22 @@ impl Transports {
         }
         self.connections.entry(target).or_insert_with(|| {
             let (writer, outbox) = channel(WAITING);
-            tokio::spawn(connect(self.local, target, outbox, self.arrived.clone()));
+            let name = self.names.get(&target.address).cloned();
+            let name = name.unwrap_or_else(|| target.address.ip().to_string());
+            let tls = (target.kind == Transport::Tls).then(|| (self.tls.clone(), name));
+            tokio::spawn(connect(self.local, target, tls, outbox, self.arrived.clone()));
             writer
         })
     }
 }
 
-async fn receive(udp: Arc<UdpSocket>, arrived: Sender<Arrival>) {
-    let mut room = vec![0; MESSAGE_MAX + 1];
-    loop {
-        let Ok((n, address)) = udp.recv_from(&mut room).await else {
-            // Mostly of a datagram that could not be delivered: the socket goes on.
-            tokio::time::sleep(BREATH).await;
-            continue;
-        };
-        let source = Target::new(address, Transport::Udp);
-        let octets = room[..n].to_vec();
-        match arrived.try_send(Arrival::Message { octets, source }) {
-            // What is lost is sent again.
-            Ok(()) | Err(TrySendError::Full(_)) => {}
-            Err(TrySendError::Closed(_)) => return,
-        }
-    }
-}
-
-async fn accept(tcp: TcpListener, server: Option<IpAddr>, arrived: Sender<Arrival>) {
-    let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
-    let mut complained = false;
-    loop {
-        let (stream, peer) = match tcp.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                if !std::mem::replace(&mut complained, true) {
-                    tracing::warn!(%error, "a SIP connection cannot be accepted; trying on");
-                }
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-        };
-        complained = false;
-        let place = places.clone().try_acquire_owned().ok();
-        if place.is_none() && server != Some(peer.ip()) {
-            continue;
-        }
-        let (writer, outbox) = channel(WAITING);
-        let peer = Target::new(peer, Transport::Tcp);
-        if arrived.send(Arrival::Connected(peer, writer)).await.is_err() {
-            return;
-        }
-        let arrived = arrived.clone();
-        tokio::spawn(async move {
-            stream::follow(stream, peer, outbox, &arrived).await;
-            drop(place);
-        });
-    }
-}
-
-async fn connect(local: SocketAddr, target: Target, outbox: Receiver<Vec<u8>>, arrived: Sender<Arrival>) {
+async fn connect(
+    local: SocketAddr,
+    target: Target,
+    tls: Option<(Tls, String)>,
+    outbox: Receiver<Vec<u8>>,
+    arrived: Sender<Arrival>,
+) {
     let peer = target.address;
     let attempt = async {
         let socket = if peer.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -207,14 +198,21 @@ async fn connect(local: SocketAddr, target: Target, outbox: Receiver<Vec<u8>>, a
         }
         socket.connect(peer).await
     };
-    match tokio::time::timeout(CONNECT_PATIENCE, attempt).await {
-        Ok(Ok(stream)) => stream::follow(stream, target, outbox, &arrived).await,
-        _ => {
-            drop(outbox);
-            let _ = arrived.send(Arrival::Unreachable(target)).await;
-            let _ = arrived.send(Arrival::Gone(target)).await;
-        }
-    }
+    let stream = match tokio::time::timeout(CONNECT_PATIENCE, attempt).await {
+        Ok(outcome) => outcome.map_err(|error| error.to_string()),
+        Err(_) => Err("connecting took too long".to_owned()),
+    };
+    let failed = match (stream, tls) {
+        (Err(reason), _) => reason,
+        (Ok(stream), None) => return stream::follow(stream, target, outbox, &arrived, true).await,
+        (Ok(stream), Some((tls, name))) => match tls.connect(stream, &name).await {
+            Ok(stream) => return stream::follow(stream, target, outbox, &arrived, true).await,
+            Err(reason) => reason,
+        },
+    };
+    drop(outbox);
+    let _ = arrived.send(Arrival::Unreachable(target, failed)).await;
+    let _ = arrived.send(Arrival::Gone(target)).await;
 }
 
 #[cfg(test)]
@@ -239,17 +237,19 @@ mod tests {
     #[tokio::test]
     async fn our_server_is_served_however_many_strangers_are() {
         let (arrived, mut arrivals) = channel(ARRIVALS);
-        let server = "127.0.0.3".parse().unwrap();
+        let trusted = Trusted::default();
+        trusted.write().unwrap().insert("127.0.0.3".parse().unwrap());
+        let tls = Tls::load(&crate::config::SipTls::default()).unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let (mut transports, tasks) = Transports::bind(listen, Some(server), arrived).await.unwrap();
+        let (mut transports, tasks) = Transports::bind(listen, (tls, None), trusted, arrived).await.unwrap();
         tasks.into_iter().for_each(|(_, task)| drop(tokio::spawn(task)));
-        let local = transports.local();
+        let local = transports.local(Transport::Tcp);
         tokio::spawn(async move {
             while let Some(arrival) = arrivals.recv().await {
                 match arrival {
                     Arrival::Connected(peer, writer) => transports.connected(peer, writer),
                     Arrival::Gone(peer) => transports.gone(peer),
-                    Arrival::Message { .. } | Arrival::Entered(..) | Arrival::Unreachable(_) => {}
+                    _ => {}
                 }
             }
         });

@@ -7,9 +7,11 @@
     reason = "a test's helpers fail as the test does"
 )]
 
+mod agents;
 mod browser;
 mod calls;
 mod client;
+mod gateway;
 mod hanging;
 mod harness;
 mod http;
@@ -21,7 +23,9 @@ mod ng_broken;
 mod ng_told;
 mod outage;
 mod pbx;
+mod registrar;
 mod relay;
+mod session;
 mod sip;
 mod socket;
 mod websocket;

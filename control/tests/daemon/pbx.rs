@@ -32,13 +32,14 @@ type Writer = Arc<dyn Fn(&str) + Send + Sync>;
 pub struct Pbx {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
+    socket: Arc<UdpSocket>,
 }
 
 impl Pbx {
     /// Serves UDP and TCP.
     pub fn start(address: SocketAddr) -> Self {
-        let pbx = Self { address, state: Arc::default() };
         let socket = Arc::new(UdpSocket::bind(address).unwrap());
+        let pbx = Self { address, state: Arc::default(), socket: socket.clone() };
         let listener = TcpListener::bind(address).unwrap();
         let (datagrams, streams) = (pbx.clone(), pbx.clone());
         thread::spawn(move || {
@@ -97,6 +98,11 @@ impl Pbx {
             return;
         }
         let (method, _) = message.split_once(' ').unwrap();
+        if method == "OPTIONS" {
+            // Whether we are alive: no test counts it.
+            writer(&answer(message, "200 OK", "", &[]));
+            return;
+        }
         let id = line(message, "Call-ID").to_owned();
         let again = self.state().requests.iter().any(|request| request == message);
         self.state().requests.push(message.to_owned());
@@ -117,6 +123,12 @@ impl Pbx {
             "BYE" => {
                 let known = self.state().talking.remove(&id) || again;
                 writer(&answer(message, if known { "200 OK" } else { "481 Unknown" }, "", &[]));
+            }
+            "REGISTER" => {
+                let to = line(message, "To");
+                let same = |request: &&String| request.starts_with("REGISTER ") && line(request, "To") == to;
+                let before = self.state().requests.iter().filter(same).count() - 1;
+                writer(&super::registrar::register(message, before));
             }
             other => panic!("the daemon sent {other}"),
         }
@@ -226,6 +238,11 @@ impl Pbx {
         self.state().answers.push(String::from_utf8(room[..length].to_vec()).unwrap());
     }
 
+    /// Sends a datagram from the server's own socket: its answers are among [`State::answers`].
+    pub fn say(&self, text: &str, to: SocketAddr) {
+        self.socket.send_to(text.as_bytes(), to).unwrap();
+    }
+
     /// Sends a datagram that has no answer.
     pub fn drop_datagram(&self, text: &str, to: SocketAddr) {
         let socket = UdpSocket::bind((self.address.ip(), 0)).unwrap();
@@ -256,7 +273,7 @@ pub fn line<'a>(message: &'a str, name: &str) -> &'a str {
 }
 
 /// An answer to a request.
-fn answer(request: &str, status: &str, body: &str, extra: &[&str]) -> String {
+pub fn answer(request: &str, status: &str, body: &str, extra: &[&str]) -> String {
     let mut text = format!("SIP/2.0 {status}\r\n");
     for via in request.lines().filter(|line| line.starts_with("Via: ")) {
         text.push_str(&format!("{via}\r\n"));

@@ -249,7 +249,7 @@ impl Relay {
             addresses: vec![ip],
             port_min,
             port_max,
-            browsers: None,
+            browsers: (zone == Zone::Inside).then_some(10_000),
             hashes_ports: false,
         };
         let count = |number: usize| u32::try_from(number).unwrap();

@@ -1,8 +1,11 @@
 //! What strangers get by SIP, over UDP and TCP alike.
 
 use std::io::{Read, Write};
-use std::net::{TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect};
 
 use super::harness::{Control, Net, Pairs};
 use super::pbx::line;
@@ -22,7 +25,14 @@ impl Way {
     }
 
     fn stream(control: &Control) -> Self {
-        let stream = TcpStream::connect(control.net.sip()).unwrap();
+        // From the server's address: strangers' calls are refused.
+        let kind = (AddressFamily::Inet, SockType::Stream);
+        let socket = nix::sys::socket::socket(kind.0, kind.1, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        let SocketAddr::V4(from) = SocketAddr::new(control.net.pbx().ip(), 0) else { unreachable!() };
+        let SocketAddr::V4(to) = control.net.sip() else { unreachable!() };
+        bind(socket.as_raw_fd(), &SockaddrIn::from(from)).unwrap();
+        connect(socket.as_raw_fd(), &SockaddrIn::from(to)).unwrap();
+        let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
         Self::Stream(stream)
     }

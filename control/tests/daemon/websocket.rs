@@ -16,7 +16,15 @@ pub struct Browser(WebSocket<TcpStream>);
 
 /// Opens a connection with headers beside `Sec-WebSocket-Protocol`; the status where it is refused.
 fn connect(control: &Control, headers: &[(&'static str, &'static str)]) -> Result<Browser, u16> {
-    let mut request = format!("ws://{}/sip", control.net.http()).into_client_request().unwrap();
+    connect_at(control, "/sip", headers)
+}
+
+fn connect_at(
+    control: &Control,
+    path: &str,
+    headers: &[(&'static str, &'static str)],
+) -> Result<Browser, u16> {
+    let mut request = format!("ws://{}{path}", control.net.http()).into_client_request().unwrap();
     for (name, value) in headers {
         request.headers_mut().insert(*name, HeaderValue::from_static(value));
     }
@@ -35,6 +43,11 @@ fn connect(control: &Control, headers: &[(&'static str, &'static str)]) -> Resul
 impl Browser {
     pub fn open(control: &Control) -> Self {
         connect(control, &[("Sec-WebSocket-Protocol", "sip")]).expect("let in")
+    }
+
+    /// At a path with what the browser shows.
+    pub fn open_at(control: &Control, path: &str) -> Self {
+        connect_at(control, path, &[("Sec-WebSocket-Protocol", "sip")]).expect("let in")
     }
 
     pub fn send(&mut self, text: &str) {
@@ -82,8 +95,8 @@ fn each_message_is_judged_and_answered_on_its_connection() {
     let control = Control::start(Net::new(), &[]);
     let mut browser = Browser::open(&control);
     let cases: &[(&str, &str, &str)] = &[
-        ("REGISTER", "Expires: 600\r\n", "501"),
-        ("INVITE", "", "501"),
+        ("REGISTER", "Expires: 600\r\n", "401"),
+        ("INVITE", "", "488"),
         ("CANCEL", "", "481"),
         ("PUBLISH", "", "405"),
         ("OPTIONS", "Content-Length: zero\r\n", "400"),
@@ -107,7 +120,7 @@ fn each_message_is_judged_and_answered_on_its_connection() {
     browser.send("this is not SIP\r\n\r\n");
     browser.0.send(Message::Binary(request("REGISTER", "binary", "").into_bytes().into())).unwrap();
     assert!(
-        browser.hear().unwrap().starts_with("SIP/2.0 501 "),
+        browser.hear().unwrap().starts_with("SIP/2.0 401 "),
         "garbage is dropped, the next message heard"
     );
     browser.0.send(Message::Ping("are you there".into())).unwrap();
@@ -126,7 +139,7 @@ fn what_is_too_long_ends_the_connection_and_no_other() {
     let _ = bad.0.send(Message::Text("x".repeat(70_000).into()));
     assert_eq!(bad.hear(), None);
     good.send(&request("REGISTER", "r", ""));
-    assert!(good.hear().unwrap().starts_with("SIP/2.0 501 "));
+    assert!(good.hear().unwrap().starts_with("SIP/2.0 401 "));
 }
 
 #[test]
@@ -138,7 +151,7 @@ fn connections_cost_nothing_once_they_are_gone() {
     for round in 0..300 {
         let mut browser = Browser::open(&control);
         browser.send(&request("REGISTER", &format!("r{round}"), ""));
-        assert!(browser.hear().unwrap().starts_with("SIP/2.0 501 "));
+        assert!(browser.hear().unwrap().starts_with("SIP/2.0 401 "));
     }
     until("descriptors and places are given back", || control.descriptors() <= before);
     assert!(connect(&control, &[("Sec-WebSocket-Protocol", "sip")]).is_ok());

@@ -9,7 +9,7 @@
 //! moves a packet on or makes a [`Cleared`].
 
 use arrayvec::ArrayVec;
-use sallyport_plan::{FlowKey, Zone};
+use sallyport_plan::FlowKey;
 use sallyport_srtp::{Kind, OpenJob, SealJob, open_burst, seal_burst};
 use sallyport_wire::PacketBuf;
 use sallyport_wire::{demux, stun};
@@ -128,7 +128,7 @@ impl Translator {
         self.translate_one(Inbound::new(*from, Some(tag), buf), now)
     }
 
-    /// Judges a packet that no flow claims: STUN outside goes to control, as much as its source may send.
+    /// Judges a packet that no flow claims: STUN to the browsers' port goes to control, as much as its source may send.
     pub fn unknown(&mut self, from: &FlowKey, buf: &mut PacketBuf<'_>, now: Now) -> Verdict {
         self.translate_one(Inbound::new(*from, None, buf), now)
     }
@@ -162,7 +162,7 @@ impl Translator {
     }
 
     fn stranger(&mut self, packet: &Inbound<'_, '_>, now: Now) -> Verdict {
-        if packet.from.zone != Zone::Outside || !stun::is_stun(packet.buf.packet()) {
+        if !self.is_browsers(&packet.from) || !stun::is_stun(packet.buf.packet()) {
             Verdict::Drop(Reason::UnknownFlow)
         } else if self.sources.admit(packet.from.remote.ip(), now) {
             Verdict::Punt(None)
@@ -179,15 +179,15 @@ impl Translator {
         packet: &mut Inbound<'_, '_>,
         now: Now,
     ) -> Result<Step, Reason> {
-        let outside = packet.from.zone == Zone::Outside;
+        let browsers = self.is_browsers(&packet.from);
         match demux::classify(packet.buf.packet()) {
             demux::Kind::Rtp => way.payload = Payload::Rtp,
             demux::Kind::Rtcp => way.payload = Payload::Rtcp,
-            demux::Kind::Stun if outside => {
+            demux::Kind::Stun if browsers => {
                 packet.verdict = self.stun(slot, &packet.from, packet.buf, now)?;
                 return Ok(Step::Judged);
             }
-            demux::Kind::Dtls if outside => {
+            demux::Kind::Dtls if browsers => {
                 packet.verdict = self.punt(slot, now)?;
                 return Ok(Step::Judged);
             }

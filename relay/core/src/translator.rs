@@ -75,6 +75,8 @@ pub struct Translator {
     pub(crate) due: BinaryHeap<Reverse<(Now, CallId, FlowKey)>>,
     random: Random,
     pub(crate) sources: Sources,
+    /// The port of browsers inside.
+    browsers: Option<u16>,
     events: VecDeque<CoreEvent>,
     pub(crate) stats: Stats,
 }
@@ -90,9 +92,22 @@ impl Translator {
             due: BinaryHeap::new(),
             random: Random::new(seed),
             sources: Sources::new(),
+            browsers: None,
             events: VecDeque::with_capacity(EVENTS),
             stats: Stats::default(),
         }
+    }
+
+    /// The same, for which browsers may also be inside, at this port of ours: what comes to it is taken as what comes from
+    /// outside is.
+    #[must_use]
+    pub fn with_browsers(self, port: Option<u16>) -> Self {
+        Self { browsers: port, ..self }
+    }
+
+    /// Whether a browser may be at the other end of such packets: ICE and DTLS have their place there.
+    pub(crate) fn is_browsers(&self, flow: &FlowKey) -> bool {
+        flow.zone == Zone::Outside || self.browsers == Some(flow.local.port())
     }
 
     /// The tag of a flow, for packets that come without one.

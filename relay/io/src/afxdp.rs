@@ -502,6 +502,38 @@ impl Socket for Xsk {
     }
 }
 
+/// What `ETHTOOL_GRXFH` and `ETHTOOL_SRXFH` take: by which fields of a kind of flow a card chooses the RX queue.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct HashFields {
+    pub command: u32,
+    pub kind: u32,
+    pub fields: u64,
+}
+
+/// Asks or tells the card of an interface.
+///
+/// # Errors
+/// The system's; `InvalidInput` for what cannot be the name of an interface.
+pub(crate) fn hash_fields(interface: &str, request: &mut HashFields) -> io::Result<()> {
+    const SIOCETHTOOL: libc::Ioctl = 0x8946;
+    // Any socket of the network namespace will do.
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
+    // SAFETY: an integer array and a union of integers and a pointer, for all of which zeroes are valid.
+    let mut asked: libc::ifreq = unsafe { std::mem::zeroed() };
+    if interface.len() >= asked.ifr_name.len() || interface.contains('\0') {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in asked.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = from.cast_signed();
+    }
+    asked.ifr_ifru.ifru_data = ptr::from_mut(request).cast();
+    // SAFETY: the name ends with a null, and `request` has the size that the kernel reads and writes for the two commands that
+    // it is made with; both outlive the call. For these commands the kernel takes the structure as it was before it grew.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut asked) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,6 +15,7 @@
 #[allow(unsafe_code)]
 mod afxdp;
 mod engine;
+mod hashing;
 mod memory;
 mod meta;
 mod open;
@@ -29,6 +30,7 @@ mod testing;
 #[allow(unsafe_code)]
 mod udp;
 
+pub use hashing::hash_ports;
 pub use memory::{Incoming, MemoryPort, Outgoing, Wire};
 pub use meta::{META_FLOW, META_LEN, META_MAGIC, META_PUNT};
 pub use open::{AfXdpPort, Mode, OpenError, Queue};

@@ -9,7 +9,6 @@ use std::collections::{HashMap, VecDeque};
 use sallyport_plan::{CallId, FlowKey};
 
 use super::Uplink;
-use super::homes::browser;
 
 /// Pairs that are remembered: those of browsers whose calls are being set up.
 const REMEMBERED: usize = 4096;
@@ -52,7 +51,7 @@ impl Uplink {
     pub(super) fn nearest(&self, call: CallId) -> Option<u8> {
         self.offload.as_ref()?;
         let plan = self.state.installing.get(&call)?.front()?;
-        let worker = self.state.arrivals.of(browser(plan)?)?;
+        let worker = self.state.arrivals.of(self.browser(plan)?)?;
         let load = self.load();
         let own = load.get(usize::from(worker)).copied()?;
         has_room(own, load.iter().copied().min().unwrap_or(0)).then_some(worker)

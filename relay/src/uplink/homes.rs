@@ -1,6 +1,6 @@
 //! Which worker a call lives with.
 //!
-//! On XDP a packet reaches its owner by its RX queue or by hand. On sockets the outside's packets come to the worker that the
+//! On XDP a packet reaches its owner by its RX queue or by hand. On sockets browsers' packets come to the worker that the
 //! kernel steers their source to, so that is where their call belongs, and its sockets inside with it. Those are opened before
 //! anybody knows the browser's address: they may have to move, once.
 
@@ -12,12 +12,19 @@ use super::Uplink;
 use crate::nexthop::Links;
 use crate::orders::Order;
 
-/// The pair of the plan's browser: the first outside that feeds one of its directions.
-pub(super) fn browser(plan: &Plan) -> Option<&FlowKey> {
-    plan.directions.iter().flat_map(|direction| &direction.ingress).find(|flow| flow.zone == Zone::Outside)
-}
-
 impl Uplink {
+    /// Whether a path begins at a port of ours for browsers.
+    pub(super) fn is_browsers(&self, path: &FlowKey) -> bool {
+        let mut interfaces = self.interfaces.iter();
+        interfaces.any(|interface| interface.zone == path.zone && interface.is_browsers(path.local))
+    }
+
+    /// The pair of the plan's browser: the first that feeds one of its directions.
+    pub(super) fn browser<'a>(&self, plan: &'a Plan) -> Option<&'a FlowKey> {
+        let mut ingress = plan.directions.iter().flat_map(|direction| &direction.ingress);
+        ingress.find(|flow| self.is_browsers(flow))
+    }
+
     /// Calls of each worker, those included that are on their way to it.
     pub(super) fn load(&self) -> Vec<usize> {
         let mut load = vec![0usize; self.workers.len()];
@@ -38,10 +45,10 @@ impl Uplink {
         u8::try_from(lightest).unwrap_or(0)
     }
 
-    /// On the socket path: the worker that hears the first of the plan's peers outside; `None` where there is none.
+    /// On the socket path: the worker that hears the first of the plan's browsers; `None` where there is none.
     pub(super) fn hearer(&self, plan: &Plan) -> Option<u8> {
         let workers = u32::try_from(self.workers.len()).ok()?;
-        u8::try_from(sallyport_io::steer(browser(plan)?.remote, workers)).ok()
+        u8::try_from(sallyport_io::steer(self.browser(plan)?.remote, workers)).ok()
     }
 
     /// Opens a call's sockets inside at a worker.
@@ -75,7 +82,7 @@ impl Uplink {
         self.resolved(call, Ok(Links::new()));
     }
 
-    /// On the socket path: a worker that can send by this path. Outside each can.
+    /// On the socket path: a worker that can send by this path. To browsers each can.
     pub(super) fn sender(&self, path: &FlowKey) -> u8 {
         let mut homes = self.state.homes.iter();
         let owns = |call: &CallId| path.zone == Zone::Inside && self.ports.owns(*call, path.local);

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use sallyport_core::{Checkpoint, FlowChanges, Removed, Tag};
-use sallyport_plan::{CallId, Event, FlowKey, Plan, Protection, Refusal, Zone};
+use sallyport_plan::{CallId, Event, FlowKey, Plan, Protection, Refusal};
 
 use super::{Running, Ticket, Uplink, egress};
 use crate::nexthop::{Links, Question};
@@ -17,7 +17,7 @@ impl Uplink {
         for Orphan { plan, checkpoint } in orphans {
             let call = plan.call;
             let inside = plan.directions.iter().flat_map(|direction| &direction.ingress);
-            let inside = inside.filter(|flow| flow.zone == Zone::Inside).map(|flow| flow.local);
+            let inside = inside.filter(|flow| !self.is_browsers(flow)).map(|flow| flow.local);
             let mut inside: Vec<_> = inside.collect();
             inside.sort_unstable();
             inside.dedup();
@@ -73,9 +73,12 @@ impl Uplink {
     }
 
     fn admit_path(&self, call: CallId, path: &FlowKey) -> Result<(), Refusal> {
-        let reserved = path.zone == Zone::Outside || self.ports.owns(call, path.local);
+        let browsers = self.is_browsers(path);
+        let reserved = browsers || self.ports.owns(call, path.local);
         let remote = path.remote.ip();
-        let loops = self.interfaces.iter().any(|interface| interface.addresses.contains(&remote));
+        // From a pair of ours to one of ours: to another call's plain leg. Whose pair it is may not be known yet.
+        let pairs = self.own.is_hairpin(path) && self.interfaces[1].has_media_port(path.remote);
+        let loops = self.has(remote) && !(pairs && !browsers && path.remote != path.local);
         let astray = remote.is_unspecified() || remote.is_multicast() || remote.is_loopback();
         let ours = self.is_ours(path.zone, path.local);
         let families = path.local.is_ipv4() == path.remote.is_ipv4();
@@ -89,7 +92,8 @@ impl Uplink {
     /// Takes the first waiting plan of the call to the resolver, or straight to its worker.
     fn start_install(&mut self, call: CallId) {
         let Some(plan) = self.state.installing.get(&call).and_then(VecDeque::front) else { return };
-        let paths = egress(plan);
+        let mut paths = egress(plan);
+        paths.retain(|path| !self.own.is_hairpin(path));
         let Some(next_hops) = &self.next_hops else {
             if self.is_home(call) {
                 self.resolved(call, Ok(Links::new()));

@@ -15,7 +15,8 @@ impl Uplink {
     /// # Errors
     /// What the kernel says.
     pub(super) fn place_flows(&mut self, plan: &Plan, flows: &[(FlowKey, Tag)]) -> Result<(), MapError> {
-        for (flow, tag) in flows {
+        // What only we feed is no business of the kernel's: a packet by a cable that bears our own source address is nobody's.
+        for (flow, tag) in flows.iter().filter(|(flow, _)| !self.own.is_hairpin(flow)).collect::<Vec<_>>() {
             let fed = plan.directions.iter().find(|direction| direction.ingress.contains(flow));
             let Some(direction) = fed else { continue };
             let rewrite = self.rewrite(plan, direction, flow);

@@ -120,7 +120,7 @@ impl Uplink {
                 port_min: interface.port_min,
                 port_max: interface.port_max,
                 browsers: interface.browsers.filter(|_| interface.zone == Zone::Inside),
-                hashes_ports: false,
+                hashes_ports: interface.hashes_ports,
             })
             .collect();
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);

@@ -63,18 +63,7 @@ impl Ice {
         agent.set_control_tie_breaker(tie_breaker);
         agent.set_ice_lite(settings.ice_lite);
         agent.set_controlling(controlling);
-        let mut lines = Vec::new();
-        for known in settings.candidates.iter().filter(|known| known.zone == zone) {
-            let candidate = match known.kind {
-                CandidateKind::Host => Candidate::host(known.address, "udp"),
-                CandidateKind::ServerReflexive | CandidateKind::Advertised => {
-                    Candidate::server_reflexive(known.address, known.base, "udp")
-                }
-            };
-            let Ok(candidate) = candidate else { continue };
-            let line = candidate.to_sdp_string();
-            let line = line.strip_prefix("a=").unwrap_or(&line).trim_end().to_owned();
-            lines.push(if line.starts_with("candidate:") { line } else { format!("candidate:{line}") });
+        for candidate in candidates(settings, zone) {
             agent.add_local_candidate(candidate);
         }
         // A host candidate for each base, else checks on a reflexive one have no socket to leave by.
@@ -91,7 +80,7 @@ impl Ice {
             remote,
             tie_breaker,
             lite,
-            lines,
+            lines: lines(settings, zone),
             begun: false,
             due: None,
             own: own_addresses(settings),
@@ -230,6 +219,29 @@ impl Ice {
             role,
         }
     }
+}
+
+/// Our candidates of a side.
+fn candidates(settings: &Settings, zone: Zone) -> impl Iterator<Item = Candidate> {
+    settings.candidates.iter().filter(move |known| known.zone == zone).filter_map(|known| {
+        let candidate = match known.kind {
+            CandidateKind::Host => Candidate::host(known.address, "udp"),
+            CandidateKind::ServerReflexive | CandidateKind::Advertised => {
+                Candidate::server_reflexive(known.address, known.base, "udp")
+            }
+        };
+        candidate.ok()
+    })
+}
+
+/// Our candidates of a side for an answer, each beginning with `candidate:`.
+pub fn lines(settings: &Settings, zone: Zone) -> Vec<String> {
+    let line = |candidate: Candidate| {
+        let line = candidate.to_sdp_string();
+        let line = line.strip_prefix("a=").unwrap_or(&line).trim_end().to_owned();
+        if line.starts_with("candidate:") { line } else { format!("candidate:{line}") }
+    };
+    candidates(settings, zone).map(line).collect()
 }
 
 /// Whether a browser may be at an address.

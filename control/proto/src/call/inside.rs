@@ -1,49 +1,111 @@
-//! Telephony's side of a call: INVITE and what comes of it, requests in the dialog, the end.
+//! INVITEs of ours that begin a dialog, and what comes of them.
 
 use std::time::Instant;
 
 use super::Call;
+use super::requests::Purpose;
 use crate::api::{CallEvent, Command, EndCause, Party};
 use crate::random::Random;
-use crate::sdp::{Chosen, Direction, InsideAnswer};
+use crate::sdp::{Chosen, InsideAnswer};
 use crate::settings::SipSettings;
 use crate::sip::header::tag_of;
-use crate::sip::{Account, Attempts, Dialog, Method, Response, TransactionId};
+use crate::sip::{Attempts, Dialog, Method, Request, Response, TransactionId};
 
 /// Forks of one INVITE whose early dialogs are told apart.
 const FORKS: usize = 8;
 
+/// Which INVITE of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Line {
+    /// The call's own.
+    Own,
+    /// The one that a transfer asks for.
+    Referred,
+}
+
+/// A dialog that a provisional answer began (RFC 3261 section 12.1.2).
+#[derive(Debug)]
+pub(super) struct Early {
+    pub dialog: Dialog,
+    /// RSeq of the last reliable answer (RFC 3262 section 4).
+    rseq: Option<u32>,
+    /// What it said of its media.
+    pub answer: Option<InsideAnswer>,
+    /// Whether that is the answer to our offer, as it came reliably (RFC 6337 section 2.1).
+    pub settled: bool,
+}
+
 /// An INVITE under way.
 #[derive(Debug)]
-pub struct Invite {
+pub(super) struct Calling {
+    /// As the INVITE has it, then as the 2xx opened it.
+    pub dialog: Dialog,
+    pub early: Vec<Early>,
     transaction: TransactionId,
     cseq: u32,
+    /// More headers of the INVITE.
+    pub headers: Vec<(String, String)>,
     /// Header fields that answered challenges: its ACK has them as well.
     credentials: Vec<(String, String)>,
     attempts: Attempts,
+    /// URIs that it was sent to, where it was redirected.
+    pub visited: Vec<String>,
     provisional: bool,
     cancel: bool,
     cancelled: bool,
     done: bool,
+    accepted: bool,
 }
 
-impl Invite {
-    /// Whether it has its final answer.
-    pub fn is_final(&self) -> bool {
-        self.done
+impl Calling {
+    /// Not sent yet.
+    pub fn new(dialog: Dialog, headers: Vec<(String, String)>) -> Self {
+        Self {
+            dialog,
+            early: Vec::new(),
+            transaction: TransactionId(0),
+            cseq: 0,
+            headers,
+            credentials: Vec::new(),
+            attempts: Attempts::default(),
+            visited: Vec::new(),
+            provisional: false,
+            cancel: false,
+            cancelled: false,
+            done: false,
+            accepted: false,
+        }
     }
-}
 
-/// A BYE under way.
-#[derive(Debug)]
-pub struct Bye {
-    transaction: TransactionId,
-    attempts: Attempts,
+    /// Whether it went out.
+    pub fn is_sent(&self) -> bool {
+        self.cseq > 0
+    }
+
+    /// Whether no answer is to come.
+    pub fn is_final(&self) -> bool {
+        self.done || !self.is_sent()
+    }
+
+    fn ack(&self, dialog: &Dialog) -> Request {
+        dialog.ack(self.cseq, &self.credentials)
+    }
+
+    /// The dialog that a 2xx opens; it goes on counting where its early form was.
+    fn opened_by(&self, response: &Response) -> Dialog {
+        let mut dialog = self.dialog.opened_by(response);
+        if let Some(early) = self.early.iter().find(|early| early.dialog.remote_tag == dialog.remote_tag) {
+            dialog.cseq = dialog.cseq.max(early.dialog.cseq);
+            dialog.remote_cseq = early.dialog.remote_cseq;
+            dialog.updates |= early.dialog.updates;
+        }
+        dialog
+    }
 }
 
 /// What an answer inside comes to.
 pub(super) struct Fit {
-    answer: InsideAnswer,
+    pub answer: InsideAnswer,
     chosen: Vec<Chosen>,
 }
 
@@ -58,13 +120,13 @@ pub fn destination(to: &str, domain: &str) -> Option<String> {
     sound.then(|| format!("sip:{user}@{host}"))
 }
 
-/// A dialog that is about to begin.
-pub fn dialog(sip: &SipSettings, party: &Party, uri: &str, random: &mut Random) -> Dialog {
+/// A dialog that is about to begin; `tag` is ours.
+pub fn dialog(sip: &SipSettings, party: &Party, uri: &str, tag: &str, random: &mut Random) -> Dialog {
     let quoted: String =
         party.display_name.chars().filter(|c| !matches!(c, '"' | '\\' | '\r' | '\n')).collect();
     let display = if quoted.is_empty() { String::new() } else { format!("\"{quoted}\" ") };
     Dialog {
-        from: format!("{display}<sip:{}@{}>;tag={}", party.user, sip.domain, random.hex(8)),
+        from: format!("{display}<sip:{}@{}>;tag={tag}", party.user, sip.domain),
         to: format!("<{uri}>"),
         call_id: random.hex(16),
         cseq: 0,
@@ -74,96 +136,95 @@ pub fn dialog(sip: &SipSettings, party: &Party, uri: &str, random: &mut Random) 
         remote_tag: None,
         target: uri.to_owned(),
         route: Vec::new(),
+        updates: false,
     }
 }
 
 impl Call {
-    pub(super) fn transaction(&mut self) -> TransactionId {
-        self.next_transaction += 1;
-        TransactionId(self.next_transaction)
+    pub(super) fn calling(&mut self, line: Line) -> Option<&mut Calling> {
+        match line {
+            Line::Own => self.inside.invite.as_mut(),
+            Line::Referred => self.inside.referral.as_mut().map(|referral| &mut referral.calling),
+        }
     }
 
-    pub(super) fn send_invite(&mut self, now: Instant) {
-        let Some(offer) = &self.inside.offer else { return };
-        self.inside.version = 1;
-        let text = offer.text(1, &offer.codecs, Direction::SendRecv, &[]);
-        let transaction = self.transaction();
-        let attempts = self.inside.invite.take().map(|invite| invite.attempts).unwrap_or_default();
-        let credentials = self.authorize(&Method::Invite);
-        let mut request = self.inside.dialog.invite(&text, credentials.clone());
-        request.headers.extend(self.inside.headers.iter().cloned());
-        self.inside.invite = Some(Invite {
-            transaction,
-            cseq: request.cseq,
-            credentials,
-            attempts,
-            provisional: false,
-            cancel: false,
-            cancelled: false,
-            done: false,
-        });
-        self.deadlines.ring.get_or_insert(now + self.settings.timeouts.ring);
+    /// Sends the INVITE, or sends it anew with what was learned.
+    pub(super) fn send_invite(&mut self, line: Line, now: Instant) {
+        let Some(calling) = self.calling(line) else { return };
+        let uri = calling.dialog.target.clone();
+        let text = match line {
+            Line::Own => self.first_offer(),
+            Line::Referred => self.referred_offer(),
+        };
+        let (transaction, timer) = (self.transaction(), self.timer_headers(false));
+        let credentials = self.authorize(&Method::Invite, &uri);
+        let Some(calling) = self.calling(line) else { return };
+        let mut request = calling.dialog.invite(&text, credentials.clone());
+        request.headers.extend(timer);
+        request.headers.extend(calling.headers.iter().cloned());
+        (calling.transaction, calling.cseq, calling.credentials) = (transaction, request.cseq, credentials);
+        (calling.provisional, calling.cancelled, calling.done) = (false, false, false);
+        calling.early.clear();
+        let patience = now + self.settings.timeouts.ring;
+        match line {
+            Line::Own => self.deadlines.ring.get_or_insert(patience),
+            Line::Referred => self.deadlines.referral.get_or_insert(patience),
+        };
         self.commands.push_back(Command::Sip { transaction, request });
     }
 
-    /// Header fields that answer what was asked in this dialog so far.
-    fn authorize(&mut self, method: &Method) -> Vec<(String, String)> {
-        let account = Account { user: &self.party.user, password: &self.party.password };
-        let random = &mut self.random;
-        let target = &self.inside.dialog.target;
-        self.inside.credentials.headers(&account, method.as_str(), target, || random.hex(8))
+    /// The offer of the call's own INVITE, and of each time that it is sent anew.
+    fn first_offer(&mut self) -> String {
+        let Some(offer) = &self.inside.offer else { return String::new() };
+        self.inside.told = self.outside.direction;
+        self.inside.version = 1;
+        let text = offer.text(1, &offer.codecs, self.inside.told, &[]);
+        self.inside.said = Some(text.clone());
+        text
     }
 
     pub(super) fn sip_response(&mut self, transaction: TransactionId, response: Response, now: Instant) {
-        if self.inside.bye.as_ref().is_some_and(|bye| bye.transaction == transaction) {
+        let bye = self.inside.bye.as_ref().is_some_and(|bye| bye.transaction == transaction);
+        if bye {
             self.bye_answered(&response);
+        } else if !self.asked(transaction, &response, now)
+            && !self.reinvite_answered(transaction, &response, now)
+        {
+            self.invite_answered(transaction, &response, now);
+        }
+        self.finish_if_quiet();
+    }
+
+    fn invite_answered(&mut self, transaction: TransactionId, response: &Response, now: Instant) {
+        let mut lines = [Line::Own, Line::Referred].into_iter();
+        let ours = |line: &Line| self.calling(*line).is_some_and(|one| one.transaction == transaction);
+        let Some(line) = lines.find(ours) else { return };
+        let Some(calling) = self.calling(line) else { return };
+        if calling.done {
+            self.late_success(line, response);
             return;
         }
-        let Some(invite) = self.inside.invite.as_mut().filter(|invite| invite.transaction == transaction)
-        else {
-            return;
-        };
-        if invite.done {
-            self.late_success(&response);
-            return;
+        calling.done = response.status >= 200;
+        calling.provisional |= response.status < 200;
+        if line == Line::Own {
+            self.inside.status = Some(response.status);
         }
-        self.inside.status = Some(response.status);
         match response.status {
-            100..=199 => {
-                invite.provisional = true;
-                self.provisional(&response, now);
-            }
-            200..=299 => {
-                invite.done = true;
-                self.success(&response, now);
-            }
-            status => {
-                invite.done = true;
-                self.rejected(status, &response, now);
-            }
+            100..=199 => self.provisional(line, response, now),
+            200..=299 => self.success(line, response, now),
+            status => self.rejected(line, status, response, now),
         }
-        self.cancel_if_wanted();
-        self.finish_if_quiet();
+        self.cancel_if_wanted(line);
     }
 
-    /// A challenge is answered as for an INVITE; else the dialog lives on at the far end.
-    fn bye_answered(&mut self, response: &Response) {
-        if response.status < 200 {
+    fn provisional(&mut self, line: Line, response: &Response, now: Instant) {
+        if self.cause.is_some() || response.status == 100 || !self.begin_early(line, response) {
             return;
         }
-        let Some(mut bye) = self.inside.bye.take() else { return };
-        let can = !self.party.password.is_empty();
-        if can && self.inside.credentials.learn(response, &mut bye.attempts) {
-            self.bye(bye.attempts);
-        }
-        self.finish_if_quiet();
-    }
-
-    fn provisional(&mut self, response: &Response, now: Instant) {
-        if self.cause.is_some() || response.status == 100 {
+        if line == Line::Referred {
+            self.progress(response.status, now);
             return;
         }
-        self.begin_early(response);
         // What one fork says of its media and cannot be used may be said better by another, or by the final answer.
         if !response.body.is_empty()
             && let Ok(answer) = InsideAnswer::parse(&response.body)
@@ -182,23 +243,56 @@ impl Call {
         }
     }
 
-    /// A provisional answer with a tag begins an early dialog (RFC 3261 section 12.1.2).
-    fn begin_early(&mut self, response: &Response) {
+    /// A provisional answer with a tag begins an early dialog; a reliable one gets its PRACK. `false`: it is one of those
+    /// that came before, or that has overtaken another (RFC 3262 section 4).
+    fn begin_early(&mut self, line: Line, response: &Response) -> bool {
+        let Some(calling) = self.calling(line) else { return false };
         let tag = tag_of(&response.to);
-        let known = self.inside.early.iter().any(|dialog| dialog.remote_tag.as_deref() == tag);
-        if tag.is_some() && !known && self.inside.early.len() < FORKS {
-            let dialog = self.inside.dialog.opened_by(response);
-            self.inside.early.push(dialog);
+        let known = calling.early.iter().position(|early| early.dialog.is(&calling.dialog.call_id, tag));
+        let reliable = response.lists("Require", "100rel");
+        let at = match known {
+            Some(at) => at,
+            None if tag.is_none() || calling.early.len() >= FORKS => return !reliable,
+            None => {
+                let dialog = calling.dialog.opened_by(response);
+                calling.early.push(Early { dialog, rseq: None, answer: None, settled: false });
+                calling.early.len() - 1
+            }
+        };
+        let Some(early) = calling.early.get_mut(at) else { return false };
+        let rseq = response.header("RSeq").next().and_then(|text| text.trim().parse::<u32>().ok());
+        if reliable {
+            let Some(rseq) = rseq else { return false };
+            if early.rseq.is_some_and(|last| last.checked_add(1) != Some(rseq)) {
+                return false;
+            }
+            early.rseq = Some(rseq);
         }
+        if let Ok(answer) = InsideAnswer::parse(&response.body) {
+            early.answer = Some(answer);
+            early.settled |= reliable;
+        }
+        if let Some(rseq) = rseq.filter(|_| reliable) {
+            let mut request = early.dialog.next(Method::Prack);
+            request.headers.push(("RAck".into(), format!("{rseq} {} INVITE", response.cseq)));
+            self.ask(Purpose::Acknowledge, request);
+        }
+        true
     }
 
-    fn success(&mut self, response: &Response, now: Instant) {
-        let mut dialog = self.inside.dialog.opened_by(response);
-        let early = std::mem::take(&mut self.inside.early);
-        let same = early.iter().find(|early| early.remote_tag == dialog.remote_tag);
-        dialog.remote_cseq = same.and_then(|early| early.remote_cseq);
+    fn success(&mut self, line: Line, response: &Response, now: Instant) {
+        let Some(calling) = self.calling(line) else { return };
+        calling.dialog = calling.opened_by(response);
+        calling.accepted = true;
+        let early = std::mem::take(&mut calling.early);
+        let (dialog, ack) = (calling.dialog.clone(), calling.ack(&calling.dialog));
+        self.commands.push_back(Command::SipAck(ack));
+        if line == Line::Referred {
+            self.referral_answered(response, now);
+            return;
+        }
+        let said = early.into_iter().find(|early| early.dialog.remote_tag == dialog.remote_tag);
         self.inside.dialog = dialog;
-        self.acknowledge();
         self.inside.answered = true;
         self.deadlines.ring = None;
         if self.cause.is_some() {
@@ -206,62 +300,71 @@ impl Call {
             self.bye(Attempts::default());
             return;
         }
-        if let Err(cause) = self.take_answer(&response.body) {
+        if let Err(cause) = self.take_answer(&response.body, said.and_then(|early| early.answer)) {
             self.end(cause, now);
             return;
         }
+        self.timer_agreed(response, now);
         self.notify(CallEvent::Answered);
+        self.note_hold();
         self.answer_browser(now);
         self.replan(now);
         self.tell_connected();
+        self.settle_direction(now);
     }
 
-    fn take_answer(&mut self, body: &[u8]) -> Result<(), EndCause> {
-        if !body.is_empty() {
-            let answer = InsideAnswer::parse(body).map_err(EndCause::Protocol)?;
-            let fit = self.fit(answer)?;
-            self.adopt(fit);
-        }
+    /// The description of a 2xx; one without has said it in its early dialog.
+    fn take_answer(&mut self, body: &[u8], early: Option<InsideAnswer>) -> Result<(), EndCause> {
         let missing = "the called side answered without a session description";
-        self.inside.answer.as_ref().map(|_| ()).ok_or_else(|| EndCause::Protocol(missing.into()))
-    }
-
-    fn acknowledge(&mut self) {
-        let Some(invite) = &self.inside.invite else { return };
-        self.commands.push_back(Command::SipAck(self.inside.dialog.ack(invite.cseq, &invite.credentials)));
+        let answer = match (body.is_empty(), early) {
+            (true, Some(early)) => early,
+            (true, None) => return Err(EndCause::Protocol(missing.into())),
+            (false, _) => InsideAnswer::parse(body).map_err(EndCause::Protocol)?,
+        };
+        let fit = self.fit(answer)?;
+        self.adopt(fit);
+        Ok(())
     }
 
     /// A 2xx after the final answer: the same one again wants its ACK again, another fork's wants a BYE as well
     /// (RFC 3261 section 13.2.2.4).
-    fn late_success(&mut self, response: &Response) {
-        if !(200..300).contains(&response.status) {
+    fn late_success(&mut self, line: Line, response: &Response) {
+        let again = |calling: &&mut Calling| calling.accepted && (200..300).contains(&response.status);
+        let Some(calling) = self.calling(line).filter(again) else { return };
+        if calling.dialog.remote_tag.as_deref() == tag_of(&response.to) {
+            let ack = calling.ack(&calling.dialog);
+            self.commands.push_back(Command::SipAck(ack));
             return;
         }
-        if self.inside.answered && tag_of(&response.to) == self.inside.dialog.remote_tag.as_deref() {
-            self.acknowledge();
-            return;
-        }
-        let Some(invite) = &self.inside.invite else { return };
-        let mut fork = self.inside.dialog.opened_by(response);
-        self.commands.push_back(Command::SipAck(fork.ack(invite.cseq, &invite.credentials)));
+        let mut fork = calling.dialog.opened_by(response);
+        let ack = calling.ack(&fork);
+        self.commands.push_back(Command::SipAck(ack));
         let request = fork.bye(Vec::new());
-        let transaction = self.transaction();
-        self.commands.push_back(Command::Sip { transaction, request });
+        self.ask(Purpose::Farewell, request);
     }
 
-    fn rejected(&mut self, status: u16, response: &Response, now: Instant) {
+    fn rejected(&mut self, line: Line, status: u16, response: &Response, now: Instant) {
         if self.cause.is_some() {
             return;
         }
-        let can = !self.party.password.is_empty();
-        if let Some(invite) = self.inside.invite.as_mut().filter(|_| can)
-            && self.inside.credentials.learn(response, &mut invite.attempts)
-        {
-            self.inside.early.clear();
-            self.send_invite(now);
-            return;
+        let Some(calling) = self.calling(line) else { return };
+        let mut attempts = calling.attempts.clone();
+        let again = match status {
+            401 | 407 => self.learn(response, &mut attempts),
+            422 => self.raise_interval(response),
+            300..=399 => self.redirected(line, response),
+            _ => false,
+        };
+        if again {
+            if let Some(calling) = self.calling(line) {
+                calling.attempts = attempts;
+            }
+            self.send_invite(line, now);
+        } else if line == Line::Own {
+            self.end(EndCause::Rejected(status), now);
+        } else {
+            self.referral_failed(status, now);
         }
-        self.end(EndCause::Rejected(status), now);
     }
 
     /// What the inside said of its media, as the call can use it: the codec that runs already stays, and an address that
@@ -281,48 +384,46 @@ impl Call {
     pub(super) fn adopt(&mut self, fit: Fit) {
         self.inside.chosen = fit.chosen;
         self.inside.answer = Some(fit.answer);
+        self.note_hold();
+    }
+
+    /// Says whether the far end holds the call, where that has changed: it sends or receives less than it could.
+    pub(super) fn note_hold(&mut self) {
+        let held = self.inside.answered && self.inside.holds();
+        if held != std::mem::replace(&mut self.inside.held, held) {
+            self.notify(if held { CallEvent::Held } else { CallEvent::Resumed });
+        }
     }
 
     pub(super) fn sip_silence(&mut self, transaction: TransactionId, now: Instant) {
+        let unanswered = |calling: &&mut Calling| calling.transaction == transaction && !calling.done;
         if self.inside.bye.as_ref().is_some_and(|bye| bye.transaction == transaction) {
             self.inside.bye = None;
-        } else if let Some(invite) =
-            self.inside.invite.as_mut().filter(|invite| invite.transaction == transaction && !invite.done)
-        {
-            invite.done = true;
+        } else if self.unheard(transaction, now) || self.reinvite_unheard(transaction, now) {
+        } else if let Some(calling) = self.calling(Line::Own).filter(unanswered) {
+            calling.done = true;
             self.end(EndCause::SipUnreachable, now);
+        } else if let Some(calling) = self.calling(Line::Referred).filter(unanswered) {
+            calling.done = true;
+            self.referral_failed(408, now);
         }
         self.finish_if_quiet();
     }
 
-    /// Ends the dialog in the way that its state asks for (RFC 3261 sections 9 and 15).
-    pub(super) fn hang_up_inside(&mut self, by_remote: bool) {
-        match &mut self.inside.invite {
-            Some(invite) if !invite.done => {
-                invite.cancel = true;
-                self.cancel_if_wanted();
-            }
-            _ if self.inside.invited.as_ref().is_some_and(|invited| !invited.is_final()) => self.refuse(),
-            _ if self.inside.answered && !by_remote => self.bye(Attempts::default()),
-            _ => {}
+    /// An INVITE is not wanted any more.
+    pub(super) fn cancel(&mut self, line: Line) {
+        if let Some(calling) = self.calling(line) {
+            calling.cancel = true;
         }
-    }
-
-    fn bye(&mut self, attempts: Attempts) {
-        let transaction = self.transaction();
-        let credentials = if attempts.is_first() { Vec::new() } else { self.authorize(&Method::Bye) };
-        let request = self.inside.dialog.bye(credentials);
-        self.inside.bye = Some(Bye { transaction, attempts });
-        self.commands.push_back(Command::Sip { transaction, request });
+        self.cancel_if_wanted(line);
     }
 
     /// A CANCEL must wait for a provisional answer.
-    fn cancel_if_wanted(&mut self) {
-        let Some(invite) = &mut self.inside.invite else { return };
-        if invite.cancel && invite.provisional && !invite.cancelled && !invite.done {
-            invite.cancelled = true;
-            let invite = invite.transaction;
-            let request = self.inside.dialog.cancel();
+    fn cancel_if_wanted(&mut self, line: Line) {
+        let Some(calling) = self.calling(line) else { return };
+        if calling.cancel && calling.provisional && !calling.cancelled && !calling.done {
+            calling.cancelled = true;
+            let (invite, request) = (calling.transaction, calling.dialog.cancel());
             self.commands.push_back(Command::SipCancel { invite, request });
         }
     }

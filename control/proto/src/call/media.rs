@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use sallyport_plan::Profile;
+use sallyport_plan::{FlowKey, Profile};
 
 use super::plan::{Keys, Parts, build};
 use super::record::Record;
@@ -12,8 +12,12 @@ use crate::sdp::{AnswerParts, Direction, browser_answer};
 
 impl Call {
     pub(super) fn trickle(&mut self, ufrag: Option<&str>, candidates: &[String], now: Instant) {
-        let ours = ufrag.is_none_or(|ufrag| ufrag == self.outside.ufrags.1);
-        if let Some(ice) = self.outside.ice.as_mut().filter(|_| ours) {
+        let outside = &mut self.outside;
+        let next =
+            outside.next.as_mut().filter(|next| ufrag.is_none_or(|ufrag| ufrag == next.remote_ufrag()));
+        let ours = ufrag.is_none_or(|ufrag| ufrag == outside.ufrags.1);
+        let agent = next.or_else(|| outside.ice.as_mut().filter(|_| ours));
+        if let Some(ice) = agent {
             for candidate in candidates {
                 ice.add(candidate);
             }
@@ -59,12 +63,18 @@ impl Call {
         if self.cause.is_some() || !self.replied {
             return;
         }
+        self.drain_next(now);
         let Some(ice) = &mut self.outside.ice else { return };
         while let Some(command) = ice.poll_transmit() {
             self.commands.push_back(command);
         }
         let Some(flow) = ice.poll_nominated(self.outside.nominated, now) else { return };
-        self.outside.consent = Some(ice.consent(flow));
+        self.nominated(flow, now);
+    }
+
+    /// The agent of the call nominated a pair.
+    pub(super) fn nominated(&mut self, flow: FlowKey, now: Instant) {
+        self.outside.consent = self.outside.ice.as_ref().map(|ice| ice.consent(flow));
         self.outside.nominated = Some(flow);
         self.deadlines.ice = None;
         if self.outside.dtls_begun {
@@ -83,7 +93,7 @@ impl Call {
             return;
         }
         self.deadlines.dtls = None;
-        if self.outside.offer.as_ref().is_none_or(|offer| offer.fingerprint != *fingerprint) {
+        if self.outside.fingerprint != Some(*fingerprint) {
             self.outside.dtls = StepState::Failed;
             self.end(EndCause::FingerprintMismatch, now);
             return;
@@ -122,6 +132,12 @@ impl Call {
             outside: self.outside.codecs.clone(),
             outside_version: self.outside.version,
             direction: self.outside.direction,
+            fingerprint: self.outside.fingerprint,
+            setup: self.outside.setup,
+            told: self.inside.told,
+            timer: (self.inside.timer.interval, self.inside.timer.ours),
+            session: self.session,
+            owner: self.inside.owner,
             ssrc: self.ssrc,
             profile: self.outside.profile,
             sip_status: self.inside.status,

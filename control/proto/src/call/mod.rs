@@ -1,16 +1,29 @@
 //! One call.
 
-mod errands;
+mod farewell;
 pub(crate) mod ice;
+mod identity;
+mod info;
 mod inside;
 mod invited;
 mod media;
+mod offering;
 mod peer;
 mod plan;
 mod record;
+mod redirect;
+mod refer;
+mod referral;
+mod reinvite;
+mod reoffer;
+mod replaced;
+mod requests;
 mod restore;
+mod rules;
 #[cfg(test)]
 mod tests;
+mod timer;
+mod view;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,23 +32,27 @@ use std::time::Instant;
 use sallyport_plan::{CallId, FlowKey, PortPair, Profile, Refusal, Zone};
 
 use crate::api::{
-    CallEvent, CallFailure, CallState, CallView, Command, DtlsRole, DtlsStart, EndCause, Input, Party,
-    Placing, StepState,
+    CallEvent, CallFailure, Command, DtlsRole, DtlsStart, EndCause, Input, Party, Placing, StepState,
 };
 use crate::error::OfferError;
 use crate::random::{Random, Seed};
 use crate::relayed::Relayed;
 use crate::sdp::{BrowserOffer, Chosen, Codec, Direction, InsideAnswer, InsideOffer, Setup};
 use crate::settings::Settings;
-use crate::sip::{Credentials, Dialog};
+use crate::sip::{Credentials, Dialog, Request, TransactionId};
 
+use farewell::{Bye, LINGER};
 use ice::Ice;
-use inside::{Bye, Invite};
+use inside::{Calling, Line};
 use invited::Invited;
+use peer::Unacked;
 use plan::Keys;
+use referral::Referral;
+use reinvite::Reinvite;
+use requests::Asking;
+use timer::Timer;
 
-/// When all is over but an answer inside never comes.
-const LINGER: std::time::Duration = std::time::Duration::from_secs(34);
+pub use replaced::{Wanted, wanted};
 
 /// The browser's side.
 #[derive(Debug)]
@@ -44,7 +61,15 @@ struct Outside {
     /// What the browser may use: all of its offer that we know, then what our answer has of it.
     codecs: Vec<Codec>,
     ice: Option<Ice>,
+    /// Agents of our own offers to browsers that it rings at, by their side.
+    offered: Vec<(Zone, Ice)>,
+    /// Of an ICE restart, until it has found a pair.
+    next: Option<Ice>,
+    zone: Zone,
     nominated: Option<FlowKey>,
+    /// SHA-256 over the browser's certificate, which stays the same for the whole call.
+    fingerprint: Option<[u8; 32]>,
+    setup: Setup,
     dtls: StepState,
     dtls_begun: bool,
     keys: Option<Keys>,
@@ -58,26 +83,60 @@ struct Outside {
 }
 
 /// Telephony's side.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Inside {
+    /// The one that the browser talks in, or begins to.
     dialog: Dialog,
-    /// More headers of our INVITE.
-    headers: Vec<(String, String)>,
-    /// Dialogs that provisional answers began, one per fork.
-    early: Vec<Dialog>,
     credentials: Credentials,
-    invite: Option<Invite>,
+    /// Our INVITE that began the dialog.
+    invite: Option<Calling>,
     /// Theirs, of a call that came from the inside.
     invited: Option<Invited>,
+    /// Our INVITE in the middle of the call, and ACKs of former ones.
+    reinvite: Option<Reinvite>,
+    acked: VecDeque<(TransactionId, Request)>,
+    /// Our 2xx to an INVITE that has no ACK yet.
+    unacked: Option<Unacked>,
+    /// Other requests of ours under way.
+    asking: Vec<Asking>,
+    digits: VecDeque<(char, u16)>,
     bye: Option<Bye>,
-    /// CSeq of a re-INVITE that we answered by an offer, and until when its ACK may bring the answer.
-    offering: Option<(u32, Instant)>,
+    bye_waits: bool,
+    /// Whom the far end sends us to.
+    referral: Option<Referral>,
+    /// Whether it did before in this dialog.
+    referred: bool,
+    /// The dialog that another has replaced.
+    former: Option<Dialog>,
+    /// The far end left while it was being replaced.
+    gone: bool,
+    /// A transfer that we asked for is under way, or has come about.
+    transferring: bool,
+    transferred: bool,
+    timer: Timer,
+    /// Whether the Call-ID is ours.
+    owner: bool,
     offer: Option<InsideOffer>,
+    /// Our last description and its version.
+    said: Option<String>,
     version: u32,
+    /// What the far end was told that the browser does with the sound.
+    told: Direction,
     answer: Option<InsideAnswer>,
+    /// Whether the far end holds the call.
+    held: bool,
     chosen: Vec<Chosen>,
     answered: bool,
     status: Option<u16>,
+}
+
+impl Inside {
+    /// Whether the far end sends or receives less than it could.
+    fn holds(&self) -> bool {
+        let most = self.told.answer(Direction::SendRecv);
+        let less = |said: Direction| (most.sends() && !said.sends()) || (most.receives() && !said.receives());
+        self.answer.as_ref().is_some_and(|answer| less(answer.direction))
+    }
 }
 
 /// Deadlines of the steps under way.
@@ -87,12 +146,22 @@ struct Deadlines {
     ring: Option<Instant>,
     ice: Option<Instant>,
     dtls: Option<Instant>,
+    /// An ICE restart that finds nothing.
+    restart: Option<Instant>,
+    /// The time after a 491.
+    glare: Option<Instant>,
+    refresh: Option<Instant>,
+    expiry: Option<Instant>,
+    referral: Option<Instant>,
+    former: Option<Instant>,
     linger: Option<Instant>,
 }
 
 impl Deadlines {
     fn next(&self) -> Option<Instant> {
-        [self.relay, self.ring, self.ice, self.dtls, self.linger].into_iter().flatten().min()
+        let setup = [self.relay, self.ring, self.ice, self.dtls, self.restart];
+        let dialog = [self.glare, self.refresh, self.expiry, self.referral, self.former, self.linger];
+        setup.into_iter().chain(dialog).flatten().min()
     }
 }
 
@@ -119,6 +188,8 @@ pub struct Call {
     replied: bool,
     rang: bool,
     connected: bool,
+    /// Headers of the INVITE that pass to browsers.
+    passed: Vec<(String, String)>,
     /// What those who watch were told.
     past: Vec<CallEvent>,
     cause: Option<EndCause>,
@@ -145,10 +216,14 @@ impl Call {
         let uri = inside::destination(&placing.to, &settings.sip.domain).ok_or(OfferError::Destination)?;
         let mut random = Random::new(seed);
         let party = placing.from.unwrap_or_else(|| settings.sip.party());
-        let mut dialog = inside::dialog(&settings.sip, &party, &uri, &mut random);
+        let tag = random.hex(8);
+        let mut dialog = inside::dialog(&settings.sip, &party, &uri, &tag, &mut random);
         dialog.route = placing.route;
+        let mut headers = identity::passed(&placing.headers, &settings.sip);
+        headers.extend(identity::assertion(&party, &settings.sip));
+        let calling = Calling::new(dialog.clone(), headers);
         let mut call = Self::bare(id, (placing.to, party), created, settings, random, dialog);
-        call.inside.headers = placing.headers;
+        (call.inside.invite, call.inside.owner) = (Some(calling), true);
         call.browser_offers(offer, placing.zone);
         let toward = call.settings.toward;
         call.commands.push_back(Command::Reserve { toward, pairs: 1 });
@@ -159,9 +234,16 @@ impl Call {
     /// The browser's offer, whose answer it waits for.
     fn browser_offers(&mut self, offer: BrowserOffer, zone: Zone) {
         let ice = Ice::new(&self.settings, zone, &offer, &mut self.random);
+        self.browser_is(offer, ice, zone);
+    }
+
+    /// The browser of the call, as it described itself.
+    fn browser_is(&mut self, offer: BrowserOffer, ice: Ice, zone: Zone) {
         self.outside.ufrags = (ice.ufrag().to_owned(), ice.remote_ufrag().to_owned());
         self.outside.codecs.clone_from(&offer.codecs);
         self.outside.direction = offer.direction;
+        (self.outside.zone, self.outside.setup) = (zone, offer.setup);
+        self.outside.fingerprint = Some(offer.fingerprint);
         self.outside.offer = Some(offer);
         self.outside.ice = Some(ice);
     }
@@ -189,7 +271,12 @@ impl Call {
                 offer: None,
                 codecs: Vec::new(),
                 ice: None,
+                offered: Vec::new(),
+                next: None,
+                zone: Zone::Outside,
                 nominated: None,
+                fingerprint: None,
+                setup: Setup::ActPass,
                 dtls: StepState::New,
                 dtls_begun: false,
                 keys: None,
@@ -199,22 +286,7 @@ impl Call {
                 direction: Direction::SendRecv,
                 ufrags: (String::new(), String::new()),
             },
-            inside: Inside {
-                dialog,
-                early: Vec::new(),
-                credentials: Credentials::default(),
-                headers: Vec::new(),
-                invite: None,
-                invited: None,
-                bye: None,
-                offering: None,
-                offer: None,
-                version: 0,
-                answer: None,
-                chosen: Vec::new(),
-                answered: false,
-                status: None,
-            },
+            inside: Inside { dialog, ..Inside::default() },
             relayed: Relayed::default(),
             deadlines: Deadlines::default(),
             ssrc,
@@ -222,6 +294,7 @@ impl Call {
             replied: false,
             rang: false,
             connected: false,
+            passed: Vec::new(),
             past: Vec::new(),
             cause: None,
             over: false,
@@ -243,7 +316,7 @@ impl Call {
             Input::Installed(version) => self.installed(version, now),
             Input::Refused(refusal) => self.refused(refusal, now),
             Input::Stun { path, payload } => {
-                if let Some(ice) = &mut self.outside.ice {
+                for ice in self.outside.ice.iter_mut().chain(&mut self.outside.next) {
                     ice.receive(&path, &payload, now);
                 }
                 self.drain_ice(now);
@@ -283,8 +356,9 @@ impl Call {
 
     /// When [`Self::handle_timeout`] wants to be called, unless something happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let ice = self.outside.ice.as_ref().filter(|_| self.cause.is_none()).and_then(Ice::due);
-        [self.deadlines.next(), ice].into_iter().flatten().min()
+        let agents = self.outside.ice.iter().chain(&self.outside.next).filter(|_| self.cause.is_none());
+        let ice = agents.filter_map(Ice::due).min();
+        [self.deadlines.next(), ice, self.ack_due(), self.reliable_due()].into_iter().flatten().min()
     }
 
     /// Lets time pass.
@@ -292,29 +366,60 @@ impl Call {
         if self.over {
             return;
         }
-        let passed = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
-        if passed(self.deadlines.linger) {
+        if passed(&mut self.deadlines.linger, now) {
             self.finish();
-        } else if passed(self.deadlines.relay) {
-            self.deadlines.relay = None;
+        } else if passed(&mut self.deadlines.relay, now) {
             self.end(EndCause::RelayLost, now);
-        } else if passed(self.deadlines.ring) {
-            self.deadlines.ring = None;
+        } else if passed(&mut self.deadlines.ring, now) {
             self.end(EndCause::RingTimeout, now);
-        } else if passed(self.deadlines.ice) {
-            self.deadlines.ice = None;
+        } else if passed(&mut self.deadlines.ice, now) {
             self.end(EndCause::IceTimeout, now);
-        } else if passed(self.deadlines.dtls) {
-            self.deadlines.dtls = None;
+        } else if passed(&mut self.deadlines.dtls, now) {
             self.outside.dtls = StepState::Failed;
             self.end(EndCause::DtlsFailed("it took too long".into()), now);
+        } else if self.ack_due().is_some_and(|at| at <= now) {
+            self.unacknowledged(now);
+        } else {
+            self.dialog_time(now);
         }
         if self.cause.is_none() {
-            if let Some(ice) = &mut self.outside.ice {
+            for ice in self.outside.ice.iter_mut().chain(&mut self.outside.next) {
                 ice.handle_timeout(now);
             }
             self.drain_ice(now);
         }
+        self.finish_if_quiet();
+    }
+
+    /// Deadlines of a call that goes on behind them.
+    fn dialog_time(&mut self, now: Instant) {
+        if passed(&mut self.deadlines.restart, now) {
+            self.outside.next = None;
+        }
+        if passed(&mut self.deadlines.expiry, now) {
+            self.expired(now);
+        }
+        if passed(&mut self.deadlines.glare, now) {
+            self.glare_passed(now);
+        }
+        if passed(&mut self.deadlines.refresh, now) {
+            self.refresh(now);
+        }
+        if passed(&mut self.deadlines.former, now) {
+            self.leave_former();
+        }
+        if passed(&mut self.deadlines.referral, now) {
+            self.cancel(Line::Referred);
+        }
+        if self.reliable_due().is_some_and(|at| at <= now) {
+            self.repeat_reliable(now);
+        }
+    }
+
+    /// Until when the ACK to our 2xx is waited for: a call that ends waits for the one before which it may not say BYE.
+    fn ack_due(&self) -> Option<Instant> {
+        let waits = self.cause.is_none() || self.inside.bye_waits;
+        self.inside.unacked.as_ref().filter(|_| waits).map(|unacked| unacked.until)
     }
 
     fn reserved(&mut self, ports: &[PortPair], now: Instant) {
@@ -334,7 +439,7 @@ impl Call {
         }
         let Some(offer) = &self.outside.offer else { return };
         self.inside.offer = Some(InsideOffer::new(self.session, *pair, &offer.codecs));
-        self.send_invite(now);
+        self.send_invite(Line::Own, now);
     }
 
     /// What is not installed yet is lost with the connection: its ports are free for others. What runs goes on, and has
@@ -402,10 +507,7 @@ impl Call {
     }
 
     fn finish_if_quiet(&mut self) {
-        if self.cause.is_some()
-            && self.inside.bye.is_none()
-            && self.inside.invite.as_ref().is_none_or(Invite::is_final)
-        {
+        if self.cause.is_some() && self.is_quiet() {
             self.finish();
         }
     }
@@ -417,91 +519,11 @@ impl Call {
             self.commands.push_back(Command::Ended);
         }
     }
+}
 
-    /// The call as REST shows it.
-    pub fn view(&self) -> CallView {
-        let outside = &self.outside;
-        let sound = self.inside.chosen.iter().find(|codec| codec.kind.is_sound());
-        CallView {
-            id: self.id,
-            state: self.state(),
-            incoming: self.incoming,
-            from: self.party.user.clone(),
-            to: self.to.clone(),
-            created: self.created,
-            codec: sound.map(|codec| codec.kind.rtpmap().to_owned()),
-            ice: match (&outside.nominated, self.replied) {
-                (Some(_), _) => StepState::Connected,
-                (None, true) => StepState::Checking,
-                (None, false) => StepState::New,
-            },
-            dtls: outside.dtls,
-            profile: outside.profile,
-            sip_status: self.inside.status,
-            outside: outside.nominated.map(|flow| flow.remote),
-            version: self.relayed.installed,
-        }
-    }
-
-    fn state(&self) -> CallState {
-        if self.over {
-            CallState::Ended
-        } else if self.cause.is_some() {
-            CallState::Ending
-        } else if self.connected {
-            CallState::Connected
-        } else if self.inside.answered {
-            CallState::Answered
-        } else if self.replied {
-            CallState::Early
-        } else if self.rang || self.inside.invited.is_some() {
-            CallState::Ringing
-        } else if self.inside.invite.is_some() {
-            CallState::Calling
-        } else {
-            CallState::Reserving
-        }
-    }
-
-    /// What those who watch were told so far, by a former control as well.
-    pub fn past(&self) -> &[CallEvent] {
-        &self.past
-    }
-
-    /// Whether media goes on, and another control can go on with the call, should this one end.
-    pub const fn outlives_control(&self) -> bool {
-        self.connected && self.cause.is_none()
-    }
-
-    /// Whether it waits for a relay that is away.
-    pub const fn waits_for_relay(&self) -> bool {
-        self.relayed.away
-    }
-
-    /// Names the call.
-    pub const fn id(&self) -> CallId {
-        self.id
-    }
-
-    /// Our tag of the SIP dialog.
-    pub fn sip_tag(&self) -> &str {
-        self.inside.dialog.local_tag()
-    }
-
-    /// Our ICE user fragment: what stands left of the colon in USERNAME of the browser's checks.
-    pub fn ice_ufrag(&self) -> &str {
-        &self.outside.ufrags.0
-    }
-
-    /// The browser's ICE user fragment.
-    pub fn remote_ufrag(&self) -> &str {
-        &self.outside.ufrags.1
-    }
-
-    /// Call-ID of the SIP leg.
-    pub fn sip_call_id(&self) -> &str {
-        &self.inside.dialog.call_id
-    }
+/// Whether a deadline has come; it is over then.
+fn passed(deadline: &mut Option<Instant>, now: Instant) -> bool {
+    deadline.take_if(|at| *at <= now).is_some()
 }
 
 /// Who sends the ClientHello: the browser, unless its offer says that it does not.

@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::CallEvent;
 use crate::error::RestoreError;
-use crate::sdp::{Chosen, Codec, Direction, InsideAnswer, InsideOffer};
+use crate::sdp::{Chosen, Codec, Direction, InsideAnswer, InsideOffer, Setup};
 use crate::sip::Dialog;
 
 /// Version of the form; another one is not read.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 /// The part of a call that cannot be told from its plan. Keys are in the plan only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,18 @@ pub struct Record {
     pub outside: Vec<Codec>,
     pub outside_version: u32,
     pub direction: Direction,
+    /// SHA-256 over the browser's certificate.
+    pub fingerprint: Option<[u8; 32]>,
+    /// What its first offer said of the ClientHello.
+    pub setup: Setup,
+    /// What the inside was told that the browser does with the sound.
+    pub told: Direction,
+    /// Seconds of the session timer, and whether we refresh it.
+    pub timer: (u32, bool),
+    /// Session id of our answers to the browser.
+    pub session: u64,
+    /// Whether the Call-ID is ours.
+    pub owner: bool,
     pub ssrc: (u32, u32),
     pub profile: Option<Profile>,
     pub sip_status: Option<u16>,

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use sallyport_plan::{FlowKey, Plan, Protection};
 
+use super::Call;
 use super::plan::Keys;
 use super::record::Record;
-use super::{Call, Inside};
 use crate::api::{CallEvent, EndCause, StepState};
 use crate::error::RestoreError;
 use crate::random::{Random, Seed};
@@ -37,7 +37,7 @@ impl Call {
             Self::bare(plan.call, (record.to.clone(), party), record.created, settings, random, dialog);
         call.incoming = record.incoming;
         call.party.user.clone_from(&record.from);
-        call.fill(plan.version, record);
+        call.fill(plan.version, record, now);
         match outside(plan) {
             Some((flow, keys)) => call.outside_of(plan, flow, keys),
             None => call.end(EndCause::Restarted, now),
@@ -45,30 +45,20 @@ impl Call {
         Ok(call)
     }
 
-    fn fill(&mut self, version: u32, record: Record) {
+    fn fill(&mut self, version: u32, record: Record, now: Instant) {
         self.ssrc = record.ssrc;
-        self.outside.profile = record.profile;
-        self.outside.codecs = record.outside;
-        self.outside.version = record.outside_version;
-        self.outside.direction = record.direction;
-        self.session = record.inside.session;
-        let dialog = self.inside.dialog.clone();
-        self.inside = Inside {
-            dialog,
-            early: Vec::new(),
-            credentials: crate::sip::Credentials::default(),
-            headers: Vec::new(),
-            invite: None,
-            invited: None,
-            bye: None,
-            offering: None,
-            offer: Some(record.inside),
-            version: record.inside_version,
-            answer: Some(record.answer),
-            chosen: record.chosen,
-            answered: true,
-            status: record.sip_status,
-        };
+        let outside = &mut self.outside;
+        (outside.profile, outside.codecs) = (record.profile, record.outside);
+        (outside.version, outside.direction) = (record.outside_version, record.direction);
+        (outside.fingerprint, outside.setup) = (record.fingerprint, record.setup);
+        self.session = record.session;
+        let inside = &mut self.inside;
+        (inside.offer, inside.version) = (Some(record.inside), record.inside_version);
+        (inside.answer, inside.chosen) = (Some(record.answer), record.chosen);
+        (inside.answered, inside.status) = (true, record.sip_status);
+        (inside.told, inside.owner) = (record.told, record.owner);
+        inside.held = inside.holds();
+        self.resume_timer(record.timer, now);
         self.relayed = Relayed { sent: version, installed: version, ..Relayed::default() };
         self.past = record.past;
         self.replied = true;
@@ -81,6 +71,9 @@ impl Call {
         }
         self.outside.consent = consent;
         self.outside.nominated = Some(flow);
+        self.outside.zone = flow.zone;
+        // The association runs, though nobody here could speak in it.
+        self.outside.dtls_begun = true;
         self.outside.dtls = StepState::Connected;
         self.outside.keys = Some(keys);
         self.relayed.complete = true;

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use sdp_types::{Media, Session};
+use serde::{Deserialize, Serialize};
 
 use super::OFFER_MAX;
 use super::codec::{Chosen, Codec, Kind, codecs, rtpmaps};
@@ -14,7 +15,7 @@ use crate::random::hex;
 pub const UFRAG_MAX: usize = 128 - 1 - super::OUR_UFRAG;
 
 /// `a=setup` (RFC 4145 section 4, RFC 5763 section 5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Setup {
     /// The browser takes either role.
     ActPass,
@@ -57,7 +58,7 @@ pub struct BrowserOffer {
     pub direction: Direction,
 }
 
-/// What our answer says beside what the offer settles.
+/// What our answer, or our offer, says beside what the other side settles.
 #[derive(Debug)]
 pub struct AnswerParts<'a> {
     /// Session id, and the version that grows with each answer.
@@ -247,7 +248,8 @@ pub fn browser_answer(offer: &BrowserOffer, parts: &AnswerParts<'_>) -> String {
     text.push_str("a=msid-semantic: WMS sallyport\r\n");
     for (at, section) in offer.sections.iter().enumerate() {
         if at == offer.audio {
-            audio(&mut text, offer, section, parts);
+            let setup = if offer.setup == Setup::Passive { "active" } else { "passive" };
+            audio(&mut text, section, (setup, offer.direction.answer(parts.direction)), parts);
         } else {
             let Section { kind, proto, formats, mid } = section;
             let _ = write!(text, "m={kind} 0 {proto} {formats}\r\nc=IN IP4 0.0.0.0\r\n");
@@ -260,7 +262,31 @@ pub fn browser_answer(offer: &BrowserOffer, parts: &AnswerParts<'_>) -> String {
     text
 }
 
-fn audio(text: &mut String, offer: &BrowserOffer, section: &Section, parts: &AnswerParts<'_>) {
+/// An offer of ours: one audio section, which a browser answers as any other browser's.
+pub fn browser_offer(parts: &AnswerParts<'_>) -> String {
+    let (id, version) = parts.session;
+    let mut text =
+        format!("v=0\r\no=- {id} {version} IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n");
+    if parts.lite {
+        text.push_str("a=ice-lite\r\n");
+    }
+    text.push_str("a=msid-semantic: WMS sallyport\r\n");
+    let section = Section {
+        kind: "audio".to_owned(),
+        proto: "UDP/TLS/RTP/SAVPF".to_owned(),
+        formats: String::new(),
+        mid: Some("0".to_owned()),
+    };
+    audio(&mut text, &section, ("actpass", parts.direction), parts);
+    text
+}
+
+fn audio(
+    text: &mut String,
+    section: &Section,
+    (setup, direction): (&str, Direction),
+    parts: &AnswerParts<'_>,
+) {
     let types: Vec<String> = parts.chosen.iter().map(|chosen| chosen.outside.to_string()).collect();
     // Port 9 and no address: candidates say where we are (RFC 8839 section 4.3.1.2).
     let _ = write!(
@@ -279,9 +305,7 @@ fn audio(text: &mut String, offer: &BrowserOffer, section: &Section, parts: &Ans
     );
     let digits = hex(parts.fingerprint).to_uppercase();
     let pairs: Vec<&str> = (0..32).filter_map(|at| digits.get(2 * at..2 * at + 2)).collect();
-    let setup = if offer.setup == Setup::Passive { "active" } else { "passive" };
     let _ = write!(text, "a=fingerprint:sha-256 {}\r\na=setup:{setup}\r\n", pairs.join(":"));
-    let direction = offer.direction.answer(parts.direction);
     let _ = write!(text, "a={}\r\na=rtcp-mux\r\n", direction.name());
     for chosen in parts.chosen {
         let _ = write!(text, "a=rtpmap:{} {}\r\n", chosen.outside, chosen.kind.rtpmap());

@@ -148,18 +148,17 @@ impl InsideAnswer {
     /// Reads an answer, or an offer in the middle of a call.
     ///
     /// # Errors
-    /// One sentence for people.
+    /// One sentence for people, browsers' among them: it quotes nothing of the inside.
     pub fn parse(octets: &[u8]) -> Result<Self, String> {
         if octets.len() > OFFER_MAX {
             return Err("the session description inside is too long".into());
         }
-        let session =
-            Session::parse(octets).map_err(|error| format!("the session description inside: {error}"))?;
+        let session = Session::parse(octets).map_err(|_| "the session description inside cannot be read")?;
         let usable = |media: &Media| media.media == "audio" && media.port != 0;
         let at = session.medias.iter().position(usable).ok_or("the inside refuses audio")?;
         let media = session.medias.get(at).ok_or("the inside refuses audio")?;
         if media.proto != "RTP/AVP" && media.proto != "RTP/AVPF" {
-            return Err(format!("the inside answers with profile {}", media.proto));
+            return Err("the inside answers with another profile than RTP/AVP".into());
         }
         let connection = media.connections.first().or(session.connection.as_ref());
         let connection = connection.ok_or("the inside names no address")?;

@@ -7,7 +7,7 @@ mod fragment;
 mod inside;
 
 pub use browser::AnswerParts;
-pub use browser::{BrowserOffer, Setup, UFRAG_MAX, browser_answer};
+pub use browser::{BrowserOffer, Setup, UFRAG_MAX, browser_answer, browser_offer};
 pub use codec::{Chosen, Codec, Kind};
 pub use direction::Direction;
 pub use fragment::parse_fragment;

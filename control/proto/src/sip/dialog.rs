@@ -6,10 +6,12 @@ use super::header::{name_addr, tag_of, uri_of};
 use super::message::{Method, Request, Response};
 
 /// Methods that we take in a dialog.
-pub const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, NOTIFY";
+pub const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, NOTIFY, PRACK, REFER";
+/// Extensions that we know (RFC 3262, RFC 4028, RFC 3891).
+pub const SUPPORTED: &str = "100rel, timer, replaces";
 
 /// One dialog, from the first INVITE on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dialog {
     /// From, with our tag.
     pub from: String,
@@ -31,6 +33,8 @@ pub struct Dialog {
     pub target: String,
     /// Route set, first hop first.
     pub route: Vec<String>,
+    /// Whether the other side takes UPDATE (RFC 3311 section 5.1).
+    pub updates: bool,
 }
 
 impl Dialog {
@@ -68,7 +72,13 @@ impl Dialog {
             remote_tag: tag_of(&request.from).map(str::to_owned),
             target: uri_of(request.contact.as_deref().unwrap_or(&request.from)).to_owned(),
             route: request.record_route.clone(),
+            updates: allows_update(request.header("Allow")),
         }
+    }
+
+    /// The tag of the other side in a To or From is this dialog's, and so is the Call-ID.
+    pub fn is(&self, call_id: &str, tag: Option<&str>) -> bool {
+        self.call_id == call_id && tag.is_some() && self.remote_tag.as_deref() == tag
     }
 
     /// Our tag.
@@ -82,6 +92,7 @@ impl Dialog {
         let mut request = self.request(Method::Invite, self.cseq);
         request.contact = Some(self.contact.clone());
         request.headers.push(("Allow".into(), ALLOW.into()));
+        request.headers.push(("Supported".into(), SUPPORTED.into()));
         request.headers.extend(credentials);
         request.content_type = Some("application/sdp".into());
         request.body = offer.as_bytes().to_vec();
@@ -103,6 +114,7 @@ impl Dialog {
         }
         // The route set is the reverse of what was recorded on the way (section 12.1.2).
         dialog.route = response.record_route.iter().rev().cloned().collect();
+        dialog.updates |= allows_update(response.header("Allow"));
         dialog
     }
 
@@ -113,10 +125,16 @@ impl Dialog {
         request
     }
 
+    /// The next CSeq.
+    pub fn count(&mut self) -> u32 {
+        self.cseq += 1;
+        self.cseq
+    }
+
     /// The next request with this method.
     pub fn next(&mut self, method: Method) -> Request {
-        self.cseq += 1;
-        self.request(method, self.cseq)
+        let cseq = self.count();
+        self.request(method, cseq)
     }
 
     /// The next BYE, with header fields that answer challenges.
@@ -141,4 +159,9 @@ impl Dialog {
             uri_of(contact).clone_into(&mut self.target);
         }
     }
+}
+
+/// Whether one of these Allow headers names UPDATE.
+fn allows_update<'a>(mut values: impl Iterator<Item = &'a str>) -> bool {
+    values.any(|value| value.split(',').any(|method| method.trim() == Method::Update.as_str()))
 }

@@ -110,7 +110,7 @@ impl Challenge {
 }
 
 /// What a request may be answered by in its course: who was challenged for it before is not convinced by the same again.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Attempts {
     tried: Vec<(&'static str, String)>,
     rounds: u8,
@@ -190,7 +190,7 @@ impl Credentials {
 }
 
 /// `name=value` or `name="value"`, parted by commas.
-fn fields(text: &str) -> Vec<(String, String)> {
+pub(crate) fn fields(text: &str) -> Vec<(String, String)> {
     let mut fields = Vec::new();
     let mut rest = text;
     while let Some((name, after)) = rest.split_once('=') {

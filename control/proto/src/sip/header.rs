@@ -70,6 +70,25 @@ pub fn tag_of(value: &str) -> Option<&str> {
     parameters(value).find(|(name, _)| name.eq_ignore_ascii_case("tag")).and_then(|(_, tag)| tag)
 }
 
+/// A parameter behind the address; the empty text where it has no value.
+pub fn address_parameter_of<'a>(value: &'a str, wanted: &str) -> Option<&'a str> {
+    let found = parameters(value).find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+    found.map(|(_, value)| value.unwrap_or_default())
+}
+
+/// What stands before the first parameter of a header that has no address.
+pub fn token_of(value: &str) -> &str {
+    value.split(';').next().unwrap_or_default().trim()
+}
+
+/// A parameter of a header that has no address; the empty text where it has no value.
+pub fn parameter_of<'a>(value: &'a str, wanted: &str) -> Option<&'a str> {
+    value.split(';').skip(1).find_map(|part| {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        name.trim().eq_ignore_ascii_case(wanted).then(|| value.trim())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

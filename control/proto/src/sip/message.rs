@@ -149,10 +149,19 @@ fn find<'a>(headers: &'a [(String, String)], name: &str) -> impl Iterator<Item =
     headers.iter().filter(move |(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
+fn lists<'a>(mut values: impl Iterator<Item = &'a str>, option: &str) -> bool {
+    values.any(|value| value.split(',').any(|one| one.trim().eq_ignore_ascii_case(option)))
+}
+
 impl Request {
     /// Values of another header, in order; names are compared without regard to case.
     pub fn header<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
         find(&self.headers, name)
+    }
+
+    /// Whether a header that lists options names this one.
+    pub fn lists(&self, name: &str, option: &str) -> bool {
+        lists(self.header(name), option)
     }
 
     /// The URI that decides where the request is sent: the first Route, else the Request-URI
@@ -166,6 +175,11 @@ impl Response {
     /// Values of another header, in order; names are compared without regard to case.
     pub fn header<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
         find(&self.headers, name)
+    }
+
+    /// Whether a header that lists options names this one.
+    pub fn lists(&self, name: &str, option: &str) -> bool {
+        lists(self.header(name), option)
     }
 
     /// An answer to `request` with its From, To, Call-ID and CSeq (RFC 3261 section 8.2.6.2). In a dialog To has its

@@ -5,6 +5,7 @@ mod digest;
 pub mod header;
 mod message;
 
-pub use dialog::{ALLOW, Dialog};
+pub use dialog::{ALLOW, Dialog, SUPPORTED};
+pub(crate) use digest::fields;
 pub use digest::{Account, Attempts, Challenge, Credentials};
 pub use message::{Method, Request, Response, TransactionId};

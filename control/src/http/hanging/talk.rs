@@ -143,7 +143,7 @@ fn forget(guest: &Guest, call: CallId) -> Option<Talk> {
 /// What happened, as a page is told; `progress`: with steps of a call's life that ROAP has no word for.
 pub fn told(guest: &Guest, event: SessionEvent, progress: bool) -> Vec<Value> {
     match event {
-        SessionEvent::Incoming { call, from, to } => {
+        SessionEvent::Incoming { call, from, to, headers } => {
             if guest.enter(call).is_err() {
                 return Vec::new();
             }
@@ -152,6 +152,8 @@ pub fn told(guest: &Guest, event: SessionEvent, progress: bool) -> Vec<Value> {
             let talk = Talk { call, peer: from, offerer, answerer, seq: 0, state, answer: None };
             let mut word = talk.word("INVITE");
             word["to"] = to.into();
+            word["headers"] = headers.iter().map(|(name, value)| json!([name, value])).collect();
+            word["headers"] = headers.iter().map(|(name, value)| serde_json::json!([name, value])).collect();
             talks(guest).push(talk);
             vec![word]
         }
@@ -177,6 +179,16 @@ pub fn told(guest: &Guest, event: SessionEvent, progress: bool) -> Vec<Value> {
                 .into_iter()
                 .collect()
         }
+        SessionEvent::Registration { state } if progress => {
+            vec![json!({ "messageType": "EVENT", "event": "registration", "state": state.name() })]
+        }
+        SessionEvent::Registration { .. } => Vec::new(),
+        SessionEvent::SignedOut { reason } => {
+            guest.leave(reason);
+            Vec::new()
+        }
+        // The contract has no words for these: the next GET tells that the session is over.
+        SessionEvent::Registration { .. } | SessionEvent::SignedOut { .. } => Vec::new(),
     }
 }
 

@@ -1,6 +1,13 @@
 //! Transactions without a network.
 
+use super::servers::OCTETS_MAX;
 use super::*;
+use crate::message::Source;
+use crate::message::Visitor;
+use crate::sip::server::Server;
+use crate::sip::transport::tls::Tls;
+use sallyport_plan::Zone;
+use sallyport_proto::sip::Method;
 
 #[test]
 fn uris_with_addresses_are_targets() {
@@ -9,6 +16,8 @@ fn uris_with_addresses_are_targets() {
     assert_eq!(target("sip:10.0.0.5:5070;transport=TCP;lr"), Some(("10.0.0.5:5070".into(), Transport::Tcp)));
     assert_eq!(target("sip:a@[2001:db8::1]:5061"), Some(("[2001:db8::1]:5061".into(), Transport::Udp)));
     assert_eq!(target("sip:a@[2001:db8::1]"), Some(("[2001:db8::1]:5060".into(), Transport::Udp)));
+    assert_eq!(target("sips:a@10.0.0.5"), Some(("10.0.0.5:5061".into(), Transport::Tls)));
+    assert_eq!(target("SIP:10.0.0.5;transport=tls"), Some(("10.0.0.5:5061".into(), Transport::Tls)));
     assert_eq!(target("sip:a@example.com"), None);
     assert_eq!(target("tel:+49"), None);
 }
@@ -32,13 +41,23 @@ fn target() -> Target {
 
 /// A stack on a port of the system's choice, with what it tells the calls.
 async fn stack() -> (Stack, UnboundedReceiver<Message>) {
+    stack_with(&["127.0.0.1:9"]).await
+}
+
+async fn stack_with(servers: &[&str]) -> (Stack, UnboundedReceiver<Message>) {
     let (arrived, _) = tokio::sync::mpsc::channel(8);
     let listen = "127.0.0.1:0".parse().unwrap();
-    let (transports, _) = Transports::bind(listen, None, arrived).await.unwrap();
+    let tls = Tls::load(&crate::config::SipTls::default()).unwrap();
+    let trusted = Trusted::default();
+    let (transports, _) = Transports::bind(listen, (tls, None), trusted.clone(), arrived).await.unwrap();
     let (told, inbox) = tokio::sync::mpsc::unbounded_channel();
     // The socket is known to be writable once the runtime has looked.
     tokio::time::sleep(Duration::from_millis(20)).await;
-    (Stack::new(transports, Some(target()), Handle(told)), inbox)
+    let servers: Vec<_> = servers.iter().map(|text| crate::config::Server::parse(text).unwrap()).collect();
+    let peers = Peers::new(&servers, Transport::Udp, None, Instant::now());
+    let accept = vec!["127.0.0.2".parse().unwrap()];
+    let rules = Rules { peers, accept, trusted };
+    (Stack::new(transports, rules, Handle(told), watch::channel(View::default()).0), inbox)
 }
 
 fn message(method: &str, number: usize, to: &str, extra: &str) -> Vec<u8> {
@@ -62,11 +81,11 @@ async fn a_cancelled_invite_that_nobody_answers_is_forgotten_and_told() {
     let (call, transaction) = (CallId(1), TransactionId(1));
     stack.obey(Todo::Request { call, transaction, request: request(Method::Invite), over: None });
     let now = Instant::now();
-    stack.clients.values_mut().for_each(|client| client.provisional(now));
+    stack.clients.by_number.values_mut().for_each(|client| client.provisional(now));
     stack.pass_time(now + Duration::from_secs(600));
     assert!(inbox.try_recv().is_err(), "it may ring as long as the call lets it");
     stack.obey(Todo::Cancel { call, invite: transaction, request: request(Method::Cancel) });
-    assert_eq!(stack.clients.len(), 2);
+    assert_eq!(stack.clients.by_number.len(), 2);
     stack.pass_time(Instant::now() + Duration::from_secs(33));
     let told = inbox.try_recv();
     assert!(
@@ -84,15 +103,15 @@ async fn strangers_take_so_much_memory_and_leave_room_for_our_server() {
     for number in 0..3000 {
         stack.message(&message("INVITE", number, "<sip:a@b>", &large), stranger);
     }
-    let cost = stack.open.values().map(Server::cost).sum::<usize>();
-    assert_eq!(stack.held, cost, "the books are right");
-    assert!(stack.open.len() < 3000 && cost < OCTETS_MAX / 2 + 20_000, "{cost}");
-    let before = stack.open.len();
+    let cost = stack.servers.open.values().map(Server::cost).sum::<usize>();
+    assert_eq!(stack.servers.held, cost, "the books are right");
+    assert!(stack.servers.open.len() < 3000 && cost < OCTETS_MAX / 2 + 20_000, "{cost}");
+    let before = stack.servers.open.len();
     stack.message(&message("BYE", 9999, "<sip:a@b>;tag=2", ""), target());
-    assert_eq!(stack.open.len(), before + 1);
+    assert_eq!(stack.servers.open.len(), before + 1);
     assert!(matches!(inbox.try_recv(), Ok(Message::Sip(SipEvent::Request { .. }))), "our server is heard");
     stack.pass_time(Instant::now() + Duration::from_secs(700));
-    assert_eq!((stack.open.len(), stack.servers.len(), stack.held), (0, 0, 0));
+    assert!(stack.servers.is_empty());
 }
 
 #[tokio::test]
@@ -108,7 +127,7 @@ async fn what_the_parser_refuses_is_answered_400() {
         let read = tokio::time::timeout(Duration::from_secs(5), far.recv(&mut room)).await.unwrap().unwrap();
         assert!(room[..read].starts_with(b"SIP/2.0 400 "), "{uri}");
     }
-    assert!(stack.open.is_empty(), "nothing is remembered");
+    assert!(stack.servers.open.is_empty(), "nothing is remembered");
     let ack = sound.replacen("sip:a@b", "sip:@@", 1).replace("OPTIONS", "ACK");
     stack.message(ack.as_bytes(), source);
     let silent = tokio::time::timeout(Duration::from_millis(100), far.recv(&mut [0; 16])).await;
@@ -123,7 +142,9 @@ fn browser() -> Target {
 async fn requests_go_over_a_browser_s_connection_and_end_with_it() {
     let (mut stack, mut inbox) = stack().await;
     let (writer, mut outbox) = tokio::sync::mpsc::channel(8);
-    stack.arrive(Arrival::Entered(browser(), writer, "127.0.0.7".parse().unwrap()));
+    let client = "127.0.0.7".parse().unwrap();
+    let visitor = Visitor { client, zone: Zone::Outside, token: None, password: String::new() };
+    stack.arrive(Arrival::Entered(browser(), writer, visitor));
     assert!(matches!(
         inbox.try_recv(),
         Ok(Message::Sip(SipEvent::Opened { connection: ConnectionId(3), .. }))
@@ -132,7 +153,7 @@ async fn requests_go_over_a_browser_s_connection_and_end_with_it() {
     let over = Some(ConnectionId(3));
     stack.obey(Todo::Request { call, transaction, request: request(Method::Invite), over });
     let sent = String::from_utf8(outbox.try_recv().unwrap()).unwrap();
-    assert!(sent.starts_with("INVITE sip:a@b SIP/2.0\r\nVia: SIP/2.0/WS 127.0.0.1:"), "{sent}");
+    assert!(sent.starts_with("INVITE sip:a@b SIP/2.0\r\nVia: SIP/2.0/WS sallyport.invalid;"), "{sent}");
     stack.obey(Todo::Ack { request: request(Method::Ack), over });
     assert!(outbox.try_recv().unwrap().starts_with(b"ACK "));
     // A request of the browser that is not answered yet.
@@ -148,7 +169,7 @@ async fn requests_go_over_a_browser_s_connection_and_end_with_it() {
         Ok(Message::Sip(SipEvent::TransportError { transaction: TransactionId(1), .. }))
     ));
     assert!(matches!(inbox.try_recv(), Ok(Message::Sip(SipEvent::Gone { connection: ConnectionId(3) }))));
-    assert!(stack.clients.is_empty() && stack.open.is_empty() && stack.servers.is_empty() && stack.held == 0);
+    assert!(stack.clients.is_empty() && stack.servers.is_empty());
     stack.obey(Todo::Request { call, transaction: TransactionId(2), request: request(Method::Bye), over });
     assert!(matches!(
         inbox.try_recv(),
@@ -159,22 +180,142 @@ async fn requests_go_over_a_browser_s_connection_and_end_with_it() {
 #[tokio::test]
 async fn a_cancel_finds_its_invite_while_that_is_unanswered() {
     let (mut stack, mut inbox) = stack().await;
-    for source in [target(), browser()] {
-        stack.message(&message("INVITE", 5, "<sip:a@b>", ""), source);
+    for (number, source) in [(15, target()), (25, browser())] {
+        stack.message(&message("INVITE", number, "<sip:a@b>", ""), source);
         let told = inbox.try_recv();
         let invite = match told {
             Ok(Message::Sip(SipEvent::Request { source: Source::Sip, transaction, .. })) => transaction,
             Ok(Message::Sip(SipEvent::Gateway { transaction, .. })) => transaction,
             other => panic!("{other:?}"),
         };
-        stack.message(&message("CANCEL", 5, "<sip:a@b>", ""), source);
+        stack.message(&message("CANCEL", number, "<sip:a@b>", ""), source);
         let told = inbox.try_recv();
         assert!(
             matches!(told, Ok(Message::Sip(SipEvent::Cancelled { transaction, .. })) if transaction == invite)
         );
         // Again, and of nothing: the one is absorbed, the other answered by the stack.
-        stack.message(&message("CANCEL", 5, "<sip:a@b>", ""), source);
-        stack.message(&message("CANCEL", 6, "<sip:a@b>", ""), source);
+        stack.message(&message("CANCEL", number, "<sip:a@b>", ""), source);
+        stack.message(&message("CANCEL", number + 1, "<sip:a@b>", ""), source);
         assert!(inbox.try_recv().is_err());
     }
+}
+
+/// What the calls were told, without what it was about.
+fn told(inbox: &mut UnboundedReceiver<Message>) -> String {
+    let text = inbox.try_recv().map(|message| format!("{message:?}")).unwrap_or_default();
+    text.split(['{', '(']).nth(1).unwrap_or_default().trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_copy_by_another_way_is_a_loop_while_the_first_is_open() {
+    let (mut stack, mut inbox) = stack().await;
+    let invite = String::from_utf8(message("INVITE", 1, "<sip:a@b>", "")).unwrap();
+    stack.message(invite.as_bytes(), target());
+    assert_eq!(told(&mut inbox), "Request");
+    let copy = invite.replace("z9hG4bK1", "z9hG4bKcopy");
+    stack.message(copy.as_bytes(), target());
+    assert_eq!(told(&mut inbox), "", "answered 482");
+    assert_eq!(stack.refused.get("Loop Detected"), Some(&1));
+    assert_eq!(stack.servers.open.len(), 1);
+}
+
+#[tokio::test]
+async fn strangers_begin_no_call_and_end_none() {
+    let (mut stack, mut inbox) = stack().await;
+    let stranger = Target::new("127.0.0.3:9".parse().unwrap(), Transport::Udp);
+    for (number, (method, to)) in
+        [("INVITE", "<sip:a@b>"), ("BYE", "<sip:a@b>;tag=2"), ("ACK", "<sip:a@b>;tag=2")]
+            .into_iter()
+            .enumerate()
+    {
+        stack.message(&message(method, number, to, ""), stranger);
+        assert_eq!(told(&mut inbox), "", "{method}");
+    }
+    assert_eq!(stack.refused.get("Forbidden"), Some(&2));
+    assert!(stack.servers.is_empty(), "nothing is remembered of them");
+    let accepted = Target::new("127.0.0.2:9".parse().unwrap(), Transport::Udp);
+    stack.message(&message("INVITE", 9, "<sip:a@b>", ""), accepted);
+    assert_eq!(told(&mut inbox), "Request", "[sip] accept names it");
+}
+
+fn answer(stack: &Stack, status: &str, extra: &str) -> Vec<u8> {
+    let client = stack.clients.by_number.values().max_by_key(|client| client.sent).unwrap();
+    let sent = String::from_utf8(client.octets.clone()).unwrap();
+    let headers: Vec<&str> = sent
+        .lines()
+        .filter(|line| ["Via", "From", "To:", "Call", "CSeq"].iter().any(|name| line.starts_with(name)))
+        .collect();
+    format!("SIP/2.0 {status}\r\n{}\r\n{extra}Content-Length: 0\r\n\r\n", headers.join("\r\n")).into_bytes()
+}
+
+fn place(stack: &Stack) -> Vec<String> {
+    let mut all: Vec<_> = stack.clients.by_number.values().filter(|client| !client.done).collect();
+    all.sort_by_key(|client| client.sent);
+    all.iter().map(|client| client.target.address.to_string()).collect()
+}
+
+#[tokio::test]
+async fn an_invite_without_an_answer_moves_to_the_next_peer_within_two_seconds() {
+    let (mut stack, mut inbox) = stack_with(&["127.0.0.1:9", "127.0.0.4:9"]).await;
+    let (call, transaction) = (CallId(1), TransactionId(1));
+    stack.obey(Todo::Request { call, transaction, request: request(Method::Invite), over: None });
+    assert_eq!(place(&stack), ["127.0.0.1:9"]);
+    let first = stack.clients.by_number.values().next().unwrap().branch.clone();
+    stack.pass_time(Instant::now() + Duration::from_millis(1600));
+    assert_eq!(place(&stack), ["127.0.0.4:9"]);
+    assert_ne!(stack.clients.by_number.values().next().unwrap().branch, first, "RFC 3263 section 4.3");
+    assert_eq!(told(&mut inbox), "", "the call hears nothing of it");
+    // The next one goes to the living at once.
+    stack.obey(Todo::Request {
+        call,
+        transaction: TransactionId(2),
+        request: request(Method::Options),
+        over: None,
+    });
+    assert_eq!(place(&stack), ["127.0.0.4:9", "127.0.0.4:9"]);
+    // Only one has an answer: what rings stays where it is.
+    stack.message(&answer(&stack, "100 Trying", ""), target());
+    stack.unreachable(Target::new("127.0.0.4:9".parse().unwrap(), Transport::Udp), "ICMP");
+    assert_eq!(told(&mut inbox), "Response");
+    assert_eq!(told(&mut inbox), "TransportError", "nobody is left");
+}
+
+#[tokio::test]
+async fn who_is_overloaded_is_left_alone_for_as_long_as_it_says() {
+    let (mut stack, mut inbox) = stack_with(&["127.0.0.1:9", "127.0.0.4:9"]).await;
+    let (call, transaction) = (CallId(1), TransactionId(1));
+    stack.obey(Todo::Request { call, transaction, request: request(Method::Invite), over: None });
+    let refusal = answer(&stack, "503 Service Unavailable", "Retry-After: 20 (soon)\r\n");
+    stack.message(&refusal, target());
+    assert_eq!(place(&stack), ["127.0.0.4:9"]);
+    assert_eq!(told(&mut inbox), "");
+    let states = stack.peers.states(Instant::now());
+    assert_eq!((states[0].alive, states[1].alive), (Some(false), None));
+    assert_eq!(stack.peers.states(Instant::now() + Duration::from_secs(21))[0].alive, Some(true));
+    // The last one's refusal is the call's.
+    stack.message(&answer(&stack, "503 Service Unavailable", ""), target());
+    assert_eq!(told(&mut inbox), "Response");
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_ten_thousand_and_a_tick_touches_none_of_them() {
+    let (mut stack, _inbox) = stack().await;
+    for number in 0..2_000 {
+        let (call, transaction) = (CallId(1), TransactionId(number));
+        stack.obey(Todo::Request { call, transaction, request: request(Method::Bye), over: None });
+    }
+    for number in 0..4_900 {
+        stack.message(&message("BYE", number, "<sip:a@b>;tag=2", ""), target());
+    }
+    let all = stack.timers.len();
+    assert!(all >= 6_900, "each has a deadline: {all}");
+    stack.pass_time(Instant::now());
+    assert!(stack.timers.len() - all <= 1, "none was due, none was looked at");
+    // As an owner would: every deadline in its order.
+    let begun = Instant::now();
+    for second in 1..70 {
+        stack.pass_time(begun + Duration::from_secs(second));
+    }
+    assert!(stack.clients.is_empty() && stack.servers.is_empty());
+    assert!(stack.timers.len() < 10, "{} deadlines are left", stack.timers.len());
 }

@@ -1,18 +1,29 @@
 //! Messages over one stream: cut out of it, written to it, until either side ends.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::time::Instant;
 
 use super::{Arrival, FIRST, IDLE, LAST_WORD, Target, WRITE_PATIENCE};
 use crate::sip::framing::{Frame, frame};
 
-/// Reads messages and writes answers until either side ends.
+/// How often a peer that we connected to is pinged (RFC 5626 section 4.4.1), and how long its answer may take.
+const PING: Duration = Duration::from_secs(25);
+const PONG: Duration = Duration::from_secs(10);
+
+/// Reads messages and writes answers until either side ends. `pings`: whether we keep the connection alive. Not every
+/// peer answers pings; one that did and does so no more is gone.
 pub async fn follow(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     peer: Target,
     mut outbox: Receiver<Vec<u8>>,
     arrived: &Sender<Arrival>,
+    pings: bool,
 ) {
+    let mut ping = tokio::time::interval_at(Instant::now() + PING, PING);
+    let (mut answers, mut silent) = (false, None);
     let mut pending = Vec::new();
     let mut piece = [0; 8192];
     let mut patience = FIRST;
@@ -26,8 +37,19 @@ pub async fn follow(
                 }
                 None => false,
             },
+            _ = ping.tick(), if pings => {
+                silent = answers.then(|| Instant::now() + PONG);
+                write(&mut stream, b"\r\n\r\n").await
+            }
+            () = tokio::time::sleep_until(silent.unwrap_or_else(Instant::now)), if silent.is_some() => {
+                let reason = "pings are not answered any more".to_owned();
+                let _ = arrived.send(Arrival::Unreachable(peer, reason)).await;
+                false
+            }
             read = tokio::time::timeout(patience, stream.read(&mut piece)) => match read {
                 Ok(Ok(n)) if n > 0 => {
+                    silent = None;
+                    answers |= pings && pending.is_empty() && piece[..n] == *b"\r\n";
                     pending.extend_from_slice(&piece[..n]);
                     let goes_on = cut(&mut pending, &mut stream, peer, arrived).await;
                     // Half a message may not take long either.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{Arrival, FIRST, Target, WAITING, WRITE_PATIENCE};
 use crate::config::Transport;
-use crate::message::ConnectionId;
+use crate::message::{ConnectionId, Visitor};
 
 /// Connections that browsers may hold open at once, and those of one client: an address, of IPv6 a /64.
 const CONNECTIONS: usize = 4096;
@@ -35,7 +35,7 @@ pub struct Gate {
 pub struct Place {
     gate: Gate,
     id: ConnectionId,
-    client: IpAddr,
+    visitor: Visitor,
 }
 
 impl Gate {
@@ -45,7 +45,8 @@ impl Gate {
     }
 
     /// Lets one more connection of a client in; `None` where there are enough.
-    pub fn enter(&self, client: IpAddr) -> Option<Place> {
+    pub fn enter(&self, visitor: Visitor) -> Option<Place> {
+        let client = visitor.client;
         let mut places = self.places();
         let full = places.values().sum::<usize>() >= CONNECTIONS;
         let own = places.get(&client).copied().unwrap_or_default();
@@ -54,7 +55,7 @@ impl Gate {
         }
         places.insert(client, own + 1);
         let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
-        Some(Place { gate: self.clone(), id, client })
+        Some(Place { gate: self.clone(), id, visitor })
     }
 
     fn places(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
@@ -65,10 +66,10 @@ impl Gate {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut places = self.gate.places();
-        if let Some(own) = places.get_mut(&self.client) {
+        if let Some(own) = places.get_mut(&self.visitor.client) {
             *own -= 1;
             if *own == 0 {
-                places.remove(&self.client);
+                places.remove(&self.visitor.client);
             }
         }
     }
@@ -80,7 +81,7 @@ impl Place {
         let kind = if secure { Transport::Wss } else { Transport::Ws };
         let source = Target { address: peer, kind, connection: Some(self.id) };
         let (writer, mut outbox) = channel(WAITING);
-        if self.gate.arrived.send(Arrival::Entered(source, writer, self.client)).await.is_err() {
+        if self.gate.arrived.send(Arrival::Entered(source, writer, self.visitor.clone())).await.is_err() {
             return;
         }
         self.converse(&mut socket, source, &mut outbox).await;
@@ -156,7 +157,12 @@ mod tests {
     fn places_are_bounded_in_all_and_by_client_and_given_back() {
         let (arrived, _arrivals) = channel(1);
         let gate = Gate::new(arrived);
-        let client = |number: u32| IpAddr::from(std::net::Ipv4Addr::from_bits(number));
+        let client = |number: u32| Visitor {
+            client: std::net::Ipv4Addr::from_bits(number).into(),
+            zone: sallyport_plan::Zone::Outside,
+            token: None,
+            password: String::new(),
+        };
         let mut held: Vec<Place> =
             (0..CONNECTIONS_OF_CLIENT).map(|_| gate.enter(client(0)).expect("a place")).collect();
         assert!(gate.enter(client(0)).is_none(), "one client has enough");

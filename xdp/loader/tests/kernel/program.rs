@@ -70,9 +70,14 @@ fn stun_of_one_source_is_limited_and_comes_back() {
     lab.appliance(|| {
         let mut runner = Runner::new(&lab);
         let sends = |runner: &mut Runner, from: &str, wanted: &[bool]| {
-            let to = if from.contains('[') { "[2001:db8::1]:10000" } else { "192.0.2.1:10000" };
+            let (by, to) = match from {
+                from if from.starts_with("10.") => (By::Inside, "10.0.0.1:10001"),
+                from if from.starts_with("[fd") => (By::Inside, "[fd00::1]:10001"),
+                from if from.starts_with('[') => (By::Outside, "[2001:db8::1]:10000"),
+                _ => (By::Outside, "192.0.2.1:10000"),
+            };
             for (nth, admitted) in wanted.iter().enumerate() {
-                let fate = runner.run(from, By::Outside, 0, &udp(from, to, &stun(1, 0)));
+                let fate = runner.run(from, by, 0, &udp(from, to, &stun(1, 0)));
                 let wanted = if *admitted { Fate::Punt } else { Fate::Drop(Counter::DropRateLimited) };
                 assert_eq!(fate, wanted, "{from}, packet {nth}");
             }
@@ -85,6 +90,8 @@ fn stun_of_one_source_is_limited_and_comes_back() {
         sends(&mut runner, "[2001:db8:1:1::1]:1", &[true, true, true, false]);
         sends(&mut runner, "[2001:db8:1:1:ffff::2]:1", &[false]);
         sends(&mut runner, "[2001:db8:1:2::1]:1", &[true]);
+        sends(&mut runner, "10.0.0.66:1", &[true, true, true, false]);
+        sends(&mut runner, "[fd00:66::1]:1", &[true, true, true, false]);
         sleep(Duration::from_millis(1100));
         sends(&mut runner, "198.51.100.1:1", &[true, false]);
         sends(&mut runner, "[2001:db8:1:1:ffff::2]:1", &[true, false]);

@@ -168,7 +168,7 @@ fn other_requests_get_their_status() {
     for (method, expected) in [
         (Method::Info, 200),
         (Method::Options, 200),
-        (Method::Notify, 200),
+        (Method::Notify, 489),
         (Method::Cancel, 481),
         (Method::Update, 200),
         (Method::Other("DANCE".into()), 405),

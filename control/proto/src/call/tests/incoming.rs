@@ -5,35 +5,16 @@ use std::time::{Duration, Instant};
 use is::IceCreds;
 use sallyport_plan::{CallId, PortPair, Zone};
 
-use super::{address, offer, sdp, settings};
+use super::{INVITE, address, invite, offer, sdp, settings};
 use crate::api::{CallState, Command, EndCause, Input};
 use crate::call::Call;
 use crate::error::{AcceptError, OfferError};
 use crate::random::Seed;
 use crate::sip::{Method, Request, Response, TransactionId};
 
-const INVITE: TransactionId = TransactionId(70);
-
-fn invite(body: &[u8]) -> Request {
-    Request {
-        method: Method::Invite,
-        uri: "sip:2000@10.0.0.1:5060".into(),
-        from: "\"Anna\" <sip:1000@pbx>;tag=pbx".into(),
-        to: "<sip:2000@pbx>".into(),
-        call_id: "c1".into(),
-        cseq: 5,
-        route: Vec::new(),
-        record_route: vec!["<sip:10.0.0.5;lr>".into()],
-        contact: Some("<sip:anna@10.0.0.9>".into()),
-        content_type: None,
-        headers: Vec::new(),
-        body: body.to_vec(),
-    }
-}
-
 fn begin(body: &[u8]) -> Result<Call, Box<Response>> {
     let name = (CallId(9), Seed([5; 32]), 0);
-    Call::incoming(name, settings(""), "2000".into(), INVITE, invite(body), Instant::now())
+    Call::incoming(name, settings(""), "2000".into(), INVITE, invite(body, &[]), Instant::now())
 }
 
 fn done(call: &mut Call) -> Vec<Command> {
@@ -89,6 +70,8 @@ fn it_rings_and_is_taken_with_the_payload_types_of_the_offer() {
         assert!(ok.to.starts_with("<sip:2000@pbx>;tag=") && ok.contact.is_some());
         assert!(answer(&all).is_some_and(|text| text.contains("m=audio 9 UDP/TLS/RTP/SAVPF 111 0 126")));
         assert_eq!(take(&mut call), Err(AcceptError::Gone), "it is taken");
+        let request = Request { method: Method::Ack, to: ok.to, ..invite(b"", &[]) };
+        call.handle(Instant::now(), Input::SipRequest { transaction: TransactionId(71), request });
         call.handle(Instant::now(), Input::HangUp);
         let bye = done(&mut call).into_iter().find_map(|command| match command {
             Command::Sip { request, .. } => Some(request),
@@ -113,7 +96,7 @@ fn without_an_offer_the_answer_comes_in_the_ack() {
     assert!(ok.status == 200 && answer(&all).is_none());
     let offered = String::from_utf8(ok.body).unwrap();
     assert!(offered.contains("m=audio 20000 RTP/AVP 0 8 107 101 102"), "{offered}");
-    let request = Request { method: Method::Ack, to: ok.to, ..invite(&sdp("10.0.0.9", "8", "")) };
+    let request = Request { method: Method::Ack, to: ok.to, ..invite(&sdp("10.0.0.9", "8", ""), &[]) };
     call.handle(Instant::now(), Input::SipRequest { transaction: TransactionId(71), request });
     assert!(answer(&done(&mut call)).is_some_and(|text| text.contains("m=audio 9 UDP/TLS/RTP/SAVPF 8\r\n")));
 }
@@ -149,4 +132,25 @@ fn what_cannot_be_used_is_refused_or_rings_on() {
     let bad = call.accept("v=1", Zone::Outside, Instant::now());
     assert!(matches!(bad, Err(AcceptError::Offer(OfferError::Malformed(_)))), "{bad:?}");
     assert_eq!(take(&mut call), Ok(()));
+}
+
+#[test]
+fn a_browser_takes_a_call_by_answering_our_offer() {
+    let mut call = begin(&sdp("10.0.0.9", "8 101", "")).unwrap();
+    done(&mut call);
+    let text = call.offer(Zone::Outside).unwrap();
+    assert_eq!(call.offer(Zone::Outside).unwrap(), text, "all browsers get the same");
+    let ours = crate::sdp::BrowserOffer::parse(&text).unwrap();
+    assert!(text.contains("a=setup:actpass") && text.contains("a=candidate:") && text.contains(" PCMA/8000"));
+    reserve(&mut call);
+    let theirs = offer(&IceCreds::new(), "");
+    assert!(matches!(call.take("nonsense", Zone::Outside, Instant::now()), Err(AcceptError::Offer(_))));
+    assert_eq!(call.take(&theirs, Zone::Inside, Instant::now()), Err(AcceptError::Gone), "not offered there");
+    call.take(&theirs.replace("actpass", "active"), Zone::Outside, Instant::now()).unwrap();
+    let done = done(&mut call);
+    assert_eq!(replies(&done)[0].status, 200);
+    assert_eq!(call.ice_ufrag(), ours.ufrag, "it is the agent of the offer that checks");
+    assert!(answer(&done).unwrap().contains(&ours.ufrag));
+    assert_eq!(call.offer(Zone::Outside), Err(AcceptError::Gone));
+    assert_eq!(call.take(&theirs, Zone::Outside, Instant::now()), Err(AcceptError::Gone));
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use sallyport_plan::Plan;
 
 use crate::api::{CallEvent, Command, Input};
-use crate::sip::{Method, TransactionId};
+use crate::sip::{Method, Request, TransactionId};
 
 #[derive(Debug, Default)]
 struct Invite {
@@ -15,6 +15,16 @@ struct Invite {
     cancelled: bool,
     acks: usize,
     cseq: u32,
+    call_id: String,
+    /// It is in a dialog, whose BYE is its end as well.
+    within: bool,
+}
+
+/// A dialog by its Call-ID: whether it needs its end, and has it.
+#[derive(Debug, Default)]
+struct Dialog {
+    talking: bool,
+    hung_up: bool,
 }
 
 /// The books of one call.
@@ -26,10 +36,7 @@ pub struct Ledger {
     in_flight: Option<u32>,
     version: u32,
     invites: BTreeMap<TransactionId, Invite>,
-    byes: usize,
-    /// A dialog that needs its end, and whether it has it.
-    talking: bool,
-    hung_up: bool,
+    dialogs: BTreeMap<String, Dialog>,
     said_goodbye: HashSet<TransactionId>,
     open: HashSet<TransactionId>,
     answers: usize,
@@ -41,9 +48,10 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    pub fn restored(plan: &Plan) -> Self {
+    pub fn restored(plan: &Plan, call_id: &str) -> Self {
         let version = plan.version;
-        Self { held: true, talking: true, adopted: true, version, ..Self::default() }
+        let dialogs = BTreeMap::from([(call_id.to_owned(), Dialog { talking: true, hung_up: false })]);
+        Self { held: true, dialogs, adopted: true, version, ..Self::default() }
     }
 
     pub fn input(&mut self, input: &Input) {
@@ -60,7 +68,8 @@ impl Ledger {
                         invite.provisional = true;
                     } else {
                         invite.status = Some(response.status);
-                        self.talking |= response.status < 300;
+                        let dialog = self.dialogs.entry(response.call_id.clone()).or_default();
+                        dialog.talking |= response.status < 300;
                     }
                 }
             }
@@ -99,7 +108,7 @@ impl Ledger {
                 assert_eq!(self.dtls, 1, "DTLS begins once");
             }
             Command::DtlsClose => self.dtls_closed = true,
-            Command::Sip { transaction, request } => self.sent(*transaction, &request.method, request.cseq),
+            Command::Sip { transaction, request } => self.sent(*transaction, request),
             Command::SipCancel { invite, .. } => {
                 let invite = self.invites.get_mut(invite).expect("an INVITE to cancel");
                 assert!(invite.provisional && invite.status.is_none() && !invite.cancelled, "{invite:?}");
@@ -107,12 +116,20 @@ impl Ledger {
             }
             Command::SipAck(request) => {
                 let mut invites = self.invites.values_mut();
-                let invite = invites.find(|invite| invite.cseq == request.cseq).expect("its INVITE");
+                let same =
+                    |invite: &&mut Invite| invite.cseq == request.cseq && invite.call_id == request.call_id;
+                let invite = invites.find(same).expect("its INVITE");
                 invite.acks += 1;
             }
             Command::SipReply { transaction, response } => {
-                assert!(self.open.remove(transaction), "one answer to one request");
-                self.hung_up |= response.status == 200 && self.said_goodbye.contains(transaction);
+                let open = match response.status {
+                    100..=199 => self.open.contains(transaction),
+                    _ => self.open.remove(transaction),
+                };
+                assert!(open, "one final answer to one request");
+                let dialog = self.dialogs.entry(response.call_id.clone()).or_default();
+                dialog.hung_up |= response.status == 200 && self.said_goodbye.contains(transaction);
+                dialog.talking |= response.status == 200 && response.method == Method::Invite;
             }
             Command::Answer(_) | Command::Fail(_) => {
                 self.answers += 1;
@@ -128,16 +145,22 @@ impl Ledger {
         }
     }
 
-    fn sent(&mut self, transaction: TransactionId, method: &Method, cseq: u32) {
-        match method {
+    fn sent(&mut self, transaction: TransactionId, request: &Request) {
+        match &request.method {
             Method::Invite => {
-                let before = self.invites.insert(transaction, Invite { cseq, ..Invite::default() });
+                let (cseq, call_id) = (request.cseq, request.call_id.clone());
+                let within = request.to.contains(";tag=");
+                let invite = Invite { cseq, call_id, within, ..Invite::default() };
+                let before = self.invites.insert(transaction, invite);
                 assert!(before.is_none(), "a transaction of its own");
             }
             Method::Bye => {
-                self.byes += 1;
-                self.hung_up = true;
+                let dialog = self.dialogs.entry(request.call_id.clone()).or_default();
+                assert!(dialog.talking, "no BYE without a dialog");
+                dialog.hung_up = true;
             }
+            Method::Info | Method::Update | Method::Notify => {}
+            other if ["PRACK", "REFER"].contains(&other.as_str()) => {}
             other => panic!("{other} is no request of ours"),
         }
     }
@@ -151,11 +174,11 @@ impl Ledger {
         assert!(self.dtls == 0 || self.dtls_closed, "DTLS is closed");
         for invite in self.invites.values() {
             let rings = invite.provisional && invite.status.is_none() && !invite.silent;
-            assert!(!rings || invite.cancelled, "nobody rings on: {invite:?}");
+            assert!(!rings || invite.cancelled || invite.within, "nobody rings on: {invite:?}");
             let accepted = invite.status.is_some_and(|status| (200..300).contains(&status));
             assert!(!accepted || invite.acks > 0, "a 2xx is acknowledged: {invite:?}");
         }
-        assert!(!self.talking || self.hung_up, "a dialog is ended by a BYE: {self:?}");
-        assert!(self.talking || self.byes == 0, "no BYE without a dialog");
+        let ended = |dialog: &Dialog| !dialog.talking || dialog.hung_up;
+        assert!(self.dialogs.values().all(ended), "a dialog is ended by a BYE: {self:?}");
     }
 }

@@ -8,12 +8,17 @@
 )]
 
 mod dialog;
+mod early;
+mod hold;
 mod incoming;
 mod ledger;
 mod network;
 mod random;
 mod relay;
 mod setup;
+mod timers;
+mod transfer;
+mod userdata;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -25,9 +30,10 @@ use sallyport_plan::{CallId, FlowKey, KeyMaterial, Plan, PortPair, Profile, Zone
 
 use super::Call;
 use crate::api::{CallEvent, CallFailure, Command, EndCause, Input, Placing};
+use crate::error::AcceptError;
 use crate::random::Seed;
-use crate::settings::{CandidateKind, LocalCandidate, Settings, SipSettings, Timeouts};
-use crate::sip::{Method, Request, Response, TransactionId};
+use crate::settings::{CandidateKind, LocalCandidate, Policy, Settings, SipSettings, Timeouts};
+use crate::sip::{Dialog, Method, Request, Response, TransactionId};
 use ledger::Ledger;
 
 pub const FINGERPRINT: [u8; 32] = [0xab; 32];
@@ -60,9 +66,21 @@ pub fn settings(password: &str) -> Arc<Settings> {
             display_name: String::new(),
             contact: "sip:sallyport@10.0.0.1:5060".into(),
             user_agent: "test".into(),
+            policy: policy(),
         },
         timeouts: Timeouts::default(),
     })
+}
+
+/// All that may pass does.
+pub fn policy() -> Policy {
+    Policy {
+        follow_redirects: true,
+        trust_identity: true,
+        pass_headers: vec!["X-Data".into()],
+        info_types: vec!["application/json".into()],
+        ..Policy::default()
+    }
 }
 
 /// A customer calls 1000.
@@ -93,6 +111,27 @@ pub fn sdp(ip: &str, formats: &str, more: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// Number of the INVITE of a call from the inside.
+pub const INVITE: TransactionId = TransactionId(70);
+
+/// An INVITE of the inside.
+pub fn invite(body: &[u8], headers: &[(&str, &str)]) -> Request {
+    Request {
+        method: Method::Invite,
+        uri: "sip:2000@10.0.0.1:5060".into(),
+        from: "\"Anna\" <sip:1000@pbx>;tag=pbx".into(),
+        to: "<sip:2000@pbx>".into(),
+        call_id: "c1".into(),
+        cseq: 5,
+        route: Vec::new(),
+        record_route: vec!["<sip:10.0.0.5;lr>".into()],
+        contact: Some("<sip:anna@10.0.0.9>".into()),
+        content_type: None,
+        headers: headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+        body: body.to_vec(),
+    }
+}
+
 /// A call with the test on all its sides.
 pub struct Rig {
     pub call: Call,
@@ -106,6 +145,10 @@ pub struct Rig {
     pub cut: Vec<SocketAddr>,
     next_request: u64,
     pub remote_cseq: u32,
+    /// The far end acknowledges our answers to its offers.
+    pub acknowledges: bool,
+    /// The relay runs each plan at once.
+    pub obedient: bool,
 }
 
 impl Rig {
@@ -121,11 +164,10 @@ impl Rig {
         let text = offer(browser.local_credentials(), more);
         let now = Instant::now() + Duration::from_secs(1000);
         let call = Call::new(CallId(7), settings, Seed([3; 32]), placing(), now, 0, &text).unwrap();
-        Self::around(call, browser, now, at)
+        Self::around(call, browser, (now, Ledger::default()), at)
     }
 
-    fn around(call: Call, browser: IceAgent, now: Instant, at: Vec<SocketAddr>) -> Self {
-        let ledger = Ledger::default();
+    fn around(call: Call, browser: IceAgent, (now, ledger): (Instant, Ledger), at: Vec<SocketAddr>) -> Self {
         let mut rig = Self {
             call,
             now,
@@ -136,24 +178,100 @@ impl Rig {
             cut: Vec::new(),
             next_request: 0,
             remote_cseq: 0,
+            acknowledges: true,
+            obedient: false,
         };
         rig.drain();
         rig
     }
 
+    /// A call from the inside, under the number [`INVITE`], with this body and these headers.
+    pub fn incoming(body: &[u8], headers: &[(&str, &str)]) -> Result<Self, Box<Response>> {
+        Self::invited_by(invite(body, headers))
+    }
+
+    pub fn invited_by(request: Request) -> Result<Self, Box<Response>> {
+        let mut browser = IceAgent::new(IceCreds::new());
+        browser.set_controlling(true);
+        let at = vec![address("198.51.100.7:40000")];
+        browser.add_local_candidate(Candidate::host(at[0], "udp").unwrap());
+        let now = Instant::now() + Duration::from_secs(1000);
+        let mut ledger = Ledger::default();
+        ledger.input(&Input::SipRequest { transaction: INVITE, request: request.clone() });
+        let name = (CallId(9), Seed([5; 32]), 0);
+        let call = Call::incoming(name, settings("secret"), "2000".into(), INVITE, request, now)?;
+        let mut rig = Self::around(call, browser, (now, ledger), at);
+        rig.remote_cseq = 5;
+        rig.next_request = INVITE.0 + 1;
+        Ok(rig)
+    }
+
+    /// The browser takes the call.
+    pub fn take(&mut self) -> Result<(), AcceptError> {
+        let text = offer(self.browser.local_credentials(), "");
+        let outcome = self.call.accept(&text, Zone::Outside, self.now);
+        self.drain();
+        outcome
+    }
+
+    /// The caller acknowledges our 2xx to its INVITE.
+    pub fn acknowledge(&mut self, body: &[u8]) {
+        let ack = Request { method: Method::Ack, body: body.to_vec(), ..invite(b"", &[]) };
+        let ack = Request { to: self.call.inside.dialog.from.clone(), ..ack };
+        assert_eq!(self.request(ack), None);
+    }
+
+    /// A call from the inside, straight to media both ways.
+    pub fn called() -> Self {
+        let mut rig =
+            Self::incoming(&sdp("10.0.0.9", "0 8 101", ""), &[("Allow", "INVITE, UPDATE")]).unwrap();
+        rig.reserve();
+        rig.take().unwrap();
+        rig.acknowledge(b"");
+        rig.connect();
+        rig.installed();
+        rig.keys(FINGERPRINT);
+        rig.installed();
+        assert_eq!(rig.names().last(), Some(&"connected"));
+        rig.obedient = true;
+        rig
+    }
+
+    /// The browser offers anew; our answer.
+    pub fn reoffer(&mut self, change: impl FnOnce(String) -> String) -> Result<String, AcceptError> {
+        let text = change(offer(self.browser.local_credentials(), ""));
+        self.call.renegotiate(&text, self.now)?;
+        self.drain();
+        let mut answers = self.done.iter().rev();
+        Ok(answers
+            .find_map(|command| match command {
+                Command::Renegotiated(text) => Some(text.clone()),
+                _ => None,
+            })
+            .unwrap())
+    }
+
+    /// The browser says what it does with the sound.
+    pub fn turn(&mut self, direction: &str) -> String {
+        self.reoffer(|text| text.replace("a=sendrecv", &format!("a={direction}"))).unwrap()
+    }
+
     /// A new control goes on with the call whose plan this is.
     pub fn restored(plan: &Plan, at: Instant) -> Self {
         let call = Call::restore(plan, settings("secret"), Seed([4; 32]), at).unwrap();
+        let ledger = Ledger::restored(plan, &call.inside.dialog.call_id);
         let mut rig = Self {
             call,
             now: at,
             done: Vec::new(),
-            ledger: Ledger::restored(plan),
+            ledger,
             browser: IceAgent::new(IceCreds::new()),
             at: Vec::new(),
             cut: Vec::new(),
             next_request: 0,
             remote_cseq: 100,
+            acknowledges: true,
+            obedient: false,
         };
         rig.drain();
         rig
@@ -162,7 +280,16 @@ impl Rig {
     fn drain(&mut self) {
         while let Some(command) = self.call.poll_command() {
             self.ledger.command(&command);
+            let version = match &command {
+                Command::Install(plan) if self.obedient => Some(plan.version),
+                _ => None,
+            };
             self.done.push(command);
+            if let Some(version) = version {
+                let installed = Input::Installed(version);
+                self.ledger.input(&installed);
+                self.call.handle(self.now, installed);
+            }
         }
     }
 
@@ -284,38 +411,72 @@ impl Rig {
         self.respond(&Method::Invite, 200, "pbx", &sdp("10.0.0.5", formats, ""), &[]);
     }
 
-    /// The called side asks; what it is answered.
+    /// The far end asks; what it is answered.
     pub fn ask(&mut self, method: Method, tag: &str, body: &[u8]) -> Option<Response> {
+        self.ask_with(method, tag, body, None, &[])
+    }
+
+    /// The same with headers and a type of the body.
+    pub fn ask_with(
+        &mut self,
+        method: Method,
+        tag: &str,
+        body: &[u8],
+        content_type: Option<&str>,
+        headers: &[(&str, &str)],
+    ) -> Option<Response> {
+        let dialog = self.call.inside.dialog.clone();
+        self.ask_in(&dialog, (method, tag), body, content_type, headers)
+    }
+
+    /// The same in any dialog.
+    pub fn ask_in(
+        &mut self,
+        dialog: &Dialog,
+        (method, tag): (Method, &str),
+        body: &[u8],
+        content_type: Option<&str>,
+        headers: &[(&str, &str)],
+    ) -> Option<Response> {
         if method != Method::Ack {
             self.remote_cseq += 1;
         }
-        let (_, invite) = self.requests(&Method::Invite).pop().unwrap_or_else(|| self.nobody());
         let request = Request {
-            method,
+            method: method.clone(),
             uri: "sip:sallyport@10.0.0.1".into(),
             from: format!("<sip:1000@pbx>;tag={tag}"),
-            to: invite.from.clone(),
-            call_id: invite.call_id.clone(),
+            to: dialog.from.clone(),
+            call_id: dialog.call_id.clone(),
             cseq: self.remote_cseq,
             route: Vec::new(),
             record_route: Vec::new(),
             contact: Some("<sip:agent@10.0.0.5>".into()),
-            content_type: None,
-            headers: Vec::new(),
+            content_type: content_type.map(str::to_owned),
+            headers: headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
             body: body.to_vec(),
         };
+        let response = self.request(request.clone());
+        let taken = response.as_ref().is_some_and(|response| response.status == 200);
+        if method == Method::Invite && taken && self.acknowledges && !body.is_empty() {
+            self.request(Request { method: Method::Ack, body: Vec::new(), ..request });
+        }
+        response
+    }
+
+    /// A request arrives; what it is answered.
+    pub fn request(&mut self, request: Request) -> Option<Response> {
         let transaction = TransactionId(self.next_request);
         self.next_request += 1;
         self.put(Input::SipRequest { transaction, request });
-        self.done.iter().rev().find_map(|command| match command {
-            Command::SipReply { transaction: of, response } if *of == transaction => Some(response.clone()),
-            _ => None,
-        })
+        self.replies(transaction).pop()
     }
 
-    /// A restored call has sent no INVITE: only the shape of one.
-    fn nobody(&self) -> (TransactionId, Request) {
-        (TransactionId(0), self.call.inside.dialog.ack(1, &[]))
+    pub fn replies(&self, transaction: TransactionId) -> Vec<Response> {
+        let of = |command: &Command| match command {
+            Command::SipReply { transaction: of, response } if *of == transaction => Some(response.clone()),
+            _ => None,
+        };
+        self.done.iter().filter_map(of).collect()
     }
 
     /// The relay runs the last plan.
@@ -393,6 +554,7 @@ impl Rig {
         rig.keys(FINGERPRINT);
         rig.installed();
         assert_eq!(rig.names().last(), Some(&"connected"));
+        rig.obedient = true;
         rig
     }
 

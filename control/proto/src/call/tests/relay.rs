@@ -13,9 +13,13 @@ use crate::sip::Method;
 
 const GRACE: Duration = Duration::from_secs(30);
 
+fn disobedient() -> Rig {
+    Rig { obedient: false, ..Rig::connected() }
+}
+
 #[test]
 fn a_relay_that_stays_away_ends_the_call_after_a_while() {
-    let mut rig = Rig::connected();
+    let mut rig = disobedient();
     rig.put(Input::RelayAway);
     rig.wait(GRACE - Duration::from_secs(1));
     rig.put(Input::RelayAway);
@@ -29,7 +33,7 @@ fn a_relay_that_stays_away_ends_the_call_after_a_while() {
 
 #[test]
 fn a_relay_that_comes_back_gets_what_it_missed() {
-    let mut rig = Rig::connected();
+    let mut rig = disobedient();
     let plan = rig.plans().pop().unwrap();
     rig.put(Input::RelayAway);
     assert_eq!(rig.ask(Method::Invite, "pbx", &sdp("10.0.0.9", "0", "")).unwrap().status, 200);
@@ -47,7 +51,7 @@ fn a_relay_that_comes_back_gets_what_it_missed() {
 #[test]
 fn a_plan_that_was_on_its_way_may_have_arrived_or_not() {
     for arrived in [true, false] {
-        let mut rig = Rig::connected();
+        let mut rig = disobedient();
         rig.ask(Method::Invite, "pbx", &sdp("10.0.0.9", "0", ""));
         let sent = rig.plans().pop().unwrap().version;
         rig.put(Input::RelayAway);
@@ -76,7 +80,7 @@ fn what_is_not_installed_is_lost_with_the_relay_at_once() {
 
 #[test]
 fn consent_that_lapsed_ends_the_call() {
-    let mut rig = Rig::connected();
+    let mut rig = disobedient();
     let flow = rig.plans()[0].consents[0].flow;
     let other = sallyport_plan::FlowKey { remote: super::address("203.0.113.9:9"), ..flow };
     rig.put(Input::ConsentLost(other));
@@ -88,7 +92,7 @@ fn consent_that_lapsed_ends_the_call() {
 
 #[test]
 fn another_control_goes_on_with_the_call_and_its_past() {
-    let rig = Rig::connected();
+    let rig = disobedient();
     let plan = rig.plans().pop().unwrap();
     let mut next = Rig::restored(&plan, rig.now);
     assert_eq!(next.call.view().state, CallState::Connected);
@@ -129,7 +133,7 @@ fn a_call_that_was_answered_but_has_no_keys_comes_back_to_end() {
     assert_eq!(next.removes(), 1);
     next.is_over();
     rig.finish();
-    let rig = Rig::connected();
+    let rig = disobedient();
     let mut strange = rig.plans().pop().unwrap();
     strange.consents.clear();
     let mut next = Rig::restored(&strange, rig.now);

@@ -40,6 +40,7 @@ fn settings() -> Arc<Settings> {
             display_name: String::new(),
             contact: String::new(),
             user_agent: String::new(),
+            policy: crate::Policy::default(),
         },
         timeouts: Timeouts::default(),
     })

@@ -1,0 +1,49 @@
+"use strict";
+// What a page does with a SIP library, in pieces that the lab calls one by one; `soft` is the library's own part.
+const AUDIO = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+const soft = { events: [], waiting: [] };
+
+soft.note = (name, detail = null) => {
+  soft.events.push({ name, detail });
+  soft.waiting.splice(0).forEach(wake => wake());
+};
+
+// The next event of this name, waited for; others are left for those who want them.
+lab.softEvent = async ({ name, patience }) => {
+  const until = performance.now() + patience;
+  for (;;) {
+    const at = soft.events.findIndex(event => event.name === name);
+    if (at >= 0) return soft.events.splice(at, 1)[0].detail;
+    const left = until - performance.now();
+    if (left <= 0) throw new Error(`no ${name}, but ${JSON.stringify(soft.events)}`);
+    await Promise.race([new Promise(wake => soft.waiting.push(wake)), pause(left)]);
+  }
+};
+
+// The peer connection of a call, for the lab's statistics and recordings.
+soft.hook = peer => {
+  if (lab.peer === peer) return;
+  lab.peer = peer;
+  lab.begin = performance.now();
+  lab.timings = {};
+  lab.states = [];
+  const note = () => lab.states.push(peer.iceConnectionState + "/" + peer.connectionState);
+  peer.addEventListener("iceconnectionstatechange", note);
+  peer.addEventListener("connectionstatechange", note);
+  const hear = track => {
+    lab.far = new MediaStream([track]);
+    document.getElementById("far").srcObject = lab.far;
+  };
+  peer.addEventListener("track", event => hear(event.track));
+  const here = peer.getReceivers().map(receiver => receiver.track).find(track => track && track.kind === "audio");
+  if (here) hear(here);
+};
+
+lab.softRegister = options => soft.register(options);
+lab.softDial = to => soft.dial(to);
+lab.softAnswer = () => soft.answer();
+lab.softHold = on => soft.hold(on);
+lab.softDigit = digit => soft.digit(digit);
+lab.softRefer = to => soft.refer(to);
+lab.softBye = async () => soft.bye();
+lab.softUnregister = async () => soft.unregister();

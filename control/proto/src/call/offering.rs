@@ -1,0 +1,85 @@
+//! A call that rings, offered by us: SIP libraries of browsers answer an INVITE's offer, and some make none of their own.
+
+use std::time::Instant;
+
+use sallyport_plan::Zone;
+
+use super::Call;
+use super::ice::Ice;
+use crate::error::AcceptError;
+use crate::sdp::{AnswerParts, BrowserOffer, Chosen, Codec, Direction, Kind, browser_offer};
+
+impl Call {
+    /// Our offer to browsers at that side that the call rings at, an SDP. All of them get the same one: whoever takes the
+    /// call by [`Self::take`] is the only one that is answered there.
+    ///
+    /// # Errors
+    /// [`AcceptError::Gone`] where it does not ring any more.
+    pub fn offer(&mut self, zone: Zone) -> Result<String, AcceptError> {
+        if !self.rings() {
+            return Err(AcceptError::Gone);
+        }
+        let chosen = self.offered_outside();
+        if !self.outside.offered.iter().any(|(have, _)| *have == zone) {
+            // Who offers controls, unless it is lite (RFC 8445 section 6.1.1).
+            let ice = Ice::open(&self.settings, zone, !self.settings.ice_lite, &mut self.random);
+            self.outside.offered.push((zone, ice));
+        }
+        let agent = self.outside.offered.iter().find(|(have, _)| *have == zone);
+        let (_, ice) = agent.ok_or(AcceptError::Gone)?;
+        let cname = format!("{:08x}", self.ssrc.0);
+        Ok(browser_offer(&AnswerParts {
+            session: (self.session, self.outside.version),
+            ufrag: ice.ufrag(),
+            password: ice.password(),
+            candidates: ice.lines(),
+            lite: self.settings.ice_lite,
+            fingerprint: &self.settings.fingerprint,
+            ssrc: self.ssrc.0,
+            cname: &cname,
+            chosen: &chosen,
+            direction: Direction::SendRecv,
+        }))
+    }
+
+    /// A browser takes the call with its answer to [`Self::offer`]; what [`crate::Command::Answer`] then says is for
+    /// nobody.
+    ///
+    /// # Errors
+    /// [`AcceptError`]: the call rings on for others, or is over.
+    pub fn take(&mut self, answer: &str, zone: Zone, now: Instant) -> Result<(), AcceptError> {
+        if !self.rings() {
+            return Err(AcceptError::Gone);
+        }
+        let answer = BrowserOffer::parse(answer)?;
+        let at = self.outside.offered.iter().position(|(have, _)| *have == zone).ok_or(AcceptError::Gone)?;
+        let (_, mut ice) = self.outside.offered.swap_remove(at);
+        self.outside.offered.clear();
+        ice.meet(&answer.ufrag, &answer.password, &answer.candidates);
+        if let Some(invited) = &mut self.inside.invited {
+            invited.taken = true;
+        }
+        self.browser_is(answer, ice, zone);
+        self.take_up(now);
+        Ok(())
+    }
+
+    fn rings(&self) -> bool {
+        self.cause.is_none()
+            && self.inside.invited.as_ref().is_some_and(|invited| !invited.taken && !invited.done)
+    }
+
+    /// What the inside offers, in its order, under its payload types where it offers anything.
+    fn offered_outside(&self) -> Vec<Chosen> {
+        let theirs = self.inside.invited.as_ref().and_then(|invited| invited.offer.as_ref());
+        let all = || Kind::ALL.map(|kind| Codec { kind, payload_type: kind.inside_type() }).to_vec();
+        let codecs = theirs.map_or_else(all, |offer| offer.codecs.clone());
+        let chosen = |Codec { kind, payload_type }: Codec| Chosen {
+            kind,
+            outside: payload_type,
+            from_inside: payload_type,
+            to_inside: payload_type,
+        };
+        codecs.into_iter().map(chosen).collect()
+    }
+}

@@ -1,0 +1,210 @@
+//! INVITEs of ours in the middle of a call: the browser holds or resumes, or the session is refreshed.
+
+use std::time::{Duration, Instant};
+
+use super::Call;
+use super::requests::Purpose;
+use crate::api::{Command, EndCause};
+use crate::sdp::{Codec, Direction, InsideAnswer};
+use crate::sip::{Attempts, Method, Request, Response, TransactionId};
+
+/// 2xx of ours that may come again and want their ACK again.
+const ACKS: usize = 4;
+
+/// One under way.
+#[derive(Debug)]
+pub(super) struct Reinvite {
+    transaction: TransactionId,
+    cseq: u32,
+    credentials: Vec<(String, String)>,
+    attempts: Attempts,
+    direction: Direction,
+    rseq: Option<u32>,
+}
+
+impl Call {
+    /// Tells the inside what the browser does with the sound, unless it knows, or something else comes first
+    /// (RFC 3261 section 14.1): then this is called again.
+    pub(super) fn settle_direction(&mut self, now: Instant) {
+        if self.inside.told != self.outside.direction && self.can_offer() {
+            self.send_reinvite();
+            self.replan(now);
+        }
+    }
+
+    /// Whether an INVITE may begin: no other is under way in either direction, and none waits for its time.
+    pub(super) fn can_offer(&self) -> bool {
+        let inside = &self.inside;
+        let talks = inside.answered && !inside.gone && self.cause.is_none();
+        talks && inside.reinvite.is_none() && inside.unacked.is_none() && self.deadlines.glare.is_none()
+    }
+
+    pub(super) fn send_reinvite(&mut self) {
+        self.send_again(Attempts::default());
+    }
+
+    fn send_again(&mut self, attempts: Attempts) {
+        let direction = self.outside.direction;
+        let codecs = self.offered();
+        let text = self.describe(&codecs, direction);
+        let (transaction, target) = (self.transaction(), self.inside.dialog.target.clone());
+        let challenged = !attempts.is_first();
+        let credentials = if challenged { self.authorize(&Method::Invite, &target) } else { Vec::new() };
+        let mut request = self.inside.dialog.invite(&text, credentials.clone());
+        request.headers.extend(self.timer_headers(true));
+        let cseq = request.cseq;
+        self.inside.reinvite =
+            Some(Reinvite { transaction, cseq, credentials, attempts, direction, rseq: None });
+        self.commands.push_back(Command::Sip { transaction, request });
+    }
+
+    /// Whether the response was one to such an INVITE.
+    pub(super) fn reinvite_answered(
+        &mut self,
+        transaction: TransactionId,
+        response: &Response,
+        now: Instant,
+    ) -> bool {
+        let acked = self.inside.acked.iter().find(|(of, _)| *of == transaction);
+        if let Some((_, ack)) = acked {
+            if (200..300).contains(&response.status) {
+                self.commands.push_back(Command::SipAck(ack.clone()));
+            }
+            return true;
+        }
+        let Some(reinvite) = self.inside.reinvite.take_if(|reinvite| reinvite.transaction == transaction)
+        else {
+            return false;
+        };
+        match response.status {
+            100..=199 => self.reinvite_rings(reinvite, response),
+            200..=299 => self.reinvite_taken(&reinvite, response, now),
+            _ if self.cause.is_some() => {}
+            status => self.reinvite_refused(status, reinvite, response, now),
+        }
+        self.settle_direction(now);
+        true
+    }
+
+    /// A provisional answer that wants it gets its PRACK (RFC 3262 section 4).
+    fn reinvite_rings(&mut self, mut reinvite: Reinvite, response: &Response) {
+        let rseq = response.header("RSeq").next().and_then(|text| text.trim().parse::<u32>().ok());
+        if let Some(rseq) = rseq.filter(|_| response.lists("Require", "100rel"))
+            && reinvite.rseq.is_none_or(|last| last.checked_add(1) == Some(rseq))
+        {
+            reinvite.rseq = Some(rseq);
+            let mut request = self.inside.dialog.next(Method::Prack);
+            request.headers.push(("RAck".into(), format!("{rseq} {} INVITE", reinvite.cseq)));
+            self.ask(Purpose::Acknowledge, request);
+        }
+        self.inside.reinvite = Some(reinvite);
+    }
+
+    fn reinvite_taken(&mut self, reinvite: &Reinvite, response: &Response, now: Instant) {
+        self.inside.dialog.refresh(response.contact.as_deref());
+        let ack = self.inside.dialog.ack(reinvite.cseq, &reinvite.credentials);
+        self.remember_ack(reinvite.transaction, ack);
+        if self.cause.is_some() {
+            return;
+        }
+        self.inside.told = reinvite.direction;
+        self.timer_agreed(response, now);
+        // Without an answer, against RFC 3264, the session stays as it was.
+        if response.body.is_empty() {
+            return;
+        }
+        let answer = InsideAnswer::parse(&response.body).map_err(EndCause::Protocol);
+        match answer.and_then(|answer| self.fit(answer)) {
+            Ok(fit) => {
+                self.adopt(fit);
+                self.replan(now);
+            }
+            Err(cause) => self.end(cause, now),
+        }
+    }
+
+    fn remember_ack(&mut self, transaction: TransactionId, ack: Request) {
+        if self.inside.acked.len() == ACKS {
+            self.inside.acked.pop_front();
+        }
+        self.inside.acked.push_back((transaction, ack.clone()));
+        self.commands.push_back(Command::SipAck(ack));
+    }
+
+    /// The session stays as it was (RFC 3261 section 14.1).
+    fn reinvite_refused(&mut self, status: u16, mut reinvite: Reinvite, response: &Response, now: Instant) {
+        let again = match status {
+            401 | 407 => self.learn(response, &mut reinvite.attempts),
+            422 => self.raise_interval(response),
+            _ => false,
+        };
+        if again {
+            self.send_again(reinvite.attempts);
+        } else if status == 491 {
+            self.deadlines.glare = Some(now + self.glare());
+        } else if !self.dialog_lost(status, now) {
+            self.inside.told = reinvite.direction;
+            self.refresh_later(now);
+        }
+    }
+
+    /// How long to wait after 491: the owner of the Call-ID longer, so that one of both goes first.
+    fn glare(&mut self) -> Duration {
+        let part = |random: u32, steps: u32| Duration::from_millis(u64::from(random % steps) * 10);
+        match self.inside.owner {
+            true => Duration::from_millis(2_100) + part(self.random.u32(), 191),
+            false => part(self.random.u32(), 201),
+        }
+    }
+
+    /// The time after a 491 is over.
+    pub(super) fn glare_passed(&mut self, now: Instant) {
+        self.deadlines.glare = None;
+        self.settle_direction(now);
+        let timer = self.inside.timer;
+        if timer.ours && timer.interval > 0 && self.deadlines.refresh.is_none() {
+            self.refresh_later(now);
+        }
+    }
+
+    /// The dialog is replaced while an INVITE is under way: should it be answered well yet, it gets its ACK there.
+    pub(super) fn retire_reinvite(&mut self) {
+        if let Some(reinvite) = self.inside.reinvite.take() {
+            let ack = self.inside.dialog.ack(reinvite.cseq, &reinvite.credentials);
+            self.inside.acked.push_back((reinvite.transaction, ack));
+        }
+    }
+
+    /// Whether it was such an INVITE that got no answer.
+    pub(super) fn reinvite_unheard(&mut self, transaction: TransactionId, now: Instant) -> bool {
+        let lost = self.inside.reinvite.take_if(|reinvite| reinvite.transaction == transaction);
+        if lost.is_some() && self.cause.is_none() {
+            self.dialog_lost(408, now);
+        }
+        lost.is_some()
+    }
+
+    /// What we can offer in the middle of a call: all that the browser was told, the running codec first.
+    pub(super) fn offered(&self) -> Vec<Codec> {
+        let told = |codec: &&Codec| self.outside.codecs.iter().any(|told| told.kind == codec.kind);
+        let own = self.inside.offer.iter().flat_map(|offer| &offer.codecs);
+        let mut codecs: Vec<Codec> = own.filter(told).copied().collect();
+        let running = self.inside.chosen.first().map(|codec| codec.kind);
+        codecs.sort_by_key(|codec| Some(codec.kind) != running);
+        codecs
+    }
+
+    /// Our description; its version grows where its text changes, and only there (RFC 3264 section 8).
+    pub(super) fn describe(&mut self, codecs: &[Codec], direction: Direction) -> String {
+        let Some(own) = &self.inside.offer else { return String::new() };
+        let layout = self.inside.answer.as_ref().map_or(&[][..], |answer| &answer.layout);
+        let same = own.text(self.inside.version, codecs, direction, layout);
+        if self.inside.said.as_ref() == Some(&same) {
+            return same;
+        }
+        self.inside.version += 1;
+        let text = own.text(self.inside.version, codecs, direction, layout);
+        self.inside.said = Some(text.clone());
+        text
+    }
+}

@@ -1,0 +1,133 @@
+//! The browser offers anew in the middle of a call: it holds, resumes, or starts ICE over.
+
+use std::time::Instant;
+
+use super::Call;
+use super::ice::{Ice, lines};
+use crate::api::Command;
+use crate::error::{AcceptError, OfferError};
+use crate::sdp::{AnswerParts, BrowserOffer, Chosen, Direction, Setup, browser_answer};
+
+impl Call {
+    /// The browser offers anew. It is answered at once; what the inside has to know of it follows as a re-INVITE.
+    ///
+    /// # Errors
+    /// [`AcceptError`]: nothing has changed then.
+    pub fn renegotiate(&mut self, offer: &str, now: Instant) -> Result<(), AcceptError> {
+        if self.cause.is_some() || !self.replied || self.inside.answer.is_none() {
+            return Err(AcceptError::Gone);
+        }
+        let mut offer = BrowserOffer::parse(offer)?;
+        if self.outside.fingerprint != Some(offer.fingerprint) {
+            return Err(OfferError::ChangedFingerprint.into());
+        }
+        self.keep_role(&mut offer)?;
+        let chosen = self.still_offered(&offer)?;
+        self.outside.codecs.retain_mut(|codec| {
+            let same = offer.payload_type(codec.kind);
+            codec.payload_type = same.unwrap_or(codec.payload_type);
+            same.is_some()
+        });
+        self.inside.chosen = chosen;
+        self.meet_again(&offer, now);
+        self.outside.version += 1;
+        self.outside.direction = offer.direction;
+        let text = self.answer_again(&offer);
+        self.outside.offer = Some(offer);
+        self.commands.push_back(Command::Renegotiated(text));
+        self.drain_ice(now);
+        self.replan(now);
+        self.settle_direction(now);
+        Ok(())
+    }
+
+    /// Who sent the ClientHello stays who did (RFC 8842 section 5.2), as the association goes on.
+    fn keep_role(&self, offer: &mut BrowserOffer) -> Result<(), OfferError> {
+        match (self.outside.setup, offer.setup) {
+            (Setup::Passive, Setup::Active) => Err(OfferError::Setup("active".into())),
+            (Setup::ActPass | Setup::Active, Setup::Passive) => Err(OfferError::Setup("passive".into())),
+            (Setup::Passive, _) => {
+                offer.setup = Setup::Passive;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The codecs of the call under the payload types of this offer: the running one has to be among them.
+    fn still_offered(&self, offer: &BrowserOffer) -> Result<Vec<Chosen>, OfferError> {
+        let again =
+            |chosen: &Chosen| offer.payload_type(chosen.kind).map(|outside| Chosen { outside, ..*chosen });
+        let chosen: Vec<Chosen> = self.inside.chosen.iter().filter_map(again).collect();
+        let running = self.inside.chosen.first().map(|chosen| chosen.kind);
+        if chosen.first().map(|chosen| chosen.kind) == running {
+            Ok(chosen)
+        } else {
+            Err(OfferError::NoCodec)
+        }
+    }
+
+    /// More candidates of the agent that there is, or other credentials: ICE starts over beside the pair that runs
+    /// (RFC 8445 section 9), and takes its place when it has found another.
+    fn meet_again(&mut self, offer: &BrowserOffer, now: Instant) {
+        let outside = &mut self.outside;
+        let next = outside.next.as_ref().is_some_and(|next| next.remote_ufrag() == offer.ufrag);
+        if next || outside.ufrags.1 == offer.ufrag {
+            let agent = if next { outside.next.as_mut() } else { outside.ice.as_mut() };
+            if let Some(agent) = agent {
+                offer.candidates.iter().for_each(|candidate| agent.add(candidate));
+                agent.handle_timeout(now);
+            }
+            return;
+        }
+        let mut agent = Ice::new(&self.settings, self.outside.zone, offer, &mut self.random);
+        agent.begin(now);
+        self.outside.next = Some(agent);
+        self.deadlines.restart = Some(now + self.settings.timeouts.ice);
+    }
+
+    fn answer_again(&self, offer: &BrowserOffer) -> String {
+        let next = self.outside.next.as_ref().filter(|next| next.remote_ufrag() == offer.ufrag);
+        let agent = next.or(self.outside.ice.as_ref());
+        let consent = self.outside.consent.as_ref();
+        let (ufrag, password) = match (agent, consent) {
+            (Some(agent), _) => (agent.ufrag(), agent.password()),
+            (None, Some(consent)) => (consent.local_ufrag.as_str(), consent.local_pwd.as_str()),
+            (None, None) => ("", ""),
+        };
+        let own = lines(&self.settings, self.outside.zone);
+        let cname = format!("{:08x}", self.ssrc.0);
+        let parts = AnswerParts {
+            session: (self.session, self.outside.version),
+            ufrag,
+            password,
+            candidates: agent.map_or(&own, Ice::lines),
+            lite: self.settings.ice_lite,
+            fingerprint: &self.settings.fingerprint,
+            ssrc: self.ssrc.0,
+            cname: &cname,
+            chosen: &self.inside.chosen,
+            // What the inside holds is none of the browser's business: nobody could ask it to resume.
+            direction: Direction::SendRecv,
+        };
+        browser_answer(offer, &parts)
+    }
+
+    /// Another agent found a pair: it is the call's from now on.
+    pub(super) fn drain_next(&mut self, now: Instant) {
+        let Some(next) = &mut self.outside.next else { return };
+        while let Some(command) = next.poll_transmit() {
+            self.commands.push_back(command);
+        }
+        let Some(flow) = next.poll_nominated(None, now) else { return };
+        self.deadlines.restart = None;
+        self.outside.ufrags = (next.ufrag().to_owned(), next.remote_ufrag().to_owned());
+        self.outside.ice = self.outside.next.take();
+        self.nominated(flow, now);
+    }
+
+    /// Our user fragment of an ICE restart under way.
+    pub fn next_ufrag(&self) -> Option<&str> {
+        self.outside.next.as_ref().map(Ice::ufrag)
+    }
+}

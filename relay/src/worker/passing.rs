@@ -1,0 +1,84 @@
+//! Packets that stay inside the relay: from worker to worker, and from one leg of ours to another.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use sallyport_core::Tag;
+use sallyport_io::{Frame, HEADROOM};
+use sallyport_plan::FlowKey;
+
+use super::{Due, Running, STRAYS};
+use crate::hairpin::{HAIRPINS_MAX, arrival};
+use crate::handoff::Stray;
+use crate::orders::Notice;
+
+impl<N: Fn(Notice) -> bool> Running<N> {
+    /// The tag of a flow, be it ours or another worker's.
+    pub(super) fn tag_of(&self, key: &FlowKey) -> Option<Tag> {
+        self.worker.translator.lookup(key).or_else(|| self.routes.get(key).copied())
+    }
+
+    /// Gives a packet that was to leave by `path` to the flow of ours at its other end, as if it had come in there. Without
+    /// such a flow it is judged as anybody's.
+    pub(super) fn pass_on(&mut self, frame: Frame, payload: Range<usize>, path: &FlowKey, hairpins: u8) {
+        if hairpins >= HAIRPINS_MAX {
+            self.counts.hairpin_loop += 1;
+            self.worker.edge.port().release(frame);
+            return;
+        }
+        self.counts.hairpins += 1;
+        let key = arrival(path);
+        let due = Due { frame, payload, key, tag: self.tag_of(&key), hairpins: hairpins + 1 };
+        if let Some(due) = self.keep_own(due) {
+            self.passed.push(due);
+        }
+    }
+
+    /// A packet that this worker has to judge comes back; one of another worker is handed over.
+    pub(super) fn keep_own(&mut self, due: Due) -> Option<Due> {
+        let Some(tag) = due.tag.filter(|tag| tag.direction.worker() != self.worker.index) else {
+            return Some(due);
+        };
+        let Due { frame, payload, key, hairpins, .. } = due;
+        let bytes = self.worker.edge.port().buffer(&frame).get(payload).unwrap_or_default();
+        let taken = self.worker.handoff.push(tag, key, hairpins, bytes);
+        self.worker.edge.port().release(frame);
+        if taken {
+            self.counts.strays += 1;
+        } else {
+            self.counts.stray_overflow += 1;
+        }
+        None
+    }
+
+    /// Judges what other workers handed over.
+    pub(super) fn take_strays(&mut self) {
+        for taken in 1..=STRAYS {
+            let Some(stray) = self.worker.handoff.pop() else { break };
+            if taken == STRAYS {
+                // There may be more: the next sleep ends at once.
+                let _ = self.worker.wake.write(1);
+            }
+            let Stray { tag, key, hairpins, .. } = stray;
+            let port = self.worker.edge.port();
+            let Some(frame) = port.allocate() else {
+                self.counts.no_frame += 1;
+                continue;
+            };
+            let bytes = stray.bytes();
+            let range = HEADROOM..HEADROOM + bytes.len();
+            if let Some(room) = port.buffer(&frame).get_mut(range.clone()) {
+                room.copy_from_slice(bytes);
+            }
+            self.due.push(Due { frame, payload: range, key, tag: Some(tag), hairpins });
+        }
+        if self.due.is_empty() {
+            return;
+        }
+        self.translate(self.now());
+        if let Some(residence) = &mut self.residence {
+            // When these arrived is not known here.
+            residence.arrived(Instant::now());
+        }
+    }
+}
