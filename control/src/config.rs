@@ -177,6 +177,8 @@ pub struct Http {
     pub max_anonymous_calls: usize,
     /// Who may read the metrics.
     pub metrics: Metrics,
+    /// Whether the demo page is served at `/demo/`.
+    pub demo: bool,
 }
 
 /// Who may read the metrics.
@@ -207,6 +209,7 @@ impl Default for Http {
             max_calls: 1000,
             max_anonymous_calls: 10,
             metrics: Metrics::default(),
+            demo: false,
         }
     }
 }

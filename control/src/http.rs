@@ -6,8 +6,14 @@ mod body;
 mod calls;
 mod connection;
 mod errands;
+mod guests;
+mod hanging;
 mod mailbox;
+mod outbox;
+mod pages;
+mod places;
 mod problem;
+mod socket;
 mod state;
 mod tls;
 mod websocket;
@@ -44,6 +50,14 @@ pub struct Shared {
     sip: watch::Receiver<View>,
     /// Whether we speak HTTPS.
     secure: bool,
+    /// Connections of the JSON WebSocket, and who is signed in there.
+    places: places::Places,
+    sockets: guests::Guests,
+    /// Who is signed in by the hanging GET.
+    hanging: guests::Guests,
+    counts: Arc<guests::Counts>,
+    /// How long a browser may be away before it is signed out.
+    linger: Duration,
 }
 
 /// Listening sockets, not yet served.
@@ -71,16 +85,22 @@ impl Server {
             listeners.push(TcpListener::bind(address).await.with_context(|| format!("{address}"))?);
         }
         let access = Arc::new(Access::new(&config, identities));
-        let router = router(Shared {
+        let shared = Shared {
             calls,
             access,
+            begun: Instant::now(),
             mailboxes: mailbox::Mailboxes::default(),
             grace: Duration::from_secs(config.agents.grace_s.into()),
-            begun: Instant::now(),
             gate,
             sip,
             secure: tls.is_some(),
-        });
+            places: places::Places::default(),
+            sockets: guests::Guests::default(),
+            hanging: guests::Guests::default(),
+            counts: Arc::default(),
+            linger: Duration::from_secs(config.agents.grace_s.into()),
+        };
+        let router = router(shared, config.http.demo);
         Ok(Self { listeners, tls, router })
     }
 
@@ -101,8 +121,9 @@ impl Server {
     }
 }
 
-fn router(shared: Shared) -> Router {
+fn router(shared: Shared, demo: bool) -> Router {
     Router::new()
+        .merge(pages::router(demo))
         .route("/v1/calls", post(calls::create).get(calls::list))
         .route("/v1/calls/{id}", get(calls::show).patch(calls::trickle).delete(calls::hang_up))
         .route("/v1/calls/{id}/events", get(calls::events))
@@ -117,6 +138,10 @@ fn router(shared: Shared) -> Router {
         .route("/v1/sessions/{id}/events", get(agents::events))
         .route("/v1/status", get(state::status))
         .route("/v1/openapi.json", get(state::openapi))
+        .route("/v1/socket", get(socket::socket))
+        .route("/hanging/sign-in", get(hanging::sign_in_by_get).post(hanging::sign_in_by_post))
+        .route("/hanging/{session}", get(hanging::hear).post(hanging::say).delete(hanging::sign_out))
+        .route("/hanging/{session}/sign-out", get(hanging::sign_out).post(hanging::sign_out))
         .route("/sip", get(websocket::sip))
         .route("/metrics", get(state::metrics))
         .route("/healthz", get(state::healthz))

@@ -14,11 +14,15 @@ use crate::sip::View;
 
 type Label = Vec<(&'static str, String)>;
 
-/// The text.
+/// The text; `browsers`: what came by the browsers' transports, by what became of it.
 ///
 /// # Errors
 /// None that occurs: writing to a string does not fail.
-pub fn encode(overview: &Overview, sign_ins: Counts, sip: &View) -> Result<String, fmt::Error> {
+pub fn encode(
+    overview: &Overview,
+    (sign_ins, messages): (Counts, &[(&'static str, u64)]),
+    sip: &View,
+) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("sallyport");
     let calls = Family::<Label, Gauge>::default();
     for (state, count) in &overview.states {
@@ -27,6 +31,7 @@ pub fn encode(overview: &Overview, sign_ins: Counts, sip: &View) -> Result<Strin
     }
     registry.register("calls", "Calls by state", calls);
     browsers(&mut registry, overview, sign_ins);
+    said(&mut registry, messages);
     let begun = Counter::<u64>::default();
     begun.inc_by(overview.begun);
     registry.register("calls_begun", "Calls begun", begun);
@@ -91,6 +96,16 @@ fn gauge(value: u64) -> Gauge {
     gauge
 }
 
+/// What browsers said over the JSON WebSocket and the hanging GET.
+fn said(registry: &mut Registry, messages: &[(&'static str, u64)]) {
+    let family = Family::<Label, Counter>::default();
+    for (outcome, count) in messages {
+        family.get_or_create(&vec![("outcome", (*outcome).to_owned())]).inc_by(*count);
+    }
+    let help = "Messages of browsers, and browsers that came back or were lost";
+    registry.register("browser_messages", help, family);
+}
+
 /// Who is signed in, with which numbers, and who tried.
 fn browsers(registry: &mut Registry, overview: &Overview, sign_ins: Counts) {
     registry.register("sessions", "Browsers signed in", gauge(overview.sessions));
@@ -136,9 +151,11 @@ mod tests {
             reason: String::new(),
         };
         let sip = View { peers: vec![peer], refused: [("not_sip", 3)].into() };
-        let text = encode(&overview, Counts { limited: 5, ..Counts::default() }, &sip).unwrap();
+        let text =
+            encode(&overview, (Counts { limited: 5, ..Counts::default() }, &[("bad", 7)]), &sip).unwrap();
         for line in [
             "sallyport_calls{state=\"ringing\"} 1",
+            "sallyport_browser_messages_total{outcome=\"bad\"} 5",
             "sallyport_calls_begun_total 7",
             "sallyport_registrations{state=\"registered\"} 2",
             "sallyport_sign_ins_total{outcome=\"limited\"} 5",

@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 /// Sections that other processes read from the same file.
-const FOREIGN_SECTIONS: &[&str] = &["http", "ng", "sip", "supervisor"];
+const FOREIGN_SECTIONS: &[&str] = &["agents", "http", "identity", "ng", "sip", "supervisor"];
 
 /// Workers at the most.
 pub const WORKERS_MAX: u32 = 64;
@@ -348,6 +348,26 @@ mod tests {
             let error = load(&text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");
         }
+    }
+
+    /// Other processes are given new sections without a word to us: the file that we come with has all of them.
+    #[test]
+    fn the_file_that_is_installed_is_understood() {
+        let shipped = include_str!("../../appliance/files/sallyport.toml");
+        let file = parse(shipped).unwrap();
+        assert!(file.others.contains_key("agents") && file.others.contains_key("sip"));
+        // Its defaults are written as comments.
+        let keys = shipped
+            .lines()
+            .map(|line| line.strip_prefix('#').filter(|key| key.contains(" = ")).unwrap_or(line));
+        let ours = |text: &str| {
+            ["outside", "inside", "relay", "log"].iter().any(|name| text.starts_with(&format!("[{name}]")))
+        };
+        let text = keys.filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
+        let sections = text.split("\n[").map(|section| format!("[{}", section.trim_start_matches('[')));
+        let text = sections.filter(|section| ours(section)).collect::<Vec<_>>().join("\n");
+        let file = parse(&text).unwrap();
+        assert_eq!((file.inside.browsers, file.relay.hash_ports), (Some(10_000), true));
     }
 
     #[test]

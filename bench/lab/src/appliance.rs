@@ -103,6 +103,8 @@ impl Setup {
             [sip]
             [supervisor]
             [ng]
+            [agents]
+            [identity]
             [log]
         };
         let mut set = |section: &str, key: &str, value: toml::Value| {

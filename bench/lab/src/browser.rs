@@ -2,7 +2,7 @@
 //!
 //! The microphone is a file with one tone, looped; what the far side plays is recorded through Web Audio.
 
-mod webdriver;
+pub(crate) mod webdriver;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -341,7 +341,7 @@ impl Browser {
     }
 }
 
-fn capabilities(folder: &Path, tone: &Path) -> Value {
+pub(crate) fn capabilities(folder: &Path, tone: &Path) -> Value {
     let mut arguments: Vec<String> = [
         "--headless",
         // Root has no other way.

@@ -21,6 +21,7 @@ pub mod softphone;
 mod state;
 pub mod stun;
 pub mod tone;
+pub mod visitor;
 pub mod wav;
 
 pub use namespace::Namespace;

@@ -23,4 +23,5 @@ mod plain;
 mod relay;
 mod sockets;
 mod stage;
+mod web;
 mod worlds;

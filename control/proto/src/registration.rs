@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::api::Party;
 use crate::random::{Random, Seed};
-use crate::sip::header::{uri_of, user_of};
+use crate::sip::header::uri_of;
 use crate::sip::{Account, Attempts, Credentials, Method, Request, Response, TransactionId};
 
 /// First and longest wait after a failure (RFC 5626 section 4.5).
@@ -268,7 +268,7 @@ impl Registration {
             cseq: self.cseq,
             route: Vec::new(),
             record_route: Vec::new(),
-            contact: Some(format!("<sip:{}@{}>", self.party.user, self.settings.place)),
+            contact: Some(format!("<{}>", self.contact())),
             content_type: None,
             headers,
             body: Vec::new(),
@@ -281,13 +281,17 @@ impl Registration {
         self.commands.push_back(RegistrationCommand::Send { transaction, request: Box::new(request) });
     }
 
+    fn contact(&self) -> String {
+        format!("sip:{}@{}", self.party.user, self.settings.place)
+    }
+
     fn taken(&mut self, now: Instant, response: &Response, takes_away: bool) {
         self.failures = 0;
         self.bound = !takes_away;
         if !self.wanted || takes_away {
             return self.begin();
         }
-        let granted = granted(response, &self.party.user).unwrap_or(self.expires.as_secs());
+        let granted = granted(response, &self.contact()).unwrap_or(self.expires.as_secs());
         self.due = Some(now + refresh(Duration::from_secs(granted.min(EXPIRES_MAX))));
         self.go(RegistrationState::Registered);
     }
@@ -339,9 +343,11 @@ impl Registration {
 }
 
 /// How long the server holds our binding, in seconds: what it says of our Contact, else of all.
-fn granted(response: &Response, user: &str) -> Option<u64> {
+fn granted(response: &Response, own: &str) -> Option<u64> {
     let contacts = response.contact.as_deref().unwrap_or_default();
-    let ours = contacts.split(',').find(|contact| user_of(uri_of(contact)) == user);
+    // Servers leave out, or add, parameters of the URI.
+    let place = |uri: &str| uri.split(';').next().unwrap_or_default().to_owned();
+    let ours = contacts.split(',').find(|contact| place(uri_of(contact)) == place(own));
     let parameter = ours.and_then(|contact| {
         let tail = contact.rsplit('>').next().unwrap_or_default();
         let value = |part: &str| {

@@ -308,7 +308,7 @@ pub struct Direction {
 }
 
 impl Call {
-    fn new(view: &CallView, directions: &[DirectionReport]) -> Self {
+    pub(super) fn new(view: &CallView, directions: &[DirectionReport]) -> Self {
         let direction = |report: &DirectionReport| Direction {
             index: report.index.0,
             from: super::state::zone(report.from),

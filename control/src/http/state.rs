@@ -195,8 +195,10 @@ pub async fn metrics(
 ) -> Result<Response, Problem> {
     shared.access.metrics(&headers, peer.0.0)?;
     let overview = shared.calls.overview().await.ok_or_else(ending)?;
-    let text = metrics::encode(&overview, shared.access.sign_ins(), &shared.sip.borrow().clone())
-        .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics", error.to_string()))?;
+    let browsers = shared.counts.all();
+    let text =
+        metrics::encode(&overview, (shared.access.sign_ins(), &browsers), &shared.sip.borrow().clone())
+            .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics", error.to_string()))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }

@@ -38,7 +38,7 @@ pub async fn sip(
 ) -> Response {
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade.protocols(["sip"]),
-        Err(_) => return upgrade_required(),
+        Err(_) => return upgrade_required("this path speaks SIP over WebSocket only (RFC 7118)"),
     };
     if upgrade.selected_protocol().is_none() {
         let text = "the WebSocket sub-protocol must be \"sip\" (RFC 7118 section 4.1)";
@@ -70,8 +70,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// RFC 9110 section 15.5.22.
-fn upgrade_required() -> Response {
-    let text = "this path speaks SIP over WebSocket only (RFC 7118)";
+pub(super) fn upgrade_required(text: &str) -> Response {
     let mut response = Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade", text).into_response();
     let headers = response.headers_mut();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));

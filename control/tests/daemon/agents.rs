@@ -37,8 +37,8 @@ fn lab_in(net: Net, sections: &[(&str, &str)]) -> Lab {
 }
 
 impl Lab {
-    fn called(&self, number: u16) -> Browser {
-        Browser::called(&self.relay, self.control.net.browser(number))
+    fn browser(&self, number: u16) -> Browser {
+        Browser::new(&self.relay, self.control.net.browser(number))
     }
 
     fn registers(&self) -> Vec<String> {
@@ -168,14 +168,14 @@ fn a_call_rings_all_browsers_of_its_number_and_the_first_one_has_it() {
     assert_eq!((&ringing["from"], &ringing["to"]), (&"7000".into(), &"1001".into()));
     assert_eq!(second.hears("incoming").1["call"], ringing["call"]);
     let call = format!("/v1/calls/{}", ringing["call"].as_str().unwrap());
-    let mut browser = lab.called(1);
+    let mut browser = lab.browser(1);
     let accept = format!("{call}/accept");
     let stranger = elsewhere.ask(&lab.control, "POST", &accept, SDP, &browser.offer("actpass"));
     assert_eq!(stranger.status, 409, "it does not ring there");
     let taken = second.ask(&lab.control, "POST", &accept, SDP, &browser.offer("actpass"));
     assert_eq!((taken.status, taken.header("content-type")), (200, SDP), "{}", taken.text());
     assert_eq!(first.hears("taken").1["call"], ringing["call"]);
-    let late = first.ask(&lab.control, "POST", &accept, SDP, &lab.called(2).offer("actpass"));
+    let late = first.ask(&lab.control, "POST", &accept, SDP, &lab.browser(2).offer("actpass"));
     assert_eq!(late.status, 409);
     phone.acknowledges(&phone.hears(200));
     browser.connect(&taken.text());
@@ -189,6 +189,7 @@ fn a_call_rings_all_browsers_of_its_number_and_the_first_one_has_it() {
     let digits = second.ask(&lab.control, "POST", &format!("{call}/dtmf"), JSON, "{\"digits\":\"12x\"}");
     assert_eq!(digits.status, 400);
     assert_eq!(second.ask(&lab.control, "DELETE", &call, SDP, "").status, 204);
+    phone.is_hung_up();
     assert_eq!(second.hears("ended").1["cause"], "hang_up");
     lab.control.wait_until_idle();
 }
@@ -206,7 +207,8 @@ fn a_call_that_all_decline_is_busy_and_one_that_nobody_is_there_for_unavailable(
         assert_eq!(session.ask(&lab.control, "POST", &path, JSON, body).status, 404, "not twice");
     }
     phone.acknowledges(&phone.hears(486));
-    Phone::calls(&lab.control, &lab.pbx, "1002").hears(480);
+    let phone = Phone::calls(&lab.control, &lab.pbx, "1002");
+    phone.acknowledges(&phone.hears(480));
     lab.control.wait_until_idle();
 }
 
@@ -259,21 +261,21 @@ fn tokens_say_who_one_is_and_whom_one_may_call() {
 
 #[test]
 fn who_tries_too_often_waits() {
-    let lab = lab(&[("agents", "sign_ins_per_minute = 10")]);
+    let lab = lab(&[("agents", "sign_ins_per_minute = 5")]);
     let wrong = [("Authorization", "Bearer no token of ours")];
     let outcomes: Vec<u16> =
         (0..4).map(|_| sign_in(&lab.control, "{\"number\":\"1\"}", &wrong).status).collect();
-    assert_eq!(outcomes, [401, 401, 429, 429], "failed ones count fivefold");
+    assert_eq!(outcomes, [401, 429, 429, 429], "failed ones count fivefold");
     let late = sign_in(&lab.control, "{\"number\":\"1\"}", &wrong);
     assert!((1..=61).contains(&late.header("retry-after").parse::<u32>().unwrap()));
     assert_eq!(late.problem()["type"], "urn:sallyport:too_many_sign_ins");
-    assert!(lab.metric("sallyport_sign_ins_total{outcome=\"limited\"} 3"));
-    assert!(lab.metric("sallyport_sign_ins_total{outcome=\"denied\"} 2"));
+    assert!(lab.metric("sallyport_sign_ins_total{outcome=\"limited\"} 4"));
+    assert!(lab.metric("sallyport_sign_ins_total{outcome=\"denied\"} 1"));
 }
 
 #[test]
 fn a_session_waits_for_its_browser_and_not_for_ever() {
-    let lab = lab(&[("agents", "grace_s = 2")]);
+    let lab = lab(&[("agents", "grace_s = 5")]);
     let session = Session::agent(&lab.control, "1001");
     let (first, _) = session.hears("registration");
     session.leaves();
@@ -284,7 +286,7 @@ fn a_session_waits_for_its_browser_and_not_for_ever() {
     let (number, ringing) = back.hears("incoming");
     assert_eq!((number, &ringing["to"]), (first + 1, &"1001".into()));
     back.leaves();
-    phone.hears(480);
+    phone.acknowledges(&phone.hears(480));
     until("nobody is signed in", || lab.control.status()["sessions"] == 0);
     until("it is taken back", || lab.registers().last().is_some_and(|last| line(last, "Expires") == "0"));
     lab.is_clean();

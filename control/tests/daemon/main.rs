@@ -10,7 +10,9 @@
 mod agents;
 mod browser;
 mod calls;
+mod client;
 mod gateway;
+mod hanging;
 mod harness;
 mod http;
 mod kamailio;
@@ -25,4 +27,5 @@ mod registrar;
 mod relay;
 mod session;
 mod sip;
+mod socket;
 mod websocket;

@@ -6,7 +6,7 @@ use boring::hash::{MessageDigest, hash};
 use super::pbx::{answer, line};
 
 /// The password of numbers that have one.
-pub const PASSWORD: &str = "secret";
+pub const PASSWORD: &str = "sesame-7421";
 
 /// The answer to a REGISTER; `before`: how often this number has asked.
 pub fn register(request: &str, before: usize) -> String {

@@ -48,7 +48,8 @@ impl Session {
     pub fn read(control: &Control, id: &str, last: Option<u64>) -> Self {
         let mut stream = TcpStream::connect(control.net.http()).unwrap();
         let last = last.map(|last| format!("Last-Event-ID: {last}\r\n")).unwrap_or_default();
-        let head = format!("GET /v1/sessions/{id}/events HTTP/1.1\r\nHost: x\r\n{last}\r\n");
+        let head =
+            format!("GET /v1/sessions/{id}/events HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{last}\r\n");
         stream.write_all(head.as_bytes()).unwrap();
         let (told, events) = channel();
         let reader = BufReader::new(stream.try_clone().unwrap());
@@ -141,16 +142,28 @@ impl Phone {
         }
     }
 
-    /// Acknowledges an answer.
+    /// Acknowledges an answer; one to a 2xx is a transaction of its own.
     pub fn acknowledges(&self, answer: &str) {
         let tag = line(answer, "To").split("tag=").nth(1).unwrap();
-        let ack = self.invite.replace("INVITE", "ACK").replacen(
-            ">\r\nCall-ID",
-            &format!(">;tag={tag}\r\nCall-ID"),
-            1,
-        );
+        let ack = self.invite.replace("INVITE", "ACK");
+        let ack = ack.replacen(">\r\nCall-ID", &format!(">;tag={tag}\r\nCall-ID"), 1);
+        let own = if answer.starts_with("SIP/2.0 2") { "branch=z9hG4bKack" } else { "branch=z9hG4bK" };
         let (head, _) = ack.split_once("Content-Type").unwrap();
-        let text = format!("{head}Content-Length: 0\r\n\r\n");
+        let text = format!("{}Content-Length: 0\r\n\r\n", head.replace("branch=z9hG4bK", own));
         self.socket.send_to(text.as_bytes(), self.to).unwrap();
+    }
+
+    /// Takes the BYE that comes.
+    pub fn is_hung_up(&self) {
+        let mut room = vec![0; 8192];
+        loop {
+            let length = self.socket.recv(&mut room).unwrap();
+            let text = std::str::from_utf8(&room[..length]).unwrap();
+            if text.starts_with("BYE ") {
+                let reply = super::pbx::answer(text, "200 OK", "", &[]);
+                self.socket.send_to(reply.as_bytes(), self.to).unwrap();
+                return;
+            }
+        }
     }
 }

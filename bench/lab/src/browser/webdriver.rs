@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(130);
 
 /// A session: one browser.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(crate) struct Session {
     namespace: Namespace,
     driver: SocketAddr,
     id: String,
@@ -21,7 +21,7 @@ pub(super) struct Session {
 
 impl Session {
     /// Starts a browser.
-    pub(super) fn open(
+    pub(crate) fn open(
         namespace: &Namespace,
         driver: SocketAddr,
         capabilities: &Value,
@@ -38,12 +38,12 @@ impl Session {
         request(&self.namespace, self.driver, "POST", &format!("/session/{}/{path}", self.id), Some(body))
     }
 
-    pub(super) fn go(&self, url: &str) -> anyhow::Result<()> {
+    pub(crate) fn go(&self, url: &str) -> anyhow::Result<()> {
         self.post("url", &json!({ "url": url })).map(|_| ())
     }
 
     /// Runs `lab.FUNCTION(ARGUMENT)` of the page and waits for its promise.
-    pub(super) fn call(&self, function: &str, argument: &Value) -> anyhow::Result<Value> {
+    pub(crate) fn call(&self, function: &str, argument: &Value) -> anyhow::Result<Value> {
         let script = format!(
             "const done = arguments[1]; \
              lab.{function}(arguments[0]).then(value => done({{ value }}), error => done({{ error: String(error) }}));"
@@ -56,14 +56,26 @@ impl Session {
         Ok(outcome["value"].take())
     }
 
+    /// Runs an asynchronous script with one argument and what it calls at its end.
+    pub(crate) fn run(&self, script: &str, argument: &Value) -> anyhow::Result<Value> {
+        self.post("execute/async", &json!({ "script": script, "args": [argument] }))
+    }
+
+    /// What it shows: a PNG in base64.
+    pub(crate) fn picture(&self) -> anyhow::Result<String> {
+        let path = format!("/session/{}/screenshot", self.id);
+        let shown = request(&self.namespace, self.driver, "GET", &path, None)?;
+        Ok(shown.as_str().context("no picture")?.to_owned())
+    }
+
     /// Ends the browser.
-    pub(super) fn close(&self) -> anyhow::Result<()> {
+    pub(crate) fn close(&self) -> anyhow::Result<()> {
         request(&self.namespace, self.driver, "DELETE", &format!("/session/{}", self.id), None).map(|_| ())
     }
 }
 
 /// Whether a driver takes sessions.
-pub(super) fn is_ready(namespace: &Namespace, driver: SocketAddr) -> bool {
+pub(crate) fn is_ready(namespace: &Namespace, driver: SocketAddr) -> bool {
     request(namespace, driver, "GET", "/status", None).is_ok_and(|status| status["ready"] == true)
 }
 

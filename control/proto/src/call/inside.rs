@@ -54,6 +54,7 @@ pub(super) struct Calling {
     cancel: bool,
     cancelled: bool,
     done: bool,
+    accepted: bool,
 }
 
 impl Calling {
@@ -72,6 +73,7 @@ impl Calling {
             cancel: false,
             cancelled: false,
             done: false,
+            accepted: false,
         }
     }
 
@@ -281,6 +283,7 @@ impl Call {
     fn success(&mut self, line: Line, response: &Response, now: Instant) {
         let Some(calling) = self.calling(line) else { return };
         calling.dialog = calling.opened_by(response);
+        calling.accepted = true;
         let early = std::mem::take(&mut calling.early);
         let (dialog, ack) = (calling.dialog.clone(), calling.ack(&calling.dialog));
         self.commands.push_back(Command::SipAck(ack));
@@ -326,9 +329,8 @@ impl Call {
     /// A 2xx after the final answer: the same one again wants its ACK again, another fork's wants a BYE as well
     /// (RFC 3261 section 13.2.2.4).
     fn late_success(&mut self, line: Line, response: &Response) {
-        let Some(calling) = self.calling(line).filter(|_| (200..300).contains(&response.status)) else {
-            return;
-        };
+        let again = |calling: &&mut Calling| calling.accepted && (200..300).contains(&response.status);
+        let Some(calling) = self.calling(line).filter(again) else { return };
         if calling.dialog.remote_tag.as_deref() == tag_of(&response.to) {
             let ack = calling.ack(&calling.dialog);
             self.commands.push_back(Command::SipAck(ack));

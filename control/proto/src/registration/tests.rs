@@ -65,7 +65,7 @@ fn it_registers_refreshes_and_unregisters_under_one_call_id() {
     assert_eq!((request.uri.as_str(), expires(&request)), ("sip:pbx.example", "300"));
     assert_eq!(request.contact.as_deref(), Some("<sip:1001@10.0.0.1:5060>"));
     assert_eq!(request.to, "<sip:1001@pbx.example>");
-    let contact = "<sip:other@10.0.0.2>;expires=30, <sip:1001@10.0.0.1:5060>;expires=120";
+    let contact = "<sip:1001@10.0.0.2>;expires=30, <sip:1001@10.0.0.1:5060;ob>;expires=120";
     registration.handle_response(now, first, &answer(&request, 100, &[]));
     registration.handle_response(now, first, &answer(&request, 200, &[("Contact", contact)]));
     assert_eq!(state(&mut registration), RegistrationState::Registered);

@@ -347,6 +347,15 @@ fn replace(rig: &mut Rig, request: &Request) -> Response {
     }
 }
 
+/// Whatever becomes of it.
+pub fn try_replace(rig: &mut Rig, body: &[u8]) {
+    let dialog = rig.call.inside.dialog.clone();
+    let ended = matches!(rig.done.last(), Some(Command::Ended));
+    if dialog.remote_tag.is_some() && !ended {
+        replace(rig, &Request { from: "<sip:1000@pbx>;tag=pbx".into(), ..replacing(&dialog, body, false) });
+    }
+}
+
 #[test]
 fn an_invite_may_take_the_place_of_the_far_end() {
     for start in [Rig::connected as fn() -> Rig, Rig::called] {
