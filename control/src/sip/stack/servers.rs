@@ -184,7 +184,8 @@ impl Stack {
         (merge, vias): (Option<&Merge>, &[String]),
         source: Target,
     ) -> Option<(u16, &'static str)> {
-        let begins = has_tag(&request.to) || request.method == Method::Invite;
+        // Who is in a dialog shows its tag, which is long and random: an agent may well speak past its server.
+        let begins = request.method == Method::Invite && !has_tag(&request.to);
         if begins && source.connection.is_none() && !self.hears(source) {
             return Some((403, "Forbidden"));
         }
