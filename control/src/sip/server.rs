@@ -24,8 +24,8 @@ pub struct ServerKey {
     pub method: Method,
 }
 
-/// What copies of a request have in common that came by different ways (RFC 3261 section 8.2.2.2): tag of From, Call-ID,
-/// CSeq.
+/// What copies of a request have in common that came by different ways (RFC 3261 section 8.2.2.2): tag of From, Call-ID
+/// with the Request-URI, CSeq.
 pub type Merge = (String, String, u32);
 
 /// A request of somebody else, as much of it as its answers need, and our answer to it.

@@ -187,8 +187,6 @@ pub fn told(guest: &Guest, event: SessionEvent, progress: bool) -> Vec<Value> {
             guest.leave(reason);
             Vec::new()
         }
-        // The contract has no words for these: the next GET tells that the session is over.
-        SessionEvent::Registration { .. } | SessionEvent::SignedOut { .. } => Vec::new(),
     }
 }
 

@@ -233,16 +233,6 @@ pub fn told(guest: &Guest, event: SessionEvent) -> Vec<Value> {
             guest.leave(reason);
             Vec::new()
         }
-        SessionEvent::Registration { state } => {
-            let mut word = reply("registration", &Value::Null, None);
-            word["state"] = state.name().into();
-            vec![word]
-        }
-        SessionEvent::SignedOut { reason } => {
-            let mut word = reply("signed_out", &Value::Null, None);
-            word["reason"] = reason.into();
-            vec![word]
-        }
     }
 }
 

@@ -284,7 +284,8 @@ fn tag_of(value: &str) -> &str {
 }
 
 fn merge_of(request: &Request) -> Merge {
-    (tag_of(&request.from).to_owned(), request.call_id.clone(), request.cseq)
+    // With its URI: a group that rings several of our numbers at once is as many calls.
+    (tag_of(&request.from).to_owned(), format!("{} {}", request.call_id, request.uri), request.cseq)
 }
 
 /// Branch and sent-by where the branch is one of RFC 3261, else what RFC 2543 tells transactions apart by (RFC 3261 section 17.2.3).
