@@ -191,7 +191,7 @@ impl Stack {
         }
         let ongoing = |id: &TransactionId| self.servers.open.get(id).is_some_and(|server| !server.done);
         if merge.and_then(|merge| self.servers.by_merge.get(merge)).is_some_and(ongoing)
-            || self.came_back(request, vias)
+            || (!has_tag(&request.to) && self.came_back(request, vias))
         {
             return Some((482, "Loop Detected"));
         }
@@ -199,7 +199,7 @@ impl Stack {
     }
 
     /// Whether a request of ours comes back as it left us: below the Via of who sent it on stands ours (RFC 3261 section
-    /// 16.3). With another URI it may: that is a call from a browser to another.
+    /// 16.3). With another URI it may: that is a call from a browser to another, whose requests within it come back as well.
     fn came_back(&self, request: &Request, vias: &[String]) -> bool {
         let below = vias.iter().skip(1).filter_map(|via| codec::parameter(via, "branch"));
         below.into_iter().any(|branch| self.clients.sent(branch, request))

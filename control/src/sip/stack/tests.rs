@@ -232,6 +232,11 @@ async fn a_request_of_ours_that_comes_back_unchanged_is_a_loop() {
     let elsewhere = back.replacen("sip:a@b", "sip:c@b", 1).replace("z9hG4bKproxy", "z9hG4bKother");
     stack.message(elsewhere.as_bytes(), target());
     assert_eq!(told(&mut inbox), "Request", "a spiral is no loop");
+    // Both ends of a call may be ours: what the one says to the other within it comes by way of the server.
+    let within = back.replacen("sip:a@b>", "sip:a@b>;tag=2", 2).replace("z9hG4bKproxy", "z9hG4bKthird");
+    assert!(within.contains("\r\nTo: <sip:a@b>;tag=2\r\n"), "{within}");
+    stack.message(within.as_bytes(), target());
+    assert_eq!(told(&mut inbox), "Request");
 }
 
 #[tokio::test]
