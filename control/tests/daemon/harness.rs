@@ -256,7 +256,6 @@ pub fn configuration(net: &Net, folder: &Path, sections: &[(&str, &str)]) -> Str
         ("relay", format!("socket = '{}'", socket.display())),
         ("http", format!("listen = ['{}']\ntokens = ['{TOKEN}', 'another token']", net.http())),
         ("sip", format!("listen = '{}'\nserver = '{}'", net.sip(), net.pbx())),
-        ("agents", String::new()),
         ("ng", String::new()),
         ("agents", String::new()),
         ("identity", String::new()),
