@@ -23,8 +23,9 @@ fn main() -> ExitCode {
     if options.check {
         return check(&config);
     }
-    // The ICE library logs passwords below that.
-    let filter = tracing_subscriber::EnvFilter::new(format!("{},is=warn", config.log.filter));
+    // The ICE library logs passwords below that, the resolver addresses without a level.
+    let quiet = "is=warn,hickory_proto=off,hickory_resolver=off";
+    let filter = tracing_subscriber::EnvFilter::new(format!("{},{quiet}", config.log.filter));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     // Connections of strangers are bounded in number, but by more than the system's soft limit of descriptors.

@@ -155,7 +155,7 @@ mod tests {
             encode(&overview, (Counts { limited: 5, ..Counts::default() }, &[("bad", 7)]), &sip).unwrap();
         for line in [
             "sallyport_calls{state=\"ringing\"} 1",
-            "sallyport_browser_messages_total{outcome=\"bad\"} 5",
+            "sallyport_browser_messages_total{outcome=\"bad\"} 7",
             "sallyport_calls_begun_total 7",
             "sallyport_registrations{state=\"registered\"} 2",
             "sallyport_sign_ins_total{outcome=\"limited\"} 5",

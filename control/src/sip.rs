@@ -14,6 +14,7 @@ mod peers;
 mod resolve;
 mod server;
 mod stack;
+mod syntax;
 mod timers;
 mod transport;
 

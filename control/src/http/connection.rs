@@ -1,14 +1,14 @@
 //! Connections of HTTP/1.1: accepted whatever befalls one of them, bounded in number and in patience.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper::server::conn::http1::Builder;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -43,7 +43,7 @@ pub async fn serve(
     places: Arc<Semaphore>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let graceful = GracefulShutdown::new();
+    let mut served = tokio::task::JoinSet::new();
     let mut complained = false;
     loop {
         let next = async {
@@ -59,15 +59,16 @@ pub async fn serve(
         match accepted {
             Ok((stream, peer)) => {
                 complained = false;
-                let (tls, router, watcher) = (tls.clone(), router.clone(), graceful.watcher());
+                let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
+                while served.try_join_next().is_some() {}
                 let local = stream.local_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |local| local.ip());
                 let ends = (Peer(peer), Local(local.to_canonical()));
-                tokio::spawn(async move {
+                served.spawn(async move {
                     match tls {
-                        None => follow(stream, ends, router, watcher).await,
+                        None => follow(stream, ends, router, stop).await,
                         Some(tls) => {
                             if let Some(stream) = tls.accept(stream).await {
-                                follow(stream, ends, router, watcher).await;
+                                follow(stream, ends, router, stop).await;
                             }
                         }
                     }
@@ -83,24 +84,29 @@ pub async fn serve(
         }
     }
     drop(listener);
-    graceful.shutdown().await;
+    while served.join_next().await.is_some() {}
 }
 
 async fn follow(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     (peer, local): (Peer, Local),
     router: Router,
-    watcher: Watcher,
+    mut stop: watch::Receiver<bool>,
 ) {
     let service = router.map_request(move |mut request: Request<_>| {
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(local);
         request
     });
-    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(HEAD_MAX);
-    let connection =
-        builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+    // Not the builder that finds out the version: it waits for the first octet for ever.
+    let mut builder = Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(HEAD_MAX);
+    let service = TowerToHyperService::new(service);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
     // How a stranger's connection ends is of no interest.
-    let _ = watcher.watch(connection).await;
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
 }

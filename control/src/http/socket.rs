@@ -344,12 +344,13 @@ impl Errand<'_> {
         match (to, onto) {
             (Some(to), None) => {
                 check_destination(&to)?;
+                self.shared.calls.may_call(self.guest.id, to.clone()).await.map_err(create_problem)?;
                 let input = Input::Transfer(Transfer::To(to));
                 self.shared.calls.act(id, input).await.map_err(call_problem)?;
             }
-            (None, Some(_)) => {
-                let text = "transfers onto another call are not served yet";
-                return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "transfer", text));
+            (None, Some(onto)) => {
+                let other = self.own(&onto)?;
+                self.shared.calls.transfer_onto(id, other).await.map_err(call_problem)?;
             }
             _ => {
                 let text = "a transfer goes either to a number or onto a call";

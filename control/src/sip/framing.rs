@@ -33,7 +33,10 @@ pub fn frame(buffer: &[u8]) -> Frame {
         return if buffer.len() >= head::HEAD_MAX { Frame::Broken(None) } else { Frame::Partial };
     };
     let (head, _) = Head::parse(buffer.get(..end - 4).unwrap_or_default());
-    let length = head.values("Content-Length").next().and_then(|text| text.parse::<usize>().ok());
+    let mut lengths = head.values("Content-Length");
+    let length = lengths.next().and_then(|text| text.parse::<usize>().ok());
+    // Of two nobody knows which is right (RFC 4475 section 3.3.9).
+    let length = length.filter(|_| lengths.next().is_none());
     match length.map(|length| length.saturating_add(end)) {
         None => Frame::Broken(Some(end)),
         Some(total) if total > MESSAGE_MAX => Frame::Broken(Some(end)),
@@ -68,6 +71,8 @@ mod tests {
         assert_eq!(frame(large), Frame::Broken(Some(large.len())));
         let negative = b"OPTIONS sip:a SIP/2.0\r\nl: -1\r\n\r\n";
         assert_eq!(frame(negative), Frame::Broken(Some(negative.len())));
+        let twice = b"OPTIONS sip:a SIP/2.0\r\nl: 3\r\nContent-Length: 5\r\n\r\nabcde";
+        assert_eq!(frame(twice), Frame::Broken(Some(twice.len() - 5)));
         assert_eq!(frame(&vec![b'x'; head::HEAD_MAX]), Frame::Broken(None));
     }
 }

@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 
 use sallyport_proto::sip::ALLOW;
 
+use super::codec::split_list;
 use super::has_tag;
 use super::head::{self, Head, HeadError, is_token};
+use super::syntax;
 use crate::config::Transport;
 use crate::random;
 
@@ -195,7 +197,7 @@ fn accept<'a>(raw: &'a [u8], end: usize, head: &Head<'_>, length: Length) -> Ver
         Length::Missing => (Some(body.len().to_string()), body),
         Length::Given(length) => (None, body.get(..length).unwrap_or(body)),
     };
-    if extra.is_none() && !head.transcoded {
+    if extra.is_none() && head.plain {
         return Verdict::Accept(Cow::Borrowed(raw.get(..end + body.len()).unwrap_or(raw)));
     }
     let extra: Vec<_> = extra.iter().map(|length| ("Content-Length", length.as_str())).collect();
@@ -254,9 +256,7 @@ fn request(head: &Head<'_>, flaw: Option<HeadError>, body: usize, way: Way) -> R
     singles(head).map_err(|reason| Objection::new(400, reason))?;
     let length = content_length(head, body, way).map_err(|reason| Objection::new(400, reason))?;
     cseq(head, method).map_err(|reason| Objection::new(400, reason))?;
-    if !has_tag(head.values("From").next().unwrap_or_default()) {
-        return Err(Objection::new(400, "Missing From Tag"));
-    }
+    shapes(head, uri).map_err(|reason| Objection::new(400, reason))?;
     if !way.admits(method) {
         let extra = vec![("Allow", way.allow())];
         return Err(Objection { status: 405, reason: "Method Not Allowed", extra });
@@ -265,6 +265,32 @@ fn request(head: &Head<'_>, flaw: Option<HeadError>, body: usize, way: Way) -> R
     if !["sip", "sips", "tel"].iter().any(|known| known.eq_ignore_ascii_case(scheme)) {
         return Err(Objection::new(416, "Unsupported URI Scheme"));
     }
+    extensions(head, method)?;
+    if method == "INVITE" {
+        invitation(head, body)?;
+    }
+    Ok(length)
+}
+
+/// What a request says of addresses has the shapes that it must have.
+fn shapes(head: &Head<'_>, uri: &str) -> Result<(), &'static str> {
+    if !syntax::request_uri(uri) {
+        return Err("Bad Request-URI");
+    }
+    if !head.values("Via").all(syntax::via) {
+        return Err("Bad Via");
+    }
+    let contacts = head.values("Contact").flat_map(split_list).filter(|contact| contact != "*");
+    let named = head.values("From").chain(head.values("To")).map(str::to_owned);
+    if named.chain(contacts).all(|value| syntax::address(&value)) {
+        Ok(())
+    } else {
+        Err("Bad Address in Header")
+    }
+}
+
+/// Extensions that we do not know must not be required (RFC 3261 section 8.2.2.3).
+fn extensions(head: &Head<'_>, method: &str) -> Result<(), Objection> {
     let required = head.values("Require").flat_map(|value| value.split(',')).map(str::trim);
     let known = |tag: &&str| KNOWN_EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(tag));
     let required: Vec<&str> = required.filter(|tag| !tag.is_empty() && !known(tag)).collect();
@@ -272,7 +298,24 @@ fn request(head: &Head<'_>, flaw: Option<HeadError>, body: usize, way: Way) -> R
         let extra = vec![("Unsupported", required.join(", "))];
         return Err(Objection { status: 420, reason: "Bad Extension", extra });
     }
-    Ok(length)
+    Ok(())
+}
+
+/// What an INVITE brings can be read, and what it gets will be (RFC 3261 sections 8.2.3 and 13.3.1); outside a dialog it
+/// may go on from us (section 16.3).
+fn invitation(head: &Head<'_>, body: usize) -> Result<(), Objection> {
+    let inside = has_tag(head.values("To").next().unwrap_or_default());
+    if !inside && head.values("Max-Forwards").any(|hops| hops.parse() == Ok(0_u8)) {
+        return Err(Objection::new(483, "Too Many Hops"));
+    }
+    if body > 0 && head.values("Content-Type").any(|kind| !syntax::is_readable(kind)) {
+        let extra = vec![("Accept", "application/sdp".to_owned())];
+        return Err(Objection { status: 415, reason: "Unsupported Media Type", extra });
+    }
+    if !syntax::accepts_sdp(head.values("Accept")) {
+        return Err(Objection::new(406, "Not Acceptable"));
+    }
+    Ok(())
 }
 
 /// A response that makes sense, and its length; `None` for one that does not.

@@ -20,8 +20,9 @@ pub struct Head<'a> {
     pub start: Cow<'a, str>,
     /// Names and values; folded lines joined by one space.
     pub headers: Vec<(String, String)>,
-    /// Whether a line was not UTF-8 and had to be read as Latin-1.
-    pub transcoded: bool,
+    /// Whether it stands there as [`Self::write`] would write it, or near enough: no folded line, no blank before a colon,
+    /// all UTF-8.
+    pub plain: bool,
 }
 
 /// What keeps a head from being read.
@@ -40,7 +41,7 @@ impl<'a> Head<'a> {
     pub fn parse(octets: &'a [u8]) -> (Self, Option<HeadError>) {
         let mut lines =
             octets.split(|octet| *octet == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-        let mut head = Self { start: Cow::Borrowed(""), headers: Vec::new(), transcoded: false };
+        let mut head = Self { start: Cow::Borrowed(""), headers: Vec::new(), plain: true };
         head.start = head.text(lines.next().unwrap_or_default());
         let mut flaw = control(&head.start).then_some(HeadError::Control);
         for line in lines.filter(|line| !line.is_empty()) {
@@ -53,7 +54,7 @@ impl<'a> Head<'a> {
         match str::from_utf8(line) {
             Ok(text) => Cow::Borrowed(text),
             Err(_) => {
-                self.transcoded = true;
+                self.plain = false;
                 Cow::Owned(line.iter().map(|octet| char::from(*octet)).collect())
             }
         }
@@ -65,12 +66,14 @@ impl<'a> Head<'a> {
             return Err(HeadError::Control);
         }
         if text.starts_with([' ', '\t']) {
+            self.plain = false;
             let (_, value) = self.headers.last_mut().ok_or(HeadError::Line)?;
             value.push(' ');
             value.push_str(text.trim());
             return Ok(());
         }
         let (name, value) = text.split_once(':').ok_or(HeadError::Line)?;
+        self.plain &= !name.ends_with([' ', '\t']);
         let name = name.trim_end();
         if name.is_empty() || !name.bytes().all(is_token) {
             return Err(HeadError::Line);
@@ -122,6 +125,17 @@ pub fn is_token(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&octet)
 }
 
+/// Whether a line holds a control character that is not escaped within quotes (RFC 3261 section 25.1: quoted-pair).
 fn control(text: &str) -> bool {
-    text.chars().any(|char| char.is_control() && char != '\t' && !('\u{80}'..='\u{9f}').contains(&char))
+    let (mut quoted, mut escaped) = (false, false);
+    for character in text.chars() {
+        let harmless = character == '\t' || ('\u{80}'..='\u{9f}').contains(&character);
+        if character.is_control() && !harmless && !escaped {
+            return true;
+        }
+        let escapes = quoted && !escaped && character == '\\';
+        quoted ^= character == '"' && !escaped;
+        escaped = escapes;
+    }
+    false
 }

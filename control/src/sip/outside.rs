@@ -15,9 +15,9 @@ pub fn answer(request: &Request) -> Option<Response> {
         Method::Bye | Method::Cancel | Method::Info | Method::Update | Method::Notify | Method::Prack => {
             (481, "Call/Transaction Does Not Exist")
         }
-        Method::Register | Method::Refer | Method::Subscribe | Method::Other(_) => {
-            (405, "Method Not Allowed")
-        }
+        // Within a dialog it is obeyed; who asks without one may not have us call somebody.
+        Method::Refer => (603, "Decline"),
+        Method::Register | Method::Subscribe | Method::Other(_) => (405, "Method Not Allowed"),
     };
     let mut response = Response::to_request(request, status, reason);
     response.to = format!("{};tag={}", response.to, random::hex::<8>());

@@ -16,7 +16,7 @@ const OVERHEAD: usize = 768;
 /// What repetitions of a request have in common (RFC 3261 section 17.2.3).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ServerKey {
-    /// Its branch, or what stands for it.
+    /// Its branch and who sent it, or what stands for them.
     pub branch: String,
     /// Where it came from.
     pub source: Target,

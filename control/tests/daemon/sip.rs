@@ -1,11 +1,11 @@
 //! What strangers get by SIP, over UDP and TCP alike.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
 
 use super::harness::{Control, Net, Pairs};
 use super::pbx::line;
@@ -26,13 +26,7 @@ impl Way {
 
     fn stream(control: &Control) -> Self {
         // From the server's address: strangers' calls are refused.
-        let kind = (AddressFamily::Inet, SockType::Stream);
-        let socket = nix::sys::socket::socket(kind.0, kind.1, SockFlag::SOCK_CLOEXEC, None).unwrap();
-        let SocketAddr::V4(from) = SocketAddr::new(control.net.pbx().ip(), 0) else { unreachable!() };
-        let SocketAddr::V4(to) = control.net.sip() else { unreachable!() };
-        bind(socket.as_raw_fd(), &SockaddrIn::from(from)).unwrap();
-        connect(socket.as_raw_fd(), &SockaddrIn::from(to)).unwrap();
-        let stream = TcpStream::from(socket);
+        let stream = stream_from(control.net.pbx().ip(), control.net.sip());
         stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
         Self::Stream(stream)
     }
@@ -62,6 +56,15 @@ impl Way {
         }
         self.hear().is_none()
     }
+}
+
+/// A connection from an address of one's choice.
+pub fn stream_from(from: IpAddr, to: SocketAddr) -> TcpStream {
+    let (SocketAddr::V4(from), SocketAddr::V4(to)) = (SocketAddr::new(from, 0), to) else { unreachable!() };
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(socket.as_raw_fd(), &SockaddrIn::from(from)).unwrap();
+    connect(socket.as_raw_fd(), &SockaddrIn::from(to)).unwrap();
+    TcpStream::from(socket)
 }
 
 fn request(method: &str, branch: &str, changes: &[(&str, &str)]) -> String {

@@ -54,6 +54,14 @@ impl Browser {
         self.0.send(Message::Text(text.into())).unwrap();
     }
 
+    /// Text where it is text.
+    pub fn send_octets(&mut self, octets: &[u8]) {
+        match std::str::from_utf8(octets) {
+            Ok(text) => self.send(text),
+            Err(_) => self.0.send(Message::Binary(octets.to_vec().into())).unwrap(),
+        }
+    }
+
     pub fn hear(&mut self) -> Option<String> {
         loop {
             match self.0.read().ok()? {

@@ -82,6 +82,11 @@ impl Calling {
         self.cseq > 0
     }
 
+    /// Whether nobody wants it any more.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancel
+    }
+
     /// Whether no answer is to come.
     pub fn is_final(&self) -> bool {
         self.done || !self.is_sent()
@@ -222,7 +227,7 @@ impl Call {
             return;
         }
         if line == Line::Referred {
-            self.progress(response.status, now);
+            self.progress(response.status);
             return;
         }
         // What one fork says of its media and cannot be used may be said better by another, or by the final answer.

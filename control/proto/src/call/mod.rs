@@ -153,6 +153,7 @@ struct Deadlines {
     refresh: Option<Instant>,
     expiry: Option<Instant>,
     referral: Option<Instant>,
+    transfer: Option<Instant>,
     former: Option<Instant>,
     linger: Option<Instant>,
 }
@@ -161,7 +162,7 @@ impl Deadlines {
     fn next(&self) -> Option<Instant> {
         let setup = [self.relay, self.ring, self.ice, self.dtls, self.restart];
         let dialog = [self.glare, self.refresh, self.expiry, self.referral, self.former, self.linger];
-        setup.into_iter().chain(dialog).flatten().min()
+        setup.into_iter().chain(dialog).chain([self.transfer]).flatten().min()
     }
 }
 
@@ -345,7 +346,7 @@ impl Call {
             Input::Decline(status) => self.decline(status, now),
             Input::Dtmf { digits, duration } => self.dtmf(&digits, duration),
             Input::Info { content_type, body } => self.info(&content_type, body),
-            Input::Transfer(transfer) => self.transfer(transfer),
+            Input::Transfer(transfer) => self.transfer(transfer, now),
         }
     }
 
@@ -410,6 +411,9 @@ impl Call {
         }
         if passed(&mut self.deadlines.referral, now) {
             self.cancel(Line::Referred);
+        }
+        if passed(&mut self.deadlines.transfer, now) {
+            self.transfer_forgotten();
         }
         if self.reliable_due().is_some_and(|at| at <= now) {
             self.repeat_reliable(now);

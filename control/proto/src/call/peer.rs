@@ -108,6 +108,7 @@ impl Call {
 
     /// The far end says BYE: it is over, unless somebody else is just being called in its place.
     fn left(&mut self, now: Instant) {
+        self.inside.bye_waits = false;
         if self.inside.referral.is_some() && self.cause.is_none() {
             self.inside.gone = true;
             self.inside.unacked = None;

@@ -1,5 +1,7 @@
 //! A transfer that the browser asks for (RFC 5589): REFER, and what the far end tells of it.
 
+use std::time::{Duration, Instant};
+
 use super::Call;
 use super::peer::{OK, UNKNOWN, answer};
 use super::requests::Purpose;
@@ -7,6 +9,8 @@ use crate::api::{CallEvent, Replaces, Transfer};
 use crate::sip::header::{name_addr, parameter_of, token_of};
 use crate::sip::{Method, Request, Response};
 
+/// How long a transfer may take: as long as the far end's subscription would (RFC 3515 section 2.4.4).
+const PATIENCE: Duration = Duration::from_secs(180);
 /// Event packages whose NOTIFY we take.
 const EVENTS: &str = "refer, talk, hold";
 
@@ -46,7 +50,7 @@ impl Call {
     }
 
     /// Asks the far end to call somebody else (RFC 3515). One at a time.
-    pub(super) fn transfer(&mut self, transfer: Transfer) {
+    pub(super) fn transfer(&mut self, transfer: Transfer, now: Instant) {
         let talks = self.inside.answered && !self.inside.gone && self.cause.is_none();
         if !talks || self.inside.transferring {
             return;
@@ -67,6 +71,14 @@ impl Call {
         request.headers.push(("Referred-By".into(), name_addr(&self.inside.dialog.from)));
         request.contact = Some(self.inside.dialog.contact.clone());
         self.inside.transferring = self.ask(Purpose::Refer, request);
+        self.deadlines.transfer = Some(now + PATIENCE);
+    }
+
+    /// The far end tells nothing of a transfer any more.
+    pub(super) fn transfer_forgotten(&mut self) {
+        if std::mem::take(&mut self.inside.transferring) {
+            self.notify(CallEvent::Transfer { status: 408 });
+        }
     }
 
     /// The far end took the REFER, or did not; what becomes of it is told by NOTIFY.

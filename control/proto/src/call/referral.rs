@@ -137,7 +137,7 @@ impl Call {
         let session = self.random.u64() >> 2;
         let calling = Calling::new(dialog, headers);
         self.inside.referral = Some(Referral { calling, session, event, told: 0, silent: false });
-        self.progress(100, now);
+        self.progress(100);
         self.send_invite(Line::Referred, now);
     }
 
@@ -152,7 +152,7 @@ impl Call {
     }
 
     /// Tells the far end how far it is, each status once.
-    pub(super) fn progress(&mut self, status: u16, _now: Instant) {
+    pub(super) fn progress(&mut self, status: u16) {
         let Some(referral) = self.inside.referral.as_mut() else { return };
         if referral.silent || referral.told == status || self.inside.gone {
             return;
@@ -182,7 +182,9 @@ impl Call {
         let Some(referral) = &self.inside.referral else { return };
         let (mut dialog, session) = (referral.calling.dialog.clone(), referral.session);
         let answer = InsideAnswer::parse(&response.body).ok().filter(InsideAnswer::has_address);
-        let fit = answer.filter(|_| self.cause.is_none()).and_then(|answer| self.fit(answer).ok());
+        // It may have crossed our CANCEL.
+        let wanted = self.cause.is_none() && !referral.calling.is_cancelled();
+        let fit = answer.filter(|_| wanted).and_then(|answer| self.fit(answer).ok());
         let Some(fit) = fit else {
             let bye = dialog.bye(Vec::new());
             self.ask(Purpose::Farewell, bye);
@@ -191,7 +193,7 @@ impl Call {
             }
             return;
         };
-        self.progress(response.status, now);
+        self.progress(response.status);
         let Some(referral) = self.inside.referral.take() else { return };
         self.switch_to(dialog, session, now);
         self.inside.owner = true;
@@ -221,7 +223,7 @@ impl Call {
     /// Nobody is there in whose favour the far end could leave; where it has left already the call is over.
     pub(super) fn referral_failed(&mut self, status: u16, now: Instant) {
         self.deadlines.referral = None;
-        self.progress(status, now);
+        self.progress(status);
         self.inside.referral = None;
         if self.inside.gone {
             self.end(EndCause::Rejected(status), now);

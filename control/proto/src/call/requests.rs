@@ -151,7 +151,13 @@ impl Call {
             return;
         }
         // What was asked in a dialog that was replaced since is of no interest.
-        if self.cause.is_some() || asking.request.call_id != self.inside.dialog.call_id {
+        if self.cause.is_some() {
+            return;
+        }
+        if asking.request.call_id != self.inside.dialog.call_id {
+            if purpose == Purpose::Digit {
+                self.next_digit();
+            }
             return;
         }
         if self.dialog_lost(status, now) {

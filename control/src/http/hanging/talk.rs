@@ -152,6 +152,7 @@ pub fn told(guest: &Guest, event: SessionEvent, progress: bool) -> Vec<Value> {
             let talk = Talk { call, peer: from, offerer, answerer, seq: 0, state, answer: None };
             let mut word = talk.word("INVITE");
             word["to"] = to.into();
+            word["headers"] = headers.iter().map(|(name, value)| json!([name, value])).collect();
             word["headers"] = headers.iter().map(|(name, value)| serde_json::json!([name, value])).collect();
             talks(guest).push(talk);
             vec![word]
@@ -177,6 +178,14 @@ pub fn told(guest: &Guest, event: SessionEvent, progress: bool) -> Vec<Value> {
                 .and_then(|talk| talk.told(&event, progress))
                 .into_iter()
                 .collect()
+        }
+        SessionEvent::Registration { state } if progress => {
+            vec![json!({ "messageType": "EVENT", "event": "registration", "state": state.name() })]
+        }
+        SessionEvent::Registration { .. } => Vec::new(),
+        SessionEvent::SignedOut { reason } => {
+            guest.leave(reason);
+            Vec::new()
         }
         // The contract has no words for these: the next GET tells that the session is over.
         SessionEvent::Registration { .. } | SessionEvent::SignedOut { .. } => Vec::new(),

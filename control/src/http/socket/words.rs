@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
 use sallyport_plan::CallId;
-use sallyport_proto::CallEvent;
+use sallyport_proto::{CallEvent, RegistrationState};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::http::calls::describe;
 use crate::http::guests::{Guest, Names};
 use crate::http::problem::Problem;
 use crate::message::{SessionEvent, SessionId};
@@ -222,6 +223,19 @@ pub fn told(guest: &Guest, event: SessionEvent) -> Vec<Value> {
         SessionEvent::Registration { state } => {
             let mut word = reply("registration", &Value::Null, None);
             word["state"] = state.name().into();
+            if let RegistrationState::Failed { status: Some(status) } = state {
+                word["status"] = status.into();
+            }
+            vec![word]
+        }
+        // Said when the session's events end, in the same words for all reasons.
+        SessionEvent::SignedOut { reason } => {
+            guest.leave(reason);
+            Vec::new()
+        }
+        SessionEvent::Registration { state } => {
+            let mut word = reply("registration", &Value::Null, None);
+            word["state"] = state.name().into();
             vec![word]
         }
         SessionEvent::SignedOut { reason } => {
@@ -236,21 +250,8 @@ pub fn told(guest: &Guest, event: SessionEvent) -> Vec<Value> {
 pub fn happened(call: CallId, event: &CallEvent) -> Value {
     let mut word = reply("event", &Value::Null, Some(call));
     word["event"] = event.name().into();
-    match event {
-        CallEvent::Ended { cause } => {
-            word["cause"] = cause.name().into();
-            word["detail"] = cause.text().into();
-        }
-        CallEvent::Info { content_type, body } => {
-            word["content_type"] = content_type.as_str().into();
-            word["body"] = String::from_utf8_lossy(body).into();
-        }
-        CallEvent::Dtmf { digit, duration } => {
-            word["digit"] = digit.to_string().into();
-            word["duration"] = (*duration).into();
-        }
-        CallEvent::Transfer { status } => word["status"] = (*status).into(),
-        _ => {}
+    if let Value::Object(more) = describe(event) {
+        word.as_object_mut().into_iter().for_each(|word| word.extend(more.clone()));
     }
     word
 }

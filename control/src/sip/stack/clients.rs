@@ -44,6 +44,14 @@ impl Clients {
         Some(client)
     }
 
+    /// Whether this request went out from us under this branch and is not answered yet.
+    pub fn sent(&self, branch: &str, request: &Request) -> bool {
+        let number = self.by_branch.get(&(branch.to_owned(), request.method.clone()));
+        let client = number.and_then(|number| self.by_number.get(number)).filter(|client| !client.done);
+        let start = format!("{} {} ", request.method, request.uri);
+        client.is_some_and(|client| client.octets.starts_with(start.as_bytes()))
+    }
+
     /// Whether nothing at all is kept.
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {

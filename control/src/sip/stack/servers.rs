@@ -145,7 +145,7 @@ impl Stack {
         }
         let inside = has_tag(&request.to);
         let merge = (!inside && request.method != Method::Cancel).then(|| merge_of(&request));
-        if let Some((status, reason)) = self.objection(&request, merge.as_ref(), source) {
+        if let Some((status, reason)) = self.objection(&request, (merge.as_ref(), &vias), source) {
             self.refuse(reason);
             let mut refusal = Response::to_request(&request, status, reason);
             if !inside {
@@ -181,7 +181,7 @@ impl Stack {
     fn objection(
         &self,
         request: &Request,
-        merge: Option<&Merge>,
+        (merge, vias): (Option<&Merge>, &[String]),
         source: Target,
     ) -> Option<(u16, &'static str)> {
         let begins = has_tag(&request.to) || request.method == Method::Invite;
@@ -189,10 +189,19 @@ impl Stack {
             return Some((403, "Forbidden"));
         }
         let ongoing = |id: &TransactionId| self.servers.open.get(id).is_some_and(|server| !server.done);
-        if merge.and_then(|merge| self.servers.by_merge.get(merge)).is_some_and(ongoing) {
+        if merge.and_then(|merge| self.servers.by_merge.get(merge)).is_some_and(ongoing)
+            || self.came_back(request, vias)
+        {
             return Some((482, "Loop Detected"));
         }
         self.is_full(request, source).then_some((503, "Service Unavailable"))
+    }
+
+    /// Whether a request of ours comes back as it left us: below the Via of who sent it on stands ours (RFC 3261 section
+    /// 16.3). With another URI it may: that is a call from a browser to another.
+    fn came_back(&self, request: &Request, vias: &[String]) -> bool {
+        let below = vias.iter().skip(1).filter_map(|via| codec::parameter(via, "branch"));
+        below.into_iter().any(|branch| self.clients.sent(branch, request))
     }
 
     /// Whether calls are taken from there.
@@ -277,10 +286,14 @@ fn merge_of(request: &Request) -> Merge {
     (tag_of(&request.from).to_owned(), request.call_id.clone(), request.cseq)
 }
 
-/// The branch where it is one of RFC 3261, else what RFC 2543 tells transactions apart by (RFC 3261 section 17.2.3).
+/// Branch and sent-by where the branch is one of RFC 3261, else what RFC 2543 tells transactions apart by (RFC 3261 section 17.2.3).
 fn branch_of(via: &str, request: &Request) -> String {
     match codec::parameter(via, "branch") {
-        Some(branch) if branch.len() > COOKIE.len() && starts_with_cookie(branch) => branch.to_owned(),
+        Some(branch) if branch.len() > COOKIE.len() && starts_with_cookie(branch) => {
+            let head = via.split(';').next().unwrap_or_default();
+            let sent_by = head.split_whitespace().next_back().unwrap_or_default();
+            format!("{branch} {}", sent_by.to_ascii_lowercase())
+        }
         _ => {
             let Request { uri, from, to, call_id, cseq, .. } = request;
             // To of an ACK has a tag that To of its INVITE has not.

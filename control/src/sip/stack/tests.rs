@@ -220,6 +220,32 @@ async fn a_copy_by_another_way_is_a_loop_while_the_first_is_open() {
 }
 
 #[tokio::test]
+async fn a_request_of_ours_that_comes_back_unchanged_is_a_loop() {
+    let (mut stack, mut inbox) = stack().await;
+    let (call, transaction) = (CallId(1), TransactionId(1));
+    stack.obey(Todo::Request { call, transaction, request: request(Method::Invite), over: None });
+    let sent = stack.clients.by_number.values().next().unwrap().octets.clone();
+    let sent = String::from_utf8(sent).unwrap();
+    let back = sent.replacen("\r\nVia: ", "\r\nVia: SIP/2.0/UDP 127.0.0.1:9;branch=z9hG4bKproxy\r\nVia: ", 1);
+    stack.message(back.as_bytes(), target());
+    assert_eq!((told(&mut inbox).as_str(), stack.refused.get("Loop Detected")), ("", Some(&1)));
+    let elsewhere = back.replacen("sip:a@b", "sip:c@b", 1).replace("z9hG4bKproxy", "z9hG4bKother");
+    stack.message(elsewhere.as_bytes(), target());
+    assert_eq!(told(&mut inbox), "Request", "a spiral is no loop");
+}
+
+#[tokio::test]
+async fn one_branch_of_two_senders_is_two_transactions() {
+    let (mut stack, mut inbox) = stack().await;
+    let one = String::from_utf8(message("INVITE", 1, "<sip:a@b>", "")).unwrap();
+    let other = one.replace("127.0.0.1:9;", "far.example;").replace("Call-ID: 1", "Call-ID: 2");
+    for text in [&one, &other, &one] {
+        stack.message(text.as_bytes(), target());
+    }
+    assert_eq!([told(&mut inbox), told(&mut inbox), told(&mut inbox)], ["Request", "Request", ""]);
+}
+
+#[tokio::test]
 async fn strangers_begin_no_call_and_end_none() {
     let (mut stack, mut inbox) = stack().await;
     let stranger = Target::new("127.0.0.3:9".parse().unwrap(), Transport::Udp);

@@ -79,6 +79,19 @@ fn a_transfer_that_fails_leaves_the_call() {
 }
 
 #[test]
+fn a_transfer_that_nobody_tells_of_is_over_some_time() {
+    let mut rig = Rig::connected();
+    rig.put(to("1002"));
+    rig.respond(&Method::Refer, 202, "pbx", b"", &[]);
+    rig.wait(Duration::from_secs(181));
+    assert_eq!((transfers(&rig), rig.cause()), (vec![408], None));
+    assert_eq!(notify(&mut rig, "SIP/2.0 200 OK", "terminated"), 481);
+    rig.put(to("1002"));
+    assert_eq!(rig.requests(&Method::Refer).len(), 2);
+    rig.finish();
+}
+
+#[test]
 fn a_challenged_refer_is_sent_again() {
     let mut rig = Rig::connected();
     rig.put(to("1002"));
@@ -383,6 +396,23 @@ fn an_invite_may_take_the_place_of_the_far_end() {
             rig.is_over();
         }
     }
+}
+
+#[test]
+fn who_replaces_the_far_end_wins_over_whom_that_sent_us_to() {
+    let mut rig = Rig::connected();
+    let old = rig.call.inside.dialog.clone();
+    refer(&mut rig, "<sip:1002@10.0.0.9>");
+    rig.respond(&Method::Invite, 180, "new", b"", &[]);
+    let request = replacing(&old, &sdp("10.0.0.8", "0", ""), false);
+    let ok = replace(&mut rig, &request);
+    assert_eq!((ok.status, rig.cancels()), (200, 1));
+    rig.request(Request { method: Method::Ack, to: ok.to, body: Vec::new(), ..request });
+    rig.respond(&Method::Invite, 200, "new", &sdp("10.0.0.9", "0", ""), &[]);
+    assert_eq!(rig.requests(&Method::Bye).len(), 2, "the former one, and the one that crossed the CANCEL");
+    assert_eq!(rig.plans().pop().unwrap().directions[0].rtp.remote.ip().to_string(), "10.0.0.8");
+    assert_eq!((rig.cause(), told(&rig)), (None, vec!["100".to_owned(), "180".into()]));
+    rig.finish();
 }
 
 #[test]
