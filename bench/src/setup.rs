@@ -60,6 +60,9 @@ pub struct Options {
     pub json: Option<PathBuf>,
 }
 
+/// What the programs had taken when so many calls had begun.
+type Look = (usize, Vec<(&'static str, Figures)>);
+
 /// One run.
 struct Run {
     rate: f64,
@@ -71,7 +74,7 @@ struct Run {
     done: usize,
     faults: BTreeMap<String, usize>,
     again: u64,
-    looks: Vec<(usize, Vec<(&'static str, Figures)>)>,
+    looks: Vec<Look>,
 }
 
 impl Run {
@@ -169,7 +172,7 @@ fn judge(
     elapsed: Duration,
     book: &Book,
     (seen, texts): (Vec<Seen>, Vec<String>),
-    (again, looks): (u64, Vec<(usize, Vec<(&'static str, Figures)>)>),
+    (again, looks): (u64, Vec<Look>),
 ) -> anyhow::Result<Run> {
     let histogram = || Histogram::new_with_bounds(RANGE_NS.0, RANGE_NS.1, 3);
     let (mut inward, mut outward, mut whole) = (histogram()?, histogram()?, histogram()?);

@@ -13,6 +13,7 @@ mod sessions;
 mod settings;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,7 @@ use tokio::sync::oneshot;
 use crate::config::Config;
 use crate::dtls::Identity;
 use crate::gateway::Told;
-use crate::message::{Handle, Message, Overview, Shown, SipEvent, Source};
+use crate::message::{CallError, Handle, Message, Overview, Shown, SipEvent, Source, Watched};
 use crate::sip::Sender as Sip;
 use crate::stun::{self, Stun};
 
@@ -165,17 +166,14 @@ impl Calls {
                 let _ = reply.send(self.trickle(id, &fragment));
             }
             Message::HangUp { id, reply } => {
-                let known = self.calls.contains_key(&id);
-                let _ = reply.send(if known { Ok(()) } else { Err(crate::message::CallError::Unknown) });
-                self.input(id, Input::HangUp);
+                let _ = reply.send(self.hang_up(id));
             }
             Message::Show { id, reply } => self.show(id, reply),
             Message::List(reply) => {
                 let _ = reply.send(self.calls.values().map(|runtime| runtime.call.view()).collect());
             }
             Message::Watch { id, reply } => {
-                let watched = self.calls.get(&id).map(Runtime::watch);
-                let _ = reply.send(watched.ok_or(crate::message::CallError::Unknown));
+                let _ = reply.send(self.watch(id));
             }
             Message::Overview(reply) => {
                 let _ = reply.send(self.overview());
@@ -183,11 +181,23 @@ impl Calls {
             Message::Ng(ask) => self.ng(ask),
             Message::Drain(reply) => self.drain(reply),
             Message::Leave(reply) => self.leave(reply),
-            Message::StunServers(servers) => {
-                self.stun.servers = servers;
-                self.ask_stun();
-            }
+            Message::StunServers(servers) => self.stun_servers(servers),
         }
+    }
+
+    fn hang_up(&mut self, id: CallId) -> Result<(), CallError> {
+        let known = self.calls.contains_key(&id);
+        self.input(id, Input::HangUp);
+        if known { Ok(()) } else { Err(CallError::Unknown) }
+    }
+
+    fn watch(&self, id: CallId) -> Result<Watched, CallError> {
+        self.calls.get(&id).map(Runtime::watch).ok_or(CallError::Unknown)
+    }
+
+    fn stun_servers(&mut self, servers: Vec<SocketAddr>) {
+        self.stun.servers = servers;
+        self.ask_stun();
     }
 
     fn tell_relay(&self, command: RelayCommand) {

@@ -9,6 +9,7 @@ use anyhow::Context;
 use crate::net::{AGENT, INSIDE, Lab, Place};
 use crate::process::{Process, Program};
 
+const CONFIG: &str = include_str!("registrar.cfg");
 const PROGRAM: &str = "/usr/sbin/kamailio";
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Password of every number.
@@ -95,56 +96,10 @@ fn text(setup: &Setup, modules: &Path) -> String {
     } else {
         (String::new(), String::new())
     };
-    let listen = setup.address;
-    format!(
-        r#"#!KAMAILIO
-debug=1
-log_stderror=yes
-children=2
-tcp_children=2
-auto_aliases=no
-listen=udp:{listen}
-listen=tcp:{listen}
-mpath="{}/"
-loadmodule "tm.so"
-loadmodule "sl.so"
-loadmodule "rr.so"
-loadmodule "pv.so"
-loadmodule "maxfwd.so"
-loadmodule "textops.so"
-loadmodule "siputils.so"
-loadmodule "usrloc.so"
-loadmodule "registrar.so"
-loadmodule "auth.so"
-modparam("usrloc", "db_mode", 0)
-modparam("registrar", "max_expires", 3600)
-modparam("registrar", "append_branches", 1)
-modparam("tm", "fr_inv_timer", 60000)
-request_route {{
-    if (!mf_process_maxfwd_header("10")) {{ sl_send_reply("483", "Too Many Hops"); exit; }}
-    if (is_method("OPTIONS") && !has_totag()) {{ sl_send_reply("200", "OK"); exit; }}
-    if (is_method("CANCEL")) {{ if (t_check_trans()) {{ route(RELAY); }} exit; }}
-    if (has_totag()) {{
-        if (loose_route()) {{ route(RELAY); }}
-        else if (is_method("ACK")) {{ if (t_check_trans()) {{ route(RELAY); }} }}
-        else {{ sl_send_reply("404", "Not here"); }}
-        exit;
-    }}
-    if (is_method("REGISTER")) {{
-{register}        if (!save("location")) {{ sl_reply_error(); }}
-        exit;
-    }}
-    t_check_trans();
-    record_route();
-    remove_hf("Route");
-{invite}{aliases}    if (!lookup("location")) {{ sl_send_reply("404", "Not Found"); exit; }}
-    route(RELAY);
-}}
-route[RELAY] {{
-    if (!t_relay()) {{ sl_reply_error(); }}
-    exit;
-}}
-"#,
-        modules.display(),
-    )
+    CONFIG
+        .replace("@LISTEN@", &setup.address.to_string())
+        .replace("@MODULES@", &modules.display().to_string())
+        .replace("@REGISTER@", &register)
+        .replace("@INVITE@", &invite)
+        .replace("@ALIASES@", &aliases)
 }

@@ -64,7 +64,8 @@ impl Phone {
             answered: false,
         };
         let call = CallId(u128::from(self.random.u64()) << 64 | u128::from(self.random.u64()));
-        let leg = Leg { dialog, state: State::Calling(calling), offering: None, subscription: None };
+        let leg =
+            Leg { dialog, state: State::Calling(Box::new(calling)), offering: None, subscription: None };
         self.legs.insert(call, leg);
         let trying = self.answer(request, 100);
         self.reply(transaction, trying);

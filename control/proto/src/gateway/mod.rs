@@ -271,7 +271,7 @@ pub enum PhoneAct {
 #[derive(Debug)]
 enum State {
     /// The browser's INVITE waits for its final answer.
-    Calling(calling::Calling),
+    Calling(Box<calling::Calling>),
     /// Our INVITE does.
     Ringing { transaction: TransactionId, cancelled: bool },
     /// The browser has answered our INVITE, and is not known to be the first.
