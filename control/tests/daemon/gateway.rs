@@ -195,23 +195,13 @@ fn a_token_is_shown_as_a_bearer_in_the_url_or_by_a_digest() {
     let mut phone = Phone::new(&lab.control, "2000");
     let challenge = phone.register("Expires: 600\r\n");
     assert!(challenge.starts_with("SIP/2.0 401 "), "{challenge}");
-    let challenges = challenge.lines().filter(|line| line.starts_with("WWW-Authenticate: "));
-    let nonce = challenges
-        .last()
-        .expect("libraries keep the last challenge")
-        .split("nonce=\"")
-        .nth(1)
-        .unwrap()
-        .split('"')
-        .next()
-        .unwrap();
-    let digest = |password: &str, count: u32| {
+    let digest = |challenge: &str, password: &str, count: u32| {
+        let challenges = challenge.lines().filter(|line| line.starts_with("WWW-Authenticate: "));
+        let last = challenges.last().expect("libraries keep the last challenge");
+        let nonce = last.split('"').nth(3).unwrap();
         let md5 = |text: String| -> String {
-            hash(MessageDigest::md5(), text.as_bytes())
-                .unwrap()
-                .iter()
-                .map(|octet| format!("{octet:02x}"))
-                .collect()
+            let digest = hash(MessageDigest::md5(), text.as_bytes()).unwrap();
+            digest.iter().map(|octet| format!("{octet:02x}")).collect()
         };
         let (one, two) = (md5(format!("2000:sallyport:{password}")), md5("REGISTER:sip:lab.example".into()));
         let response = md5(format!("{one}:{nonce}:{count:08x}:c:auth:{two}"));
@@ -220,9 +210,18 @@ fn a_token_is_shown_as_a_bearer_in_the_url_or_by_a_digest() {
              uri=\"sip:lab.example\", response=\"{response}\", qop=auth, cnonce=\"c\", nc={count:08x}\r\n"
         )
     };
-    assert!(phone.register(&digest("wrong", 1)).starts_with("SIP/2.0 401 "));
-    assert!(phone.register(&digest(TOKEN, 1)).starts_with("SIP/2.0 401 "), "a count is used once");
-    assert!(phone.register(&digest(TOKEN, 2)).starts_with("SIP/2.0 200 "));
+    assert!(phone.register(&digest(&challenge, "wrong", 1)).starts_with("SIP/2.0 401 "));
+    let again = phone.register(&digest(&challenge, TOKEN, 1));
+    assert!(
+        again.starts_with("SIP/2.0 401 ") && again.contains("stale=true"),
+        "a count is used once: {again}"
+    );
+    assert!(phone.register(&digest(&challenge, TOKEN, 2)).starts_with("SIP/2.0 401 "), "nor is an old nonce");
+    assert!(phone.register(&digest(&again, TOKEN, 1)).starts_with("SIP/2.0 200 "));
+    assert!(
+        phone.register(&digest(&again, TOKEN, 1)).starts_with("SIP/2.0 200 "),
+        "asked no more on this connection"
+    );
     let mut other = Phone::new(&lab.control, "2001");
     assert!(other.register("Authorization: Bearer nonsense\r\n").starts_with("SIP/2.0 401 "));
     let bearer = format!("Authorization: Bearer {TOKEN}\r\n");

@@ -39,11 +39,16 @@ soft.hook = peer => {
   if (here) hear(here);
 };
 
-lab.softRegister = options => soft.register(options);
-lab.softDial = to => soft.dial(to);
-lab.softAnswer = () => soft.answer();
-lab.softHold = on => soft.hold(on);
-lab.softDigit = digit => soft.digit(digit);
-lab.softRefer = to => soft.refer(to);
-lab.softBye = async () => soft.bye();
-lab.softUnregister = async () => soft.unregister();
+lab.softRegister = options => {
+  soft.events.length = 0;
+  return soft.register(options);
+};
+// What a library gives back is its own business, and cannot always be told.
+const does = action => async argument => { await action(argument); };
+lab.softDial = does(to => soft.dial(to));
+lab.softAnswer = does(() => soft.answer());
+lab.softHold = does(on => soft.hold(on));
+lab.softDigit = does(digit => soft.digit(digit));
+lab.softRefer = does(to => soft.refer(to));
+lab.softBye = does(() => soft.bye());
+lab.softUnregister = does(() => soft.unregister());

@@ -13,6 +13,8 @@ const FAILURES: u8 = 5;
 
 /// Challenges of one connection.
 pub struct Guard {
+    /// Makes nonces that nobody else can.
+    secret: String,
     nonce: String,
     count: u32,
     failures: u8,
@@ -21,7 +23,7 @@ pub struct Guard {
 
 impl Guard {
     pub fn new(random: &mut Random) -> Self {
-        Self { nonce: random.hex(16), count: 0, failures: 0, stale: false }
+        Self { secret: random.hex(32), nonce: random.hex(16), count: 0, failures: 0, stale: false }
     }
 
     /// Headers of a 401. JsSIP and SIP.js keep the last one only, which has to be the one that they can answer.
@@ -50,8 +52,14 @@ impl Guard {
             return Ok(None);
         }
         let count = u32::from_str_radix(field("nc"), 16).unwrap_or_default();
-        if field("qop") != "auth" || field("realm") != REALM || count <= self.count {
+        if field("qop") != "auth" || field("realm") != REALM {
             return self.failed();
+        }
+        if count <= self.count {
+            // SIP.js counts from one in each request: it is given another nonce to do so with.
+            self.nonce = hex(&Md5::digest(format!("{}{}", self.secret, self.nonce)));
+            (self.count, self.stale) = (0, true);
+            return Ok(None);
         }
         self.count = count;
         let md5 = |text: String| hex(&Md5::digest(text));
@@ -91,7 +99,7 @@ impl Phone {
             let (scheme, rest) = value.trim().split_once(' ').unwrap_or((value, ""));
             let secret = if scheme.eq_ignore_ascii_case("Bearer") {
                 Some(Secret(rest.trim().to_owned()))
-            } else if scheme.eq_ignore_ascii_case("Digest") {
+            } else if scheme.eq_ignore_ascii_case("Digest") && self.token.is_none() {
                 self.guard.judge(rest, request, &self.settings.secrets)?
             } else {
                 None
