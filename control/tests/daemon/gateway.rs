@@ -1,5 +1,6 @@
 //! Browsers that speak SIP over WebSocket: what a library sends, and what it hears.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use boring::hash::{MessageDigest, hash};
@@ -61,6 +62,7 @@ impl Lab {
 struct Phone {
     socket: Socket,
     number: &'static str,
+    instance: usize,
     cseq: u32,
     call_id: String,
     /// To of its requests in the dialog.
@@ -69,15 +71,17 @@ struct Phone {
 
 impl Phone {
     fn new(control: &Control, number: &'static str) -> Self {
-        let call_id = format!("{number}x{}", control.net.sip().ip());
-        Self { socket: Socket::open(control), number, cseq: 0, call_id, far: String::new() }
+        static NEXT: AtomicUsize = AtomicUsize::new(1);
+        let instance = NEXT.fetch_add(1, Ordering::Relaxed);
+        let call_id = format!("{number}x{instance}");
+        Self { socket: Socket::open(control), number, instance, cseq: 0, call_id, far: String::new() }
     }
 
     fn text(&mut self, method: &str, uri: &str, more: &str, body: &str) -> String {
         if method != "ACK" && method != "CANCEL" {
             self.cseq += 1;
         }
-        let (number, cseq, call_id) = (self.number, self.cseq, &self.call_id);
+        let (number, instance, cseq, call_id) = (self.number, self.instance, self.cseq, &self.call_id);
         let branch = if method == "CANCEL" { "INVITE" } else { method };
         let kind = if body.is_empty() || more.contains("Content-Type") {
             ""
@@ -88,7 +92,7 @@ impl Phone {
         format!(
             "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/WS x.invalid;branch=z9hG4bK{call_id}{branch}{cseq}\r\nMax-Forwards: 69\r\n\
              From: <sip:{number}@lab.example>;tag=own\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} {method}\r\n\
-             Contact: <sip:k{number}@x.invalid;transport=ws>;+sip.instance=\"<urn:uuid:{number}>\";reg-id=1\r\n\
+             Contact: <sip:k{number}@x.invalid;transport=ws>;+sip.instance=\"<urn:uuid:{instance}>\";reg-id=1\r\n\
              {more}{kind}Content-Length: {}\r\n\r\n{body}",
             body.len()
         )
@@ -191,8 +195,16 @@ fn a_token_is_shown_as_a_bearer_in_the_url_or_by_a_digest() {
     let mut phone = Phone::new(&lab.control, "2000");
     let challenge = phone.register("Expires: 600\r\n");
     assert!(challenge.starts_with("SIP/2.0 401 "), "{challenge}");
-    let nonce =
-        line(&challenge, "WWW-Authenticate").split("nonce=\"").nth(1).unwrap().split('"').next().unwrap();
+    let challenges = challenge.lines().filter(|line| line.starts_with("WWW-Authenticate: "));
+    let nonce = challenges
+        .last()
+        .expect("libraries keep the last challenge")
+        .split("nonce=\"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
     let digest = |password: &str, count: u32| {
         let md5 = |text: String| -> String {
             hash(MessageDigest::md5(), text.as_bytes())

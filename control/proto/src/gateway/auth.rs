@@ -24,13 +24,13 @@ impl Guard {
         Self { nonce: random.hex(16), count: 0, failures: 0, stale: false }
     }
 
-    /// Headers of a 401. Libraries look at the first one.
+    /// Headers of a 401. JsSIP and SIP.js keep the last one only, which has to be the one that they can answer.
     pub fn challenges(&self) -> Vec<(String, String)> {
         let name = || "WWW-Authenticate".to_owned();
         let stale = if self.stale { ", stale=true" } else { "" };
         let digest =
             format!("Digest realm=\"{REALM}\", nonce=\"{}\", algorithm=MD5, qop=\"auth\"{stale}", self.nonce);
-        vec![(name(), digest), (name(), format!("Bearer realm=\"{REALM}\""))]
+        vec![(name(), format!("Bearer realm=\"{REALM}\"")), (name(), digest)]
     }
 
     /// The secret that a digest was made with; `Ok(None)` for an answer to another challenge than the present one.
