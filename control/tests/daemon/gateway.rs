@@ -195,9 +195,9 @@ fn a_token_is_shown_as_a_bearer_in_the_url_or_by_a_digest() {
     let mut phone = Phone::new(&lab.control, "2000");
     let challenge = phone.register("Expires: 600\r\n");
     assert!(challenge.starts_with("SIP/2.0 401 "), "{challenge}");
-    let challenges = challenge.lines().filter(|line| line.starts_with("WWW-Authenticate: "));
+    let mut challenges = challenge.lines().filter(|line| line.starts_with("WWW-Authenticate: "));
     let nonce = challenges
-        .last()
+        .next_back()
         .expect("libraries keep the last challenge")
         .split("nonce=\"")
         .nth(1)
