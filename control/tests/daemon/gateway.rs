@@ -196,8 +196,8 @@ fn a_token_is_shown_as_a_bearer_in_the_url_or_by_a_digest() {
     let challenge = phone.register("Expires: 600\r\n");
     assert!(challenge.starts_with("SIP/2.0 401 "), "{challenge}");
     let digest = |challenge: &str, password: &str, count: u32| {
-        let challenges = challenge.lines().filter(|line| line.starts_with("WWW-Authenticate: "));
-        let last = challenges.last().expect("libraries keep the last challenge");
+        let mut challenges = challenge.lines().filter(|line| line.starts_with("WWW-Authenticate: "));
+        let last = challenges.next_back().expect("libraries keep the last challenge");
         let nonce = last.split('"').nth(3).unwrap();
         let md5 = |text: String| -> String {
             let digest = hash(MessageDigest::md5(), text.as_bytes()).unwrap();

@@ -74,7 +74,8 @@ impl Page {
             if word["type"] == kind {
                 return word;
             }
-            assert!(word["type"] == "event" || kind == "error", "{kind} is awaited: {word}");
+            let news = ["event", "registration"].contains(&word["type"].as_str().unwrap_or_default());
+            assert!(news || kind == "error", "{kind} is awaited: {word}");
         }
     }
 

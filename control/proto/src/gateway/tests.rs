@@ -110,11 +110,13 @@ fn statuses(done: &[PhoneCommand]) -> Vec<u16> {
 }
 
 fn sent(done: &[PhoneCommand]) -> Vec<&Request> {
-    let request = |command| match command {
-        &PhoneCommand::Send { ref request, .. } => Some(request),
-        _ => None,
-    };
-    done.iter().filter_map(request).collect()
+    let mut requests = Vec::new();
+    for command in done {
+        if let PhoneCommand::Send { request, .. } = command {
+            requests.push(request);
+        }
+    }
+    requests
 }
 
 fn answer(invite: &Request, status: u16, body: &str) -> Response {
@@ -132,7 +134,8 @@ fn answer(invite: &Request, status: u16, body: &str) -> Response {
 fn a_register_is_judged_by_its_parts() {
     let mut rig = rig(true);
     assert_eq!(statuses(&rig.asks(request("REGISTER", "sip:lab.example", 1))), [401], "challenged unasked");
-    let cases: [(&str, fn(&mut Request), u16); 5] = [
+    type Spoil = fn(&mut Request);
+    let cases: [(&str, Spoil, u16); 5] = [
         ("another's", |request| request.from = "<sip:1@lab.example>;tag=a".into(), 403),
         (
             "nobody's",

@@ -243,10 +243,8 @@ impl Stack {
                 return;
             }
         }
-        if source.connection.is_some() || self.hears(source) {
-            let transaction = self.servers.number();
-            self.tell(SipEvent::Request { source: way(source), transaction, request });
-        }
+        let transaction = self.servers.number();
+        self.tell(SipEvent::Request { source: way(source), transaction, request });
     }
 
     fn arm_server(&mut self, number: TransactionId) {
