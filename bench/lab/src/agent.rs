@@ -29,6 +29,8 @@ pub struct Setup {
     pub port: u16,
     /// Its user name.
     pub user: String,
+    /// Where its own calls go; `None`: to the host of their URI.
+    pub server: Option<std::net::SocketAddr>,
     /// The tone that it plays, Hz.
     pub tone: u32,
     /// For how long it can play, seconds.
@@ -43,6 +45,7 @@ impl Default for Setup {
             address: AGENT.into(),
             port: 5060,
             user: "1000".into(),
+            server: None,
             tone: tone::AGENT,
             seconds: 300,
         }
@@ -150,8 +153,9 @@ fn account(setup: &Setup) -> String {
         IpAddr::V4(v4) => v4.to_string(),
         IpAddr::V6(v6) => format!("[{v6}]"),
     };
+    let outbound = setup.server.map(|server| format!(";outbound=\"sip:{server}\"")).unwrap_or_default();
     format!(
-        "<sip:{}@{host}:{}>;regint=0;answermode=auto;audio_codecs=PCMU/8000/1,PCMA/8000/1;ptime=20\n",
+        "<sip:{}@{host}:{}>;regint=0;answermode=auto;audio_codecs=PCMU/8000/1,PCMA/8000/1;ptime=20{outbound}\n",
         setup.user, setup.port
     )
 }

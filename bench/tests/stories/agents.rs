@@ -81,7 +81,8 @@ struct Office {
 }
 
 fn phone(port: u16, user: &str, tone: u32) -> agent::Setup {
-    agent::Setup { port, user: user.into(), tone, ..agent::Setup::default() }
+    let server = Some(registrar::Setup::default().address);
+    agent::Setup { port, user: user.into(), tone, server, ..agent::Setup::default() }
 }
 
 impl Office {
