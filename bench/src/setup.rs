@@ -20,7 +20,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use crate::load::facts::machine;
-use crate::load::net::{AGENT, Row, Shape};
+use crate::load::net::{AGENT, Row, Shape, Side};
 use crate::ng::target::{API_OUTSIDE, Figures, TOKEN, Target};
 use phone::{Book, Moments};
 use web::{Load, Seen};
@@ -96,6 +96,7 @@ impl Run {
 /// What keeps it from running, calls that failed in the first run, or something that is left behind.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let row = Row::make(Shape::default()).context("network namespaces (needs root, iproute2, ethtool)")?;
+    addresses(&row)?;
     let more = format!("[sip]\nserver = \"{AGENT}:5060\"\n");
     let target = Target::appliance_with(&row, &options.path, CALLS_MAX, &more)?;
     let mut first = nix::sched::CpuSet::new();
@@ -126,6 +127,15 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         Some(run) if !run.faults.is_empty() => bail!("calls failed at the first rate"),
         _ => Ok(()),
     }
+}
+
+/// Gives the far end outside the addresses of all browsers.
+fn addresses(row: &Row) -> anyhow::Result<()> {
+    let namespace = sallyport_lab::Namespace::named(row.namespace(Side::Outside.far()));
+    let interface = Side::Outside.far_interface();
+    let all = (0..usize::from(web::ADDRESSES)).map(web::address);
+    let lines: String = all.map(|ip| format!("address add {ip}/24 dev {interface}\n")).collect();
+    namespace.ip(&lines)
 }
 
 fn one(row: &Row, target: &Target, options: &Options, rate: f64) -> anyhow::Result<Run> {

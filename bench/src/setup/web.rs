@@ -10,7 +10,7 @@ use sallyport_lab::Namespace;
 use sallyport_lab::caller::Caller;
 
 use super::phone::since;
-use crate::load::net::{BROWSER, OUTSIDE, Row};
+use crate::load::net::{OUTSIDE, Row};
 
 /// How long an answer over HTTP may take.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -49,6 +49,15 @@ pub struct Seen {
     pub connected: Option<u64>,
 }
 
+/// Addresses that browsers have, in turn: checks of strangers are limited by source.
+pub const ADDRESSES: u8 = 200;
+
+/// Where the browser of a call is.
+pub fn address(number: usize) -> IpAddr {
+    let last = u8::try_from(number % usize::from(ADDRESSES)).unwrap_or_default();
+    IpAddr::from([198, 51, 100, 10 + last])
+}
+
 /// Places calls until there is none left: what came of them, and what went wrong.
 pub fn serve(row: &Row, load: &Load, next: &AtomicUsize, begin: Instant) -> (Vec<Seen>, Vec<String>) {
     let (mut seen, mut faults) = (Vec::new(), Vec::new());
@@ -80,7 +89,7 @@ fn call(
     (number, due): (usize, u64),
     begin: Instant,
 ) -> anyhow::Result<Seen> {
-    let address: IpAddr = BROWSER.parse()?;
+    let address = address(number);
     let mut caller = Caller::at(namespace.clone(), address)?;
     let offer = caller.offer("actpass");
     if line.is_none() {
