@@ -2,7 +2,7 @@
 //! (Kamailio) between them, at which the appliance registers the agent.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use sallyport_lab::appliance::{self, API_PORT, Appliance, MEDIA_PORT, Way, programs};
@@ -189,18 +189,6 @@ impl Pair {
             std::thread::sleep(Duration::from_millis(100));
         }
         Ok(())
-    }
-}
-
-impl Snapshot {
-    /// Asks the appliance and its kernel, when their figures cover everything up to now.
-    ///
-    /// # Errors
-    /// Where the appliance does not answer.
-    pub fn of(appliance: &Appliance) -> anyhow::Result<Self> {
-        std::thread::sleep(crate::scene::STATUS_AGE);
-        let kernel_udp = appliance.kernel_udp()?;
-        Ok(Self { at: SystemTime::now(), status: appliance.status()?, kernel_udp })
     }
 }
 

@@ -16,7 +16,7 @@ pub const USER: &str = "1000";
 /// How long ICE, DTLS and the first packet may take after the answer.
 const CONNECT: Duration = Duration::from_secs(30);
 /// `/v1/status` is at most this old.
-pub(crate) const STATUS_AGE: Duration = Duration::from_millis(1100);
+const STATUS_AGE: Duration = Duration::from_millis(1100);
 
 /// Everything, running.
 #[derive(Debug)]
@@ -44,6 +44,18 @@ pub struct Snapshot {
     pub status: Status,
     /// UDP datagrams that its kernel's stack has taken.
     pub kernel_udp: u64,
+}
+
+impl Snapshot {
+    /// Asks the appliance and its kernel, when their figures cover everything up to now.
+    ///
+    /// # Errors
+    /// Where the appliance does not answer.
+    pub fn of(appliance: &Appliance) -> anyhow::Result<Self> {
+        std::thread::sleep(STATUS_AGE);
+        let kernel_udp = appliance.kernel_udp()?;
+        Ok(Self { at: SystemTime::now(), status: appliance.status()?, kernel_udp })
+    }
 }
 
 impl Scene {
