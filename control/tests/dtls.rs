@@ -72,7 +72,9 @@ impl Dimpl {
         let fingerprint = digest(&x509);
         let private_key = key.private_key_to_der_pkcs8().unwrap();
         let certificate = DtlsCertificate { certificate: x509.to_der().unwrap(), private_key };
-        let config = Config::builder().use_server_cookie(false).flight_start_rto(Duration::from_millis(100));
+        // As patient as browsers are, in a tenth of their time.
+        let config = Config::builder().use_server_cookie(false);
+        let config = config.flight_start_rto(Duration::from_millis(50)).flight_retries(6);
         let (config, now) = (Arc::new(config.build().unwrap()), Instant::now());
         let mut dtls = if version == SslVersion::DTLS1_2 {
             dimpl::Dtls::new_12(config, certificate, now)
@@ -313,6 +315,8 @@ fn dimpl_and_we_agree_over_a_bad_path() {
     }
 }
 
+/// Loses one of every three datagrams, each time at another place among them: a flight and its answer that come again
+/// would else lose the same datagram for ever, where they happen to be three.
 #[test]
 fn every_third_datagram_may_be_lost() {
     for role in ROLES {
@@ -321,7 +325,7 @@ fn every_third_datagram_may_be_lost() {
             let mut lossy = |_: usize, mut datagrams: Vec<Vec<u8>>| {
                 datagrams.retain(|_| {
                     count += 1;
-                    count % 3 != 0
+                    count % 3 != count / 3 % 3
                 });
                 datagrams
             };
