@@ -243,6 +243,8 @@ impl Translator {
     fn rewrite(&mut self, packets: &mut [Inbound<'_, '_>], ways: &mut [Way], now: Now) {
         for (packet, way) in packets.iter_mut().zip(ways) {
             if way.step == Step::Open {
+                let carrier = self.table.carrier(way.slot as usize, way.payload, packet.buf.packet());
+                way.slot = u32::try_from(carrier).unwrap_or(u32::MAX);
                 let outcome = self.rewrite_one(packet.buf, way, now);
                 way.follow(packet, outcome.map(|()| Step::Rewritten));
             }

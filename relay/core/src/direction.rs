@@ -24,6 +24,8 @@ pub struct Direction {
     rules: Rules,
     /// Slot of the direction that runs the other way.
     pub reverse: usize,
+    /// Slot of the next direction of its bundle; `usize::MAX` behind the last.
+    pub next: usize,
     /// Consent of a pair that it receives from or sends to has lapsed.
     pub lapsed: bool,
     pub packets: u64,
@@ -103,6 +105,7 @@ impl Direction {
             stream: Stream::new(name(call, &plan)),
             rules: Rules::new(&plan),
             reverse: usize::MAX,
+            next: usize::MAX,
             lapsed: false,
             packets: 0,
             octets: 0,
@@ -166,6 +169,16 @@ impl Direction {
             return rtcp::pass(buf.packet());
         }
         rtcp::rewrite(buf, &self.names(reverse))
+    }
+
+    /// Whether this leg has such a payload type.
+    pub fn has_payload_type(&self, payload_type: u8) -> bool {
+        self.rules.payload_types.get(usize::from(payload_type)).is_some_and(|to| *to != UNMAPPED)
+    }
+
+    /// SSRC of the stream that leaves.
+    pub const fn ssrc(&self) -> u32 {
+        self.rules.ssrc
     }
 
     /// Where it sends to.

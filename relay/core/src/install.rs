@@ -2,13 +2,13 @@
 
 use std::cmp::Reverse;
 
-use sallyport_plan::{CallId, Direction as DirectionPlan, FlowKey, Plan, Refusal};
+use sallyport_plan::{CallId, Direction as DirectionPlan, FlowKey, Plan, Protection, Refusal};
 
 use crate::Now;
 use crate::consent::Consent;
 use crate::direction::Direction;
 use crate::packet::{Opening, Sealing};
-use crate::table::DirectionId;
+use crate::table::{DirectionId, Tag};
 use crate::translator::{Call, FlowChanges, Removed, Translator};
 
 /// A direction ready to be put in place.
@@ -28,7 +28,8 @@ impl Translator {
     /// # Errors
     /// A [`Refusal`]; what ran before runs on. Beyond what [`Plan::validate`] refuses: `Stale`, `Full`, `FlowTaken` by
     /// another call, `KeyReuse` of a key and SSRC that another direction has or had, `Malformed` ICE credentials, two
-    /// consents of one pair, or consent of a pair that feeds no direction.
+    /// consents of one pair, consent of a pair that feeds no direction, or a flow that another direction is to open under
+    /// the same key.
     pub fn install(&mut self, plan: Plan, now: Now) -> Result<FlowChanges, Refusal> {
         plan.validate()?;
         self.admit(&plan)?;
@@ -53,7 +54,11 @@ impl Translator {
             let owner = self.table.lookup(flow).and_then(|tag| self.table.at(tag.direction.slot()));
             owner.is_some_and(|owner| owner.cold.call != plan.call)
         });
-        if taken { Err(Refusal::FlowTaken) } else { Ok(()) }
+        if taken {
+            return Err(Refusal::FlowTaken);
+        }
+        let another = running.is_some_and(|running| passes_opener_on(&running.plan, plan));
+        if another { Err(Refusal::Malformed) } else { Ok(()) }
     }
 
     fn prepare(&self, plan: &Plan) -> Result<Vec<Prepared>, Refusal> {
@@ -142,8 +147,15 @@ impl Translator {
         self.table.put(Direction::new(call, plan, open, seal))
     }
 
-    /// Every direction learns the slot of the one that runs the other way.
+    /// Every direction learns the slot of the one that runs the other way, and of the next one of its bundle.
     fn pair(&mut self, slots: &[usize]) {
+        for (nth, at) in slots.iter().enumerate() {
+            let fed = |at: &usize| self.table.at(*at).map(|direction| &direction.cold.plan.ingress);
+            let next = slots.iter().skip(nth + 1).find(|other| fed(other) == fed(at)).copied();
+            if let Some(direction) = self.table.at_mut(*at) {
+                direction.next = next.unwrap_or(usize::MAX);
+            }
+        }
         let named: Vec<_> =
             slots.iter().filter_map(|at| Some((*at, self.table.at(*at)?.cold.plan.index))).collect();
         for at in slots {
@@ -156,14 +168,23 @@ impl Translator {
 
     fn flows(&self, slots: &[usize]) -> Vec<FlowKey> {
         let directions = slots.iter().filter_map(|at| self.table.at(*at));
-        directions.flat_map(|direction| direction.cold.plan.ingress.iter().copied()).collect()
+        let mut flows = Vec::new();
+        for flow in directions.flat_map(|direction| &direction.cold.plan.ingress) {
+            if !flows.contains(flow) {
+                flows.push(*flow);
+            }
+        }
+        flows
     }
 
     fn flow_changes(&mut self, slots: &[usize], old: &[FlowKey]) -> FlowChanges {
-        let mut insert = Vec::new();
+        let mut insert: Vec<(FlowKey, Tag)> = Vec::new();
         for at in slots {
             let Some(tag) = self.table.tag(*at) else { continue };
-            insert.extend(self.flows(&[*at]).into_iter().map(|flow| (flow, tag)));
+            // The flow of a bundle leads to its first direction, which opens for all.
+            let mut flows = self.flows(&[*at]);
+            flows.retain(|flow| !insert.iter().any(|(have, _)| have == flow));
+            insert.extend(flows.into_iter().map(|flow| (flow, tag)));
         }
         let gone = |flow: &&FlowKey| !insert.iter().any(|(new, _)| new == *flow);
         let remove: Vec<FlowKey> = old.iter().filter(gone).copied().collect();
@@ -217,4 +238,19 @@ impl Translator {
         egress.dedup();
         Some(Removed { flows, egress, reports })
     }
+}
+
+/// Whether a flow goes to another direction under the same key: what the one has opened the other would open again.
+fn passes_opener_on(former: &Plan, plan: &Plan) -> bool {
+    let leads = |plan: &Plan, flow: &FlowKey| {
+        let mut directions = plan.directions.iter();
+        directions.position(|direction| direction.ingress.contains(flow))
+    };
+    let all = plan.directions.iter().flat_map(|direction| &direction.ingress);
+    all.into_iter().any(|flow| {
+        let now = leads(plan, flow).and_then(|at| plan.directions.get(at));
+        let then = leads(former, flow).and_then(|at| former.directions.get(at));
+        let (Some(now), Some(then)) = (now, then) else { return false };
+        now.index != then.index && now.open == then.open && matches!(now.open, Some(Protection::Srtp(_)))
+    })
 }

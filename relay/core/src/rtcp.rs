@@ -60,6 +60,20 @@ pub fn pass(bytes: &[u8]) -> Result<(), Reason> {
     if rtcp::is_framed(bytes) { Ok(()) } else { Err(Reason::Malformed) }
 }
 
+/// Who sends a compound, and the first source that it reports on or wants something of.
+pub fn speakers(bytes: &[u8]) -> (Option<u32>, Option<u32>) {
+    let at = |offset: usize| bytes.get(offset..)?.first_chunk().map(|word| u32::from_be_bytes(*word));
+    let Some((kind, length)) = head(bytes, 0) else { return (None, None) };
+    let reports = bytes.first().is_some_and(|first| first & 0x1f != 0);
+    let reported = match kind {
+        SR => at(28).filter(|_| reports && length >= 28 + REPORT_BLOCK),
+        RR => at(8).filter(|_| reports && length >= 8 + REPORT_BLOCK),
+        rtcp::RTPFB | rtcp::PSFB => at(8).filter(|_| length >= 12),
+        _ => None,
+    };
+    (at(4).filter(|_| length >= 8), reported)
+}
+
 /// Every length is right before anything moves.
 fn check(bytes: &[u8]) -> Result<(), Reason> {
     rtcp::compound(bytes).try_for_each(|packet| packet.map(|_| ())).map_err(|_| Reason::Malformed)

@@ -129,7 +129,8 @@ pub struct Direction {
     pub index: DirectionIndex,
     /// What kind of medium it carries.
     pub medium: Medium,
-    /// Whose packets feed it: one flow where RTP and RTCP share a port (RFC 5761), two where they do not.
+    /// Whose packets feed it: one flow where RTP and RTCP share a port (RFC 5761), two where they do not. Directions of a
+    /// bundle (RFC 8843) have the same ones: see [`Direction::may_share_with`].
     pub ingress: Vec<FlowKey>,
     /// How packets arrive. `None` until the handshake has ended: media is then dropped as early.
     pub open: Option<Protection>,
@@ -157,6 +158,21 @@ impl Direction {
     pub fn may_be_transparent(&self) -> bool {
         let plain = |side: &Option<Protection>| matches!(side, Some(Protection::Plain));
         plain(&self.open) && plain(&self.seal) && self.payload_types.iter().all(|map| map.from == map.to)
+    }
+
+    /// Whether both may be fed by the same flows, as media of a bundle are (RFC 8843 section 9.2): one context opens what
+    /// comes, and then the payload type tells whose it is.
+    pub fn may_share_with(&self, other: &Self) -> bool {
+        let types = |direction: &Self, payload_type| {
+            direction.payload_types.iter().any(|map| map.from == payload_type)
+        };
+        let translated = |direction: &Self| direction.passage == Passage::Translated;
+        self.ingress == other.ingress
+            && self.open == other.open
+            && self.ssrc != other.ssrc
+            && translated(self)
+            && translated(other)
+            && !self.payload_types.iter().any(|map| types(other, map.from))
     }
 }
 
@@ -225,7 +241,7 @@ impl Plan {
     /// before it obeys one.
     ///
     /// # Errors
-    /// The first [`Refusal`] found: too large, a name used twice, a flow fed by two directions, a broken key, a reverse
+    /// The first [`Refusal`] found: too large, a name used twice, a flow of two directions that no bundle has, a broken key, a reverse
     /// that does not exist, a transparent direction that has to change its packets or whose reverse does, or two directions
     /// that would seal under one key and SSRC.
     pub fn validate(&self) -> Result<(), Refusal> {
@@ -274,7 +290,7 @@ fn conflict(one: &Direction, other: &Direction) -> Result<(), Refusal> {
     if one.index == other.index {
         return Err(Refusal::Malformed);
     }
-    if one.ingress.iter().any(|flow| other.ingress.contains(flow)) {
+    if one.ingress.iter().any(|flow| other.ingress.contains(flow)) && !one.may_share_with(other) {
         return Err(Refusal::FlowTaken);
     }
     match (&one.seal, &other.seal) {
@@ -338,6 +354,31 @@ mod tests {
         let mut plan = plan();
         plan.directions[1].ingress = plan.directions[0].ingress.clone();
         assert_eq!(plan.validate(), Err(Refusal::FlowTaken));
+    }
+
+    #[test]
+    fn directions_of_a_bundle_share_their_flow() {
+        let mut bundle = plan();
+        bundle.directions.push(Direction {
+            index: DirectionIndex(2),
+            medium: Medium::Video,
+            ssrc: Ssrc(8),
+            payload_types: vec![PtMap { from: Pt(96), to: Pt(97) }],
+            ..bundle.directions[0].clone()
+        });
+        assert_eq!(bundle.validate(), Ok(()));
+        let spoilt: [fn(&mut Direction); 5] = [
+            |video| video.payload_types[0].from = Pt(0),
+            |video| video.open = None,
+            |video| video.open = video.seal.clone(),
+            |video| video.ingress.push(flow(4001)),
+            |video| video.ssrc = Ssrc(7),
+        ];
+        for (nth, spoil) in spoilt.into_iter().enumerate() {
+            let mut bad = bundle.clone();
+            spoil(&mut bad.directions[2]);
+            assert_eq!(bad.validate(), Err(Refusal::FlowTaken), "{nth}");
+        }
     }
 
     #[test]
