@@ -516,6 +516,8 @@ pub struct CallView {
     pub created: u64,
     /// Codec, as in `a=rtpmap`, e.g. `PCMU/8000`; `None` before an answer.
     pub codec: Option<String>,
+    /// Encoding of the picture, e.g. `VP8/90000`; `None` without one.
+    pub video: Option<String>,
     /// ICE outside.
     pub ice: StepState,
     /// DTLS outside.

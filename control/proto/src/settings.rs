@@ -138,6 +138,8 @@ pub struct Settings {
     pub fingerprint: [u8; 32],
     /// An address inside that decides the family of our ports there: the SIP server's.
     pub toward: IpAddr,
+    /// Whether video that browsers and the inside offer passes.
+    pub video: bool,
     /// Our side of SIP.
     pub sip: SipSettings,
     /// How long to wait.

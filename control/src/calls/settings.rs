@@ -24,6 +24,7 @@ impl Calls {
             ice_lite: config.outside.ice == Ice::Lite,
             fingerprint: self.identity.fingerprint(),
             toward: server.ip(),
+            video: config.sip.video,
             sip: SipSettings {
                 domain,
                 user: config.sip.user.clone(),

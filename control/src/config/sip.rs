@@ -66,6 +66,8 @@ pub struct Sip {
     pub password: String,
     /// Shown to the called side.
     pub display_name: String,
+    /// Whether video passes that browsers and the inside offer.
+    pub video: bool,
     /// How long a call may ring.
     pub ring_timeout_s: u16,
     /// Whom to ask for hosts' records; default: whom the system asks.
@@ -136,6 +138,7 @@ impl Default for Sip {
             user: "sallyport".into(),
             password: String::new(),
             display_name: String::new(),
+            video: true,
             ring_timeout_s: 60,
             dns: None,
             redirect: Redirect::default(),

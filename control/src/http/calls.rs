@@ -280,6 +280,8 @@ pub struct InsideLeg {
     sip_status: Option<u16>,
     /// Codec, such as `PCMU/8000`.
     codec: Option<String>,
+    /// Encoding of the picture, such as `VP8/90000`; null without one.
+    video: Option<String>,
 }
 
 /// What the relay carries.
@@ -330,7 +332,11 @@ impl Call {
                     dtls: view.dtls.name(),
                     profile: view.profile.map(|profile| profile.name()),
                 },
-                inside: InsideLeg { sip_status: view.sip_status, codec: view.codec.clone() },
+                inside: InsideLeg {
+                    sip_status: view.sip_status,
+                    codec: view.codec.clone(),
+                    video: view.video.clone(),
+                },
             },
             media: Media { plan: view.version, directions: directions.iter().map(direction).collect() },
         }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::Call;
 use super::requests::Purpose;
+use super::video::Saying;
 use crate::api::{CallEvent, Command, EndCause, Party};
 use crate::random::Random;
 use crate::sdp::{Chosen, InsideAnswer};
@@ -183,7 +184,8 @@ impl Call {
         let Some(offer) = &self.inside.offer else { return String::new() };
         self.inside.told = self.outside.direction;
         self.inside.version = 1;
-        let text = offer.text(1, &offer.codecs, self.inside.told, &[]);
+        let video = self.video.says(Saying::Offer);
+        let text = offer.text(1, &offer.codecs, self.inside.told, video.as_ref(), &[]);
         self.inside.said = Some(text.clone());
         text
     }
@@ -388,6 +390,7 @@ impl Call {
 
     pub(super) fn adopt(&mut self, fit: Fit) {
         self.inside.chosen = fit.chosen;
+        self.video.follow(fit.answer.video.as_ref());
         self.inside.answer = Some(fit.answer);
         self.note_hold();
     }

@@ -34,7 +34,7 @@ impl Call {
             return;
         }
         self.replied = true;
-        let cname = format!("{:08x}", self.ssrc.0);
+        let (cname, video) = (format!("{:08x}", self.ssrc.0), self.video.answers(offer));
         let text = browser_answer(
             offer,
             &AnswerParts {
@@ -48,6 +48,7 @@ impl Call {
                 cname: &cname,
                 chosen: &self.inside.chosen,
                 direction: Direction::SendRecv,
+                video,
             },
         );
         let told = &self.inside.chosen;
@@ -139,6 +140,7 @@ impl Call {
             session: self.session,
             owner: self.inside.owner,
             ssrc: self.ssrc,
+            video: self.video.clone(),
             profile: self.outside.profile,
             sip_status: self.inside.status,
             past: self.past.clone(),
@@ -154,6 +156,7 @@ impl Call {
             chosen: &self.inside.chosen,
             direction: self.outside.direction,
             ssrc: self.ssrc,
+            video: self.video.film(),
             record: record.encode(),
         });
         match built {

@@ -23,6 +23,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 mod timer;
+mod video;
 mod view;
 
 use std::collections::VecDeque;
@@ -51,6 +52,7 @@ use referral::Referral;
 use reinvite::Reinvite;
 use requests::Asking;
 use timer::Timer;
+use video::Video;
 
 pub use replaced::{Wanted, wanted};
 
@@ -184,6 +186,7 @@ pub struct Call {
     relayed: Relayed,
     deadlines: Deadlines,
     ssrc: (u32, u32),
+    video: Video,
     session: u64,
     /// Answer or failure went to the browser.
     replied: bool,
@@ -226,8 +229,8 @@ impl Call {
         let mut call = Self::bare(id, (placing.to, party), created, settings, random, dialog);
         (call.inside.invite, call.inside.owner) = (Some(calling), true);
         call.browser_offers(offer, placing.zone);
-        let toward = call.settings.toward;
-        call.commands.push_back(Command::Reserve { toward, pairs: 1 });
+        let (toward, pairs) = (call.settings.toward, call.pairs(call.video.is_wanted()));
+        call.commands.push_back(Command::Reserve { toward, pairs });
         call.deadlines.relay = Some(now + call.settings.timeouts.relay);
         Ok(call)
     }
@@ -242,6 +245,7 @@ impl Call {
     fn browser_is(&mut self, offer: BrowserOffer, ice: Ice, zone: Zone) {
         self.outside.ufrags = (ice.ufrag().to_owned(), ice.remote_ufrag().to_owned());
         self.outside.codecs.clone_from(&offer.codecs);
+        self.video.offered(&offer);
         self.outside.direction = offer.direction;
         (self.outside.zone, self.outside.setup) = (zone, offer.setup);
         self.outside.fingerprint = Some(offer.fingerprint);
@@ -258,7 +262,7 @@ impl Call {
         dialog: Dialog,
     ) -> Self {
         let ssrc = (random.u32(), random.u32());
-        let session = random.u64() >> 2;
+        let (session, video) = (random.u64() >> 2, Video::new(&mut random));
         Self {
             id,
             incoming: false,
@@ -291,6 +295,7 @@ impl Call {
             relayed: Relayed::default(),
             deadlines: Deadlines::default(),
             ssrc,
+            video,
             session,
             replied: false,
             rang: false,
@@ -426,6 +431,11 @@ impl Call {
         self.inside.unacked.as_ref().filter(|_| waits).map(|unacked| unacked.until)
     }
 
+    /// Port pairs inside that a call with or without a picture needs.
+    fn pairs(&self, video: bool) -> u8 {
+        if video && self.settings.video { 2 } else { 1 }
+    }
+
     fn reserved(&mut self, ports: &[PortPair], now: Instant) {
         let Some(pair) = ports.first() else { return };
         if self.cause.is_some() {
@@ -436,6 +446,7 @@ impl Call {
             return;
         }
         self.deadlines.relay = None;
+        self.video.reserved(ports.get(1));
         if self.incoming {
             self.inside.offer = Some(InsideOffer::new(self.session, *pair, &[]));
             self.take_up(now);

@@ -39,6 +39,7 @@ impl Call {
             cname: &cname,
             chosen: &chosen,
             direction: Direction::SendRecv,
+            video: None,
         }))
     }
 

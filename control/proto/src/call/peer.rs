@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::Call;
 use super::inside::Early;
 use super::rules::{Carrier, Exchange, Verdict, judge};
+use super::video::Saying;
 use crate::api::{Command, EndCause};
 use crate::sdp::{Codec, Direction, InsideAnswer};
 use crate::sip::header::tag_of;
@@ -182,7 +183,6 @@ impl Call {
             self.inside.invite.as_ref().is_some_and(|calling| calling.dialog.call_id == request.call_id);
         let fit = InsideAnswer::parse(&request.body).ok().and_then(|offer| self.fit(offer).ok());
         let Some(fit) = fit.filter(|_| own) else { return answer(request, NOT_ACCEPTABLE) };
-        let direction = fit.answer.direction.answer(self.outside.direction);
         let tag = tag_of(&request.from);
         let call_id = &request.call_id;
         let mut early = self.inside.invite.iter_mut().flat_map(|calling| &mut calling.early);
@@ -190,7 +190,7 @@ impl Call {
             early.answer = Some(fit.answer.clone());
         }
         self.adopt(fit);
-        let text = self.describe(&self.spoken(), direction);
+        let text = self.describe(&self.spoken(), Saying::Answer);
         self.replan(now);
         self.updated(request, Some(text))
     }
@@ -230,7 +230,7 @@ impl Call {
         let text = match judge(self.exchange(), carrier, !request.body.is_empty(), false) {
             Verdict::Pending => return Some(answer(request, PENDING)),
             Verdict::Later => return Some(self.later(request)),
-            Verdict::Offer => Some(self.describe(&self.offered(), self.outside.direction)),
+            Verdict::Offer => Some(self.describe(&self.offered(), Saying::Offer)),
             Verdict::Answer => match self.answer_to(request) {
                 Some(text) => Some(text),
                 None => return Some(answer(request, NOT_ACCEPTABLE)),
@@ -262,10 +262,9 @@ impl Call {
     /// Our answer to an offer in the middle of the call; `None`: it cannot be used, and all stays as it was.
     fn answer_to(&mut self, request: &Request) -> Option<String> {
         let fit = self.fit(InsideAnswer::parse(&request.body).ok()?).ok()?;
-        let direction = fit.answer.direction.answer(self.outside.direction);
         self.inside.told = self.outside.direction;
         self.adopt(fit);
-        Some(self.describe(&self.spoken(), direction))
+        Some(self.describe(&self.spoken(), Saying::Answer))
     }
 
     /// The codecs of the call as the inside sends them to us.

@@ -5,7 +5,8 @@ use sallyport_plan::{
     Protection, Pt, PtMap, Refusal, Ssrc, Zone,
 };
 
-use crate::sdp::{Chosen, Direction as SoundDirection, InsideAnswer, InsideOffer};
+use super::video::Film;
+use crate::sdp::{Chosen, ChosenVideo, Direction as SoundDirection, InsideAnswer, InsideOffer};
 
 /// Keys of the browser's leg.
 #[derive(Debug, Clone)]
@@ -39,6 +40,8 @@ pub struct Parts<'a> {
     pub direction: SoundDirection,
     /// SSRC announced outside and inside.
     pub ssrc: (u32, u32),
+    /// The picture, where there is one.
+    pub video: Option<Film<'a>>,
     /// What a new control needs.
     pub record: Vec<u8>,
 }
@@ -47,14 +50,18 @@ pub struct Parts<'a> {
 pub const INWARD: DirectionIndex = DirectionIndex(0);
 /// Direction from the inside to the browser.
 pub const OUTWARD: DirectionIndex = DirectionIndex(1);
+/// The same of the picture.
+pub const VIDEO_INWARD: DirectionIndex = DirectionIndex(2);
+/// The same of the picture.
+pub const VIDEO_OUTWARD: DirectionIndex = DirectionIndex(3);
 
 /// Builds the plan and checks it.
 ///
 /// # Errors
 /// What [`Plan::validate`] says.
 pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
-    let Parts { call, version, outside, consent, keys, inside, answer, chosen, direction, ssrc, record } =
-        parts;
+    let Parts { call, version, outside, consent, keys, inside, answer, chosen, direction, .. } = parts;
+    let Parts { ssrc, video, record, .. } = parts;
     let inner = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
     let (rtp, rtcp) = (inner(inside.rtp, answer.rtp), inner(inside.rtcp, answer.rtcp));
     let map = |from: fn(&Chosen) -> u8, to: fn(&Chosen) -> u8| {
@@ -90,7 +97,45 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         mute: mute(answer.direction.sends() && direction.receives()),
     };
     let consents = consent.into_iter().collect();
-    let plan = Plan { call, version, directions: vec![inward, outward], consents, record };
+    let mut directions = vec![inward, outward];
+    if let Some(film) = video {
+        directions.extend(picture([&directions[0], &directions[1]], &film));
+    }
+    let plan = Plan { call, version, directions, consents, record };
     plan.validate()?;
     Ok(plan)
+}
+
+/// The picture's directions: within the sound's bundle outside, on its own ports inside.
+fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2] {
+    let inner = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
+    let (rtp, rtcp) = (inner(film.ports.0, film.theirs.0), inner(film.ports.1, film.theirs.1));
+    let map = |numbers: fn(&ChosenVideo) -> (u8, u8)| {
+        let numbers = film.chosen.iter().map(numbers);
+        numbers.map(|(from, to)| PtMap { from: Pt(from), to: Pt(to) }).collect::<Vec<_>>()
+    };
+    let mute = |open: bool| if open { Mute::Open } else { Mute::Held };
+    [
+        Direction {
+            index: VIDEO_INWARD,
+            medium: Medium::Video,
+            rtp,
+            rtcp,
+            ssrc: Ssrc(film.ssrc.1),
+            payload_types: map(|one| (one.outside.payload_type, one.to_inside)),
+            reverse: VIDEO_OUTWARD,
+            mute: mute(film.open.0),
+            ..inward.clone()
+        },
+        Direction {
+            index: VIDEO_OUTWARD,
+            medium: Medium::Video,
+            ingress: vec![rtp, rtcp],
+            ssrc: Ssrc(film.ssrc.0),
+            payload_types: map(|one| (one.from_inside.payload_type, one.outside.payload_type)),
+            reverse: VIDEO_INWARD,
+            mute: mute(film.open.1),
+            ..outward.clone()
+        },
+    ]
 }

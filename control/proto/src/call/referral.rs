@@ -6,6 +6,7 @@ use super::Call;
 use super::inside::{Calling, Line};
 use super::peer::{PENDING, UNKNOWN, answer};
 use super::requests::Purpose;
+use super::video::Saying;
 use crate::api::EndCause;
 use crate::sdp::{InsideAnswer, InsideOffer};
 use crate::sip::header::{name_addr, uri_of};
@@ -144,11 +145,12 @@ impl Call {
     /// The offer to the one whom we were sent to: our ports, what the browser was told.
     pub(super) fn referred_offer(&mut self) -> String {
         let (codecs, direction) = (self.offered(), self.outside.direction);
+        let video = self.video.says(Saying::Offer);
         let (Some(referral), Some(own)) = (&self.inside.referral, &self.inside.offer) else {
             return String::new();
         };
         let offer = InsideOffer { session: referral.session, ..own.clone() };
-        offer.text(1, &codecs, direction, &[])
+        offer.text(1, &codecs, direction, video.as_ref(), &[])
     }
 
     /// Tells the far end how far it is, each status once.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Call;
 use super::requests::Purpose;
+use super::video::Saying;
 use crate::api::{Command, EndCause};
 use crate::sdp::{Codec, Direction, InsideAnswer};
 use crate::sip::{Attempts, Method, Request, Response, TransactionId};
@@ -26,7 +27,8 @@ impl Call {
     /// Tells the inside what the browser does with the sound, unless it knows, or something else comes first
     /// (RFC 3261 section 14.1): then this is called again.
     pub(super) fn settle_direction(&mut self, now: Instant) {
-        if self.inside.told != self.outside.direction && self.can_offer() {
+        let unsettled = self.inside.told != self.outside.direction || self.video.is_unsettled();
+        if unsettled && self.can_offer() {
             self.send_reinvite();
             self.replan(now);
         }
@@ -46,7 +48,7 @@ impl Call {
     fn send_again(&mut self, attempts: Attempts) {
         let direction = self.outside.direction;
         let codecs = self.offered();
-        let text = self.describe(&codecs, direction);
+        let text = self.describe(&codecs, Saying::Offer);
         let (transaction, target) = (self.transaction(), self.inside.dialog.target.clone());
         let challenged = !attempts.is_first();
         let credentials = if challenged { self.authorize(&Method::Invite, &target) } else { Vec::new() };
@@ -141,6 +143,7 @@ impl Call {
         if again {
             self.send_again(reinvite.attempts);
         } else if status == 491 {
+            self.video.was_not_heard();
             self.deadlines.glare = Some(now + self.glare());
         } else if !self.dialog_lost(status, now) {
             self.inside.told = reinvite.direction;
@@ -195,15 +198,21 @@ impl Call {
     }
 
     /// Our description; its version grows where its text changes, and only there (RFC 3264 section 8).
-    pub(super) fn describe(&mut self, codecs: &[Codec], direction: Direction) -> String {
-        let Some(own) = &self.inside.offer else { return String::new() };
-        let layout = self.inside.answer.as_ref().map_or(&[][..], |answer| &answer.layout);
-        let same = own.text(self.inside.version, codecs, direction, layout);
+    pub(super) fn describe(&mut self, codecs: &[Codec], saying: Saying) -> String {
+        let video = self.video.says(saying);
+        let (Some(own), said) = (&self.inside.offer, &self.inside.answer) else { return String::new() };
+        let direction = match (saying, said) {
+            (Saying::Answer, Some(said)) => said.direction.answer(self.outside.direction),
+            _ => self.outside.direction,
+        };
+        let layout = said.as_ref().map_or(&[][..], |said| &said.layout);
+        let text = |version| own.text(version, codecs, direction, video.as_ref(), layout);
+        let same = text(self.inside.version);
         if self.inside.said.as_ref() == Some(&same) {
             return same;
         }
+        let text = text(self.inside.version + 1);
         self.inside.version += 1;
-        let text = own.text(self.inside.version, codecs, direction, layout);
         self.inside.said = Some(text.clone());
         text
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::OFFER_MAX;
 use super::codec::{Chosen, Codec, Kind, codecs, rtpmaps};
 use super::direction::Direction;
+use super::video::{VideoSection, describe, formats, list};
 
 /// What we offer inside; its text is made anew with each version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,8 +36,21 @@ pub struct InsideAnswer {
     pub codecs: Vec<Codec>,
     /// Its direction; inactive where its address is unspecified (the old way to hold).
     pub direction: Direction,
-    /// All its sections in order: `None` for the audio, else kind, profile and formats of one that we refuse.
-    pub layout: Vec<Option<String>>,
+    /// Its video, where it has any that it wants.
+    pub video: Option<VideoSection>,
+    /// All its sections in order.
+    pub layout: Vec<MediaLine>,
+}
+
+/// What a section of the session is to us.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MediaLine {
+    /// The sound of the call.
+    Audio,
+    /// The picture of the call; kind, profile and formats, should we refuse it.
+    Video(String),
+    /// One that we refuse: kind, profile and formats.
+    Refused(String),
 }
 
 impl InsideOffer {
@@ -58,14 +72,15 @@ impl InsideOffer {
         self.codecs.retain(|own| offered.iter().any(|codec| codec.kind == own.kind));
     }
 
-    /// The text with these codecs. `layout` is that of the session so far: an answer, or a later offer, has as many
-    /// sections in the same order (RFC 3264 sections 6 and 8); empty for the first offer.
+    /// The text with these codecs, and with our video. `layout` is that of the session so far: an answer, or a later offer,
+    /// has as many sections in the same order (RFC 3264 sections 6 and 8); empty for the first offer.
     pub fn text(
         &self,
         version: u32,
         codecs: &[Codec],
         direction: Direction,
-        layout: &[Option<String>],
+        video: Option<&VideoSection>,
+        layout: &[MediaLine],
     ) -> String {
         let Self { session, rtp, .. } = self;
         let family = if rtp.is_ipv4() { "IP4" } else { "IP6" };
@@ -75,11 +90,13 @@ impl InsideOffer {
         );
         if layout.is_empty() {
             self.audio(&mut text, codecs, direction);
+            video.into_iter().for_each(|video| video.write(&mut text));
         }
         for section in layout {
-            match section {
-                None => self.audio(&mut text, codecs, direction),
-                Some(refused) => {
+            match (section, video) {
+                (MediaLine::Audio, _) => self.audio(&mut text, codecs, direction),
+                (MediaLine::Video(_), Some(video)) => video.write(&mut text),
+                (MediaLine::Video(refused) | MediaLine::Refused(refused), _) => {
                     let (kind, rest) = refused.split_once(' ').unwrap_or((refused, "RTP/AVP 0"));
                     let _ = write!(text, "m={kind} 0 {rest}\r\n");
                 }
@@ -160,31 +177,72 @@ impl InsideAnswer {
         if media.proto != "RTP/AVP" && media.proto != "RTP/AVPF" {
             return Err("the inside answers with another profile than RTP/AVP".into());
         }
-        let connection = media.connections.first().or(session.connection.as_ref());
-        let connection = connection.ok_or("the inside names no address")?;
-        let address = connection.connection_address.split('/').next().unwrap_or_default();
-        let ip: IpAddr = address.parse().map_err(|_| "the inside names no usable address")?;
-        let rtp = SocketAddr::new(ip, media.port);
-        let attribute = |name: &str| {
-            let found = media.attributes.iter().find(|attribute| attribute.attribute == name);
-            found.map(|attribute| attribute.value.clone().unwrap_or_default())
+        let (rtp, rtcp, direction) = place(&session, media)?;
+        let maps = rtpmaps(values(media, "rtpmap"));
+        let film = session.medias.iter().position(|media| media.media == "video" && media.port != 0);
+        // Of one that makes no sense the sound still does.
+        let video = film.and_then(|at| VideoSection::read(&session, session.medias.get(at)?));
+        let line = |(here, media): (usize, &Media)| {
+            let text = format!("{} {} {}", media.media, media.proto, media.fmt);
+            match here {
+                here if here == at => MediaLine::Audio,
+                here if Some(here) == film && video.is_some() => MediaLine::Video(text),
+                _ => MediaLine::Refused(text),
+            }
         };
-        let rtcp = rtcp(attribute("rtcp"), rtp).ok_or("the inside names no usable RTCP port")?;
-        let maps = media.attributes.iter().filter(|attribute| attribute.attribute == "rtpmap");
-        let maps = rtpmaps(maps.map(|attribute| attribute.value.as_deref().unwrap_or_default()));
-        let all = media.attributes.iter().chain(&session.attributes);
-        let said = all.clone().find_map(|attribute| Direction::of(&attribute.attribute)).unwrap_or_default();
-        let direction = if ip.is_unspecified() { Direction::Inactive } else { said };
-        let section = |media: &Media| format!("{} {} {}", media.media, media.proto, media.fmt);
-        let sections = session.medias.iter().enumerate();
-        let layout = sections.map(|(here, media)| (here != at).then(|| section(media))).collect();
-        Ok(Self { rtp, rtcp, codecs: codecs(&media.fmt, &maps), direction, layout })
+        let layout = session.medias.iter().enumerate().map(line).collect();
+        Ok(Self { rtp, rtcp, codecs: codecs(&media.fmt, &maps), direction, video, layout })
     }
 
     /// Whether it says where media goes; the old way to hold does not.
     pub fn has_address(&self) -> bool {
         !self.rtp.ip().is_unspecified()
     }
+}
+
+impl VideoSection {
+    /// `None` where nothing in it is of use.
+    fn read(session: &Session, media: &Media) -> Option<Self> {
+        let known = media.proto == "RTP/AVP" || media.proto == "RTP/AVPF";
+        let (rtp, rtcp, direction) = place(session, media).ok().filter(|_| known)?;
+        let formats = formats(&media.fmt, values(media, "rtpmap"), values(media, "fmtp"));
+        (!formats.is_empty()).then_some(Self { rtp, rtcp, formats, direction })
+    }
+
+    fn write(&self, text: &mut String) {
+        let Self { rtp, rtcp, formats, direction } = self;
+        let family = if rtp.is_ipv4() { "IP4" } else { "IP6" };
+        let _ = write!(
+            text,
+            "m=video {} RTP/AVP {}\r\na=rtcp:{} IN {family} {}\r\n",
+            rtp.port(),
+            list(formats),
+            rtcp.port(),
+            rtcp.ip()
+        );
+        // Telephony knows these words under RTP/AVP as well, though they are AVPF's (RFC 4585, RFC 5104).
+        describe(text, formats, &["nack pli", "ccm fir"]);
+        let _ = write!(text, "a={}\r\n", direction.name());
+    }
+}
+
+/// Where a section's writer wants RTP and RTCP, and what it does with the medium.
+fn place(session: &Session, media: &Media) -> Result<(SocketAddr, SocketAddr, Direction), String> {
+    let connection = media.connections.first().or(session.connection.as_ref());
+    let connection = connection.ok_or("the inside names no address")?;
+    let address = connection.connection_address.split('/').next().unwrap_or_default();
+    let ip: IpAddr = address.parse().map_err(|_| "the inside names no usable address")?;
+    let rtp = SocketAddr::new(ip, media.port);
+    let attribute = values(media, "rtcp").next().map(str::to_owned);
+    let rtcp = rtcp(attribute, rtp).ok_or("the inside names no usable RTCP port")?;
+    let mut all = media.attributes.iter().chain(&session.attributes);
+    let said = all.find_map(|attribute| Direction::of(&attribute.attribute)).unwrap_or_default();
+    Ok((rtp, rtcp, if ip.is_unspecified() { Direction::Inactive } else { said }))
+}
+
+fn values<'a>(media: &'a Media, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let named = media.attributes.iter().filter(move |attribute| attribute.attribute == name);
+    named.map(|attribute| attribute.value.as_deref().unwrap_or_default())
 }
 
 /// `a=rtcp:PORT [IN IP4 ADDRESS]` (RFC 3605), else one port above.
@@ -264,10 +322,37 @@ mod tests {
 
     #[test]
     fn every_section_of_an_offer_has_one_in_the_answer() {
-        let offer = answer("0", "m=video 30002 RTP/AVP 99\r\na=rtpmap:99 H264/90000\r\n");
-        assert_eq!(offer.layout, [None, Some("video RTP/AVP 99".to_owned())]);
-        let text = ours().text(2, &browser()[1..2], Direction::SendRecv, &offer.layout);
-        let sections: Vec<&str> = text.lines().filter(|line| line.starts_with("m=")).collect();
-        assert_eq!(sections, ["m=audio 20000 RTP/AVP 0", "m=video 0 RTP/AVP 99"]);
+        let more = "m=application 30004 TCP/BFCP *\r\nm=video 30002 RTP/AVP 99\r\na=rtpmap:99 H264/90000\r\n";
+        let offer = answer("0", more);
+        let [refused, video] = ["application TCP/BFCP *", "video RTP/AVP 99"].map(str::to_owned);
+        assert_eq!(offer.layout, [MediaLine::Audio, MediaLine::Refused(refused), MediaLine::Video(video)]);
+        let film = offer.video.as_ref().map(|film| VideoSection {
+            rtp: "10.0.0.1:20002".parse().unwrap(),
+            rtcp: "10.0.0.1:20003".parse().unwrap(),
+            ..film.clone()
+        });
+        for (ours_too, last) in [(None, "m=video 0 RTP/AVP 99"), (film.as_ref(), "m=video 20002 RTP/AVP 99")]
+        {
+            let text = ours().text(2, &browser()[1..2], Direction::SendRecv, ours_too, &offer.layout);
+            let sections: Vec<&str> = text.lines().filter(|line| line.starts_with("m=")).collect();
+            assert_eq!(sections, ["m=audio 20000 RTP/AVP 0", "m=application 0 TCP/BFCP *", last]);
+        }
+    }
+
+    #[test]
+    fn video_that_makes_no_sense_is_refused_and_the_sound_stays() {
+        for more in [
+            "m=video 0 RTP/AVP 99\r\na=rtpmap:99 H264/90000\r\n",
+            "m=video 30002 RTP/SAVP 99\r\na=rtpmap:99 H264/90000\r\n",
+            "m=video 30002 RTP/AVP 34\r\n",
+            "m=video 30002 RTP/AVP 99\r\nc=IN IP4 somewhere\r\na=rtpmap:99 VP8/90000\r\n",
+            "m=video 65535 RTP/AVP 99\r\na=rtpmap:99 VP8/90000\r\n",
+        ] {
+            let offer = answer("0", more);
+            assert_eq!(offer.video, None, "{more}");
+            assert!(matches!(offer.layout[1], MediaLine::Refused(_)), "{more}");
+        }
+        let held = answer("0", "m=video 30002 RTP/AVP 99\r\nc=IN IP4 0.0.0.0\r\na=rtpmap:99 VP8/90000\r\n");
+        assert_eq!(held.video.unwrap().direction, Direction::Inactive);
     }
 }

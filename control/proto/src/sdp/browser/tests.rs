@@ -77,6 +77,7 @@ fn answer(offer: &BrowserOffer, inside: &str) -> String {
         cname: "c",
         chosen: &chosen,
         direction: Direction::SendRecv,
+        video: None,
     };
     browser_answer(offer, &parts)
 }
