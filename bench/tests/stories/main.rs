@@ -23,5 +23,6 @@ mod plain;
 mod relay;
 mod sockets;
 mod stage;
+mod video;
 mod web;
 mod worlds;
