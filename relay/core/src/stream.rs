@@ -9,9 +9,9 @@ use crate::Now;
 use crate::reason::Reason;
 
 /// A forward jump of the incoming sequence beyond this is a restart, not a loss.
-const JUMP: i16 = 1000;
+pub const JUMP: i16 = 1000;
 /// A step back by this much or more is a restart, not a late packet: the width of the replay window.
-const LATE: i16 = -128;
+pub const LATE: i16 = -128;
 /// First outgoing sequence numbers lie in `START..START + STARTS`: room below for packets that overtook each other, and far
 /// enough below 2^15 that neither lost first packets nor a restart's step ahead can hide a rollover (RFC 3711 section 3.3.1).
 const START: u16 = 256;

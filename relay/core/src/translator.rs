@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
+use arrayvec::ArrayVec;
 use sallyport_plan::{CallId, Counter, DirectionReport, FlowKey, Medium, Plan, Zone};
 
 use crate::Now;
@@ -16,6 +17,9 @@ use crate::table::{Table, Tag};
 
 /// Events that may wait. While they do, no further consent lapses: [`Translator::poll_timeout`] stays due.
 const EVENTS: usize = 64;
+
+/// Packets whose stay is kept in mind until they have left: those of a turn of a worker. What is beyond is not counted.
+const LEAVING: usize = 512;
 
 /// How much a translator takes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +82,8 @@ pub struct Translator {
     /// The port of browsers inside.
     browsers: Option<u16>,
     events: VecDeque<CoreEvent>,
+    /// Slots of directions, one for each packet that was forwarded since the last burst came.
+    pub(crate) leaving: ArrayVec<u32, LEAVING>,
     pub(crate) stats: Stats,
 }
 
@@ -94,6 +100,7 @@ impl Translator {
             sources: Sources::new(),
             browsers: None,
             events: VecDeque::with_capacity(EVENTS),
+            leaving: ArrayVec::new(),
             stats: Stats::default(),
         }
     }
@@ -108,6 +115,26 @@ impl Translator {
     /// Whether a browser may be at the other end of such packets: ICE and DTLS have their place there.
     pub(crate) fn is_browsers(&self, flow: &FlowKey) -> bool {
         flow.zone == Zone::Outside || self.browsers == Some(flow.local.port())
+    }
+
+    /// Packets are about to be taken from where they came in: [`Translator::departed`] will speak of what is forwarded from now
+    /// on.
+    pub fn arriving(&mut self) {
+        self.leaving.clear();
+    }
+
+    /// Whether RTP was forwarded since [`Translator::arriving`].
+    pub fn has_forwarded(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// What was forwarded since [`Translator::arriving`] has left, `stay` nanoseconds after it.
+    pub fn departed(&mut self, stay: u64) {
+        for slot in self.leaving.drain(..) {
+            if let Some(direction) = self.table.at_mut(slot as usize) {
+                direction.quality.stay(stay);
+            }
+        }
     }
 
     /// The tag of a flow, for packets that come without one.
@@ -215,5 +242,6 @@ fn report(direction: &Direction) -> DirectionReport {
         octets: direction.octets,
         lost: direction.stream.lost(),
         drops: drops.map(|(name, value)| Counter { name: name.into(), value }).collect(),
+        quality: direction.quality.report(),
     }
 }

@@ -353,6 +353,9 @@ impl World {
             let report = self.bench.report(at);
             assert_eq!((report.packets, report.lost), (self.passed[at], stream.expected - stream.received));
             assert_eq!(report.octets, 16 * self.passed[at]);
+            let quality = report.quality;
+            assert_eq!((quality.received as i64, quality.missed as i64), (stream.received, stream.missed));
+            assert_eq!((quality.reordered, quality.duplicates), (stream.reordered, stream.duplicates));
         }
     }
 }
