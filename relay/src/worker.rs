@@ -257,7 +257,9 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         }
         let packets = self.counts.received - std::mem::replace(&mut self.seen, self.counts.received);
         let patient = self.worker.edge.port().pending() == 0;
-        let due = self.worker.translator.poll_timeout().into_iter().chain(self.keeps_at()).min();
+        let translator = &self.worker.translator;
+        let timers = [translator.poll_timeout(), translator.poll_report(), self.keeps_at()];
+        let due = timers.into_iter().flatten().min();
         let now = self.at(left.unwrap_or_else(Instant::now));
         self.sleeper.sleep(packets, patient, due, now)
     }
@@ -408,21 +410,36 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             return;
         };
         room.copy_from_slice(bytes);
+        if self.worker.own.is_hairpin(&path) {
+            return self.pass_on(frame, range, &path, 0);
+        }
         self.transmit(frame, range, path, link);
     }
 
-    /// Consent checks that are due, and what happened since.
+    /// Sends what the translator has to say by itself. What goes to another leg of ours is judged there.
+    fn send_all(&mut self, due: Vec<(FlowKey, Vec<u8>)>, now: Now) {
+        for (path, bytes) in due {
+            let link = self.links.get(&path).copied();
+            self.send(path, link, &bytes);
+        }
+        if !self.passed.is_empty() {
+            self.translate(now);
+        }
+    }
+
+    /// Consent checks and reports that are due, and what happened since.
     fn tick(&mut self) {
         let now = self.now();
         self.keep(now);
-        if self.worker.translator.poll_timeout().is_some_and(|at| at <= now) {
-            let mut due: Vec<(FlowKey, Vec<u8>)> = Vec::new();
-            self.worker.translator.handle_timeout(now, &mut |path, bytes| due.push((*path, bytes.to_vec())));
-            for (path, bytes) in due {
-                let link = self.links.get(&path).copied();
-                self.send(path, link, &bytes);
-            }
+        let mut due: Vec<(FlowKey, Vec<u8>)> = Vec::new();
+        let translator = &mut self.worker.translator;
+        if translator.poll_timeout().is_some_and(|at| at <= now) {
+            translator.handle_timeout(now, &mut |path, bytes| due.push((*path, bytes.to_vec())));
         }
+        if translator.poll_report().is_some_and(|at| at <= now) {
+            translator.handle_reports(now, &mut |path, bytes| due.push((*path, bytes.to_vec())));
+        }
+        self.send_all(due, now);
         while let Some(event) = self.worker.translator.poll_event() {
             match event {
                 CoreEvent::ConsentLost { call, flow } => {
@@ -519,8 +536,10 @@ impl<N: Fn(Notice) -> bool> Running<N> {
     }
 
     fn remove(&mut self, call: CallId) {
-        let removed = self.worker.translator.remove(call);
-        if let Some(removed) = &removed {
+        let now = self.now();
+        let mut removed = self.worker.translator.remove(call, now);
+        if let Some(removed) = &mut removed {
+            self.send_all(std::mem::take(&mut removed.farewells), now);
             for path in &removed.egress {
                 self.links.remove(path);
             }

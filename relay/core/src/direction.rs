@@ -1,18 +1,23 @@
 //! The state of one direction, and the way of one packet through it.
 
-use sallyport_plan::{CallId, Direction as Plan, FlowKey, Medium, Mute, Passage};
+use sallyport_plan::{CallId, Direction as Plan, FlowKey, Medium, Mute, Passage, Quality};
+use sallyport_srtp::RTCP_OVERHEAD;
 use sallyport_wire::PacketBuf;
 use sallyport_wire::rtp::{self, Header};
 use sha1::{Digest, Sha1};
 
 use crate::Now;
-use crate::limit::Bucket;
+use crate::limit::{Bucket, PICTURE};
 use crate::packet::{Opening, Payload, Sealing};
-use crate::quality::{Arrival, Quality};
+use crate::quality::{Arrival, Quality as Statistics};
 use crate::reason::Reason;
+use crate::reports::{self, REPORT_MAX, Report, Reports, Sender};
 use crate::rtcp::{self, Names};
 use crate::stats::Drops;
 use crate::stream::Stream;
+
+/// Octets of a report of ours, sealed.
+pub const REPORT_ROOM: usize = REPORT_MAX + RTCP_OVERHEAD;
 
 /// No such payload type on this leg.
 const UNMAPPED: u8 = 0xff;
@@ -30,7 +35,7 @@ pub struct Direction {
     pub packets: u64,
     pub octets: u64,
     pub cold: Box<Cold>,
-    pub quality: Quality,
+    pub quality: Statistics,
 }
 
 /// What most packets do not touch.
@@ -40,6 +45,16 @@ pub struct Cold {
     pub drops: Drops,
     /// What its peer may still send to control.
     pub punts: Bucket,
+    /// Pictures that may still be asked for of its sender, and the number of the last request.
+    pictures: (Bucket, u8),
+    pub reports: Reports,
+}
+
+impl Cold {
+    fn new(call: CallId, plan: Plan) -> Self {
+        let (drops, punts, reports) = Default::default();
+        Self { call, plan, drops, punts, pictures: (Bucket::default(), 0), reports }
+    }
 }
 
 /// The plan, as the packet path reads it.
@@ -108,8 +123,8 @@ impl Direction {
             lapsed: false,
             packets: 0,
             octets: 0,
-            cold: Box::new(Cold { call, plan, drops: Drops::default(), punts: Bucket::default() }),
-            quality: Quality::default(),
+            cold: Box::new(Cold::new(call, plan)),
+            quality: Statistics::default(),
         }
     }
 
@@ -161,14 +176,78 @@ impl Direction {
     ///
     /// # Errors
     /// Why it does not leave.
-    pub fn rewrite_rtcp(&self, buf: &mut PacketBuf<'_>, reverse: Option<&Self>) -> Result<(), Reason> {
+    pub fn rewrite_rtcp(
+        &mut self,
+        buf: &mut PacketBuf<'_>,
+        reverse: Option<&mut Self>,
+        now: Now,
+    ) -> Result<(), Reason> {
         if matches!(self.seal, Sealing::Waiting) {
             return Err(Reason::Early);
         }
         if self.rules.passage == Passage::Transparent {
             return rtcp::pass(buf.packet());
         }
-        rtcp::rewrite(buf, &self.names(reverse))
+        let heard = reports::hear(buf.packet(), reverse.as_ref().map(|reverse| reverse.rules.ssrc));
+        let Self { stream, rules, packets, octets, cold, .. } = self;
+        let names = Names {
+            own_ssrc: rules.ssrc,
+            source: stream.source(),
+            timestamp_offset: stream.timestamp_offset(),
+            counts: [low(*packets), low(*octets)],
+            reverse: reverse.as_deref().and_then(|reverse| {
+                Some((reverse.rules.ssrc, reverse.stream.origin()?, &reverse.cold.reports))
+            }),
+        };
+        let (pictures, number) = &mut cold.pictures;
+        rtcp::rewrite(buf, &names, || {
+            pictures.take(PICTURE, now).then(|| {
+                *number = number.wrapping_add(1);
+                *number
+            })
+        })?;
+        let reverse = reverse.map(|reverse| {
+            let source = reverse.stream.origin().map(|origin| origin.source);
+            (&mut reverse.cold.reports, source)
+        });
+        cold.reports.note(&heard, reverse, now);
+        Ok(())
+    }
+
+    /// Writes a report of its own where its sender is silent, or the last one it has to send; `ntp`: what `now` is in NTP's
+    /// format. Where it goes and how long it is; `None` where nothing is to be told, or must leave.
+    pub fn report(
+        &mut self,
+        reverse: Option<&mut Self>,
+        (now, ntp): (Now, u64),
+        goodbye: bool,
+        room: &mut [u8; REPORT_ROOM],
+    ) -> Option<(FlowKey, usize)> {
+        let translated = self.rules.passage == Passage::Translated;
+        let due = goodbye || self.cold.reports.is_silent(now);
+        if !translated || !due || self.lapsed || matches!(self.seal, Sealing::Waiting) {
+            return None;
+        }
+        let sender = self.stream.latest().filter(|_| self.packets > 0).map(|(timestamp, at)| {
+            let passed = now.since(at) * u64::from(self.quality.clock()) / 1_000_000;
+            let timestamp = timestamp.wrapping_add(low(passed));
+            (Sender { ntp, timestamp, packets: low(self.packets), octets: low(self.octets) }, at)
+        });
+        let reverse = reverse.map(|reverse| (&mut reverse.cold.reports, &reverse.quality));
+        let report = Report { own_ssrc: self.rules.ssrc, sender, reverse, goodbye };
+        let length = self.cold.reports.write(report, now, room.first_chunk_mut()?)?;
+        let mut buf = PacketBuf::new(room, 0..length).ok()?;
+        if let Sealing::Srtp(sealer) = &mut self.seal {
+            sealer.seal_rtcp(&mut buf).ok()?;
+        }
+        Some((self.rules.rtcp, buf.len()))
+    }
+
+    /// Statistics so far.
+    pub fn quality(&self) -> Quality {
+        let reports = &self.cold.reports;
+        let told = reports.told(self.quality.clock());
+        Quality { round_trip_us: reports.round_trip(), told, ..self.quality.report() }
     }
 
     /// Where it sends to.
@@ -178,21 +257,12 @@ impl Direction {
             Payload::Rtcp => self.rules.rtcp,
         }
     }
-
-    fn names(&self, reverse: Option<&Self>) -> Names {
-        Names {
-            own_ssrc: self.rules.ssrc,
-            source: self.stream.source(),
-            timestamp_offset: self.stream.timestamp_offset(),
-            reverse: reverse.and_then(|reverse| Some((reverse.rules.ssrc, reverse.stream.origin()?))),
-        }
-    }
 }
 
 /// Rewrites an open packet in place; octets of its payload.
 fn rewrite(
     buf: &mut PacketBuf<'_>,
-    (stream, quality): (&mut Stream, &mut Quality),
+    (stream, quality): (&mut Stream, &mut Statistics),
     rules: &Rules,
     waits: bool,
     now: Now,
@@ -228,6 +298,10 @@ fn rewrite(
     Ok(octets)
 }
 
+fn low(value: u64) -> u32 {
+    (value & 0xffff_ffff) as u32
+}
+
 /// Two octets that look random and are the same after a restart.
 fn name(call: CallId, plan: &Plan) -> [u8; 2] {
     let digest = Sha1::new().chain_update(call.0.to_be_bytes()).chain_update([plan.index.0]);
@@ -242,7 +316,7 @@ mod tests {
     /// What a packet touches besides keys; the payload types alone are two cache lines, addresses four.
     #[test]
     fn hot_state_is_small() {
-        let hot = size_of::<Direction>() - size_of::<Quality>();
+        let hot = size_of::<Direction>() - size_of::<Statistics>();
         assert!(hot <= 10 * 64, "{hot} octets beside the statistics");
     }
 }

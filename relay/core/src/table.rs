@@ -96,13 +96,13 @@ impl Table {
     }
 
     /// A direction and the one that runs the other way, where there is another.
-    pub fn pair(&mut self, at: usize) -> Option<(&mut Direction, Option<&Direction>)> {
+    pub fn pair(&mut self, at: usize) -> Option<(&mut Direction, Option<&mut Direction>)> {
         let reverse = self.at(at)?.reverse;
         if reverse == at || reverse >= self.slots.len() {
             return Some((self.at_mut(at)?, None));
         }
         let [one, other] = self.slots.get_disjoint_mut([at, reverse]).ok()?;
-        Some((one.direction.as_deref_mut()?, other.direction.as_deref()))
+        Some((one.direction.as_deref_mut()?, other.direction.as_deref_mut()))
     }
 
     /// Slots that are taken.

@@ -126,6 +126,11 @@ impl Stream {
         number
     }
 
+    /// The source now, and its numbers.
+    pub fn source(&self) -> Option<(u32, &BTreeSet<i64>)> {
+        self.source.as_ref().map(|(source, numbers)| (*source, numbers))
+    }
+
     pub fn hold(&mut self, source: u32, sequence: u16) {
         self.arrive(source, sequence);
         self.begin.get_or_insert(false);
