@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use sallyport_plan::{
-    CallId, Command, Counter, DirectionReport, Event, FlowKey, InterfaceStatus, Plan, PortPair, Refusal,
-    Status, Zone, decode, encode,
+    CallId, Command, Counter, DirectionReport, Event, FlowKey, InterfaceStatus, Plan, PortPair, Quality,
+    Refusal, Status, Zone, decode, encode,
 };
 
 use super::harness::{Net, until};
@@ -294,6 +294,7 @@ fn report(plan: &Plan) -> Event {
         octets: 16_000,
         lost: -1,
         drops: vec![Counter { name: "drop_replay".into(), value: 3 }],
+        quality: Quality::default(),
     };
     Event::Report { call: plan.call, directions: plan.directions.iter().map(report).collect() }
 }

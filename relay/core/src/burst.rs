@@ -116,9 +116,19 @@ impl Translator {
             let ways = &mut ways[..packets.len()];
             self.arrive(packets, ways, now);
             self.open(packets, ways);
-            self.rewrite(packets, ways, now);
-            self.seal(packets, ways);
+            self.rewrite_and_seal(packets, ways, now);
             self.count(packets, ways);
+        }
+    }
+
+    /// A sender report counts what left before it, so all in front of it is sealed first.
+    fn rewrite_and_seal(&mut self, mut packets: &mut [Inbound<'_, '_>], ways: &mut [Way], now: Now) {
+        let goes_along = |_: &Way, next: &Way| next.step != Step::Open || next.payload == Payload::Rtp;
+        for ways in ways.chunk_by_mut(goes_along) {
+            let (some, rest) = packets.split_at_mut(ways.len());
+            self.rewrite(some, ways, now);
+            self.seal(some, ways);
+            packets = rest;
         }
     }
 
@@ -262,7 +272,7 @@ impl Translator {
             }
             Payload::Rtcp => {
                 let (direction, reverse) = self.table.pair(slot).ok_or(Reason::StaleFlow)?;
-                direction.rewrite_rtcp(buf, reverse)
+                direction.rewrite_rtcp(buf, reverse, now)
             }
         }
     }
@@ -305,6 +315,8 @@ impl Translator {
         if way.payload == Payload::Rtp {
             direction.packets += 1;
             direction.octets += u64::from(way.octets);
+            // A turn that forwards more is not counted in full.
+            let _ = self.leaving.try_push(way.slot);
         }
         let egress = direction.egress(way.payload);
         packet.verdict = Verdict::Forward(Cleared { egress, payload: way.payload });

@@ -1,17 +1,23 @@
 //! The state of one direction, and the way of one packet through it.
 
-use sallyport_plan::{CallId, Direction as Plan, FlowKey, Medium, Mute, Passage};
+use sallyport_plan::{CallId, Direction as Plan, FlowKey, Medium, Mute, Passage, Quality};
+use sallyport_srtp::RTCP_OVERHEAD;
 use sallyport_wire::PacketBuf;
 use sallyport_wire::rtp::{self, Header};
 use sha1::{Digest, Sha1};
 
 use crate::Now;
-use crate::limit::Bucket;
+use crate::limit::{Bucket, PICTURE};
 use crate::packet::{Opening, Payload, Sealing};
+use crate::quality::{Arrival, Quality as Statistics};
 use crate::reason::Reason;
+use crate::reports::{self, REPORT_MAX, Report, Reports, Sender};
 use crate::rtcp::{self, Names};
 use crate::stats::Drops;
 use crate::stream::Stream;
+
+/// Octets of a report of ours, sealed.
+pub const REPORT_ROOM: usize = REPORT_MAX + RTCP_OVERHEAD;
 
 /// No such payload type on this leg.
 const UNMAPPED: u8 = 0xff;
@@ -31,6 +37,7 @@ pub struct Direction {
     pub packets: u64,
     pub octets: u64,
     pub cold: Box<Cold>,
+    pub quality: Statistics,
 }
 
 /// What most packets do not touch.
@@ -40,6 +47,16 @@ pub struct Cold {
     pub drops: Drops,
     /// What its peer may still send to control.
     pub punts: Bucket,
+    /// Pictures that may still be asked for of its sender, and the number of the last request.
+    pictures: (Bucket, u8),
+    pub reports: Reports,
+}
+
+impl Cold {
+    fn new(call: CallId, plan: Plan) -> Self {
+        let (drops, punts, reports) = Default::default();
+        Self { call, plan, drops, punts, pictures: (Bucket::default(), 0), reports }
+    }
 }
 
 /// The plan, as the packet path reads it.
@@ -109,7 +126,8 @@ impl Direction {
             lapsed: false,
             packets: 0,
             octets: 0,
-            cold: Box::new(Cold { call, plan, drops: Drops::default(), punts: Bucket::default() }),
+            cold: Box::new(Cold::new(call, plan)),
+            quality: Statistics::default(),
         }
     }
 
@@ -154,21 +172,85 @@ impl Direction {
     /// Why it does not leave.
     pub fn rewrite_rtp(&mut self, buf: &mut PacketBuf<'_>, now: Now) -> Result<u64, Reason> {
         let waits = matches!(self.seal, Sealing::Waiting);
-        rewrite(buf, &mut self.stream, &self.rules, waits, now)
+        rewrite(buf, (&mut self.stream, &mut self.quality), &self.rules, waits, now)
     }
 
     /// Puts one open RTCP compound into the other leg's words; `reverse` is the direction that runs the other way.
     ///
     /// # Errors
     /// Why it does not leave.
-    pub fn rewrite_rtcp(&self, buf: &mut PacketBuf<'_>, reverse: Option<&Self>) -> Result<(), Reason> {
+    pub fn rewrite_rtcp(
+        &mut self,
+        buf: &mut PacketBuf<'_>,
+        reverse: Option<&mut Self>,
+        now: Now,
+    ) -> Result<(), Reason> {
         if matches!(self.seal, Sealing::Waiting) {
             return Err(Reason::Early);
         }
         if self.rules.passage == Passage::Transparent {
             return rtcp::pass(buf.packet());
         }
-        rtcp::rewrite(buf, &self.names(reverse))
+        let heard = reports::hear(buf.packet(), reverse.as_ref().map(|reverse| reverse.rules.ssrc));
+        let Self { stream, rules, packets, octets, cold, .. } = self;
+        let names = Names {
+            own_ssrc: rules.ssrc,
+            source: stream.source(),
+            timestamp_offset: stream.timestamp_offset(),
+            counts: [low(*packets), low(*octets)],
+            reverse: reverse.as_deref().and_then(|reverse| {
+                Some((reverse.rules.ssrc, reverse.stream.origin()?, &reverse.cold.reports))
+            }),
+        };
+        let (pictures, number) = &mut cold.pictures;
+        rtcp::rewrite(buf, &names, || {
+            pictures.take(PICTURE, now).then(|| {
+                *number = number.wrapping_add(1);
+                *number
+            })
+        })?;
+        let reverse = reverse.map(|reverse| {
+            let source = reverse.stream.origin().map(|origin| origin.source);
+            (&mut reverse.cold.reports, source)
+        });
+        cold.reports.note(&heard, reverse, now);
+        Ok(())
+    }
+
+    /// Writes a report of its own where its sender is silent, or the last one it has to send; `ntp`: what `now` is in NTP's
+    /// format. Where it goes and how long it is; `None` where nothing is to be told, or must leave.
+    pub fn report(
+        &mut self,
+        reverse: Option<&mut Self>,
+        (now, ntp): (Now, u64),
+        goodbye: bool,
+        room: &mut [u8; REPORT_ROOM],
+    ) -> Option<(FlowKey, usize)> {
+        let translated = self.rules.passage == Passage::Translated;
+        let due = goodbye || self.cold.reports.is_silent(now);
+        if !translated || !due || self.lapsed || matches!(self.seal, Sealing::Waiting) {
+            return None;
+        }
+        let sender = self.stream.latest().filter(|_| self.packets > 0).map(|(timestamp, at)| {
+            let passed = now.since(at) * u64::from(self.quality.clock()) / 1_000_000;
+            let timestamp = timestamp.wrapping_add(low(passed));
+            (Sender { ntp, timestamp, packets: low(self.packets), octets: low(self.octets) }, at)
+        });
+        let reverse = reverse.map(|reverse| (&mut reverse.cold.reports, &reverse.quality));
+        let report = Report { own_ssrc: self.rules.ssrc, sender, reverse, goodbye };
+        let length = self.cold.reports.write(report, now, room.first_chunk_mut()?)?;
+        let mut buf = PacketBuf::new(room, 0..length).ok()?;
+        if let Sealing::Srtp(sealer) = &mut self.seal {
+            sealer.seal_rtcp(&mut buf).ok()?;
+        }
+        Some((self.rules.rtcp, buf.len()))
+    }
+
+    /// Statistics so far.
+    pub fn quality(&self) -> Quality {
+        let reports = &self.cold.reports;
+        let told = reports.told(self.quality.clock());
+        Quality { round_trip_us: reports.round_trip(), told, ..self.quality.report() }
     }
 
     /// Whether this leg has such a payload type.
@@ -188,21 +270,12 @@ impl Direction {
             Payload::Rtcp => self.rules.rtcp,
         }
     }
-
-    fn names(&self, reverse: Option<&Self>) -> Names {
-        Names {
-            own_ssrc: self.rules.ssrc,
-            source: self.stream.source(),
-            timestamp_offset: self.stream.timestamp_offset(),
-            reverse: reverse.and_then(|reverse| Some((reverse.rules.ssrc, reverse.stream.origin()?))),
-        }
-    }
 }
 
 /// Rewrites an open packet in place; octets of its payload.
 fn rewrite(
     buf: &mut PacketBuf<'_>,
-    stream: &mut Stream,
+    (stream, quality): (&mut Stream, &mut Statistics),
     rules: &Rules,
     waits: bool,
     now: Now,
@@ -215,15 +288,19 @@ fn rewrite(
         return rules.lets_pass(payload_type).map(|()| octets);
     }
     let leaves_as = rules.payload_types.get(usize::from(payload_type)).copied().unwrap_or(UNMAPPED);
+    let clock = rules.clock(payload_type);
+    let arrival = Arrival { ssrc, sequence, timestamp: header.timestamp(), payload_type, clock };
     if leaves_as == UNMAPPED {
+        quality.skip(&arrival, now);
         stream.skip(ssrc, sequence);
         return Err(Reason::PayloadType);
     }
+    quality.arrive(&arrival, now);
     if rules.mute == Mute::Held || waits {
         stream.hold(ssrc, sequence);
         return Err(if waits { Reason::Early } else { Reason::Held });
     }
-    let place = stream.place(ssrc, sequence, header.timestamp(), rules.clock(payload_type), now)?;
+    let place = stream.place(ssrc, sequence, arrival.timestamp, clock, now)?;
     // Extensions were agreed with one leg only.
     rtp::strip_extension(buf).map_err(|_| Reason::Malformed)?;
     let packet = buf.packet_mut();
@@ -232,6 +309,10 @@ fn rewrite(
     rtp::set_timestamp(packet, place.timestamp);
     rtp::set_ssrc(packet, rules.ssrc);
     Ok(octets)
+}
+
+fn low(value: u64) -> u32 {
+    (value & 0xffff_ffff) as u32
 }
 
 /// Two octets that look random and are the same after a restart.
@@ -248,6 +329,7 @@ mod tests {
     /// What a packet touches besides keys; the payload types alone are two cache lines, addresses four.
     #[test]
     fn hot_state_is_small() {
-        assert!(size_of::<Direction>() <= 10 * 64, "{} octets", size_of::<Direction>());
+        let hot = size_of::<Direction>() - size_of::<Statistics>();
+        assert!(hot <= 10 * 64, "{hot} octets beside the statistics");
     }
 }

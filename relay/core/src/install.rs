@@ -6,7 +6,7 @@ use sallyport_plan::{CallId, Direction as DirectionPlan, FlowKey, Plan, Protecti
 
 use crate::Now;
 use crate::consent::Consent;
-use crate::direction::Direction;
+use crate::direction::{Direction, REPORT_ROOM};
 use crate::packet::{Opening, Sealing};
 use crate::table::{DirectionId, Tag};
 use crate::translator::{Call, FlowChanges, Removed, Translator};
@@ -36,7 +36,7 @@ impl Translator {
         self.ledger.admit(&plan, self.calls.get(&plan.call).map(|call| &call.plan))?;
         let prepared = self.prepare(&plan)?;
         let consents = self.prepare_consents(&plan, now)?;
-        Ok(self.commit(plan, prepared, consents))
+        Ok(self.commit(plan, prepared, consents, now))
     }
 
     fn admit(&self, plan: &Plan) -> Result<(), Refusal> {
@@ -108,12 +108,18 @@ impl Translator {
             .collect()
     }
 
-    fn commit(&mut self, plan: Plan, prepared: Vec<Prepared>, consents: Vec<Option<Consent>>) -> FlowChanges {
+    fn commit(
+        &mut self,
+        plan: Plan,
+        prepared: Vec<Prepared>,
+        consents: Vec<Option<Consent>>,
+        now: Now,
+    ) -> FlowChanges {
         let id = plan.call;
         let former = self.calls.remove(&id);
         let (old_slots, old_consents) = former.map(|call| (call.slots, call.consents)).unwrap_or_default();
         let old_flows = self.flows(&old_slots);
-        let slots: Vec<usize> = prepared.into_iter().map(|direction| self.put(id, direction)).collect();
+        let slots: Vec<usize> = prepared.into_iter().map(|direction| self.put(id, direction, now)).collect();
         for at in old_slots {
             if !slots.contains(&at) {
                 self.table.free(at);
@@ -129,7 +135,7 @@ impl Translator {
     }
 
     /// Puts a direction into the slot that it has, or into a free one.
-    fn put(&mut self, call: CallId, prepared: Prepared) -> usize {
+    fn put(&mut self, call: CallId, prepared: Prepared, now: Now) -> usize {
         let Prepared { plan, open, seal, slot } = prepared;
         if let Some(at) = slot
             && let Some(direction) = self.table.at_mut(at)
@@ -144,7 +150,9 @@ impl Translator {
             return at;
         }
         let (open, seal) = (open.unwrap_or(Opening::Waiting), seal.unwrap_or(Sealing::Waiting));
-        self.table.put(Direction::new(call, plan, open, seal))
+        let at = self.table.put(Direction::new(call, plan, open, seal));
+        self.begin_reports(at, now);
+        at
     }
 
     /// Every direction learns the slot of the one that runs the other way, and of the next one of its bundle.
@@ -219,8 +227,9 @@ impl Translator {
     }
 
     /// Ends a call; `None` for an unknown one. Its keys are wiped with its directions.
-    pub fn remove(&mut self, id: CallId) -> Option<Removed> {
+    pub fn remove(&mut self, id: CallId, now: Now) -> Option<Removed> {
         let reports = self.report(id)?;
+        let farewells = self.farewells(id, now);
         let call = self.calls.remove(&id)?;
         let flows = self.flows(&call.slots);
         for flow in &flows {
@@ -236,7 +245,24 @@ impl Translator {
         egress.extend(call.plan.consents.iter().map(|consent| consent.flow));
         egress.sort_unstable();
         egress.dedup();
-        Some(Removed { flows, egress, reports })
+        Some(Removed { flows, egress, reports, farewells })
+    }
+
+    /// Goodbyes to plain legs that something was sent to. Browsers learn the end by DTLS or their signalling.
+    fn farewells(&mut self, id: CallId, now: Now) -> Vec<(FlowKey, Vec<u8>)> {
+        let slots = self.calls.get(&id).map(|call| call.slots.clone()).unwrap_or_default();
+        let spoke = |at: &usize| {
+            let direction = self.table.at(*at);
+            direction
+                .is_some_and(|direction| direction.packets > 0 && matches!(direction.seal, Sealing::Plain))
+        };
+        let slots: Vec<usize> = slots.into_iter().filter(spoke).collect();
+        let mut room = [0; REPORT_ROOM];
+        let farewell = |at: usize| {
+            let (to, length) = self.write_report(at, now, true, &mut room)?;
+            Some((to, room.get(..length)?.to_vec()))
+        };
+        slots.into_iter().filter_map(farewell).collect()
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Stats {
     consumed: u64,
     punted_call: u64,
     punted_unknown: u64,
+    /// Reports of our own.
+    pub reported: u64,
     drops: Drops,
 }
 
@@ -58,6 +60,7 @@ impl Stats {
             ("consume_stun", self.consumed),
             ("punt_call", self.punted_call),
             ("punt_unknown", self.punted_unknown),
+            ("report_rtcp", self.reported),
         ];
         ways.into_iter().chain(self.drops.iter())
     }

@@ -9,9 +9,9 @@ use crate::Now;
 use crate::reason::Reason;
 
 /// A forward jump of the incoming sequence beyond this is a restart, not a loss.
-const JUMP: i16 = 1000;
+pub const JUMP: i16 = 1000;
 /// A step back by this much or more is a restart, not a late packet: the width of the replay window.
-const LATE: i16 = -128;
+pub const LATE: i16 = -128;
 /// First outgoing sequence numbers lie in `START..START + STARTS`: room below for packets that overtook each other, and far
 /// enough below 2^15 that neither lost first packets nor a restart's step ahead can hide a rollover (RFC 3711 section 3.3.1).
 const START: u16 = 256;
@@ -80,6 +80,8 @@ pub struct Origin {
     pub offset: u32,
     /// Outgoing sequence numbers below this were another source's.
     pub floor: u32,
+    /// The last one that left.
+    pub last: u32,
 }
 
 impl Stream {
@@ -210,7 +212,12 @@ impl Stream {
     /// How reports about the outgoing stream become reports about the incoming one.
     pub fn origin(&self) -> Option<Origin> {
         let source = self.source().filter(|_| self.rebase != Some(Rebase::Restored))?;
-        Some(Origin { source, offset: self.offset, floor: self.floor })
+        Some(Origin { source, offset: self.offset, floor: self.floor, last: self.last })
+    }
+
+    /// Timestamp of the last packet that left, and when it did; `None` before the first.
+    pub fn latest(&self) -> Option<(u32, Now)> {
+        self.last_timestamp.map(|timestamp| (timestamp, self.last_at))
     }
 
     /// Packets missing by sequence number; negative where duplicates came (RFC 3550 section 6.4.1).
@@ -358,10 +365,8 @@ mod tests {
             assert_eq!(place, Place { sequence: low(n + u32::from(FIRST)), timestamp: n * 160 });
         }
         assert_eq!(stream.lost(), 0);
-        assert_eq!(
-            stream.origin(),
-            Some(Origin { source: 1, offset: u32::from(FIRST), floor: u32::from(START) - 126 })
-        );
+        let (offset, floor) = (u32::from(FIRST), u32::from(START) - 126);
+        assert_eq!(stream.origin(), Some(Origin { source: 1, offset, floor, last: 139_999 + offset }));
     }
 
     #[test]

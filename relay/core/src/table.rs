@@ -97,13 +97,13 @@ impl Table {
     }
 
     /// A direction and the one that runs the other way, where there is another.
-    pub fn pair(&mut self, at: usize) -> Option<(&mut Direction, Option<&Direction>)> {
+    pub fn pair(&mut self, at: usize) -> Option<(&mut Direction, Option<&mut Direction>)> {
         let reverse = self.at(at)?.reverse;
         if reverse == at || reverse >= self.slots.len() {
             return Some((self.at_mut(at)?, None));
         }
         let [one, other] = self.slots.get_disjoint_mut([at, reverse]).ok()?;
-        Some((one.direction.as_deref_mut()?, other.direction.as_deref()))
+        Some((one.direction.as_deref_mut()?, other.direction.as_deref_mut()))
     }
 
     /// Whose packet of a bundle it is, by payload type or by what RTCP speaks of (RFC 8843 section 9.2); `first` is the

@@ -96,6 +96,9 @@ struct World {
     drops: BTreeMap<&'static str, u64>,
     passed: [u64; 2],
     reported: u64,
+    /// When each direction's peer last reported, and reports of the relay's own.
+    last_report: [Option<u64>; 2],
+    own_reports: u64,
 }
 
 impl World {
@@ -121,6 +124,8 @@ impl World {
             drops: BTreeMap::new(),
             passed: [0; 2],
             reported: 0,
+            last_report: [None; 2],
+            own_reports: 0,
         };
         world.install([false; 2], false, false);
         world
@@ -238,6 +243,7 @@ impl World {
         } else {
             self.opened_reports.judge(5, index, 31, Some(index)).map(|()| {
                 self.reported += 1;
+                self.last_report[0] = Some(self.bench.now.0);
                 let out = [receiver_report(INSIDE_SSRC, &[]), description(INSIDE_SSRC, "11110001")].concat();
                 Out::Rtcp(paths().rtcp, out)
             })
@@ -291,6 +297,7 @@ impl World {
             return;
         }
         self.reported += 1;
+        self.last_report[1] = Some(self.bench.now.0);
         let heard = self.browser.as_mut().unwrap().open_rtcp(&seen.forwarded());
         assert_eq!(
             heard,
@@ -307,10 +314,39 @@ impl World {
         assert_eq!(self.bench.events(), if lapses { vec![lost] } else { vec![] });
         self.lapsed |= lapses;
         assert!(!self.lapsed || checks.is_empty(), "nothing is sent without consent");
+        self.hear_reports();
         for (flow, check) in checks.into_iter().filter(|_| answers) {
             let id = Message::parse(&check).unwrap().transaction_id();
             assert_eq!(self.bench.send(flow, &answer(id, flow.local, REMOTE_PWD)), Out::Consumed);
             self.confirmed = now;
+        }
+    }
+
+    /// Reports of the relay's own, to whom nobody else reports: the browser's last ones, and what they tell.
+    fn hear_reports(&mut self) {
+        let now = self.bench.now.0;
+        for (flow, bytes) in self.bench.reports() {
+            self.own_reports += 1;
+            assert!(!self.lapsed, "nothing is sent without consent");
+            let (at, ssrc, bytes) = if flow == paths().outside {
+                (1, OUTSIDE_SSRC, self.browser.as_mut().unwrap().open_rtcp(&bytes))
+            } else {
+                (0, INSIDE_SSRC, bytes)
+            };
+            assert!(
+                self.last_report[at].is_none_or(|last| now - last >= 12_500_000),
+                "its peer reports itself"
+            );
+            let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+            assert_eq!(word(4), ssrc);
+            let fixed = if bytes[1] == 200 { 28 } else { 8 };
+            if fixed == 28 {
+                assert_eq!((word(20), word(24)), (self.passed[at] as u32, 16 * self.passed[at] as u32));
+            }
+            if bytes[0] & 1 == 1 {
+                let (source, numbers) = self.streams[1 - at].source().unwrap();
+                assert_eq!((word(fixed), i64::from(word(fixed + 8))), (source, *numbers.last().unwrap()));
+            }
         }
     }
 
@@ -344,6 +380,7 @@ impl World {
             let wanted = match name {
                 "forward_rtp" => self.passed.iter().sum(),
                 "forward_rtcp" => self.reported,
+                "report_rtcp" => self.own_reports,
                 "consume_stun" => value,
                 _ => self.drops.get(name).copied().unwrap_or_default(),
             };
@@ -353,6 +390,9 @@ impl World {
             let report = self.bench.report(at);
             assert_eq!((report.packets, report.lost), (self.passed[at], stream.expected - stream.received));
             assert_eq!(report.octets, 16 * self.passed[at]);
+            let quality = report.quality;
+            assert_eq!((quality.received as i64, quality.missed as i64), (stream.received, stream.missed));
+            assert_eq!((quality.reordered, quality.duplicates), (stream.reordered, stream.duplicates));
         }
     }
 }

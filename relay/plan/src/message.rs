@@ -8,6 +8,7 @@ use core::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{CallId, DirectionIndex, FlowKey, Plan, Zone};
+use crate::quality::Quality;
 
 /// What control asks of the relay. Each is answered by the events named.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,6 +211,9 @@ pub struct DirectionReport {
     pub lost: i64,
     /// Dropped packets by reason; reasons at zero are left out.
     pub drops: Vec<Counter>,
+    /// How well its packets arrive. All zero while the direction is transparent: reports then pass from end to end, and
+    /// packets that the kernel forwards are counted, not looked at.
+    pub quality: Quality,
 }
 
 /// What one interface runs on.

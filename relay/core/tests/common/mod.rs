@@ -87,6 +87,15 @@ impl Bench {
         sent
     }
 
+    /// What it reports now by itself.
+    pub fn reports(&mut self) -> Vec<(FlowKey, Vec<u8>)> {
+        let mut sent = Vec::new();
+        while self.core.poll_report().is_some_and(|at| at <= self.now) {
+            self.core.handle_reports(self.now, &mut |flow, bytes| sent.push((*flow, bytes.to_vec())));
+        }
+        sent
+    }
+
     pub fn events(&mut self) -> Vec<CoreEvent> {
         std::iter::from_fn(|| self.core.poll_event()).collect()
     }

@@ -55,6 +55,7 @@ struct Stretch {
 pub struct Stream {
     /// The source now, and the incoming numbers of it since it (re)started.
     source: Option<(u32, BTreeSet<i64>)>,
+    first_of_source: i64,
     stretch: Option<Stretch>,
     /// What the next packet that leaves begins: a stretch, with a new clock or the old one.
     begin: Option<bool>,
@@ -63,39 +64,71 @@ pub struct Stream {
     first: i64,
     pub received: i64,
     pub expected: i64,
+    /// Numbers that had not come when they were 64 overdue, packets that were overtaken, and those that came twice.
+    pub missed: i64,
+    pub reordered: u32,
+    pub duplicates: u32,
 }
 
 impl Stream {
     pub fn new(first: u16) -> Self {
         Self {
             source: None,
+            first_of_source: 0,
             stretch: None,
             begin: None,
             left: BTreeMap::new(),
             first: first.into(),
             received: 0,
             expected: 0,
+            missed: 0,
+            reordered: 0,
+            duplicates: 0,
         }
+    }
+
+    /// All numbers of the source below `end` are due.
+    fn settle(&mut self, end: i64) {
+        let Some((_, numbers)) = &self.source else { return };
+        let (first, highest) = (self.first_of_source, *numbers.last().unwrap());
+        let overdue = (highest - 63).max(first)..end;
+        self.missed += overdue.filter(|number| !numbers.contains(number)).count() as i64;
     }
 
     fn arrive(&mut self, source: u32, sequence: u16) -> i64 {
         self.received += 1;
-        if let Some((now, numbers)) = &mut self.source
+        if let Some((now, numbers)) = &self.source
             && *now == source
         {
             let highest = *numbers.last().unwrap();
             let number = nearest(sequence.into(), highest, 16);
             if number > highest - 128 && number <= highest + 1000 {
                 self.expected += (number - highest).max(0);
-                numbers.insert(number);
+                let recent = number > highest - 64;
+                let again = recent && number >= self.first_of_source && numbers.contains(&number);
+                if number > highest {
+                    self.settle(number - 63);
+                } else {
+                    *(if again { &mut self.duplicates } else { &mut self.reordered }) += 1;
+                }
+                self.source.as_mut().unwrap().1.insert(number);
                 return number;
             }
         }
         let number = i64::from(sequence);
+        if let Some((_, numbers)) = &self.source {
+            self.settle(*numbers.last().unwrap() + 1);
+        }
+        self.first_of_source = number;
         self.source = Some((source, BTreeSet::from([number])));
         self.expected += 1;
         self.begin = Some(true);
         number
+    }
+
+    /// The source now, and its numbers.
+    pub fn source(&self) -> Option<(u32, &BTreeSet<i64>)> {
+        self.source.as_ref().map(|(source, numbers)| (*source, numbers))
     }
 
     pub fn hold(&mut self, source: u32, sequence: u16) {

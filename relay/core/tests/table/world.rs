@@ -218,8 +218,8 @@ pub struct Block {
     pub highest: u32,
 }
 
-/// Filling of a block: fraction and packets lost, jitter, last report, delay.
-const BLOCK: ([u8; 4], [u8; 12]) = ([0x19, 0, 0, 5], [0, 0, 0, 9, 0xa0, 0xa1, 0xa2, 0xa3, 0, 0, 0, 7]);
+/// Filling of a block: fraction and packets lost, jitter; it answers no report.
+const BLOCK: ([u8; 4], [u8; 12]) = ([0x19, 0, 0, 5], [0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0]);
 
 fn blocks(bytes: &mut Vec<u8>, blocks: &[Block]) {
     for block in blocks {
@@ -239,6 +239,13 @@ pub fn sender_report(ssrc: u32, timestamp: u32, reports: &[Block]) -> Vec<u8> {
     bytes.extend([0, 0, 0, 50, 0, 0, 0x1f, 0x40]);
     blocks(&mut bytes, reports);
     bytes
+}
+
+/// The same, as a relay sends it on that has sent so many packets of 16 octets itself.
+pub fn counted(mut report: Vec<u8>, packets: u32) -> Vec<u8> {
+    report[20..24].copy_from_slice(&packets.to_be_bytes());
+    report[24..28].copy_from_slice(&(16 * packets).to_be_bytes());
+    report
 }
 
 /// A receiver report.
@@ -273,6 +280,24 @@ pub fn picture_loss(sender: u32, media: u32) -> Vec<u8> {
     let mut bytes = vec![0x81, 206, 0, 2];
     bytes.extend(sender.to_be_bytes());
     bytes.extend(media.to_be_bytes());
+    bytes
+}
+
+/// A full intra request of one entry (RFC 5104 section 4.3.1).
+pub fn full_picture(sender: u32, media: u32, number: u8) -> Vec<u8> {
+    let mut bytes = vec![0x84, 206, 0, 4];
+    [sender, 0, media, u32::from(number) << 24].iter().for_each(|word| bytes.extend(word.to_be_bytes()));
+    bytes
+}
+
+/// A generic negative acknowledgement (RFC 4585 section 6.2.1): packets, and bits for the sixteen behind each.
+pub fn nack(sender: u32, media: u32, entries: &[(u16, u16)]) -> Vec<u8> {
+    let mut bytes = vec![0x81, 205, 0, (2 + entries.len()) as u8];
+    [sender, media].iter().for_each(|word| bytes.extend(word.to_be_bytes()));
+    entries.iter().for_each(|(packet, behind)| {
+        bytes.extend(packet.to_be_bytes());
+        bytes.extend(behind.to_be_bytes());
+    });
     bytes
 }
 
