@@ -151,7 +151,7 @@ fn nothing_is_opened_twice_whoever_it_is_for() {
     assert!(bench.core.install(without.clone(), bench.now).is_ok(), "video ends");
     without.version = 3;
     assert_eq!(bench.core.directions(), 2);
-    let removed = bench.core.remove(CallId(1)).unwrap();
+    let removed = bench.core.remove(CallId(1), bench.now).unwrap();
     assert_eq!((removed.flows.len(), bench.core.directions()), (3, 0));
 }
 
