@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::dtls::Identity;
 use crate::gateway::Told;
 use crate::message::{CallError, Handle, Message, Overview, Shown, SipEvent, Source, Watched};
+use crate::quality::Totals;
 use crate::sip::Sender as Sip;
 use crate::stun::{self, Stun};
 
@@ -67,6 +68,7 @@ pub struct Calls {
     index: index::Index,
     begun: u64,
     ended: BTreeMap<&'static str, u64>,
+    quality: Totals,
     ng: ng::Index,
 }
 
@@ -103,6 +105,7 @@ impl Calls {
             index: index::Index::default(),
             begun: 0,
             ended: BTreeMap::new(),
+            quality: Totals::default(),
             ng: ng::Index::default(),
             config,
         }
@@ -316,6 +319,7 @@ impl Calls {
             registrations: self.registrations.states(),
             begun: self.begun,
             ended: self.ended.iter().map(|(cause, count)| (*cause, *count)).collect(),
+            quality: self.quality.clone(),
             relay: self.status.clone(),
             draining: self.leaving(),
             candidates_known: self.stun.is_settled(Instant::now()),
@@ -367,7 +371,7 @@ impl Calls {
 }
 
 /// What a log may hold of a call's name, which is a secret of its caller: enough to tell calls apart.
-fn short(id: CallId) -> String {
+pub fn short(id: CallId) -> String {
     id.to_string().chars().take(8).collect()
 }
 

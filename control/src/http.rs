@@ -13,6 +13,7 @@ mod outbox;
 mod pages;
 mod places;
 mod problem;
+mod quality;
 mod socket;
 mod state;
 mod tls;

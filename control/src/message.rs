@@ -10,6 +10,8 @@ use sallyport_plan::{CallId, DirectionReport, Event, Status, Zone};
 use sallyport_proto::{CallEvent, CallFailure, CallView, FragmentError, Input, OfferError};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use crate::quality::Totals;
+
 pub use handle::Handle;
 pub use session::{Reach, SessionEvent, SessionId, SignIn, SignInError, SignedIn};
 pub use sip::{ConnectionId, SipEvent, Source, Visitor};
@@ -120,6 +122,8 @@ pub struct Overview {
     pub begun: u64,
     /// Calls ended by cause, since the start.
     pub ended: Vec<(&'static str, u64)>,
+    /// Media of the calls that have ended.
+    pub quality: Totals,
     /// State of the relay; `None` while it is away.
     pub relay: Option<Status>,
     /// Whether new calls are refused.

@@ -153,6 +153,10 @@ pub struct Stats {
     pub samples: u64,
     /// RTP packets missing at the far side, by its reports.
     pub reported_lost: Option<i64>,
+    /// Round trip by the far side's reports, seconds.
+    pub report_round_trip_s: Option<f64>,
+    /// RTP packets that the far side says to have sent.
+    pub reported_sent: Option<u64>,
     /// Of STUN checks, seconds.
     pub round_trip_s: Option<f64>,
     /// Our end.

@@ -21,6 +21,7 @@ mod ng;
 mod options;
 mod plain;
 mod relay;
+mod reports;
 mod sockets;
 mod stage;
 mod video;

@@ -19,6 +19,7 @@ mod call;
 mod error;
 pub mod gateway;
 pub mod ng;
+pub mod quality;
 mod random;
 mod registration;
 mod relayed;

@@ -36,7 +36,8 @@ impl Calls {
             Event::Reserved { call, ports } => self.told(call, Input::Reserved(ports)),
             Event::Installed { call, version } => self.told(call, Input::Installed(version)),
             Event::Refused { call, refusal } => self.refused(call, refusal),
-            Event::Removed { call, .. } => {
+            Event::Removed { call, directions } => {
+                self.quality.add(call, &directions);
                 self.removing.remove(&call);
             }
             Event::Punt { path, call, payload } => self.punt(path, call, payload),

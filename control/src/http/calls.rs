@@ -23,6 +23,7 @@ use super::access;
 use super::body::Whole;
 use super::connection::{Local, Peer};
 use super::problem::Problem;
+use super::quality::Quality;
 use crate::message::{CallError, CreateError, Shown, Wish};
 
 /// Seconds until another attempt is worth while: some call will have ended.
@@ -307,17 +308,21 @@ pub struct Direction {
     lost: i64,
     /// Dropped packets by reason.
     drops: BTreeMap<String, u64>,
+    /// How well its packets arrive; null before the first one, and where RTP passes unchanged between plain peers.
+    quality: Option<Quality>,
 }
 
 impl Call {
     pub(super) fn new(view: &CallView, directions: &[DirectionReport]) -> Self {
-        let direction = |report: &DirectionReport| Direction {
+        let direction = |(at, report): (usize, &DirectionReport)| Direction {
             index: report.index.0,
             from: super::state::zone(report.from),
             packets: report.packets,
             octets: report.octets,
             lost: report.lost,
             drops: report.drops.iter().map(|drop| (drop.name.clone(), drop.value)).collect(),
+            // Directions of a medium come in pairs.
+            quality: Quality::new(report, directions.get(at ^ 1), view.codec.as_deref()),
         };
         Self {
             id: view.id.to_string(),
@@ -338,7 +343,10 @@ impl Call {
                     video: view.video.clone(),
                 },
             },
-            media: Media { plan: view.version, directions: directions.iter().map(direction).collect() },
+            media: Media {
+                plan: view.version,
+                directions: directions.iter().enumerate().map(direction).collect(),
+            },
         }
     }
 }

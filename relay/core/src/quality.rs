@@ -4,7 +4,7 @@
 //! Integers only, a fixed size, a few instructions a packet; what has to be divided or raised to a power is left to whoever
 //! reads. Losses are counted when a packet is 64 numbers overdue: until then it may still come.
 
-use sallyport_plan::{Pt, Quality as Report, STAYS};
+use sallyport_plan::{Pt, Quality as Report, STAYS, Ssrc};
 
 use crate::Now;
 use crate::stream::{JUMP, LATE};
@@ -269,6 +269,7 @@ impl Quality {
             reordered,
             duplicates,
             jitter_us: u32::try_from(us).unwrap_or(u32::MAX),
+            source: self.ssrc.map(Ssrc),
             payload_type: self.ssrc.map(|_| Pt(self.payload_type)),
             stays: self.stays,
             round_trip_us: None,

@@ -303,6 +303,7 @@ fn report(direction: &Direction) -> DirectionReport {
     let drops = direction.cold.drops.iter().filter(|(_, value)| *value > 0);
     DirectionReport {
         index: plan.index,
+        medium: plan.medium,
         from: plan.ingress.first().map_or(Zone::Outside, |flow| flow.zone),
         packets: direction.packets,
         octets: direction.octets,

@@ -7,7 +7,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{CallId, DirectionIndex, FlowKey, Plan, Zone};
+use crate::plan::{CallId, DirectionIndex, FlowKey, Medium, Plan, Zone};
 use crate::quality::Quality;
 
 /// What control asks of the relay. Each is answered by the events named.
@@ -200,6 +200,8 @@ pub struct Counter {
 pub struct DirectionReport {
     /// Which direction.
     pub index: DirectionIndex,
+    /// What kind of medium it carries.
+    pub medium: Medium,
     /// Zone that its packets come from.
     pub from: Zone,
     /// RTP packets that left, those that the kernel forwarded included.

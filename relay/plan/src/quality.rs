@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Pt;
+use crate::plan::{Pt, Ssrc};
 
 /// Buckets of [`Quality::stays`].
 pub const STAYS: usize = 16;
@@ -29,6 +29,8 @@ pub struct Quality {
     pub duplicates: u32,
     /// Interarrival jitter, microseconds (RFC 3550 section 6.4.1).
     pub jitter_us: u32,
+    /// The source now; `None` before the first packet.
+    pub source: Option<Ssrc>,
     /// Payload type of the last packet as it came; `None` before the first one.
     pub payload_type: Option<Pt>,
     /// Packets that left, by how long they stayed in the relay: up to 1, 2, 4, ... microseconds; in the last bucket all that
