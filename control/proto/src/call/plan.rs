@@ -2,7 +2,7 @@
 
 use sallyport_plan::{
     CallId, Consent, Direction, DirectionIndex, FlowKey, KeyMaterial, Medium, Mute, Passage, Plan,
-    Protection, Pt, PtMap, Refusal, Ssrc, Zone,
+    Protection, PtMap, Refusal, Ssrc, Zone,
 };
 
 use crate::sdp::{Chosen, Direction as SoundDirection, InsideAnswer, InsideOffer};
@@ -57,9 +57,6 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         parts;
     let inner = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
     let (rtp, rtcp) = (inner(inside.rtp, answer.rtp), inner(inside.rtcp, answer.rtcp));
-    let map = |from: fn(&Chosen) -> u8, to: fn(&Chosen) -> u8| {
-        chosen.iter().map(|codec| PtMap { from: Pt(from(codec)), to: Pt(to(codec)) }).collect::<Vec<_>>()
-    };
     let mute = |open: bool| if open { Mute::Open } else { Mute::Held };
     let inward = Direction {
         index: INWARD,
@@ -71,7 +68,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         rtcp,
         passage: Passage::Translated,
         ssrc: Ssrc(ssrc.1),
-        payload_types: map(|codec| codec.outside, |codec| codec.to_inside),
+        payload_types: maps(chosen, Chosen::inward),
         reverse: OUTWARD,
         mute: mute(answer.direction.receives() && direction.sends()),
     };
@@ -85,7 +82,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         rtcp: outside,
         passage: Passage::Translated,
         ssrc: Ssrc(ssrc.0),
-        payload_types: map(|codec| codec.from_inside, |codec| codec.outside),
+        payload_types: maps(chosen, Chosen::outward),
         reverse: INWARD,
         mute: mute(answer.direction.sends() && direction.receives()),
     };
@@ -93,4 +90,15 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
     let plan = Plan { call, version, directions: vec![inward, outward], consents, record };
     plan.validate()?;
     Ok(plan)
+}
+
+/// One for each payload type that arrives; the first that names it counts.
+fn maps(chosen: &[Chosen], map: fn(&Chosen) -> PtMap) -> Vec<PtMap> {
+    let mut maps: Vec<PtMap> = Vec::new();
+    for map in chosen.iter().map(map) {
+        if maps.iter().all(|have| have.from != map.from) {
+            maps.push(map);
+        }
+    }
+    maps
 }
