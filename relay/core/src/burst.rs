@@ -265,9 +265,10 @@ impl Translator {
         let slot = way.slot as usize;
         match way.payload {
             Payload::Rtp => {
-                let octets = self.table.at_mut(slot).ok_or(Reason::StaleFlow)?.rewrite_rtp(buf, now)?;
+                let rewritten = self.table.at_mut(slot).ok_or(Reason::StaleFlow)?.rewrite_rtp(buf, now)?;
                 // No packet is longer than 2^16 octets.
-                way.octets = u32::try_from(octets).unwrap_or(u32::MAX);
+                way.octets = u32::try_from(rewritten.octets).unwrap_or(u32::MAX);
+                self.stats.continue_or_break(rewritten.follows);
                 Ok(())
             }
             Payload::Rtcp => {

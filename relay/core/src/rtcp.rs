@@ -107,11 +107,11 @@ pub fn pass(bytes: &[u8]) -> Result<(), Reason> {
 /// Who sends a compound, and the first source that it reports on or wants something of.
 pub fn speakers(bytes: &[u8]) -> (Option<u32>, Option<u32>) {
     let at = |offset: usize| bytes.get(offset..)?.first_chunk().map(|word| u32::from_be_bytes(*word));
-    let Some((kind, length)) = head(bytes, 0) else { return (None, None) };
-    let reports = bytes.first().is_some_and(|first| first & 0x1f != 0);
-    let reported = match kind {
-        SR => at(28).filter(|_| reports && length >= 28 + REPORT_BLOCK),
-        RR => at(8).filter(|_| reports && length >= 8 + REPORT_BLOCK),
+    let Some(Ok(packet)) = rtcp::compound(bytes).next() else { return (None, None) };
+    let length = packet.range.end;
+    let reported = match packet.packet_type {
+        SR => at(28).filter(|_| packet.count > 0 && length >= 28 + REPORT_BLOCK),
+        RR => at(8).filter(|_| packet.count > 0 && length >= 8 + REPORT_BLOCK),
         rtcp::RTPFB | rtcp::PSFB => at(8).filter(|_| length >= 12),
         _ => None,
     };

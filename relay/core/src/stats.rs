@@ -1,4 +1,5 @@
-//! What a worker counts: every packet that it judges moves exactly one of its counters.
+//! What a worker counts: every packet that it judges moves exactly one of its counters. One more, `continuity_broken`, must
+//! stay 0: packets whose SSRC, sequence or timestamp does not go on with what has left on their leg.
 
 use sallyport_plan::CallId;
 
@@ -33,9 +34,15 @@ pub struct Stats {
     /// Reports of our own.
     pub reported: u64,
     drops: Drops,
+    broken: u64,
 }
 
 impl Stats {
+    /// Takes note whether a packet goes on with what has left on its leg.
+    pub fn continue_or_break(&mut self, follows: bool) {
+        self.broken += u64::from(!follows);
+    }
+
     /// Counts a packet by what becomes of it.
     pub fn count(&mut self, verdict: &Verdict) {
         match verdict {
@@ -61,6 +68,7 @@ impl Stats {
             ("punt_call", self.punted_call),
             ("punt_unknown", self.punted_unknown),
             ("report_rtcp", self.reported),
+            ("continuity_broken", self.broken),
         ];
         ways.into_iter().chain(self.drops.iter())
     }

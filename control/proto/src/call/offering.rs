@@ -77,6 +77,7 @@ impl Call {
         let codecs = theirs.map_or_else(all, |offer| offer.codecs.clone());
         let chosen = |Codec { kind, payload_type }: Codec| Chosen {
             kind,
+            inside: kind,
             outside: payload_type,
             from_inside: payload_type,
             to_inside: payload_type,

@@ -269,7 +269,8 @@ impl Call {
 
     /// The codecs of the call as the inside sends them to us.
     pub(super) fn spoken(&self) -> Vec<Codec> {
-        let own = |chosen: &crate::sdp::Chosen| Codec { kind: chosen.kind, payload_type: chosen.from_inside };
+        let own =
+            |chosen: &crate::sdp::Chosen| Codec { kind: chosen.inside, payload_type: chosen.from_inside };
         self.inside.chosen.iter().map(own).collect()
     }
 

@@ -1,8 +1,8 @@
 //! From what both legs agreed on to a plan: a pure function.
 
 use sallyport_plan::{
-    CallId, Consent, Direction, DirectionIndex, FlowKey, KeyMaterial, Medium, Mute, Passage, Plan,
-    Protection, Pt, PtMap, Refusal, Ssrc, Zone,
+    CallId, Clock, Consent, Direction, DirectionIndex, FlowKey, Format, KeyMaterial, Medium, Mute, Passage,
+    Plan, Protection, Pt, PtMap, Refusal, Ssrc, Zone,
 };
 
 use super::video::Film;
@@ -64,9 +64,6 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
     let Parts { ssrc, video, record, .. } = parts;
     let inner = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
     let (rtp, rtcp) = (inner(inside.rtp, answer.rtp), inner(inside.rtcp, answer.rtcp));
-    let map = |from: fn(&Chosen) -> u8, to: fn(&Chosen) -> u8| {
-        chosen.iter().map(|codec| PtMap { from: Pt(from(codec)), to: Pt(to(codec)) }).collect::<Vec<_>>()
-    };
     let mute = |open: bool| if open { Mute::Open } else { Mute::Held };
     let inward = Direction {
         index: INWARD,
@@ -78,7 +75,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         rtcp,
         passage: Passage::Translated,
         ssrc: Ssrc(ssrc.1),
-        payload_types: map(|codec| codec.outside, |codec| codec.to_inside),
+        payload_types: maps(chosen, Chosen::inward),
         reverse: OUTWARD,
         mute: mute(answer.direction.receives() && direction.sends()),
     };
@@ -92,7 +89,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         rtcp: outside,
         passage: Passage::Translated,
         ssrc: Ssrc(ssrc.0),
-        payload_types: map(|codec| codec.from_inside, |codec| codec.outside),
+        payload_types: maps(chosen, Chosen::outward),
         reverse: INWARD,
         mute: mute(answer.direction.sends() && direction.receives()),
     };
@@ -110,9 +107,10 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
 fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2] {
     let inner = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
     let (rtp, rtcp) = (inner(film.ports.0, film.theirs.0), inner(film.ports.1, film.theirs.1));
+    let format = Format::Media(Clock::Hz90000);
     let map = |numbers: fn(&ChosenVideo) -> (u8, u8)| {
         let numbers = film.chosen.iter().map(numbers);
-        numbers.map(|(from, to)| PtMap { from: Pt(from), to: Pt(to) }).collect::<Vec<_>>()
+        numbers.map(|(from, to)| PtMap { from: Pt(from), to: Pt(to), format }).collect::<Vec<_>>()
     };
     let mute = |open: bool| if open { Mute::Open } else { Mute::Held };
     [
@@ -138,4 +136,15 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
             ..outward.clone()
         },
     ]
+}
+
+/// One for each payload type that arrives; the first that names it counts.
+fn maps(chosen: &[Chosen], map: fn(&Chosen) -> PtMap) -> Vec<PtMap> {
+    let mut maps: Vec<PtMap> = Vec::new();
+    for map in chosen.iter().map(map) {
+        if maps.iter().all(|have| have.from != map.from) {
+            maps.push(map);
+        }
+    }
+    maps
 }

@@ -1,5 +1,6 @@
 //! Codecs that both sides may know. Nothing is transcoded: what the inside chooses is what the browser gets.
 
+use sallyport_plan::{Clock, Format, Pt, PtMap};
 use serde::{Deserialize, Serialize};
 
 /// What we know of a codec.
@@ -40,6 +41,14 @@ impl Kind {
             Self::Opus => 107,
             Self::Event8000 => 101,
             Self::Event48000 => 102,
+        }
+    }
+
+    /// Clock of its timestamps, or of its durations (Opus: RFC 7587 section 4.1).
+    pub const fn clock(self) -> Clock {
+        match self {
+            Self::Pcmu | Self::Pcma | Self::Event8000 => Clock::Hz8000,
+            Self::Opus | Self::Event48000 => Clock::Hz48000,
         }
     }
 
@@ -89,14 +98,37 @@ pub struct Codec {
 /// One codec of a call under the payload types of both legs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chosen {
-    /// Which.
+    /// Which, as the browser knows it.
     pub kind: Kind,
+    /// Which inside: the same, but for named events, which may run on another clock there.
+    pub inside: Kind,
     /// As the browser sends and receives it.
     pub outside: u8,
     /// As the inside sends it to us.
     pub from_inside: u8,
     /// As the inside wants to receive it.
     pub to_inside: u8,
+}
+
+impl Chosen {
+    /// What becomes of it on its way inward.
+    pub fn inward(&self) -> PtMap {
+        self.map((self.outside, self.kind), (self.to_inside, self.inside))
+    }
+
+    /// What becomes of it on its way to the browser.
+    pub fn outward(&self) -> PtMap {
+        self.map((self.from_inside, self.inside), (self.outside, self.kind))
+    }
+
+    fn map(&self, from: (u8, Kind), to: (u8, Kind)) -> PtMap {
+        let format = if self.kind.is_sound() {
+            Format::Media(self.kind.clock())
+        } else {
+            Format::Event { from: from.1.clock(), to: to.1.clock() }
+        };
+        PtMap { from: Pt(from.0), to: Pt(to.0), format }
+    }
 }
 
 /// The codecs that a section describes, in its order.

@@ -139,7 +139,7 @@ impl InsideOffer {
                 codecs.iter().find(|codec| codec.kind == kind).map(|codec| codec.payload_type)
             };
             let (outside, from_inside) = (of(outside)?, of(&self.codecs)?);
-            Some(Chosen { kind, outside, from_inside, to_inside: of(&answer.codecs)? })
+            Some(Chosen { kind, inside: kind, outside, from_inside, to_inside: of(&answer.codecs)? })
         };
         let mut kinds: Vec<Kind> = Vec::new();
         for codec in &answer.codecs {
