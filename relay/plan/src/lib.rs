@@ -27,4 +27,4 @@ pub use plan::{
 pub use wire::{DecodeError, MESSAGE_MAX, bytes, decode, encode};
 
 /// Version of this contract. Both sides send it first and refuse any other.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
