@@ -243,25 +243,35 @@ impl Translator {
     fn rewrite(&mut self, packets: &mut [Inbound<'_, '_>], ways: &mut [Way], now: Now) {
         for (packet, way) in packets.iter_mut().zip(ways) {
             if way.step == Step::Open {
-                let outcome = self.rewrite_one(packet.buf, way, now);
-                way.follow(packet, outcome.map(|()| Step::Rewritten));
+                let outcome = self.rewrite_one(packet, way, now);
+                way.follow(packet, outcome);
             }
         }
     }
 
-    fn rewrite_one(&mut self, buf: &mut PacketBuf<'_>, way: &mut Way, now: Now) -> Result<(), Reason> {
+    fn rewrite_one(&mut self, packet: &mut Inbound<'_, '_>, way: &mut Way, now: Now) -> Result<Step, Reason> {
         let slot = way.slot as usize;
         match way.payload {
             Payload::Rtp => {
-                let rewritten = self.table.at_mut(slot).ok_or(Reason::StaleFlow)?.rewrite_rtp(buf, now)?;
+                let direction = self.table.at_mut(slot).ok_or(Reason::StaleFlow)?;
+                if direction.tells_digits() {
+                    let (digits, ends) = direction.hear(packet.buf.packet(), now);
+                    self.tell_digits(slot, digits, now);
+                    if ends {
+                        packet.verdict = Verdict::Heard;
+                        return Ok(Step::Judged);
+                    }
+                }
+                let direction = self.table.at_mut(slot).ok_or(Reason::StaleFlow)?;
+                let rewritten = direction.rewrite_rtp(packet.buf, now)?;
                 // No packet is longer than 2^16 octets.
                 way.octets = u32::try_from(rewritten.octets).unwrap_or(u32::MAX);
                 self.stats.continue_or_break(rewritten.follows);
-                Ok(())
+                Ok(Step::Rewritten)
             }
             Payload::Rtcp => {
                 let (direction, reverse) = self.table.pair(slot).ok_or(Reason::StaleFlow)?;
-                direction.rewrite_rtcp(buf, reverse)
+                direction.rewrite_rtcp(packet.buf, reverse).map(|()| Step::Rewritten)
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Call;
 use super::requests::Purpose;
 use crate::api::{Command, EndCause};
-use crate::sdp::{Codec, Direction, InsideAnswer};
+use crate::sdp::{Codec, Direction, InsideAnswer, Kind};
 use crate::sip::{Attempts, Method, Request, Response, TransactionId};
 
 /// 2xx of ours that may come again and want their ACK again.
@@ -186,7 +186,8 @@ impl Call {
 
     /// What we can offer in the middle of a call: all that the browser was told, the running codec first.
     pub(super) fn offered(&self) -> Vec<Codec> {
-        let told = |codec: &&Codec| self.outside.codecs.iter().any(|told| told.kind == codec.kind);
+        let alike = |one: Kind, other: Kind| one == other || !(one.is_sound() || other.is_sound());
+        let told = |codec: &&Codec| self.outside.codecs.iter().any(|told| alike(told.kind, codec.kind));
         let own = self.inside.offer.iter().flat_map(|offer| &offer.codecs);
         let mut codecs: Vec<Codec> = own.filter(told).copied().collect();
         let running = self.inside.chosen.first().map(|codec| codec.kind);

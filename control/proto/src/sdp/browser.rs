@@ -287,7 +287,14 @@ fn audio(
     (setup, direction): (&str, Direction),
     parts: &AnswerParts<'_>,
 ) {
-    let types: Vec<String> = parts.chosen.iter().map(|chosen| chosen.outside.to_string()).collect();
+    // Events that the inside sends under several types are one type here.
+    let mut codecs: Vec<&Chosen> = Vec::new();
+    for chosen in parts.chosen {
+        if codecs.iter().all(|had| had.outside != chosen.outside) {
+            codecs.push(chosen);
+        }
+    }
+    let types: Vec<String> = codecs.iter().map(|chosen| chosen.outside.to_string()).collect();
     // Port 9 and no address: candidates say where we are (RFC 8839 section 4.3.1.2).
     let _ = write!(
         text,
@@ -307,7 +314,7 @@ fn audio(
     let pairs: Vec<&str> = (0..32).filter_map(|at| digits.get(2 * at..2 * at + 2)).collect();
     let _ = write!(text, "a=fingerprint:sha-256 {}\r\na=setup:{setup}\r\n", pairs.join(":"));
     let _ = write!(text, "a={}\r\na=rtcp-mux\r\n", direction.name());
-    for chosen in parts.chosen {
+    for chosen in codecs {
         let _ = write!(text, "a=rtpmap:{} {}\r\n", chosen.outside, chosen.kind.rtpmap());
         match chosen.kind {
             Kind::Event8000 | Kind::Event48000 => {
