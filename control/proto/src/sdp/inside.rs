@@ -294,7 +294,8 @@ mod tests {
     fn the_running_codec_stays_in_front_or_there_is_no_choice() {
         let ours = ours();
         let chosen = ours.choose(&answer("8 0", ""), &browser(), Some(Kind::Pcmu)).unwrap();
-        assert_eq!(kinds(&chosen), [Kind::Pcmu, Kind::Pcma]);
+        assert_eq!(kinds(&chosen), [Kind::Pcmu, Kind::Pcma, Kind::Event8000]);
+        assert_eq!(chosen[2].inside, None);
         assert_eq!(ours.choose(&answer("8", ""), &browser(), Some(Kind::Pcmu)), None);
         assert_eq!(ours.choose(&answer("18 96", ""), &browser(), None), None);
     }
