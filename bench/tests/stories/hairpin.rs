@@ -7,7 +7,7 @@ use sallyport_bench::load::station::Station;
 use sallyport_bench::load::target::MEDIA;
 use sallyport_io::steer;
 use sallyport_plan::{
-    CallId, Clock, Direction, DirectionIndex, FlowKey, Format, Medium, Mute, Passage, Plan, PortPair,
+    CallId, Clock, Digits, Direction, DirectionIndex, FlowKey, Format, Medium, Mute, Passage, Plan, PortPair,
     Protection, Pt, PtMap, Refusal, Ssrc, Zone,
 };
 
@@ -127,6 +127,7 @@ fn plain(call: u128, [near, far]: [(PortPair, SocketAddr); 2]) -> Plan {
         passage: Passage::Transparent,
         ssrc: Ssrc(1),
         payload_types: vec![PtMap { from: Pt(0), to: Pt(0), format: Format::Media(Clock::Hz8000) }],
+        digits: Digits::Pass,
         reverse: DirectionIndex(reverse),
         mute: Mute::Open,
     };

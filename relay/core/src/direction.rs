@@ -1,6 +1,8 @@
 //! The state of one direction, and the way of one packet through it.
 
-use sallyport_plan::{CallId, Clock, Direction as Plan, FlowKey, Format, Mute, Passage, PtMap, Quality};
+use sallyport_plan::{
+    CallId, Clock, Digits, Direction as Plan, FlowKey, Format, Mute, Passage, PtMap, Quality,
+};
 use sallyport_srtp::RTCP_OVERHEAD;
 use sallyport_wire::PacketBuf;
 use sallyport_wire::rtp::{self, Header};
@@ -8,7 +10,7 @@ use sha1::{Digest, Sha1};
 
 use crate::Now;
 use crate::continuity::Continuity;
-use crate::event;
+use crate::event::{self, Digit, Hearing};
 use crate::limit::{Bucket, PICTURE};
 use crate::packet::{Opening, Payload, Sealing};
 use crate::quality::{Arrival, Quality as Statistics};
@@ -50,12 +52,14 @@ pub struct Cold {
     /// Pictures that may still be asked for of its sender, and the number of the last request.
     pictures: (Bucket, u8),
     pub reports: Reports,
+    /// The digit that it hears, where control is told of digits.
+    pub hearing: Hearing,
 }
 
 impl Cold {
     fn new(call: CallId, plan: Plan) -> Self {
-        let (drops, punts, reports) = Default::default();
-        Self { call, plan, drops, punts, pictures: (Bucket::default(), 0), reports }
+        let (drops, punts, reports, hearing) = Default::default();
+        Self { call, plan, drops, punts, pictures: (Bucket::default(), 0), reports, hearing }
     }
 }
 
@@ -69,6 +73,7 @@ struct Rules {
     clock: Clock,
     mute: Mute,
     passage: Passage,
+    digits: Digits,
     payload_types: [Leaves; 128],
 }
 
@@ -89,6 +94,7 @@ impl Rules {
             clock: plan.payload_types.iter().find_map(media).unwrap_or(Clock::Hz8000),
             mute: plan.mute,
             passage: plan.passage,
+            digits: plan.digits,
             payload_types,
         }
     }
@@ -197,6 +203,26 @@ impl Direction {
             Opening::Plain => Ok(false),
             Opening::Srtp(_) => Ok(true),
         }
+    }
+
+    /// Whether control is told of its digits.
+    pub fn tells_digits(&self) -> bool {
+        self.rules.digits != Digits::Pass
+    }
+
+    /// Hears an open RTP packet: digits that have ended now, and whether the packet ends here. The stream goes on behind it
+    /// without a gap.
+    pub fn hear(&mut self, packet: &[u8], now: Now) -> ([Option<Digit>; 2], bool) {
+        let Ok(header) = Header::parse(packet) else { return ([None; 2], false) };
+        let Some(leaves) = self.rules.leaves(header.payload_type()).filter(|leaves| leaves.is_event()) else {
+            return ([self.cold.hearing.hear_media(now), None], false);
+        };
+        let digits = self.cold.hearing.hear_event(packet, leaves.clocks().0, now);
+        let ends = self.rules.digits == Digits::Tell;
+        if ends {
+            self.stream.hold(header.ssrc(), header.sequence());
+        }
+        (digits, ends)
     }
 
     /// Puts one open RTP packet into the outgoing stream.

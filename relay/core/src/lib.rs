@@ -14,7 +14,7 @@
 //! ```
 //! use sallyport_core::{Limits, Now, Translator, Verdict};
 //! use sallyport_plan::{
-//!     CallId, Clock, Direction, DirectionIndex, FlowKey, Format, Medium, Mute, Passage, Plan, Protection, Pt, PtMap, Ssrc, Zone,
+//!     CallId, Clock, Digits, Direction, DirectionIndex, FlowKey, Format, Medium, Mute, Passage, Plan, Protection, Pt, PtMap, Ssrc, Zone,
 //! };
 //! use sallyport_wire::PacketBuf;
 //!
@@ -34,6 +34,7 @@
 //!     passage: Passage::Translated,
 //!     ssrc: Ssrc(ssrc),
 //!     payload_types: vec![PtMap { from: Pt(0), to: Pt(0), format: Format::Media(Clock::Hz8000) }],
+//!     digits: Digits::Pass,
 //!     reverse: DirectionIndex(reverse),
 //!     mute: Mute::Open,
 //! };
@@ -76,6 +77,7 @@ mod translator;
 
 pub use burst::{Cleared, Inbound};
 pub use checkpoint::{Checkpoint, DirectionState};
+pub use event::Digit;
 pub use ledger::KeyId;
 pub use packet::{Payload, Verdict};
 pub use quality::{Arrival, Quality};

@@ -136,6 +136,17 @@ pub enum Mute {
     Held,
 }
 
+/// What becomes of the named events (RFC 4733) that a direction carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Digits {
+    /// They leave as the other media does.
+    Pass,
+    /// They end here, also while the direction is held: control is told of each digit.
+    Tell,
+    /// Both.
+    PassAndTell,
+}
+
 /// What becomes of the streams that a direction carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Passage {
@@ -171,6 +182,8 @@ pub struct Direction {
     pub ssrc: Ssrc,
     /// Payload types, at most 32.
     pub payload_types: Vec<PtMap>,
+    /// What becomes of named events among them.
+    pub digits: Digits,
     /// The direction that runs the other way; its streams give RTCP report blocks their names.
     pub reverse: DirectionIndex,
     /// Whether media passes.
@@ -179,11 +192,12 @@ pub struct Direction {
 
 impl Direction {
     /// Whether its packets could leave as they came: plain on both sides, no payload type becomes another, no event another
-    /// clock's.
+    /// clock's, and nobody is told of digits.
     pub fn may_be_transparent(&self) -> bool {
         let plain = |side: &Option<Protection>| matches!(side, Some(Protection::Plain));
         let kept = |map: &PtMap| map.from == map.to && map.format.is_kept();
-        plain(&self.open) && plain(&self.seal) && self.payload_types.iter().all(kept)
+        let pass = self.digits == Digits::Pass;
+        pass && plain(&self.open) && plain(&self.seal) && self.payload_types.iter().all(kept)
     }
 
     /// Whether both may be fed by the same flows, as media of a bundle are (RFC 8843 section 9.2): one context opens what
@@ -355,6 +369,7 @@ mod tests {
             passage: Passage::Translated,
             ssrc: Ssrc(7),
             payload_types: vec![map(0, 0)],
+            digits: Digits::Pass,
             reverse: DirectionIndex(reverse),
             mute: Mute::Open,
         }
@@ -437,7 +452,7 @@ mod tests {
             direction.seal = Some(Protection::Plain);
         }
         assert_eq!(sound.validate(), Ok(()));
-        let spoilt: [fn(&mut Direction); 6] = [
+        let spoilt: [fn(&mut Direction); 7] = [
             |direction| direction.open = None,
             |direction| direction.seal = None,
             |direction| direction.seal = plan().directions[0].seal.clone(),
@@ -446,6 +461,7 @@ mod tests {
                 let format = Format::Event { from: Clock::Hz48000, to: Clock::Hz8000 };
                 direction.payload_types.push(PtMap { format, ..map(101, 101) });
             },
+            |direction| direction.digits = Digits::PassAndTell,
             |direction| direction.passage = Passage::Translated,
         ];
         for (nth, spoil) in spoilt.into_iter().enumerate() {

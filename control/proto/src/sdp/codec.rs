@@ -57,11 +57,11 @@ impl Kind {
         matches!(self, Self::Pcmu | Self::Pcma | Self::Opus)
     }
 
-    /// The named events that run beside a codec: on its clock.
-    pub const fn events(self) -> Self {
+    /// The named events that may run beside a codec: first those on its clock.
+    pub const fn events(self) -> [Self; 2] {
         match self {
-            Self::Opus | Self::Event48000 => Self::Event48000,
-            Self::Pcmu | Self::Pcma | Self::Event8000 => Self::Event8000,
+            Self::Opus | Self::Event48000 => [Self::Event48000, Self::Event8000],
+            Self::Pcmu | Self::Pcma | Self::Event8000 => [Self::Event8000, Self::Event48000],
         }
     }
 
@@ -100,25 +100,34 @@ pub struct Codec {
 pub struct Chosen {
     /// Which, as the browser knows it.
     pub kind: Kind,
-    /// Which inside: the same, but for named events, which may run on another clock there.
-    pub inside: Kind,
     /// As the browser sends and receives it.
     pub outside: u8,
+    /// As it goes inside; `None` for named events that the inside does not take: they end in the relay, and digits go by INFO.
+    pub inside: Option<Inward>,
+}
+
+/// A codec of a call inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inward {
+    /// Which: the browser's, but for named events, which may run on another clock here.
+    pub kind: Kind,
     /// As the inside sends it to us.
-    pub from_inside: u8,
+    pub from: u8,
     /// As the inside wants to receive it.
-    pub to_inside: u8,
+    pub to: u8,
 }
 
 impl Chosen {
     /// What becomes of it on its way inward.
     pub fn inward(&self) -> PtMap {
-        self.map((self.outside, self.kind), (self.to_inside, self.inside))
+        let to = self.inside.map_or((self.outside, self.kind), |inside| (inside.to, inside.kind));
+        self.map((self.outside, self.kind), to)
     }
 
     /// What becomes of it on its way to the browser.
-    pub fn outward(&self) -> PtMap {
-        self.map((self.from_inside, self.inside), (self.outside, self.kind))
+    pub fn outward(&self) -> Option<PtMap> {
+        let inside = self.inside?;
+        Some(self.map((inside.from, inside.kind), (self.outside, self.kind)))
     }
 
     fn map(&self, from: (u8, Kind), to: (u8, Kind)) -> PtMap {

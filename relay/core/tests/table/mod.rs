@@ -54,6 +54,7 @@ pub enum Expect {
     /// Back to where it came from.
     Reply(Vec<u8>),
     Consumed,
+    Heard,
     /// To control, with the call where its flow is known; the bytes are as they came.
     Punt {
         known: bool,
@@ -69,6 +70,7 @@ impl Expect {
             Self::Forward { rtcp: true, .. } => "forward_rtcp",
             Self::Reply(_) => "reply_stun",
             Self::Consumed => "consume_stun",
+            Self::Heard => "consume_event",
             Self::Punt { known: true } => "punt_call",
             Self::Punt { known: false } => "punt_unknown",
             Self::Drop(reason) => reason.name(),
