@@ -101,6 +101,7 @@ impl Dimpl {
                 Output::KeyingMaterial(material, profile) => {
                     let profile = match profile {
                         SrtpProfile::AEAD_AES_128_GCM => Profile::AeadAes128Gcm,
+                        SrtpProfile::AEAD_AES_256_GCM => Profile::AeadAes256Gcm,
                         SrtpProfile::AES128_CM_SHA1_80 => Profile::AesCm128HmacSha1_80,
                         other => panic!("{other:?} was never offered"),
                     };
@@ -220,6 +221,8 @@ impl Stranger for Boring {
         let profile = match ssl.selected_srtp_profile()?.name() {
             "SRTP_AES128_CM_SHA1_80" => Profile::AesCm128HmacSha1_80,
             "SRTP_AEAD_AES_128_GCM" => Profile::AeadAes128Gcm,
+            "SRTP_AEAD_AES_256_GCM" => Profile::AeadAes256Gcm,
+            "SRTP_AES128_CM_SHA1_32" => Profile::AesCm128HmacSha1_32,
             other => panic!("{other} was never offered"),
         };
         let mut material = vec![0; 2 * (profile.key_len() + profile.salt_len())];
@@ -335,10 +338,11 @@ fn every_third_datagram_may_be_lost() {
 }
 
 #[test]
-fn both_profiles_are_spoken_in_both_roles() {
+fn all_profiles_are_spoken_in_both_roles() {
     let cases = [
         ("SRTP_AES128_CM_SHA1_80", Profile::AesCm128HmacSha1_80),
         ("SRTP_AEAD_AES_128_GCM", Profile::AeadAes128Gcm),
+        ("SRTP_AEAD_AES_256_GCM", Profile::AeadAes256Gcm),
     ];
     for (name, profile) in cases {
         for role in ROLES {
@@ -357,13 +361,30 @@ fn the_server_s_order_of_profiles_rules() {
     assert_eq!(agree(DtlsRole::Passive, &mut client, &mut |_, all| all), Profile::AeadAes128Gcm);
     let mut server = Boring::new(SslVersion::DTLS1_3, chromium, false);
     assert_eq!(agree(DtlsRole::Active, &mut server, &mut |_, all| all), Profile::AesCm128HmacSha1_80);
+    let prefers_256 = "SRTP_AES128_CM_SHA1_32:SRTP_AES128_CM_SHA1_80:SRTP_AEAD_AES_256_GCM";
+    let mut client = Boring::new(SslVersion::DTLS1_3, prefers_256, true);
+    assert_eq!(agree(DtlsRole::Passive, &mut client, &mut |_, all| all), Profile::AeadAes256Gcm);
+}
+
+/// Short tags are taken of a client that knows no others, and never offered to a server that might prefer them.
+#[test]
+fn short_tags_are_accepted_where_there_is_nothing_else_and_not_offered() {
+    for version in VERSIONS {
+        let mut client = Boring::new(version, "SRTP_AES128_CM_SHA1_32", true);
+        let profile = agree(DtlsRole::Passive, &mut client, &mut |_, all| all);
+        assert_eq!(profile, Profile::AesCm128HmacSha1_32);
+        let both = "SRTP_AES128_CM_SHA1_32:SRTP_AES128_CM_SHA1_80";
+        let mut server = Boring::new(version, both, false);
+        let profile = agree(DtlsRole::Active, &mut server, &mut |_, all| all);
+        assert_eq!(profile, Profile::AesCm128HmacSha1_80);
+    }
 }
 
 #[test]
 fn a_peer_without_a_profile_of_ours_or_without_a_certificate_fails() {
     let identity = Identity::new().unwrap();
-    let mut ours = Dtls::new(&identity, DtlsRole::Passive).unwrap();
-    let mut stranger = Boring::new(SslVersion::DTLS1_3, "SRTP_AEAD_AES_256_GCM", true);
+    let mut ours = Dtls::new(&identity, DtlsRole::Active).unwrap();
+    let mut stranger = Boring::new(SslVersion::DTLS1_3, "SRTP_AES128_CM_SHA1_32", false);
     let mut failed = false;
     for _ in 0..10 {
         for datagram in stranger.transmit() {

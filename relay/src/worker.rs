@@ -340,7 +340,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         let path = match verdict {
             Verdict::Forward(cleared) => cleared.egress(),
             Verdict::Reply(path) => path,
-            Verdict::Punt(_) | Verdict::Consumed | Verdict::Drop(_) => return None,
+            Verdict::Punt(_) | Verdict::Consumed | Verdict::Heard | Verdict::Drop(_) => return None,
         };
         self.links.get(path).copied()
     }
@@ -369,7 +369,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                 port.release(frame);
                 self.punt(Notice::Punt { path: key, call, payload });
             }
-            Verdict::Consumed | Verdict::Drop(_) => self.worker.edge.port().release(frame),
+            Verdict::Consumed | Verdict::Heard | Verdict::Drop(_) => self.worker.edge.port().release(frame),
         }
     }
 
@@ -444,6 +444,9 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             match event {
                 CoreEvent::ConsentLost { call, flow } => {
                     (self.notify)(Notice::ConsentLost { call, flow });
+                }
+                CoreEvent::Digit { call, direction, digit } => {
+                    (self.notify)(Notice::Digit { call, direction, digit });
                 }
             }
         }

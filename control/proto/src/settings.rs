@@ -64,6 +64,22 @@ pub struct Policy {
     pub pass_headers: Vec<String>,
     /// Types of bodies of INFOs that pass both ways, beside digits.
     pub info_types: Vec<String>,
+    /// How digits that a browser sends as named events go inside.
+    pub dtmf: Dtmf,
+}
+
+/// How digits that a browser sends as named events (RFC 4733) go inside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Dtmf {
+    /// As named events where the inside takes them and is not on hold, else by INFO.
+    #[default]
+    Auto,
+    /// As named events only.
+    Rfc4733,
+    /// By INFO (`application/dtmf-relay`) only: named events are not offered inside.
+    Info,
+    /// Both ways at once, where the inside takes named events.
+    Both,
 }
 
 /// Header that asserts who calls (RFC 3325 section 9).

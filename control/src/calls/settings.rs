@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sallyport_plan::{Status, Zone};
-use sallyport_proto::{Assertion, CandidateKind, LocalCandidate, Policy, Settings, SipSettings, Timeouts};
+use sallyport_proto::{
+    Assertion, CandidateKind, Dtmf, LocalCandidate, Policy, Settings, SipSettings, Timeouts,
+};
 
 use super::Calls;
-use crate::config::{Ice, Identity, Redirect, Transport};
+use crate::config::{DtmfMode, Ice, Identity, Redirect, Transport};
 
 impl Calls {
     /// What all calls begun now share.
@@ -42,6 +44,12 @@ impl Calls {
                     },
                     pass_headers: config.sip.pass_headers.clone(),
                     info_types: config.sip.pass_types.clone(),
+                    dtmf: match config.sip.dtmf {
+                        DtmfMode::Auto => Dtmf::Auto,
+                        DtmfMode::Rfc4733 => Dtmf::Rfc4733,
+                        DtmfMode::Info => Dtmf::Info,
+                        DtmfMode::Both => Dtmf::Both,
+                    },
                 },
             },
             timeouts: Timeouts {

@@ -82,8 +82,25 @@ pub struct Sip {
     pub pass_headers: Vec<String>,
     /// Types of bodies of INFOs that pass both ways.
     pub pass_types: Vec<String>,
+    /// How digits that browsers send as named events go inside.
+    pub dtmf: DtmfMode,
     /// SIP over TLS.
     pub tls: SipTls,
+}
+
+/// How digits that browsers send as named events (RFC 4733) go inside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DtmfMode {
+    /// As named events where the inside takes them and is not on hold, else by INFO.
+    #[default]
+    Auto,
+    /// As named events only.
+    Rfc4733,
+    /// By INFO only.
+    Info,
+    /// Both ways at once.
+    Both,
 }
 
 /// What becomes of a call that a 3xx sends elsewhere.
@@ -146,6 +163,7 @@ impl Default for Sip {
             assert_identity: Identity::default(),
             pass_headers: Vec::new(),
             pass_types: vec!["application/json".into(), "text/plain".into()],
+            dtmf: DtmfMode::default(),
             tls: SipTls::default(),
         }
     }

@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use sallyport_core::{Arrival, Inbound, Limits, Now, Quality, Tag, Translator, Verdict};
 use sallyport_plan::{
-    CallId, Direction, DirectionIndex, FlowKey, Medium, Mute, Passage, Plan, Protection, Pt, PtMap, Ssrc,
-    Zone,
+    CallId, Clock, Digits, Direction, DirectionIndex, FlowKey, Format, Medium, Mute, Passage, Plan,
+    Protection, Pt, PtMap, Ssrc, Zone,
 };
 use sallyport_srtp::prefetch;
 use sallyport_wire::PacketBuf;
@@ -46,7 +46,8 @@ fn call(number: usize) -> Plan {
         rtcp: to,
         passage: Passage::Translated,
         ssrc: Ssrc(number as u32 * 2 + u32::from(index)),
-        payload_types: vec![PtMap { from: Pt(0), to: Pt(0) }],
+        payload_types: vec![PtMap { from: Pt(0), to: Pt(0), format: Format::Media(Clock::Hz8000) }],
+        digits: Digits::Pass,
         reverse: DirectionIndex(reverse),
         mute: Mute::Open,
     };
@@ -132,7 +133,7 @@ impl Bench {
             frame[2..4].copy_from_slice(&sequence.to_be_bytes());
             frame[4..8].copy_from_slice(&timestamp.to_be_bytes());
             frame[8..12].copy_from_slice(&ssrc.to_be_bytes());
-            Arrival { ssrc, sequence, timestamp, payload_type: 0, clock: 8000 }
+            Arrival { ssrc, sequence, timestamp, payload_type: 0, clock: 8000, begins: false }
         })
     }
 }

@@ -255,24 +255,35 @@ impl Translator {
             if way.step == Step::Open {
                 let carrier = self.table.carrier(way.slot as usize, way.payload, packet.buf.packet());
                 way.slot = u32::try_from(carrier).unwrap_or(u32::MAX);
-                let outcome = self.rewrite_one(packet.buf, way, now);
-                way.follow(packet, outcome.map(|()| Step::Rewritten));
+                let outcome = self.rewrite_one(packet, way, now);
+                way.follow(packet, outcome);
             }
         }
     }
 
-    fn rewrite_one(&mut self, buf: &mut PacketBuf<'_>, way: &mut Way, now: Now) -> Result<(), Reason> {
+    fn rewrite_one(&mut self, packet: &mut Inbound<'_, '_>, way: &mut Way, now: Now) -> Result<Step, Reason> {
         let slot = way.slot as usize;
         match way.payload {
             Payload::Rtp => {
-                let octets = self.table.at_mut(slot).ok_or(Reason::StaleFlow)?.rewrite_rtp(buf, now)?;
+                let direction = self.table.at_mut(slot).ok_or(Reason::StaleFlow)?;
+                if direction.tells_digits() {
+                    let (digits, ends) = direction.hear(packet.buf.packet(), now);
+                    self.tell_digits(slot, digits, now);
+                    if ends {
+                        packet.verdict = Verdict::Heard;
+                        return Ok(Step::Judged);
+                    }
+                }
+                let direction = self.table.at_mut(slot).ok_or(Reason::StaleFlow)?;
+                let rewritten = direction.rewrite_rtp(packet.buf, now)?;
                 // No packet is longer than 2^16 octets.
-                way.octets = u32::try_from(octets).unwrap_or(u32::MAX);
-                Ok(())
+                way.octets = u32::try_from(rewritten.octets).unwrap_or(u32::MAX);
+                self.stats.continue_or_break(rewritten.follows);
+                Ok(Step::Rewritten)
             }
             Payload::Rtcp => {
                 let (direction, reverse) = self.table.pair(slot).ok_or(Reason::StaleFlow)?;
-                direction.rewrite_rtcp(buf, reverse, now)
+                direction.rewrite_rtcp(packet.buf, reverse, now).map(|()| Step::Rewritten)
             }
         }
     }

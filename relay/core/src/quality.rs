@@ -29,6 +29,8 @@ pub struct Arrival {
     pub payload_type: u8,
     /// Clock rate of that type, Hz.
     pub clock: u32,
+    /// Whether the stream that leaves takes it for the beginning of its source.
+    pub begins: bool,
 }
 
 /// Statistics of one direction.
@@ -102,7 +104,7 @@ impl Quality {
     #[inline]
     pub fn arrive(&mut self, packet: &Arrival, now: Now) {
         let step = packet.sequence.wrapping_sub((self.highest & 0xffff) as u16).cast_signed();
-        if self.ssrc != Some(packet.ssrc) || step > JUMP || step <= LATE {
+        if packet.begins || self.ssrc != Some(packet.ssrc) || step > JUMP || step <= LATE {
             return self.begin(packet, now);
         }
         self.received = self.received.wrapping_add(1);
@@ -305,7 +307,7 @@ mod tests {
     use super::*;
 
     fn packet(ssrc: u32, sequence: u16, timestamp: u32) -> Arrival {
-        Arrival { ssrc, sequence, timestamp, payload_type: 0, clock: 8000 }
+        Arrival { ssrc, sequence, timestamp, payload_type: 0, clock: 8000, begins: false }
     }
 
     /// Packets of one source by number, all others are lost; behind the last come so many that everything is settled.

@@ -107,12 +107,11 @@ pub fn pass(bytes: &[u8]) -> Result<(), Reason> {
 /// Who sends a compound, and the first source that it reports on or wants something of.
 pub fn speakers(bytes: &[u8]) -> (Option<u32>, Option<u32>) {
     let at = |offset: usize| bytes.get(offset..)?.first_chunk().map(|word| u32::from_be_bytes(*word));
-    let Some([_, kind, high, low]) = bytes.first_chunk::<4>().copied() else { return (None, None) };
-    let length = (usize::from(u16::from_be_bytes([high, low])) + 1) * 4;
-    let reports = bytes.first().is_some_and(|first| first & 0x1f != 0);
-    let reported = match kind {
-        SR => at(28).filter(|_| reports && length >= 28 + REPORT_BLOCK),
-        RR => at(8).filter(|_| reports && length >= 8 + REPORT_BLOCK),
+    let Some(Ok(packet)) = rtcp::compound(bytes).next() else { return (None, None) };
+    let length = packet.range.end;
+    let reported = match packet.packet_type {
+        SR => at(28).filter(|_| packet.count > 0 && length >= 28 + REPORT_BLOCK),
+        RR => at(8).filter(|_| packet.count > 0 && length >= 8 + REPORT_BLOCK),
         // FIR names its sources behind (RFC 5104 section 4.3.1.1).
         rtcp::PSFB if at(8) == Some(0) => at(12).filter(|_| length >= 16),
         rtcp::RTPFB | rtcp::PSFB => at(8).filter(|_| length >= 12),

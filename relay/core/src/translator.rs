@@ -4,14 +4,15 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use arrayvec::ArrayVec;
-use sallyport_plan::{CallId, Counter, DirectionReport, FlowKey, Medium, Plan, Zone};
+use sallyport_plan::{CallId, Counter, DirectionIndex, DirectionReport, FlowKey, Medium, Plan, Zone};
 
 use crate::Now;
 use crate::checkpoint::Checkpoint;
 use crate::consent::{Consent, MESSAGE_MAX, Random};
 use crate::direction::{Direction, REPORT_ROOM};
+use crate::event::Digit;
 use crate::ledger::Ledger;
-use crate::limit::Sources;
+use crate::limit::{FLOW, Sources};
 use crate::reports;
 use crate::stats::Stats;
 use crate::table::{DirectionId, Table, Tag};
@@ -65,6 +66,15 @@ pub enum CoreEvent {
         call: CallId,
         /// Which pair.
         flow: FlowKey,
+    },
+    /// A digit was sent as a named event on a direction whose digits are told of.
+    Digit {
+        /// Which call.
+        call: CallId,
+        /// Which direction.
+        direction: DirectionIndex,
+        /// Which digit, and for how long.
+        digit: Digit,
     },
 }
 
@@ -247,6 +257,19 @@ impl Translator {
             if let Some(direction) = self.table.at_mut(*at) {
                 let mut lapsed = call.consents.iter().filter(|consent| consent.has_lapsed());
                 direction.lapsed = lapsed.any(|consent| direction.touches(&consent.plan().flow));
+            }
+        }
+    }
+
+    /// Tells control of digits that a direction has heard, as many as it may.
+    pub(crate) fn tell_digits(&mut self, slot: usize, digits: [Option<Digit>; 2], now: Now) {
+        let Some(cold) = self.table.at_mut(slot).map(|direction| &mut direction.cold) else { return };
+        for digit in digits.into_iter().flatten() {
+            if self.events.len() < EVENTS && cold.punts.take(FLOW, now) {
+                let (call, direction) = (cold.call, cold.plan.index);
+                self.events.push_back(CoreEvent::Digit { call, direction, digit });
+            } else {
+                self.stats.lose_digit();
             }
         }
     }

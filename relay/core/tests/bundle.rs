@@ -9,7 +9,8 @@ use common::Bench;
 use proptest::prelude::*;
 use sallyport_core::{Inbound, Verdict};
 use sallyport_plan::{
-    CallId, Direction, DirectionIndex, FlowKey, Medium, Plan, Profile, Pt, PtMap, Refusal, Ssrc,
+    CallId, Clock, Direction, DirectionIndex, FlowKey, Format, Medium, Plan, Profile, Pt, PtMap, Refusal,
+    Ssrc,
 };
 use sallyport_wire::PacketBuf;
 use table::world::*;
@@ -32,7 +33,7 @@ fn moved(mut flow: FlowKey) -> FlowKey {
 fn bundle() -> Plan {
     let mut plan = plan_with_consent(Some(GCM), paths());
     let [inward, outward] = [plan.directions[0].clone(), plan.directions[1].clone()];
-    let map = |from, to| vec![PtMap { from: Pt(from), to: Pt(to) }];
+    let map = |from, to| vec![PtMap { from: Pt(from), to: Pt(to), format: Format::Media(Clock::Hz90000) }];
     plan.directions.push(Direction {
         index: DirectionIndex(2),
         medium: Medium::Video,

@@ -65,6 +65,7 @@ fn play(translator: &mut Translator, from: FlowKey, bytes: &[u8], now: Now) -> (
             Expect::Reply(out.clone())
         }
         Verdict::Consumed => Expect::Consumed,
+        Verdict::Heard => Expect::Heard,
         Verdict::Punt(call) => {
             assert_eq!(out, bytes, "a punt leaves the bytes as they came");
             Expect::Punt { known: call == Some(CallId(1)) }

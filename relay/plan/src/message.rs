@@ -108,6 +108,17 @@ pub enum Event {
         /// Which pair.
         flow: FlowKey,
     },
+    /// A named event (RFC 4733) has ended on a direction whose digits are told of: once for each, however often its end was sent.
+    Digit {
+        /// Which call.
+        call: CallId,
+        /// Which direction.
+        direction: DirectionIndex,
+        /// Its code: 0 to 9, 10 for star, 11 for hash, 12 to 15 for A to D (RFC 4733 section 3.2).
+        event: u8,
+        /// How long it lasted, in milliseconds.
+        duration: u16,
+    },
     /// One running call, as installed.
     Running(Plan),
     /// All running calls have been named.

@@ -8,7 +8,7 @@ use super::video::Saying;
 use crate::api::{CallEvent, Command, EndCause, Party};
 use crate::random::Random;
 use crate::sdp::{Chosen, InsideAnswer};
-use crate::settings::SipSettings;
+use crate::settings::{Dtmf, SipSettings};
 use crate::sip::header::tag_of;
 use crate::sip::{Attempts, Dialog, Method, Request, Response, TransactionId};
 
@@ -384,7 +384,10 @@ impl Call {
             (answer.rtp, answer.rtcp) = (former.rtp, former.rtcp);
         }
         let running = self.inside.chosen.first().filter(|_| self.replied).map(|codec| codec.kind);
-        let chosen = own.choose(&answer, &self.outside.codecs, running).ok_or(EndCause::NoCodec)?;
+        let mut chosen = own.choose(&answer, &self.outside.codecs, running).ok_or(EndCause::NoCodec)?;
+        if self.settings.sip.policy.dtmf == Dtmf::Rfc4733 {
+            chosen.retain(|codec| codec.inside.is_some());
+        }
         Ok(Fit { answer, chosen })
     }
 

@@ -154,6 +154,7 @@ impl Call {
             inside,
             answer,
             chosen: &self.inside.chosen,
+            dtmf: self.settings.sip.policy.dtmf,
             direction: self.outside.direction,
             ssrc: self.ssrc,
             video: self.video.film(),

@@ -331,6 +331,7 @@ impl Call {
                 self.end(EndCause::ConsentLost, now)
             }
             Input::ConsentLost(_) => {}
+            Input::Digit { event, duration } => self.heard(event, duration),
             Input::RelayAway => self.relay_away(now),
             Input::RelayBack(version) => self.relay_back(version, now),
             Input::RelayLost => self.end(EndCause::RelayLost, now),
@@ -448,12 +449,12 @@ impl Call {
         self.deadlines.relay = None;
         self.video.reserved(ports.get(1));
         if self.incoming {
-            self.inside.offer = Some(InsideOffer::new(self.session, *pair, &[]));
+            self.inside.offer = Some(InsideOffer::new(self.session, *pair, &[], false));
             self.take_up(now);
             return;
         }
         let Some(offer) = &self.outside.offer else { return };
-        self.inside.offer = Some(InsideOffer::new(self.session, *pair, &offer.codecs));
+        self.inside.offer = Some(InsideOffer::new(self.session, *pair, &offer.codecs, self.offers_events()));
         self.send_invite(Line::Own, now);
     }
 

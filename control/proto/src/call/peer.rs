@@ -269,8 +269,8 @@ impl Call {
 
     /// The codecs of the call as the inside sends them to us.
     pub(super) fn spoken(&self) -> Vec<Codec> {
-        let own = |chosen: &crate::sdp::Chosen| Codec { kind: chosen.kind, payload_type: chosen.from_inside };
-        self.inside.chosen.iter().map(own).collect()
+        let inside = self.inside.chosen.iter().filter_map(|chosen| chosen.inside);
+        inside.map(|inside| Codec { kind: inside.kind, payload_type: inside.from }).collect()
     }
 
     /// 200 to an INVITE or UPDATE.

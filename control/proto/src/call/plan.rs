@@ -1,12 +1,13 @@
 //! From what both legs agreed on to a plan: a pure function.
 
 use sallyport_plan::{
-    CallId, Consent, Direction, DirectionIndex, FlowKey, KeyMaterial, Medium, Mute, Passage, Plan,
-    Protection, Pt, PtMap, Refusal, Ssrc, Zone,
+    CallId, Clock, Consent, Digits, Direction, DirectionIndex, FlowKey, Format, KeyMaterial, Medium, Mute,
+    Passage, Plan, Protection, Pt, PtMap, Refusal, Ssrc, Zone,
 };
 
 use super::video::Film;
 use crate::sdp::{Chosen, ChosenVideo, Direction as SoundDirection, InsideAnswer, InsideOffer};
+use crate::settings::Dtmf;
 
 /// Keys of the browser's leg.
 #[derive(Debug, Clone)]
@@ -36,6 +37,8 @@ pub struct Parts<'a> {
     pub answer: &'a InsideAnswer,
     /// Codecs of the call.
     pub chosen: &'a [Chosen],
+    /// How the browser's digits go inside.
+    pub dtmf: Dtmf,
     /// What the browser does with the sound.
     pub direction: SoundDirection,
     /// SSRC announced outside and inside.
@@ -61,12 +64,9 @@ pub const VIDEO_OUTWARD: DirectionIndex = DirectionIndex(3);
 /// What [`Plan::validate`] says.
 pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
     let Parts { call, version, outside, consent, keys, inside, answer, chosen, direction, .. } = parts;
-    let Parts { ssrc, video, record, .. } = parts;
+    let Parts { dtmf, ssrc, video, record, .. } = parts;
     let inner = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
     let (rtp, rtcp) = (inner(inside.rtp, answer.rtp), inner(inside.rtcp, answer.rtcp));
-    let map = |from: fn(&Chosen) -> u8, to: fn(&Chosen) -> u8| {
-        chosen.iter().map(|codec| PtMap { from: Pt(from(codec)), to: Pt(to(codec)) }).collect::<Vec<_>>()
-    };
     let mute = |open: bool| if open { Mute::Open } else { Mute::Held };
     let inward = Direction {
         index: INWARD,
@@ -78,7 +78,8 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         rtcp,
         passage: Passage::Translated,
         ssrc: Ssrc(ssrc.1),
-        payload_types: map(|codec| codec.outside, |codec| codec.to_inside),
+        payload_types: maps(chosen.iter().map(Chosen::inward)),
+        digits: digits(dtmf, chosen, answer.direction.receives() && direction.sends()),
         reverse: OUTWARD,
         mute: mute(answer.direction.receives() && direction.sends()),
     };
@@ -92,7 +93,8 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         rtcp: outside,
         passage: Passage::Translated,
         ssrc: Ssrc(ssrc.0),
-        payload_types: map(|codec| codec.from_inside, |codec| codec.outside),
+        payload_types: maps(chosen.iter().filter_map(Chosen::outward)),
+        digits: Digits::Pass,
         reverse: INWARD,
         mute: mute(answer.direction.sends() && direction.receives()),
     };
@@ -110,9 +112,10 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
 fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2] {
     let inner = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
     let (rtp, rtcp) = (inner(film.ports.0, film.theirs.0), inner(film.ports.1, film.theirs.1));
+    let format = Format::Media(Clock::Hz90000);
     let map = |numbers: fn(&ChosenVideo) -> (u8, u8)| {
         let numbers = film.chosen.iter().map(numbers);
-        numbers.map(|(from, to)| PtMap { from: Pt(from), to: Pt(to) }).collect::<Vec<_>>()
+        numbers.map(|(from, to)| PtMap { from: Pt(from), to: Pt(to), format }).collect::<Vec<_>>()
     };
     let mute = |open: bool| if open { Mute::Open } else { Mute::Held };
     [
@@ -123,6 +126,7 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
             rtcp,
             ssrc: Ssrc(film.ssrc.1),
             payload_types: map(|one| (one.outside.payload_type, one.to_inside)),
+            digits: Digits::Pass,
             reverse: VIDEO_OUTWARD,
             mute: mute(film.open.0),
             ..inward.clone()
@@ -138,4 +142,26 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
             ..outward.clone()
         },
     ]
+}
+
+/// What becomes of the browser's digits; `open`: the inside wants to hear media.
+fn digits(dtmf: Dtmf, chosen: &[Chosen], open: bool) -> Digits {
+    let taken = chosen.iter().any(|codec| !codec.kind.is_sound() && codec.inside.is_some());
+    match dtmf {
+        Dtmf::Rfc4733 => Digits::Pass,
+        Dtmf::Auto if taken && open => Digits::Pass,
+        Dtmf::Both if taken => Digits::PassAndTell,
+        Dtmf::Auto | Dtmf::Both | Dtmf::Info => Digits::Tell,
+    }
+}
+
+/// One for each payload type that arrives; the first that names it counts.
+fn maps(all: impl Iterator<Item = PtMap>) -> Vec<PtMap> {
+    let mut maps: Vec<PtMap> = Vec::new();
+    for map in all {
+        if maps.iter().all(|have| have.from != map.from) {
+            maps.push(map);
+        }
+    }
+    maps
 }

@@ -6,7 +6,7 @@ use super::Call;
 use super::requests::Purpose;
 use super::video::Saying;
 use crate::api::{Command, EndCause};
-use crate::sdp::{Codec, Direction, InsideAnswer};
+use crate::sdp::{Codec, Direction, InsideAnswer, Kind};
 use crate::sip::{Attempts, Method, Request, Response, TransactionId};
 
 /// 2xx of ours that may come again and want their ACK again.
@@ -187,9 +187,19 @@ impl Call {
         lost.is_some()
     }
 
-    /// What we can offer in the middle of a call: all that the browser was told, the running codec first.
+    /// What we can offer in the middle of a call: all sounds that the browser was told, the running codec first.
     pub(super) fn offered(&self) -> Vec<Codec> {
-        let told = |codec: &&Codec| self.outside.codecs.iter().any(|told| told.kind == codec.kind);
+        let has = |kind: Kind| self.outside.codecs.iter().any(|told| told.kind == kind);
+        let chosen = &self.inside.chosen;
+        // Named events as the inside takes them, if it does.
+        let taken = chosen.iter().any(|codec| !codec.kind.is_sound() && codec.inside.is_some());
+        let events =
+            (chosen.is_empty() || taken) && self.outside.codecs.iter().any(|told| !told.kind.is_sound());
+        let told = |codec: &&Codec| match codec.kind {
+            Kind::Event8000 => events,
+            Kind::Event48000 => events && has(Kind::Opus),
+            sound => has(sound),
+        };
         let own = self.inside.offer.iter().flat_map(|offer| &offer.codecs);
         let mut codecs: Vec<Codec> = own.filter(told).copied().collect();
         let running = self.inside.chosen.first().map(|codec| codec.kind);

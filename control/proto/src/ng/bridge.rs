@@ -257,6 +257,7 @@ impl Bridge {
             | Input::SipTransportError(_)
             | Input::SipRequest { .. }
             | Input::SipCancelled(_)
+            | Input::Digit { .. }
             | Input::Decline(_)
             | Input::Dtmf { .. }
             | Input::Info { .. }

@@ -337,10 +337,17 @@ fn audio(
     (setup, direction): (&str, Direction),
     parts: &AnswerParts<'_>,
 ) {
-    let types: Vec<String> = parts.chosen.iter().map(|chosen| chosen.outside.to_string()).collect();
+    // Events that the inside sends under several types are one type here.
+    let mut codecs: Vec<&Chosen> = Vec::new();
+    for chosen in parts.chosen {
+        if codecs.iter().all(|had| had.outside != chosen.outside) {
+            codecs.push(chosen);
+        }
+    }
+    let types: Vec<String> = codecs.iter().map(|chosen| chosen.outside.to_string()).collect();
     transport(text, section, &types.join(" "), setup, parts);
     let _ = write!(text, "a={}\r\na=rtcp-mux\r\n", direction.name());
-    for chosen in parts.chosen {
+    for chosen in codecs {
         let _ = write!(text, "a=rtpmap:{} {}\r\n", chosen.outside, chosen.kind.rtpmap());
         match chosen.kind {
             Kind::Event8000 | Kind::Event48000 => {

@@ -8,7 +8,7 @@ use sdp_types::{Media, Session};
 use serde::{Deserialize, Serialize};
 
 use super::OFFER_MAX;
-use super::codec::{Chosen, Codec, Kind, codecs, rtpmaps};
+use super::codec::{Chosen, Codec, Inward, Kind, codecs, rtpmaps};
 use super::direction::Direction;
 use super::video::{VideoSection, describe, formats, list};
 
@@ -54,9 +54,16 @@ pub enum MediaLine {
 }
 
 impl InsideOffer {
-    /// Offers the codecs that browser and telephony may share, telephony's own first.
-    pub fn new(session: u64, ports: PortPair, browser: &[Codec]) -> Self {
-        let offered = |kind: &Kind| browser.iter().any(|codec| codec.kind == *kind);
+    /// Offers the codecs that browser and telephony may share, telephony's own first. With `events`, named events as well, for a
+    /// browser that knows them on whatever clock: at 8 kHz, which all telephony knows, and on the clock of each codec.
+    pub fn new(session: u64, ports: PortPair, browser: &[Codec], events: bool) -> Self {
+        let has = |kind: Kind| browser.iter().any(|codec| codec.kind == kind);
+        let events = events && browser.iter().any(|codec| !codec.kind.is_sound());
+        let offered = |kind: &Kind| match kind {
+            Kind::Event8000 => events,
+            Kind::Event48000 => events && has(Kind::Opus),
+            Kind::Pcmu | Kind::Pcma | Kind::Opus => has(*kind),
+        };
         let codec = |kind: Kind| Codec { kind, payload_type: kind.inside_type() };
         let codecs = Kind::ALL.into_iter().filter(offered).map(codec).collect();
         Self { session, rtp: ports.rtp, rtcp: ports.rtcp, codecs }
@@ -127,36 +134,45 @@ impl InsideOffer {
     }
 
     /// The codecs of the call: every sound that all three sides have, in front the one that runs already, or else the one
-    /// that the answer prefers; behind them the events on their clocks. `None` where that first one is missing.
+    /// that the answer prefers; behind them the browser's named events. `None` where that first one is missing.
     pub fn choose(
         &self,
         answer: &InsideAnswer,
         outside: &[Codec],
         running: Option<Kind>,
     ) -> Option<Vec<Chosen>> {
-        let choose = |kind: Kind| {
-            let of = |codecs: &[Codec]| {
-                codecs.iter().find(|codec| codec.kind == kind).map(|codec| codec.payload_type)
-            };
-            let (outside, from_inside) = (of(outside)?, of(&self.codecs)?);
-            Some(Chosen { kind, outside, from_inside, to_inside: of(&answer.codecs)? })
+        let of = |codecs: &[Codec], kind: Kind| {
+            codecs.iter().find(|codec| codec.kind == kind).map(|codec| codec.payload_type)
         };
-        let mut kinds: Vec<Kind> = Vec::new();
-        for codec in &answer.codecs {
-            if !kinds.contains(&codec.kind) {
-                kinds.push(codec.kind);
+        let inside =
+            |kind: Kind| Some(Inward { kind, from: of(&self.codecs, kind)?, to: of(&answer.codecs, kind)? });
+        let mut chosen: Vec<Chosen> = Vec::new();
+        for kind in answer.codecs.iter().map(|codec| codec.kind).filter(|kind| kind.is_sound()) {
+            if let (Some(outside), Some(inside)) = (of(outside, kind), inside(kind))
+                && chosen.iter().all(|had| had.kind != kind)
+            {
+                chosen.push(Chosen { kind, outside, inside: Some(inside) });
             }
         }
-        let sounds = kinds.iter().filter(|kind| kind.is_sound()).filter_map(|kind| choose(*kind));
-        let mut chosen: Vec<Chosen> = sounds.collect();
         let first = match running {
             Some(kind) => chosen.iter().position(|codec| codec.kind == kind)?,
             None => 0,
         };
-        let clocks: Vec<Kind> = chosen.iter().map(|codec| codec.kind.events()).collect();
         chosen.get_mut(..=first)?.rotate_right(1);
-        let events = kinds.iter().filter(|kind| !kind.is_sound() && clocks.contains(kind));
-        chosen.extend(events.filter_map(|kind| choose(*kind)));
+        // One type of events for the browser, on the clock of what it speaks: Chromium would take the slowest of several, and
+        // count by the other clock. Whichever the inside sends becomes that one.
+        let events = chosen.first()?.kind.events();
+        let heard = events.iter().find_map(|kind| Some((*kind, of(outside, *kind)?)));
+        if let Some((kind, outside)) = heard {
+            let both: Vec<Chosen> = events
+                .iter()
+                .filter_map(|event| Some(Chosen { kind, outside, inside: Some(inside(*event)?) }))
+                .collect();
+            if both.is_empty() {
+                chosen.push(Chosen { kind, outside, inside: None });
+            }
+            chosen.extend(both);
+        }
         Some(chosen)
     }
 }
@@ -264,7 +280,7 @@ mod tests {
     fn ours() -> InsideOffer {
         let port = |port| SocketAddr::from(([10, 0, 0, 1], port));
         let ports = PortPair { rtp: port(20_000), rtcp: port(20_001) };
-        InsideOffer::new(7, ports, &browser())
+        InsideOffer::new(7, ports, &browser(), true)
     }
 
     fn browser() -> Vec<Codec> {
@@ -295,15 +311,49 @@ mod tests {
         let chosen = ours().choose(&answer("8 96 0 97 8", ""), &browser(), None).unwrap();
         assert_eq!(kinds(&chosen), [Kind::Pcma, Kind::Pcmu, Kind::Opus, Kind::Event8000]);
         let opus = chosen[2];
-        assert_eq!((opus.outside, opus.from_inside, opus.to_inside), (111, 107, 97));
-        assert_eq!(chosen[3].to_inside, 96);
+        assert_eq!((opus.outside, opus.inside), (111, Some(Inward { kind: Kind::Opus, from: 107, to: 97 })));
+        assert_eq!(chosen[3].inside.unwrap().to, 96);
+    }
+
+    #[test]
+    fn events_run_on_the_clock_of_the_sound_outside_and_on_any_inside() {
+        let events = |formats: &str, more: &str, browser: &[Codec]| {
+            let chosen = ours().choose(&answer(formats, more), browser, None).unwrap();
+            let event = |codec: &Chosen| (!codec.kind.is_sound()).then_some((codec.outside, codec.inside));
+            chosen.iter().filter_map(event).collect::<Vec<_>>()
+        };
+        let slow = Some(Inward { kind: Kind::Event8000, from: 101, to: 96 });
+        let fast = Some(Inward { kind: Kind::Event48000, from: 102, to: 98 });
+        let both = "a=rtpmap:98 telephone-event/48000\r\n";
+        assert_eq!(events("97 96", "", &browser()), [(110, slow)], "Opus outside counts at 48 kHz");
+        assert_eq!(events("97 0 96 98", both, &browser()), [(110, fast), (110, slow)]);
+        assert_eq!(events("0 97 96 98", both, &browser()), [(126, slow), (126, fast)]);
+        assert_eq!(events("0", "", &browser()), [(126, None)], "the inside has none");
+        let firefox = [&browser()[..3], &browser()[4..]].concat();
+        assert_eq!(events("97 96 98", both, &firefox), [(126, fast), (126, slow)], "it knows 8 kHz only");
+        assert_eq!(events("0 96", "", &browser()[..3]), [], "the browser has none");
+    }
+
+    #[test]
+    fn events_are_offered_at_8_khz_and_on_the_clocks_of_the_codecs() {
+        let port = SocketAddr::from(([10, 0, 0, 1], 20_000));
+        let offered = |browser: &[Codec], events: bool| {
+            let offer = InsideOffer::new(7, PortPair { rtp: port, rtcp: port }, browser, events);
+            let numbers = offer.codecs.iter().filter(|codec| !codec.kind.is_sound());
+            numbers.map(|codec| codec.payload_type).collect::<Vec<_>>()
+        };
+        assert_eq!(offered(&browser(), true), [101, 102]);
+        assert_eq!(offered(&[browser()[1], browser()[3]], true), [101], "G.711 and events at 48 kHz");
+        assert_eq!(offered(&browser()[..3], true), [0u8; 0], "the browser has none");
+        assert_eq!(offered(&browser(), false), [0u8; 0], "digits go by INFO");
     }
 
     #[test]
     fn the_running_codec_stays_in_front_or_there_is_no_choice() {
         let ours = ours();
         let chosen = ours.choose(&answer("8 0", ""), &browser(), Some(Kind::Pcmu)).unwrap();
-        assert_eq!(kinds(&chosen), [Kind::Pcmu, Kind::Pcma]);
+        assert_eq!(kinds(&chosen), [Kind::Pcmu, Kind::Pcma, Kind::Event8000]);
+        assert_eq!(chosen[2].inside, None);
         assert_eq!(ours.choose(&answer("8", ""), &browser(), Some(Kind::Pcmu)), None);
         assert_eq!(ours.choose(&answer("18 96", ""), &browser(), None), None);
     }

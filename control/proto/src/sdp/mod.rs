@@ -9,7 +9,7 @@ mod video;
 
 pub use browser::{AnswerParts, AnswerVideo, BrowserVideo};
 pub use browser::{BrowserOffer, Setup, UFRAG_MAX, browser_answer, browser_offer};
-pub use codec::{Chosen, Codec, Kind};
+pub use codec::{Chosen, Codec, Inward, Kind};
 pub use direction::Direction;
 pub use fragment::parse_fragment;
 pub use inside::{InsideAnswer, InsideOffer, MediaLine};

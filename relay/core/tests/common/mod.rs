@@ -16,6 +16,7 @@ pub enum Out {
     Reply(Vec<u8>),
     Punt(Option<CallId>),
     Consumed,
+    Heard,
     Drop(Reason),
 }
 
@@ -76,6 +77,7 @@ impl Bench {
             Verdict::Reply(_) => Out::Reply(out),
             Verdict::Punt(call) => Out::Punt(call),
             Verdict::Consumed => Out::Consumed,
+            Verdict::Heard => Out::Heard,
             Verdict::Drop(reason) => Out::Drop(reason),
         }
     }

@@ -193,14 +193,22 @@ fn restarts() -> Case {
     script.outward(&g711(0x77, 5, 9), 0, 2, 1_000_320, 0);
     script.outward(&g711(0x77, 6, 169), 0, 3, 1_000_480, 0);
     script.drops_and_loses(rtp, g711(0x77, 4, 0).bytes(), Reason::Late, -1);
-    // The same source jumps by more than 1000; 40 ms after the last that left.
-    script.outward(&g711(0x77, 1007, 0), 0, 4, 1_000_800, 0);
-    // Back by the replay window and more.
-    script.outward(&g711(0x77, 879, 0), 0, 5, 1_000_960, 0);
-    script.outward(&g711(0x77, 880, 160), 0, 6, 1_001_120, 0);
+    // The same source jumps by more than 1000, with another clock: the first is in doubt. 60 ms after the last that left.
+    script.drops(rtp, g711(0x77, 1007, 0).bytes(), Reason::OutOfSequence);
+    script.outward(&g711(0x77, 1008, 0), 0, 4, 1_000_960, 0);
+    // Back by the replay window, and its clock goes on.
+    script.drops(rtp, g711(0x77, 880, 160).bytes(), Reason::OutOfSequence);
+    script.outward(&g711(0x77, 881, 320), 0, 5, 1_001_280, 0);
+    // A packet of the source before is far away, and another that is not the next one.
+    script.drops(rtp, g711(AGENT, 60_002, 1_000_320).bytes(), Reason::OutOfSequence);
+    script.drops(rtp, g711(AGENT, 60_004, 1_000_640).bytes(), Reason::OutOfSequence);
     // Opus counts at 48 kHz.
     let opus = Rtp { payload_type: 96, ..g711(0x78, 1, 0) };
-    script.outward(&opus, 111, 7, 1_001_120 + 960, 0);
+    script.outward(&opus, 111, 6, 1_001_280 + 2880, 0);
+    // Events are counted at 8 kHz inside and at 48 kHz outside, with Opus's timestamps.
+    let event = Rtp { payload_type: 102, payload: vec![5, 0x8a, 3, 0x20], ..g711(0x78, 2, 960) };
+    let left = Rtp { payload_type: 110, payload: vec![5, 0x8a, 18, 192], ..event.clone() };
+    script.outward_as(&event, &left, 7, 1_001_280 + 3840, 0);
     script.end()
 }
 

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sallyport_plan::{
-    CallId, Consent, Direction, DirectionIndex, FlowKey, IceRole, KeyMaterial, Medium, Mute, Passage, Plan,
-    Profile, Protection, Pt, PtMap, Ssrc, Zone,
+    CallId, Clock, Consent, Digits, Direction, DirectionIndex, FlowKey, Format, IceRole, KeyMaterial, Medium,
+    Mute, Passage, Plan, Profile, Protection, Pt, PtMap, Ssrc, Zone,
 };
 use sallyport_srtp::{Opener, Sealer};
 use sallyport_wire::PacketBuf;
@@ -82,13 +82,26 @@ pub const FROM_AGENT: u8 = 0x33;
 /// See [`FROM_AGENT`].
 pub const TO_AGENT: u8 = 0x44;
 
-/// Payload types outside and inside: Opus is renumbered, G.711 is not, comfort noise has no place outside.
-const TYPES: [(u8, u8); 4] = [(0, 0), (8, 8), (111, 96), (126, 101)];
+const SOUND: [Format; 2] = [Format::Media(Clock::Hz8000), Format::Media(Clock::Hz48000)];
+const EVENT: Format = Format::Event { from: Clock::Hz8000, to: Clock::Hz8000 };
+const SLOWED: Format = Format::Event { from: Clock::Hz48000, to: Clock::Hz8000 };
+/// Payload types outside and inside: Opus is renumbered, G.711 is not, comfort noise has no place outside; events are counted
+/// at 8 kHz inside, whatever their clock outside.
+const TYPES: [(u8, u8, Format); 5] =
+    [(0, 0, SOUND[0]), (8, 8, SOUND[0]), (111, 96, SOUND[1]), (126, 101, EVENT), (110, 102, SLOWED)];
+
+/// The same on the way back.
+fn back(format: Format) -> Format {
+    match format {
+        Format::Event { from, to } => Format::Event { from: to, to: from },
+        media @ Format::Media(_) => media,
+    }
+}
 
 /// SRTP outside, plain RTP inside; `None` before the handshake has ended.
 pub fn plan(profile: Option<Profile>, paths: Paths) -> Plan {
     let srtp = |octet| profile.map(|profile| Protection::Srtp(key(profile, octet)));
-    let map = |(from, to): (u8, u8)| PtMap { from: Pt(from), to: Pt(to) };
+    let map = |(from, to, format): (u8, u8, Format)| PtMap { from: Pt(from), to: Pt(to), format };
     let inward = Direction {
         index: INWARD,
         medium: Medium::Audio,
@@ -100,6 +113,7 @@ pub fn plan(profile: Option<Profile>, paths: Paths) -> Plan {
         passage: Passage::Translated,
         ssrc: Ssrc(INSIDE_SSRC),
         payload_types: TYPES.map(map).to_vec(),
+        digits: Digits::Pass,
         reverse: OUTWARD,
         mute: Mute::Open,
     };
@@ -113,7 +127,8 @@ pub fn plan(profile: Option<Profile>, paths: Paths) -> Plan {
         rtcp: paths.outside,
         passage: Passage::Translated,
         ssrc: Ssrc(OUTSIDE_SSRC),
-        payload_types: TYPES.map(|(outside, inside)| map((inside, outside))).to_vec(),
+        payload_types: TYPES.map(|(outside, inside, format)| map((inside, outside, back(format)))).to_vec(),
+        digits: Digits::Pass,
         reverse: INWARD,
         mute: Mute::Open,
     };

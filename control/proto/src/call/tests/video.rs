@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sallyport_plan::{Direction, Mute, Pt, PtMap};
+use sallyport_plan::{Clock, Direction, Format, Mute, Pt, PtMap};
 
 use super::{FINGERPRINT, Rig, sdp, settings};
 use crate::api::{Command, Input};
@@ -82,7 +82,7 @@ fn a_picture_has_directions_of_its_own_in_the_bundle() {
     let all = directions(&rig);
     let [sound, _, inward, outward] = all.as_slice() else { panic!("{all:?}") };
     assert!(sound.may_share_with(inward), "one flow feeds both");
-    let map = |from, to| PtMap { from: Pt(from), to: Pt(to) };
+    let map = |from, to| PtMap { from: Pt(from), to: Pt(to), format: Format::Media(Clock::Hz90000) };
     assert_eq!(inward.payload_types, [map(102, 99), map(96, 120)]);
     assert_eq!(outward.payload_types, [map(102, 102), map(96, 96)]);
     assert_eq!(
