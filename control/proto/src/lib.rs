@@ -34,4 +34,4 @@ pub use call::{Call, Wanted, wanted};
 pub use error::{AcceptError, FragmentError, OfferError, RestoreError};
 pub use random::Seed;
 pub use registration::{Registration, RegistrationCommand, RegistrationSettings, RegistrationState};
-pub use settings::{Assertion, CandidateKind, LocalCandidate, Policy, Settings, SipSettings, Timeouts};
+pub use settings::{Assertion, CandidateKind, LocalCandidate, Policy, Settings, SipSettings, Srtp, Timeouts};

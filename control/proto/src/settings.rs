@@ -64,6 +64,20 @@ pub struct Policy {
     pub pass_headers: Vec<String>,
     /// Types of bodies of INFOs that pass both ways, beside digits.
     pub info_types: Vec<String>,
+    /// Whether media inside is encrypted.
+    pub srtp: Srtp,
+}
+
+/// Whether media inside is encrypted, under keys in the SDP (RFC 4568).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Srtp {
+    /// Never: RTP/AVP is offered and taken.
+    #[default]
+    Off,
+    /// Where the far end has keys, too (RFC 8643): RTP/AVP with keys is offered, RTP/SAVP taken as well.
+    Optional,
+    /// Always: RTP/SAVP is offered, and nothing without keys taken.
+    Required,
 }
 
 /// Header that asserts who calls (RFC 3325 section 9).

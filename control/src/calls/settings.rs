@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sallyport_plan::{Status, Zone};
-use sallyport_proto::{Assertion, CandidateKind, LocalCandidate, Policy, Settings, SipSettings, Timeouts};
+use sallyport_proto::{
+    Assertion, CandidateKind, LocalCandidate, Policy, Settings, SipSettings, Srtp, Timeouts,
+};
 
 use super::Calls;
-use crate::config::{Ice, Identity, Redirect, Transport};
+use crate::config::{self, Ice, Identity, Redirect, Transport};
 
 impl Calls {
     /// What all calls begun now share.
@@ -41,6 +43,11 @@ impl Calls {
                     },
                     pass_headers: config.sip.pass_headers.clone(),
                     info_types: config.sip.pass_types.clone(),
+                    srtp: match config.inside.srtp {
+                        config::Srtp::Off => Srtp::Off,
+                        config::Srtp::Optional => Srtp::Optional,
+                        config::Srtp::Required => Srtp::Required,
+                    },
                 },
             },
             timeouts: Timeouts {

@@ -140,6 +140,7 @@ impl Call {
             owner: self.inside.owner,
             ssrc: self.ssrc,
             profile: self.outside.profile,
+            crypto: self.inside.sdes.tags(),
             sip_status: self.inside.status,
             past: self.past.clone(),
         };
@@ -149,6 +150,7 @@ impl Call {
             outside,
             consent: self.outside.consent.clone(),
             keys: self.outside.keys.as_ref(),
+            inside_keys: self.inside.sdes.keys(),
             inside,
             answer,
             chosen: &self.inside.chosen,

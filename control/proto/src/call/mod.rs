@@ -20,6 +20,7 @@ mod replaced;
 mod requests;
 mod restore;
 mod rules;
+mod secrecy;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -50,6 +51,7 @@ use plan::Keys;
 use referral::Referral;
 use reinvite::Reinvite;
 use requests::Asking;
+use secrecy::Sdes;
 use timer::Timer;
 
 pub use replaced::{Wanted, wanted};
@@ -117,8 +119,9 @@ struct Inside {
     /// Whether the Call-ID is ours.
     owner: bool,
     offer: Option<InsideOffer>,
-    /// Our last description and its version.
-    said: Option<String>,
+    sdes: Sdes,
+    /// Our last description, which holds keys where the leg has any, and its version.
+    said: Option<Said>,
     version: u32,
     /// What the far end was told that the browser does with the sound.
     told: Direction,
@@ -128,6 +131,16 @@ struct Inside {
     chosen: Vec<Chosen>,
     answered: bool,
     status: Option<u16>,
+}
+
+/// A description of ours. Its `Debug` shows nothing.
+#[derive(Clone, PartialEq, Eq)]
+struct Said(zeroize::Zeroizing<String>);
+
+impl std::fmt::Debug for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Said(..)")
+    }
 }
 
 impl Inside {

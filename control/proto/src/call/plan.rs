@@ -7,12 +7,12 @@ use sallyport_plan::{
 
 use crate::sdp::{Chosen, Direction as SoundDirection, InsideAnswer, InsideOffer};
 
-/// Keys of the browser's leg.
+/// Keys of a leg.
 #[derive(Debug, Clone)]
 pub struct Keys {
-    /// What the browser sends us.
+    /// What the peer sends us under.
     pub receive: KeyMaterial,
-    /// What we send the browser.
+    /// What we send the peer under.
     pub send: KeyMaterial,
 }
 
@@ -29,6 +29,8 @@ pub struct Parts<'a> {
     pub consent: Option<Consent>,
     /// Keys, once the handshake has ended.
     pub keys: Option<&'a Keys>,
+    /// Keys inside; `None`: media is plain there.
+    pub inside_keys: Option<Keys>,
     /// Our side inside.
     pub inside: &'a InsideOffer,
     /// The other side inside.
@@ -53,8 +55,11 @@ pub const OUTWARD: DirectionIndex = DirectionIndex(1);
 /// # Errors
 /// What [`Plan::validate`] says.
 pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
-    let Parts { call, version, outside, consent, keys, inside, answer, chosen, direction, ssrc, record } =
-        parts;
+    let Parts { call, version, outside, consent, keys, inside, answer, chosen, direction, ssrc, .. } = parts;
+    let (inside_open, inside_seal) = match parts.inside_keys {
+        Some(keys) => (Protection::Srtp(keys.receive), Protection::Srtp(keys.send)),
+        None => (Protection::Plain, Protection::Plain),
+    };
     let inner = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
     let (rtp, rtcp) = (inner(inside.rtp, answer.rtp), inner(inside.rtcp, answer.rtcp));
     let map = |from: fn(&Chosen) -> u8, to: fn(&Chosen) -> u8| {
@@ -66,7 +71,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         medium: Medium::Audio,
         ingress: vec![outside],
         open: keys.map(|keys| Protection::Srtp(keys.receive.clone())),
-        seal: Some(Protection::Plain),
+        seal: Some(inside_seal),
         rtp,
         rtcp,
         passage: Passage::Translated,
@@ -79,7 +84,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         index: OUTWARD,
         medium: Medium::Audio,
         ingress: vec![rtp, rtcp],
-        open: Some(Protection::Plain),
+        open: Some(inside_open),
         seal: keys.map(|keys| Protection::Srtp(keys.send.clone())),
         rtp: outside,
         rtcp: outside,
@@ -90,7 +95,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         mute: mute(answer.direction.sends() && direction.receives()),
     };
     let consents = consent.into_iter().collect();
-    let plan = Plan { call, version, directions: vec![inward, outward], consents, record };
+    let plan = Plan { call, version, directions: vec![inward, outward], consents, record: parts.record };
     plan.validate()?;
     Ok(plan)
 }

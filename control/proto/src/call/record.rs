@@ -9,7 +9,7 @@ use crate::sdp::{Chosen, Codec, Direction, InsideAnswer, InsideOffer, Setup};
 use crate::sip::Dialog;
 
 /// Version of the form; another one is not read.
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 /// The part of a call that cannot be told from its plan. Keys are in the plan only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,8 @@ pub struct Record {
     pub owner: bool,
     pub ssrc: (u32, u32),
     pub profile: Option<Profile>,
+    /// Tags of our key and of theirs inside, where it has any.
+    pub crypto: Option<(u32, u32)>,
     pub sip_status: Option<u16>,
     pub past: Vec<CallEvent>,
 }

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::Call;
 use super::requests::Purpose;
+use super::{Call, Said};
 use crate::api::{Command, EndCause};
-use crate::sdp::{Codec, Direction, InsideAnswer};
+use crate::sdp::{Codec, Direction, InsideAnswer, Secrecy};
 use crate::sip::{Attempts, Method, Request, Response, TransactionId};
 
 /// 2xx of ours that may come again and want their ACK again.
@@ -114,7 +114,7 @@ impl Call {
             return;
         }
         let answer = InsideAnswer::parse(&response.body).map_err(EndCause::Protocol);
-        match answer.and_then(|answer| self.fit(answer)) {
+        match answer.and_then(|answer| self.fit_answer(answer)) {
             Ok(fit) => {
                 self.adopt(fit);
                 self.replan(now);
@@ -196,15 +196,17 @@ impl Call {
 
     /// Our description; its version grows where its text changes, and only there (RFC 3264 section 8).
     pub(super) fn describe(&mut self, codecs: &[Codec], direction: Direction) -> String {
+        let (profile, crypto) = self.lines();
+        let secrecy = Secrecy { profile, crypto: &crypto };
         let Some(own) = &self.inside.offer else { return String::new() };
         let layout = self.inside.answer.as_ref().map_or(&[][..], |answer| &answer.layout);
-        let same = own.text(self.inside.version, codecs, direction, layout);
-        if self.inside.said.as_ref() == Some(&same) {
+        let same = own.text(self.inside.version, codecs, direction, layout, secrecy);
+        if self.inside.said.as_ref().is_some_and(|said| *said.0 == same) {
             return same;
         }
         self.inside.version += 1;
-        let text = own.text(self.inside.version, codecs, direction, layout);
-        self.inside.said = Some(text.clone());
+        let text = own.text(self.inside.version, codecs, direction, layout, secrecy);
+        self.inside.said = Some(Said(text.clone().into()));
         text
     }
 }

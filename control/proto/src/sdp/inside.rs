@@ -9,7 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::OFFER_MAX;
 use super::codec::{Chosen, Codec, Kind, codecs, rtpmaps};
+use super::crypto::{Crypto, Flaw};
 use super::direction::Direction;
+
+/// `a=crypto` lines that are looked at.
+const CRYPTO_MAX: usize = 32;
 
 /// What we offer inside; its text is made anew with each version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +26,48 @@ pub struct InsideOffer {
     pub rtcp: SocketAddr,
     /// Codecs under our payload types, as we prefer them.
     pub codecs: Vec<Codec>,
+}
+
+/// Profile of the audio inside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InsideProfile {
+    /// RTP/AVP (RFC 3551): plain, or encrypted where both sides have keys (RFC 8643).
+    #[default]
+    Avp,
+    /// RTP/AVPF (RFC 4585): the same with early feedback.
+    Avpf,
+    /// RTP/SAVP (RFC 3711).
+    Savp,
+    /// RTP/SAVPF (RFC 5124).
+    Savpf,
+}
+
+impl InsideProfile {
+    const ALL: [Self; 4] = [Self::Avp, Self::Avpf, Self::Savp, Self::Savpf];
+
+    /// As in an `m=` line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Avp => "RTP/AVP",
+            Self::Avpf => "RTP/AVPF",
+            Self::Savp => "RTP/SAVP",
+            Self::Savpf => "RTP/SAVPF",
+        }
+    }
+
+    /// Whether media must be encrypted.
+    pub const fn is_secure(self) -> bool {
+        matches!(self, Self::Savp | Self::Savpf)
+    }
+}
+
+/// What a description of ours says of keys.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Secrecy<'a> {
+    /// Profile.
+    pub profile: InsideProfile,
+    /// Keys of what we send, as we prefer them; an answer has one.
+    pub crypto: &'a [Crypto],
 }
 
 /// What telephony said of its side.
@@ -37,6 +83,14 @@ pub struct InsideAnswer {
     pub direction: Direction,
     /// All its sections in order: `None` for the audio, else kind, profile and formats of one that we refuse.
     pub layout: Vec<Option<String>>,
+    /// Profile of the audio.
+    pub profile: InsideProfile,
+    /// Keys of what it sends, as it prefers them. Not for records: keys are in plans only.
+    #[serde(skip)]
+    pub crypto: Vec<Crypto>,
+    /// What is wrong with the first of its keys that cannot be used.
+    #[serde(skip)]
+    pub flaw: Option<Flaw>,
 }
 
 impl InsideOffer {
@@ -66,6 +120,7 @@ impl InsideOffer {
         codecs: &[Codec],
         direction: Direction,
         layout: &[Option<String>],
+        secrecy: Secrecy<'_>,
     ) -> String {
         let Self { session, rtp, .. } = self;
         let family = if rtp.is_ipv4() { "IP4" } else { "IP6" };
@@ -74,11 +129,11 @@ impl InsideOffer {
             "v=0\r\no=- {session} {version} IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\n"
         );
         if layout.is_empty() {
-            self.audio(&mut text, codecs, direction);
+            self.audio(&mut text, codecs, direction, secrecy);
         }
         for section in layout {
             match section {
-                None => self.audio(&mut text, codecs, direction),
+                None => self.audio(&mut text, codecs, direction, secrecy),
                 Some(refused) => {
                     let (kind, rest) = refused.split_once(' ').unwrap_or((refused, "RTP/AVP 0"));
                     let _ = write!(text, "m={kind} 0 {rest}\r\n");
@@ -88,18 +143,22 @@ impl InsideOffer {
         text
     }
 
-    fn audio(&self, text: &mut String, codecs: &[Codec], direction: Direction) {
+    fn audio(&self, text: &mut String, codecs: &[Codec], direction: Direction, secrecy: Secrecy<'_>) {
         let Self { rtp, rtcp, .. } = self;
         let family = if rtp.is_ipv4() { "IP4" } else { "IP6" };
         let types: Vec<String> = codecs.iter().map(|codec| codec.payload_type.to_string()).collect();
         let _ = write!(
             text,
-            "m=audio {} RTP/AVP {}\r\na=rtcp:{} IN {family} {}\r\n",
+            "m=audio {} {} {}\r\na=rtcp:{} IN {family} {}\r\n",
             rtp.port(),
+            secrecy.profile.name(),
             types.join(" "),
             rtcp.port(),
             rtcp.ip(),
         );
+        for crypto in secrecy.crypto {
+            let _ = write!(text, "a=crypto:{}\r\n", *crypto.text());
+        }
         for codec in codecs {
             let _ = write!(text, "a=rtpmap:{} {}\r\n", codec.payload_type, codec.kind.rtpmap());
             if !codec.kind.is_sound() {
@@ -157,8 +216,17 @@ impl InsideAnswer {
         let usable = |media: &Media| media.media == "audio" && media.port != 0;
         let at = session.medias.iter().position(usable).ok_or("the inside refuses audio")?;
         let media = session.medias.get(at).ok_or("the inside refuses audio")?;
-        if media.proto != "RTP/AVP" && media.proto != "RTP/AVPF" {
-            return Err("the inside answers with another profile than RTP/AVP".into());
+        let profile = InsideProfile::ALL.into_iter().find(|profile| profile.name() == media.proto);
+        let profile = profile.ok_or("the inside wants another profile than RTP/AVP or RTP/SAVP")?;
+        let lines = media.attributes.iter().filter(|attribute| attribute.attribute == "crypto");
+        let lines =
+            lines.take(CRYPTO_MAX).map(|line| Crypto::parse(line.value.as_deref().unwrap_or_default()));
+        let (mut crypto, mut flaw) = (Vec::new(), None);
+        for line in lines {
+            match line {
+                Ok(line) => crypto.push(line),
+                Err(found) => flaw = flaw.or(Some(found)),
+            }
         }
         let connection = media.connections.first().or(session.connection.as_ref());
         let connection = connection.ok_or("the inside names no address")?;
@@ -178,7 +246,8 @@ impl InsideAnswer {
         let section = |media: &Media| format!("{} {} {}", media.media, media.proto, media.fmt);
         let sections = session.medias.iter().enumerate();
         let layout = sections.map(|(here, media)| (here != at).then(|| section(media))).collect();
-        Ok(Self { rtp, rtcp, codecs: codecs(&media.fmt, &maps), direction, layout })
+        let codecs = codecs(&media.fmt, &maps);
+        Ok(Self { rtp, rtcp, codecs, direction, layout, profile, crypto, flaw })
     }
 
     /// Whether it says where media goes; the old way to hold does not.
@@ -266,7 +335,7 @@ mod tests {
     fn every_section_of_an_offer_has_one_in_the_answer() {
         let offer = answer("0", "m=video 30002 RTP/AVP 99\r\na=rtpmap:99 H264/90000\r\n");
         assert_eq!(offer.layout, [None, Some("video RTP/AVP 99".to_owned())]);
-        let text = ours().text(2, &browser()[1..2], Direction::SendRecv, &offer.layout);
+        let text = ours().text(2, &browser()[1..2], Direction::SendRecv, &offer.layout, Secrecy::default());
         let sections: Vec<&str> = text.lines().filter(|line| line.starts_with("m=")).collect();
         assert_eq!(sections, ["m=audio 20000 RTP/AVP 0", "m=video 0 RTP/AVP 99"]);
     }

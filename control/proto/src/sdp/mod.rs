@@ -2,6 +2,7 @@
 
 mod browser;
 mod codec;
+mod crypto;
 mod direction;
 mod fragment;
 mod inside;
@@ -9,9 +10,10 @@ mod inside;
 pub use browser::AnswerParts;
 pub use browser::{BrowserOffer, Setup, UFRAG_MAX, browser_answer, browser_offer};
 pub use codec::{Chosen, Codec, Kind};
+pub use crypto::{Crypto, Flaw};
 pub use direction::Direction;
 pub use fragment::parse_fragment;
-pub use inside::{InsideAnswer, InsideOffer};
+pub use inside::{InsideAnswer, InsideOffer, InsideProfile, Secrecy};
 
 /// Octets that an SDP or a fragment of one may have.
 pub const OFFER_MAX: usize = 64 * 1024;
