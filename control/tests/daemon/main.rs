@@ -28,6 +28,7 @@ mod pbx;
 mod peers;
 mod registrar;
 mod relay;
+mod sdes;
 mod session;
 mod sip;
 mod socket;
