@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use nix::sys::stat::Mode;
 
-use crate::net::{Lab, Place};
+use crate::net::{INSIDE, Lab, Place};
 use crate::process::{Process, Program};
 use crate::tone;
 use crate::wav::Wav;
@@ -63,7 +63,10 @@ impl Linphone {
         nix::unistd::mkfifo(&file("input"), Mode::S_IRUSR | Mode::S_IWUSR)?;
         // For reading as well: so nobody waits for the other end.
         let input = File::options().read(true).write(true).open(file("input"))?;
-        let mut command = lab.namespace(Place::Enterprise).command("sh");
+        let namespace = lab.namespace(Place::Enterprise);
+        // Its own address is to it the one by which it would leave for the Internet, else 127.0.0.1.
+        namespace.ip(&format!("route replace default via {INSIDE}\n"))?;
+        let mut command = namespace.command("sh");
         command.args(["-c", "exec \"$0\" -a -c \"$1\" < \"$2\"", PROGRAM]);
         command.arg(file("linphonerc")).arg(file("input")).env("HOME", &folder).current_dir(&folder);
         let process = lab.start(Program::new(format!("linphone-{}", setup.number), command))?;

@@ -203,7 +203,7 @@ async fn a_cancel_finds_its_invite_while_that_is_unanswered() {
 /// What the calls were told, without what it was about.
 fn told(inbox: &mut UnboundedReceiver<Message>) -> String {
     let text = inbox.try_recv().map(|message| format!("{message:?}")).unwrap_or_default();
-    text.split(['{', '(']).nth(1).unwrap_or_default().trim().to_owned()
+    text.split(['{', '(', ')']).nth(1).unwrap_or_default().trim().to_owned()
 }
 
 #[tokio::test]
