@@ -70,7 +70,8 @@ fn early_media_of_two_forks_is_heard_and_then_the_one_that_answers() {
     judge(&tail(&one.heard(), 3), tone::BROWSER, TONES[0]);
     until("the second phone answers", PATIENCE, || phones[1].said().contains("\nACK sip:"));
     phones[0].finish(PATIENCE).unwrap();
-    (one.record(), two.record());
+    one.record();
+    two.record();
     browser_hears(&browser, TONES[1]);
     judge(&two.heard(), tone::BROWSER, TONES[1]);
     assert!(one.heard().samples.len() < 800, "nobody speaks to the phone that was cancelled");
