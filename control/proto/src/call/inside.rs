@@ -89,6 +89,11 @@ impl Calling {
         self.cancel
     }
 
+    /// Whether somebody has it who has not answered finally yet.
+    fn rings(&self) -> bool {
+        self.provisional && !self.done
+    }
+
     /// Whether no answer is to come.
     pub fn is_final(&self) -> bool {
         self.done || !self.is_sent()
@@ -422,6 +427,39 @@ impl Call {
         }
     }
 
+    /// The way of a request is gone. Where an INVITE rang already, its answer would have come by that way: it is placed
+    /// anew, as a call of its own, since who heard the former one would take the same again for a loop (RFC 3261 section
+    /// 8.2.2.2). One in the middle of the call is sent again.
+    pub(super) fn sip_lost(&mut self, transaction: TransactionId, now: Instant) {
+        let rings = |calling: &Calling| calling.transaction == transaction && calling.rings();
+        let line = [Line::Own, Line::Referred]
+            .into_iter()
+            .find(|line| self.calling(*line).is_some_and(|one| rings(one)));
+        let Some(line) = line.filter(|_| self.cause.is_none()) else {
+            if !self.reinvite_lost(transaction) {
+                self.sip_silence(transaction, now);
+            }
+            return;
+        };
+        self.leave_early(line);
+        let call_id = self.random.hex(16);
+        let Some(calling) = self.calling(line).filter(|calling| !calling.cancel) else {
+            return self.sip_silence(transaction, now);
+        };
+        (calling.dialog.call_id, calling.dialog.cseq) = (call_id, 0);
+        calling.attempts = Attempts::default();
+        self.send_invite(line, now);
+    }
+
+    /// Says BYE in the dialogs that only ring (RFC 3261 section 15): nothing else ends them where no CANCEL gets through.
+    fn leave_early(&mut self, line: Line) {
+        let early = self.calling(line).map(|calling| std::mem::take(&mut calling.early));
+        for mut early in early.into_iter().flatten() {
+            let request = early.dialog.bye(Vec::new());
+            self.ask(Purpose::Farewell, request);
+        }
+    }
+
     pub(super) fn sip_silence(&mut self, transaction: TransactionId, now: Instant) {
         let unanswered = |calling: &&mut Calling| calling.transaction == transaction && !calling.done;
         if self.inside.bye.as_ref().is_some_and(|bye| bye.transaction == transaction) {
@@ -429,9 +467,11 @@ impl Call {
         } else if self.unheard(transaction, now) || self.reinvite_unheard(transaction, now) {
         } else if let Some(calling) = self.calling(Line::Own).filter(unanswered) {
             calling.done = true;
+            self.leave_early(Line::Own);
             self.end(EndCause::SipUnreachable, now);
         } else if let Some(calling) = self.calling(Line::Referred).filter(unanswered) {
             calling.done = true;
+            self.leave_early(Line::Referred);
             self.referral_failed(408, now);
         }
         self.finish_if_quiet();

@@ -357,9 +357,8 @@ impl Call {
             }
             Input::DtlsClosed => self.end(EndCause::DtlsClosed, now),
             Input::SipResponse { transaction, response } => self.sip_response(transaction, response, now),
-            Input::SipTimeout(transaction) | Input::SipTransportError(transaction) => {
-                self.sip_silence(transaction, now);
-            }
+            Input::SipTimeout(transaction) => self.sip_silence(transaction, now),
+            Input::SipTransportError(transaction) => self.sip_lost(transaction, now),
             Input::SipRequest { transaction, request } => self.sip_request(transaction, &request, now),
             Input::SipCancelled(transaction) => self.cancelled(transaction, now),
             Input::Decline(status) => self.decline(status, now),

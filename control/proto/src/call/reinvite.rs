@@ -21,6 +21,8 @@ pub(super) struct Reinvite {
     attempts: Attempts,
     direction: Direction,
     rseq: Option<u32>,
+    /// A provisional answer came.
+    rang: bool,
 }
 
 impl Call {
@@ -56,7 +58,7 @@ impl Call {
         request.headers.extend(self.timer_headers(true));
         let cseq = request.cseq;
         self.inside.reinvite =
-            Some(Reinvite { transaction, cseq, credentials, attempts, direction, rseq: None });
+            Some(Reinvite { transaction, cseq, credentials, attempts, direction, rseq: None, rang: false });
         self.commands.push_back(Command::Sip { transaction, request });
     }
 
@@ -99,7 +101,17 @@ impl Call {
             request.headers.push(("RAck".into(), format!("{rseq} {} INVITE", reinvite.cseq)));
             self.ask(Purpose::Acknowledge, request);
         }
+        reinvite.rang = true;
         self.inside.reinvite = Some(reinvite);
+    }
+
+    /// Whether it was such an INVITE whose answer is lost with who was to bring it: it is sent again.
+    pub(super) fn reinvite_lost(&mut self, transaction: TransactionId) -> bool {
+        let lost =
+            self.inside.reinvite.take_if(|reinvite| reinvite.transaction == transaction && reinvite.rang);
+        let Some(reinvite) = lost.filter(|_| self.cause.is_none()) else { return false };
+        self.send_again(reinvite.attempts);
+        true
     }
 
     fn reinvite_taken(&mut self, reinvite: &Reinvite, response: &Response, now: Instant) {

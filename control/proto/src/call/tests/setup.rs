@@ -209,6 +209,9 @@ fn silence_ends_a_cancelled_invite() {
     rig.put(Input::HangUp);
     let (transaction, _) = rig.requests(&Method::Invite).pop().unwrap();
     rig.put(Input::SipTimeout(transaction));
+    let (_, bye) = rig.requests(&Method::Bye).pop().unwrap();
+    assert!(bye.to.ends_with(";tag=pbx"), "who rings is told by a BYE at last: {}", bye.to);
+    rig.respond(&Method::Bye, 200, "pbx", b"", &[]);
     assert!(matches!(rig.done.last(), Some(Command::Ended)));
     rig.is_over();
 }
