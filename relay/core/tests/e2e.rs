@@ -177,3 +177,51 @@ fn a_call_lives_through_many_handshakes() {
         }
     }
 }
+
+/// A telephone that changes its key by a re-INVITE, suite and all: what it sent under the former one is counted, the browser
+/// hears on under sequence numbers that go on, and so does the telephone under the other key of ours.
+#[test]
+fn keys_inside_change_in_mid_call_without_a_gap() {
+    let suites = [Profile::AesCm128HmacSha1_80, Profile::AesCm128HmacSha1_32, Profile::AeadAes128Gcm];
+    let (mut bench, mut browser) = (Bench::new(1, 2), browser(Profile::AeadAes128Gcm));
+    let mut former: Option<Peer> = None;
+    let (mut inward, mut outward) = (INWARD_START, OUTWARD_START);
+    for version in 1..=9u8 {
+        let suite = suites[usize::from(version) % 3];
+        let (theirs, ours) = (key(suite, 0x50 + version), key(suite, 0x80 + version));
+        let mut next = Plan { version: version.into(), ..plan(Some(Profile::AeadAes128Gcm), paths()) };
+        next.directions[0].seal = Some(Protection::Srtp(ours.clone()));
+        next.directions[1].open = Some(Protection::Srtp(theirs.clone()));
+        bench.core.install(next, bench.now).unwrap();
+        let mut agent = Peer::new(&theirs, &ours);
+        let first = 100 * u16::from(version);
+        if let Some(mut former) = former.take() {
+            let late = former.seal(&g711(AGENT, first - 50, 160 * u32::from(first - 50)).bytes());
+            assert_eq!(bench.send(paths().rtp, &late), Out::Drop(Reason::BadTag));
+        }
+        for sequence in first..first + 50 {
+            bench.elapse(20_000);
+            let timestamp = 160 * u32::from(sequence);
+            let spoken = g711(BROWSER, sequence, timestamp);
+            let out = bench.send(paths().outside, &browser.seal(&spoken.bytes()));
+            let heard = agent.open(&out.forwarded());
+            assert_eq!(
+                (sequence_of(&heard), heard[8..12].to_vec()),
+                (inward, INSIDE_SSRC.to_be_bytes().into())
+            );
+            let out = bench.send(paths().rtp, &agent.seal(&g711(AGENT, sequence, timestamp).bytes()));
+            let heard = browser.open(&out.forwarded());
+            assert_eq!(sequence_of(&heard), outward);
+            assert_eq!(heard[8..12], OUTSIDE_SSRC.to_be_bytes());
+            (inward, outward) = (inward + 1, outward + 1);
+        }
+        // Fifty are lost on both ways before the next key.
+        (inward, outward) = (inward + 50, outward + 50);
+        former = Some(agent);
+    }
+    let report = bench.report(1);
+    assert_eq!(
+        (report.packets, report.drops[0].name.as_str(), report.drops[0].value),
+        (450, "drop_bad_tag", 8)
+    );
+}
