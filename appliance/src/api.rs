@@ -47,16 +47,27 @@ pub fn status(options: &Options) -> anyhow::Result<ExitCode> {
         text(&status["calls"]["setup"]),
         text(&status["calls"]["active"])
     );
+    if status["relay"]["connected"] == true {
+        println!(
+            "relay: {} workers, SRTP by {}",
+            text(&status["relay"]["workers"]),
+            text(&status["relay"]["srtp"])
+        );
+    } else {
+        println!("relay: away");
+    }
     for interface in status["relay"]["interfaces"].as_array().into_iter().flatten() {
         println!(
-            "{:<8} {:<16} path {:<8} {} queues{}, UDP {} to {}",
+            "{:<8} {:<16} path {:<8} {} queues{}{}, UDP {} to {}{}",
             text(&interface["zone"]),
             text(&interface["name"]),
             text(&interface["path"]),
             text(&interface["queues"]),
             if interface["zero_copy"] == true { ", zero-copy" } else { "" },
+            if interface["hashes_ports"] == true { ", spread by ports" } else { "" },
             text(&interface["port_min"]),
             text(&interface["port_max"]),
+            interface["browsers"].as_u64().map(|port| format!(", browsers {port}")).unwrap_or_default(),
         );
     }
     let counters = status["relay"]["counters"].as_object().into_iter().flatten();

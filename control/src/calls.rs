@@ -133,17 +133,13 @@ impl Calls {
             Message::Relay(event) => self.relay_event(event),
             Message::Sip(event) => self.sip_event(event),
             Message::Create { id, wish, reply } => self.create(id, wish, reply),
-            Message::SignIn { sign_in, reply } => self.sign_in(sign_in, reply),
-            Message::SignOut(session) => self.sign_out(session),
-            Message::IsSignedIn { session, reply } => {
-                let _ = reply.send(self.sessions.is_signed_in(session));
-            }
-            Message::MayCall { session, to, reply } => {
-                let _ = reply.send(self.may_call(session, &to));
-            }
-            Message::May { id, by, reply } => {
-                let _ = reply.send(self.may(id, by));
-            }
+            message @ (Message::SignIn { .. }
+            | Message::SignOut(_)
+            | Message::Renew { .. }
+            | Message::Claim { .. }
+            | Message::IsSignedIn { .. }
+            | Message::MayCall { .. }
+            | Message::May { .. }) => self.take_of_session(message),
             Message::Accept { id, offer, caller, reply } => {
                 self.accept(id, &offer, &self.met(caller), reply);
             }
@@ -185,6 +181,29 @@ impl Calls {
             Message::Drain(reply) => self.drain(reply),
             Message::Leave(reply) => self.leave(reply),
             Message::StunServers(servers) => self.stun_servers(servers),
+        }
+    }
+
+    fn take_of_session(&mut self, message: Message) {
+        match message {
+            Message::SignIn { sign_in, reply } => self.sign_in(sign_in, reply),
+            Message::SignOut(session) => self.sign_out(session),
+            Message::Renew { session, renewal, reply } => {
+                let _ = reply.send(self.renew(session, renewal));
+            }
+            Message::Claim { id, session, reply } => {
+                let _ = reply.send(self.claim(id, session));
+            }
+            Message::IsSignedIn { session, reply } => {
+                let _ = reply.send(self.sessions.is_signed_in(session));
+            }
+            Message::MayCall { session, to, reply } => {
+                let _ = reply.send(self.may_call(session, &to));
+            }
+            Message::May { id, by, reply } => {
+                let _ = reply.send(self.may(id, by));
+            }
+            _ => {}
         }
     }
 
@@ -277,7 +296,7 @@ impl Calls {
         }
         if now.saturating_duration_since(self.swept_at) >= STATUS_INTERVAL {
             self.swept_at = now;
-            self.sweep();
+            self.sweep(now);
         }
         self.registration_time(now);
         for command in self.stun.poll(now) {

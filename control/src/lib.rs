@@ -17,6 +17,7 @@ pub mod identity;
 pub mod message;
 pub mod metrics;
 pub mod ng;
+mod places;
 pub mod quality;
 pub mod random;
 pub mod sip;

@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use crate::quality::Totals;
 
 pub use handle::Handle;
-pub use session::{Reach, SessionEvent, SessionId, SignIn, SignInError, SignedIn};
+pub use session::{Reach, RenewError, Renewal, SessionEvent, SessionId, SignIn, SignInError, SignedIn};
 pub use sip::{ConnectionId, SipEvent, Source, Visitor};
 
 /// Who asks for a call.
@@ -74,6 +74,8 @@ pub enum CreateError {
     Forbidden,
     /// Nobody is signed in under this name.
     UnknownSession,
+    /// The session's token is worth nothing any more.
+    Expired,
 }
 
 /// A call that was set up.
@@ -94,6 +96,10 @@ pub enum CallError {
     Fragment(FragmentError),
     /// This browser may not call there.
     Forbidden,
+    /// The session's token is worth nothing any more.
+    Expired,
+    /// The relay has not told yet which calls run.
+    NotYet,
 }
 
 /// A call as it stands.
@@ -164,6 +170,24 @@ pub enum Message {
     },
     /// A browser signs out, or went away: its calls end.
     SignOut(SessionId),
+    /// A browser that is signed in has another token.
+    Renew {
+        /// Its name.
+        session: SessionId,
+        /// The token.
+        renewal: Renewal,
+        /// Outcome.
+        reply: oneshot::Sender<Result<(), RenewError>>,
+    },
+    /// A call of a former control is to be a browser's again.
+    Claim {
+        /// Which call.
+        id: CallId,
+        /// Whose.
+        session: SessionId,
+        /// Outcome.
+        reply: oneshot::Sender<Result<(), CallError>>,
+    },
     /// Whether a browser is signed in under this name.
     IsSignedIn {
         /// Its name.

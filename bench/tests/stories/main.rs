@@ -10,6 +10,7 @@
 mod agents;
 mod bare;
 mod calls;
+mod client;
 mod control;
 mod hairpin;
 mod inside;

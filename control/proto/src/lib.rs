@@ -35,4 +35,6 @@ pub use call::{Call, Wanted, wanted};
 pub use error::{AcceptError, FragmentError, OfferError, RestoreError};
 pub use random::Seed;
 pub use registration::{Registration, RegistrationCommand, RegistrationSettings, RegistrationState};
-pub use settings::{Assertion, CandidateKind, Dtmf, LocalCandidate, Policy, Settings, SipSettings, Timeouts};
+pub use settings::{
+    Assertion, CandidateKind, Dtmf, LocalCandidate, Policy, Settings, SipSettings, Srtp, Timeouts,
+};

@@ -66,6 +66,8 @@ pub struct Policy {
     pub info_types: Vec<String>,
     /// How digits that a browser sends as named events go inside.
     pub dtmf: Dtmf,
+    /// Whether media inside is encrypted.
+    pub srtp: Srtp,
 }
 
 /// How digits that a browser sends as named events (RFC 4733) go inside.
@@ -80,6 +82,18 @@ pub enum Dtmf {
     Info,
     /// Both ways at once, where the inside takes named events.
     Both,
+}
+
+/// Whether media inside is encrypted, under keys in the SDP (RFC 4568).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Srtp {
+    /// Never: RTP/AVP is offered and taken.
+    #[default]
+    Off,
+    /// Where the far end has keys, too (RFC 8643): RTP/AVP with keys is offered, RTP/SAVP taken as well.
+    Optional,
+    /// Always: RTP/SAVP is offered, and nothing without keys taken.
+    Required,
 }
 
 /// Header that asserts who calls (RFC 3325 section 9).

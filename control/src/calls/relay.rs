@@ -113,7 +113,9 @@ impl Calls {
             Some(Ok(call)) => {
                 tracing::info!(call = %short(plan.call), "adopted");
                 tracing::debug!(call = %plan.call, "adopted");
-                self.enter(plan.call, Runtime::new(call, None));
+                let mut runtime = Runtime::new(call, None);
+                runtime.adopted = true;
+                self.enter(plan.call, runtime);
                 self.act(plan.call, |_| {});
             }
             Some(Err(error)) => {

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use sallyport_plan::{Status, Zone};
 use sallyport_proto::{
-    Assertion, CandidateKind, Dtmf, LocalCandidate, Policy, Settings, SipSettings, Timeouts,
+    Assertion, CandidateKind, Dtmf, LocalCandidate, Policy, Settings, SipSettings, Srtp, Timeouts,
 };
 
 use super::Calls;
-use crate::config::{DtmfMode, Ice, Identity, Redirect, Transport};
+use crate::config::{self, DtmfMode, Ice, Identity, Redirect, Transport};
 
 impl Calls {
     /// What all calls begun now share.
@@ -49,6 +49,11 @@ impl Calls {
                         DtmfMode::Rfc4733 => Dtmf::Rfc4733,
                         DtmfMode::Info => Dtmf::Info,
                         DtmfMode::Both => Dtmf::Both,
+                    },
+                    srtp: match config.inside.srtp {
+                        config::Srtp::Off => Srtp::Off,
+                        config::Srtp::Optional => Srtp::Optional,
+                        config::Srtp::Required => Srtp::Required,
                     },
                 },
             },

@@ -208,6 +208,7 @@ pub fn create_problem(error: CreateError) -> Problem {
         CreateError::Draining => unavailable("draining", "the appliance is ending and takes no new calls"),
         CreateError::Full => unavailable("full", "there are as many calls as there may be").retry(RETRY_FULL),
         CreateError::Forbidden => access::forbidden_problem(),
+        CreateError::Expired => access::expired_problem(),
         CreateError::UnknownSession => unknown_session(),
         CreateError::Gone => Problem::new(StatusCode::CONFLICT, "gone", "the call does not ring any more"),
         CreateError::TooMany => {
@@ -231,6 +232,11 @@ pub fn call_problem(error: CallError) -> Problem {
     match error {
         CallError::Unknown => Problem::new(StatusCode::NOT_FOUND, "unknown_call", "there is no such call"),
         CallError::Forbidden => access::forbidden_problem(),
+        CallError::Expired => access::expired_problem(),
+        CallError::NotYet => {
+            let text = "the relay has not told yet which calls run";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", text).retry(1)
+        }
         CallError::Fragment(error) => Problem::new(StatusCode::BAD_REQUEST, "fragment", error.to_string()),
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
 use crate::clock::Clock;
-use crate::key::Protection;
+use crate::key::{KeyMaterial, Protection};
 use crate::message::Refusal;
 
 /// Names a call, 128 random bits; prints as 32 lower-case hexadecimal digits and is unguessable.
@@ -283,7 +283,7 @@ impl Plan {
     /// # Errors
     /// The first [`Refusal`] found: too large, a name used twice, a flow of two directions that no bundle has, a broken key, a reverse
     /// that does not exist, a transparent direction that has to change its packets or whose reverse does, or two directions
-    /// that would seal under one key and SSRC.
+    /// that would seal under one key and SSRC, or one that would seal under a key that a peer seals under.
     pub fn validate(&self) -> Result<(), Refusal> {
         if self.record.len() > Self::RECORD_MAX
             || self.directions.len() > Self::DIRECTIONS_MAX
@@ -297,7 +297,7 @@ impl Plan {
                 conflict(direction, other)?;
             }
         }
-        Ok(())
+        if is_echoed(&self.directions) { Err(Refusal::KeyReuse) } else { Ok(()) }
     }
 
     fn validate_direction(&self, direction: &Direction) -> Result<(), Refusal> {
@@ -341,10 +341,23 @@ fn conflict(one: &Direction, other: &Direction) -> Result<(), Refusal> {
     }
 }
 
+/// Whether something is sealed under a key that a peer seals under: one keystream for two streams, should their SSRCs ever
+/// meet, and nobody makes such a key by honest means (RFC 4568 section 7: each direction has its own).
+fn is_echoed(directions: &[Direction]) -> bool {
+    const fn srtp(side: &Option<Protection>) -> Option<&KeyMaterial> {
+        match side {
+            Some(Protection::Srtp(key)) => Some(key),
+            Some(Protection::Plain) | None => None,
+        }
+    }
+    let opened = |key: &KeyMaterial| directions.iter().any(|direction| srtp(&direction.open) == Some(key));
+    directions.iter().filter_map(|direction| srtp(&direction.seal)).any(opened)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::{KeyMaterial, Profile};
+    use crate::key::Profile;
     use alloc::vec;
 
     fn flow(port: u16) -> FlowKey {
@@ -392,6 +405,23 @@ mod tests {
         assert_eq!(plan.validate(), Err(Refusal::KeyReuse));
         plan.directions[1].ssrc = Ssrc(8);
         assert_eq!(plan.validate(), Ok(()));
+    }
+
+    /// Each way has its own key: not that of the way back, nor that of the other leg, nor one that a peer sent back to us.
+    #[test]
+    fn a_key_that_a_peer_seals_under_is_none_of_ours() {
+        for (open, seal) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let mut plan = plan();
+            plan.directions[open].open = plan.directions[seal].seal.clone();
+            assert_eq!(plan.validate(), Err(Refusal::KeyReuse), "{open} {seal}");
+            plan.directions[seal].ssrc = Ssrc(99);
+            assert_eq!(plan.validate(), Err(Refusal::KeyReuse), "whatever the SSRC");
+        }
+        let mut bundle = plan();
+        bundle.directions[0].open =
+            Some(Protection::Srtp(KeyMaterial::new(Profile::AeadAes128Gcm, &[9; 16], &[0; 12]).unwrap()));
+        bundle.directions[1].open = bundle.directions[0].open.clone();
+        assert_eq!(bundle.validate(), Ok(()), "one peer may seal several streams under its key");
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use sallyport_plan::{CallId, Zone};
 
 use super::Call;
-use super::peer::{ACK_PATIENCE, OK, UNKNOWN, Unacked, answer, objection};
+use super::peer::{ACK_PATIENCE, OK, UNKNOWN, Unacked, answer, objection, unacceptable};
 use super::rules::{Carrier, Exchange, Verdict, judge};
+use super::secrecy;
 use super::video::Saying;
 use crate::api::{CallEvent, Command, EndCause};
 use crate::error::AcceptError;
@@ -74,10 +75,14 @@ impl Call {
         }
         let offer = match request.body.is_empty() {
             true => None,
-            false => {
-                Some(InsideAnswer::parse(&request.body).map_err(|_| refuse(488, "Not Acceptable Here"))?)
-            }
+            false => Some(
+                InsideAnswer::parse(&request.body).map_err(|text| Box::new(unacceptable(&request, &text)))?,
+            ),
         };
+        let secrecy = offer.as_ref().and_then(|offer| secrecy::objection(settings.sip.policy.srtp, offer));
+        if let Some(text) = secrecy {
+            return Err(Box::new(unacceptable(&request, text)));
+        }
         if offer
             .as_ref()
             .is_some_and(|offer| !offer.has_address() || !offer.codecs.iter().any(|c| c.kind.is_sound()))
@@ -142,7 +147,7 @@ impl Call {
         let late = theirs.is_none();
         let text = match theirs {
             Some(theirs) => {
-                match self.fit(theirs) {
+                match self.fit_offer(theirs) {
                     Ok(fit) => self.adopt(fit),
                     Err(cause) => return self.end(cause, now),
                 }

@@ -142,6 +142,7 @@ impl Call {
             ssrc: self.ssrc,
             video: self.video.clone(),
             profile: self.outside.profile,
+            crypto: self.inside.sdes.tags(),
             sip_status: self.inside.status,
             past: self.past.clone(),
         };
@@ -151,6 +152,7 @@ impl Call {
             outside,
             consent: self.outside.consent.clone(),
             keys: self.outside.keys.as_ref(),
+            inside_keys: self.inside.sdes.keys(),
             inside,
             answer,
             chosen: &self.inside.chosen,

@@ -20,6 +20,7 @@ mod replaced;
 mod requests;
 mod restore;
 mod rules;
+mod secrecy;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -39,7 +40,7 @@ use crate::error::OfferError;
 use crate::random::{Random, Seed};
 use crate::relayed::Relayed;
 use crate::sdp::{BrowserOffer, Chosen, Codec, Direction, InsideAnswer, InsideOffer, Setup};
-use crate::settings::Settings;
+use crate::settings::{Settings, Srtp};
 use crate::sip::{Credentials, Dialog, Request, TransactionId};
 
 use farewell::{Bye, LINGER};
@@ -51,6 +52,7 @@ use plan::Keys;
 use referral::Referral;
 use reinvite::Reinvite;
 use requests::Asking;
+use secrecy::Sdes;
 use timer::Timer;
 use video::Video;
 
@@ -119,8 +121,9 @@ struct Inside {
     /// Whether the Call-ID is ours.
     owner: bool,
     offer: Option<InsideOffer>,
-    /// Our last description and its version.
-    said: Option<String>,
+    sdes: Sdes,
+    /// Our last description, which holds keys where the leg has any, and its version.
+    said: Option<Said>,
     version: u32,
     /// What the far end was told that the browser does with the sound.
     told: Direction,
@@ -130,6 +133,16 @@ struct Inside {
     chosen: Vec<Chosen>,
     answered: bool,
     status: Option<u16>,
+}
+
+/// A description of ours. Its `Debug` shows nothing.
+#[derive(Clone, PartialEq, Eq)]
+struct Said(zeroize::Zeroizing<String>);
+
+impl std::fmt::Debug for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Said(..)")
+    }
 }
 
 impl Inside {
@@ -432,9 +445,11 @@ impl Call {
         self.inside.unacked.as_ref().filter(|_| waits).map(|unacked| unacked.until)
     }
 
-    /// Port pairs inside that a call with or without a picture needs.
+    /// Port pairs inside that a call with or without a picture needs. Pictures have no keys of their own: where sound may be
+    /// encrypted there are none.
     fn pairs(&self, video: bool) -> u8 {
-        if video && self.settings.video { 2 } else { 1 }
+        let plain = self.settings.sip.policy.srtp == Srtp::Off;
+        if video && self.settings.video && plain { 2 } else { 1 }
     }
 
     fn reserved(&mut self, ports: &[PortPair], now: Instant) {

@@ -45,6 +45,13 @@ pub(super) fn answer(request: &Request, (status, reason): Status) -> Response {
     response
 }
 
+/// 488 that says why (RFC 3261 section 20.43).
+pub(super) fn unacceptable(request: &Request, text: &str) -> Response {
+    let mut response = answer(request, NOT_ACCEPTABLE);
+    response.headers.push(("Warning".into(), format!("399 sallyport \"{text}\"")));
+    response
+}
+
 /// The refusal of a request that wants an extension of us that we do not know (RFC 3261 section 8.2.2.3), or whose body
 /// is no description (section 8.2.3).
 pub(super) fn objection(request: &Request) -> Option<Response> {
@@ -181,8 +188,9 @@ impl Call {
     fn early_offer(&mut self, request: &Request, now: Instant) -> Response {
         let own =
             self.inside.invite.as_ref().is_some_and(|calling| calling.dialog.call_id == request.call_id);
-        let fit = InsideAnswer::parse(&request.body).ok().and_then(|offer| self.fit(offer).ok());
-        let Some(fit) = fit.filter(|_| own) else { return answer(request, NOT_ACCEPTABLE) };
+        let offer = InsideAnswer::parse(&request.body).ok().filter(|_| own);
+        let fit = offer.and_then(|offer| self.fit_offer(offer).ok());
+        let Some(fit) = fit else { return answer(request, NOT_ACCEPTABLE) };
         let tag = tag_of(&request.from);
         let call_id = &request.call_id;
         let mut early = self.inside.invite.iter_mut().flat_map(|calling| &mut calling.early);
@@ -232,8 +240,8 @@ impl Call {
             Verdict::Later => return Some(self.later(request)),
             Verdict::Offer => Some(self.describe(&self.offered(), Saying::Offer)),
             Verdict::Answer => match self.answer_to(request) {
-                Some(text) => Some(text),
-                None => return Some(answer(request, NOT_ACCEPTABLE)),
+                Ok(text) => Some(text),
+                Err(cause) => return Some(unacceptable(request, &cause.text())),
             },
             Verdict::Nothing | Verdict::Take => None,
         };
@@ -259,12 +267,15 @@ impl Call {
         response
     }
 
-    /// Our answer to an offer in the middle of the call; `None`: it cannot be used, and all stays as it was.
-    fn answer_to(&mut self, request: &Request) -> Option<String> {
-        let fit = self.fit(InsideAnswer::parse(&request.body).ok()?).ok()?;
+    /// Our answer to an offer in the middle of the call.
+    ///
+    /// # Errors
+    /// Why it cannot be used; all stays as it was.
+    fn answer_to(&mut self, request: &Request) -> Result<String, EndCause> {
+        let fit = self.fit_offer(InsideAnswer::parse(&request.body).map_err(EndCause::Protocol)?)?;
         self.inside.told = self.outside.direction;
         self.adopt(fit);
-        Some(self.describe(&self.spoken(), Saying::Answer))
+        Ok(self.describe(&self.spoken(), Saying::Answer))
     }
 
     /// The codecs of the call as the inside sends them to us.
@@ -318,7 +329,7 @@ impl Call {
         if judge(Exchange::Ours, Carrier::Ack, !request.body.is_empty(), false) == Verdict::Take {
             self.inside.told = offered;
             let answer = InsideAnswer::parse(&request.body).map_err(EndCause::Protocol)?;
-            let fit = self.fit(answer)?;
+            let fit = self.fit_answer(answer)?;
             self.adopt(fit);
         }
         let missing = "the calling side acknowledged without a session description";

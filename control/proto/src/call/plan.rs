@@ -9,12 +9,12 @@ use super::video::Film;
 use crate::sdp::{Chosen, ChosenVideo, Direction as SoundDirection, InsideAnswer, InsideOffer};
 use crate::settings::Dtmf;
 
-/// Keys of the browser's leg.
+/// Keys of a leg.
 #[derive(Debug, Clone)]
 pub struct Keys {
-    /// What the browser sends us.
+    /// What the peer sends us under.
     pub receive: KeyMaterial,
-    /// What we send the browser.
+    /// What we send the peer under.
     pub send: KeyMaterial,
 }
 
@@ -31,6 +31,8 @@ pub struct Parts<'a> {
     pub consent: Option<Consent>,
     /// Keys, once the handshake has ended.
     pub keys: Option<&'a Keys>,
+    /// Keys inside; `None`: media is plain there.
+    pub inside_keys: Option<Keys>,
     /// Our side inside.
     pub inside: &'a InsideOffer,
     /// The other side inside.
@@ -65,6 +67,10 @@ pub const VIDEO_OUTWARD: DirectionIndex = DirectionIndex(3);
 pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
     let Parts { call, version, outside, consent, keys, inside, answer, chosen, direction, .. } = parts;
     let Parts { dtmf, ssrc, video, record, .. } = parts;
+    let (inside_open, inside_seal) = match parts.inside_keys {
+        Some(keys) => (Protection::Srtp(keys.receive), Protection::Srtp(keys.send)),
+        None => (Protection::Plain, Protection::Plain),
+    };
     let inner = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
     let (rtp, rtcp) = (inner(inside.rtp, answer.rtp), inner(inside.rtcp, answer.rtcp));
     let mute = |open: bool| if open { Mute::Open } else { Mute::Held };
@@ -73,7 +79,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         medium: Medium::Audio,
         ingress: vec![outside],
         open: keys.map(|keys| Protection::Srtp(keys.receive.clone())),
-        seal: Some(Protection::Plain),
+        seal: Some(inside_seal),
         rtp,
         rtcp,
         passage: Passage::Translated,
@@ -87,7 +93,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         index: OUTWARD,
         medium: Medium::Audio,
         ingress: vec![rtp, rtcp],
-        open: Some(Protection::Plain),
+        open: Some(inside_open),
         seal: keys.map(|keys| Protection::Srtp(keys.send.clone())),
         rtp: outside,
         rtcp: outside,
@@ -122,6 +128,7 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
         Direction {
             index: VIDEO_INWARD,
             medium: Medium::Video,
+            seal: Some(Protection::Plain),
             rtp,
             rtcp,
             ssrc: Ssrc(film.ssrc.1),
@@ -135,6 +142,7 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
             index: VIDEO_OUTWARD,
             medium: Medium::Video,
             ingress: vec![rtp, rtcp],
+            open: Some(Protection::Plain),
             ssrc: Ssrc(film.ssrc.0),
             payload_types: map(|one| (one.from_inside.payload_type, one.outside.payload_type)),
             reverse: VIDEO_INWARD,

@@ -43,6 +43,8 @@ pub struct Record {
     pub ssrc: (u32, u32),
     pub video: Video,
     pub profile: Option<Profile>,
+    /// Tags of our key and of theirs inside, where it has any.
+    pub crypto: Option<(u32, u32)>,
     pub sip_status: Option<u16>,
     pub past: Vec<CallEvent>,
 }

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::Call;
 use super::requests::Purpose;
 use super::video::Saying;
+use super::{Call, Said};
 use crate::api::{Command, EndCause};
-use crate::sdp::{Codec, Direction, InsideAnswer, Kind};
+use crate::sdp::{Codec, Direction, InsideAnswer, Kind, Secrecy};
 use crate::sip::{Attempts, Method, Request, Response, TransactionId};
 
 /// 2xx of ours that may come again and want their ACK again.
@@ -116,7 +116,7 @@ impl Call {
             return;
         }
         let answer = InsideAnswer::parse(&response.body).map_err(EndCause::Protocol);
-        match answer.and_then(|answer| self.fit(answer)) {
+        match answer.and_then(|answer| self.fit_answer(answer)) {
             Ok(fit) => {
                 self.adopt(fit);
                 self.replan(now);
@@ -209,21 +209,22 @@ impl Call {
 
     /// Our description; its version grows where its text changes, and only there (RFC 3264 section 8).
     pub(super) fn describe(&mut self, codecs: &[Codec], saying: Saying) -> String {
-        let video = self.video.says(saying);
+        let (profile, crypto) = self.lines();
+        let (secrecy, video) = (Secrecy { profile, crypto: &crypto }, self.video.says(saying));
         let (Some(own), said) = (&self.inside.offer, &self.inside.answer) else { return String::new() };
         let direction = match (saying, said) {
             (Saying::Answer, Some(said)) => said.direction.answer(self.outside.direction),
             _ => self.outside.direction,
         };
         let layout = said.as_ref().map_or(&[][..], |said| &said.layout);
-        let text = |version| own.text(version, codecs, direction, video.as_ref(), layout);
+        let text = |version| own.text(version, codecs, direction, video.as_ref(), layout, secrecy);
         let same = text(self.inside.version);
-        if self.inside.said.as_ref() == Some(&same) {
+        if self.inside.said.as_ref().is_some_and(|said| *said.0 == same) {
             return same;
         }
         let text = text(self.inside.version + 1);
         self.inside.version += 1;
-        self.inside.said = Some(text.clone());
+        self.inside.said = Some(Said(text.clone().into()));
         text
     }
 }

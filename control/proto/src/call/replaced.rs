@@ -71,11 +71,11 @@ impl Call {
             return Err(Box::new(refusal));
         }
         let offer = InsideAnswer::parse(&request.body).ok().filter(InsideAnswer::has_address);
-        let fit = offer.and_then(|offer| self.fit(offer).ok());
+        let (contact, agent) = (dialog.contact.clone(), dialog.agent.clone());
+        let fit = offer.and_then(|offer| self.fit_offer(offer).ok());
         if fit.is_none() && !request.body.is_empty() {
             return refuse(NOT_ACCEPTABLE);
         }
-        let (contact, agent) = (dialog.contact.clone(), dialog.agent.clone());
         let dialog = Dialog::invited(request, &self.next_tag(), contact, agent);
         let to = dialog.from.clone();
         if let Some(referral) = &mut self.inside.referral {

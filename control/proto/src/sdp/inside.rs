@@ -9,8 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::OFFER_MAX;
 use super::codec::{Chosen, Codec, Inward, Kind, codecs, rtpmaps};
+use super::crypto::{Crypto, Flaw};
 use super::direction::Direction;
 use super::video::{VideoSection, describe, formats, list};
+
+/// `a=crypto` lines that are looked at.
+const CRYPTO_MAX: usize = 32;
 
 /// What we offer inside; its text is made anew with each version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +27,48 @@ pub struct InsideOffer {
     pub rtcp: SocketAddr,
     /// Codecs under our payload types, as we prefer them.
     pub codecs: Vec<Codec>,
+}
+
+/// Profile of the audio inside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InsideProfile {
+    /// RTP/AVP (RFC 3551): plain, or encrypted where both sides have keys (RFC 8643).
+    #[default]
+    Avp,
+    /// RTP/AVPF (RFC 4585): the same with early feedback.
+    Avpf,
+    /// RTP/SAVP (RFC 3711).
+    Savp,
+    /// RTP/SAVPF (RFC 5124).
+    Savpf,
+}
+
+impl InsideProfile {
+    const ALL: [Self; 4] = [Self::Avp, Self::Avpf, Self::Savp, Self::Savpf];
+
+    /// As in an `m=` line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Avp => "RTP/AVP",
+            Self::Avpf => "RTP/AVPF",
+            Self::Savp => "RTP/SAVP",
+            Self::Savpf => "RTP/SAVPF",
+        }
+    }
+
+    /// Whether media must be encrypted.
+    pub const fn is_secure(self) -> bool {
+        matches!(self, Self::Savp | Self::Savpf)
+    }
+}
+
+/// What a description of ours says of keys.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Secrecy<'a> {
+    /// Profile.
+    pub profile: InsideProfile,
+    /// Keys of what we send, as we prefer them; an answer has one.
+    pub crypto: &'a [Crypto],
 }
 
 /// What telephony said of its side.
@@ -40,6 +86,14 @@ pub struct InsideAnswer {
     pub video: Option<VideoSection>,
     /// All its sections in order.
     pub layout: Vec<MediaLine>,
+    /// Profile of the audio.
+    pub profile: InsideProfile,
+    /// Keys of what it sends, as it prefers them. Not for records: keys are in plans only.
+    #[serde(skip)]
+    pub crypto: Vec<Crypto>,
+    /// What is wrong with the first of its keys that cannot be used.
+    #[serde(skip)]
+    pub flaw: Option<Flaw>,
 }
 
 /// What a section of the session is to us.
@@ -88,6 +142,7 @@ impl InsideOffer {
         direction: Direction,
         video: Option<&VideoSection>,
         layout: &[MediaLine],
+        secrecy: Secrecy<'_>,
     ) -> String {
         let Self { session, rtp, .. } = self;
         let family = if rtp.is_ipv4() { "IP4" } else { "IP6" };
@@ -96,12 +151,12 @@ impl InsideOffer {
             "v=0\r\no=- {session} {version} IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\n"
         );
         if layout.is_empty() {
-            self.audio(&mut text, codecs, direction);
+            self.audio(&mut text, codecs, direction, secrecy);
             video.into_iter().for_each(|video| video.write(&mut text));
         }
         for section in layout {
             match (section, video) {
-                (MediaLine::Audio, _) => self.audio(&mut text, codecs, direction),
+                (MediaLine::Audio, _) => self.audio(&mut text, codecs, direction, secrecy),
                 (MediaLine::Video(_), Some(video)) => video.write(&mut text),
                 (MediaLine::Video(refused) | MediaLine::Refused(refused), _) => {
                     let (kind, rest) = refused.split_once(' ').unwrap_or((refused, "RTP/AVP 0"));
@@ -112,18 +167,22 @@ impl InsideOffer {
         text
     }
 
-    fn audio(&self, text: &mut String, codecs: &[Codec], direction: Direction) {
+    fn audio(&self, text: &mut String, codecs: &[Codec], direction: Direction, secrecy: Secrecy<'_>) {
         let Self { rtp, rtcp, .. } = self;
         let family = if rtp.is_ipv4() { "IP4" } else { "IP6" };
         let types: Vec<String> = codecs.iter().map(|codec| codec.payload_type.to_string()).collect();
         let _ = write!(
             text,
-            "m=audio {} RTP/AVP {}\r\na=rtcp:{} IN {family} {}\r\n",
+            "m=audio {} {} {}\r\na=rtcp:{} IN {family} {}\r\n",
             rtp.port(),
+            secrecy.profile.name(),
             types.join(" "),
             rtcp.port(),
             rtcp.ip(),
         );
+        for crypto in secrecy.crypto {
+            let _ = write!(text, "a=crypto:{}\r\n", *crypto.text());
+        }
         for codec in codecs {
             let _ = write!(text, "a=rtpmap:{} {}\r\n", codec.payload_type, codec.kind.rtpmap());
             if !codec.kind.is_sound() {
@@ -190,8 +249,17 @@ impl InsideAnswer {
         let usable = |media: &Media| media.media == "audio" && media.port != 0;
         let at = session.medias.iter().position(usable).ok_or("the inside refuses audio")?;
         let media = session.medias.get(at).ok_or("the inside refuses audio")?;
-        if media.proto != "RTP/AVP" && media.proto != "RTP/AVPF" {
-            return Err("the inside answers with another profile than RTP/AVP".into());
+        let profile = InsideProfile::ALL.into_iter().find(|profile| profile.name() == media.proto);
+        let profile = profile.ok_or("the inside wants another profile than RTP/AVP or RTP/SAVP")?;
+        let lines = media.attributes.iter().filter(|attribute| attribute.attribute == "crypto");
+        let lines =
+            lines.take(CRYPTO_MAX).map(|line| Crypto::parse(line.value.as_deref().unwrap_or_default()));
+        let (mut crypto, mut flaw) = (Vec::new(), None);
+        for line in lines {
+            match line {
+                Ok(line) => crypto.push(line),
+                Err(found) => flaw = flaw.or(Some(found)),
+            }
         }
         let (rtp, rtcp, direction) = place(&session, media)?;
         let maps = rtpmaps(values(media, "rtpmap"));
@@ -207,7 +275,8 @@ impl InsideAnswer {
             }
         };
         let layout = session.medias.iter().enumerate().map(line).collect();
-        Ok(Self { rtp, rtcp, codecs: codecs(&media.fmt, &maps), direction, video, layout })
+        let codecs = codecs(&media.fmt, &maps);
+        Ok(Self { rtp, rtcp, codecs, direction, video, layout, profile, crypto, flaw })
     }
 
     /// Whether it says where media goes; the old way to hold does not.
@@ -383,7 +452,14 @@ mod tests {
         });
         for (ours_too, last) in [(None, "m=video 0 RTP/AVP 99"), (film.as_ref(), "m=video 20002 RTP/AVP 99")]
         {
-            let text = ours().text(2, &browser()[1..2], Direction::SendRecv, ours_too, &offer.layout);
+            let text = ours().text(
+                2,
+                &browser()[1..2],
+                Direction::SendRecv,
+                ours_too,
+                &offer.layout,
+                Secrecy::default(),
+            );
             let sections: Vec<&str> = text.lines().filter(|line| line.starts_with("m=")).collect();
             assert_eq!(sections, ["m=audio 20000 RTP/AVP 0", "m=application 0 TCP/BFCP *", last]);
         }

@@ -2,6 +2,7 @@
 
 mod browser;
 mod codec;
+mod crypto;
 mod direction;
 mod fragment;
 mod inside;
@@ -10,9 +11,10 @@ mod video;
 pub use browser::{AnswerParts, AnswerVideo, BrowserVideo};
 pub use browser::{BrowserOffer, Setup, UFRAG_MAX, browser_answer, browser_offer};
 pub use codec::{Chosen, Codec, Inward, Kind};
+pub use crypto::{Crypto, Flaw};
 pub use direction::Direction;
 pub use fragment::parse_fragment;
-pub use inside::{InsideAnswer, InsideOffer, MediaLine};
+pub use inside::{InsideAnswer, InsideOffer, InsideProfile, MediaLine, Secrecy};
 pub(crate) use video::choose as choose_video;
 pub use video::{ChosenVideo, VideoFormat, VideoSection};
 

@@ -15,6 +15,7 @@ mod ledger;
 mod network;
 mod random;
 mod relay;
+mod sdes;
 mod setup;
 mod timers;
 mod transfer;
@@ -194,6 +195,10 @@ impl Rig {
     }
 
     pub fn invited_by(request: Request) -> Result<Self, Box<Response>> {
+        Self::invited_with(request, settings("secret"))
+    }
+
+    pub fn invited_with(request: Request, settings: Arc<Settings>) -> Result<Self, Box<Response>> {
         let mut browser = IceAgent::new(IceCreds::new());
         browser.set_controlling(true);
         let at = vec![address("198.51.100.7:40000")];
@@ -202,7 +207,7 @@ impl Rig {
         let mut ledger = Ledger::default();
         ledger.input(&Input::SipRequest { transaction: INVITE, request: request.clone() });
         let name = (CallId(9), Seed([5; 32]), 0);
-        let call = Call::incoming(name, settings("secret"), "2000".into(), INVITE, request, now)?;
+        let call = Call::incoming(name, settings, "2000".into(), INVITE, request, now)?;
         let mut rig = Self::around(call, browser, (now, ledger), at);
         rig.remote_cseq = 5;
         rig.next_request = INVITE.0 + 1;
