@@ -52,6 +52,8 @@ pub struct Cold {
     /// Pictures that may still be asked for of its sender, and the number of the last request.
     pictures: (Bucket, u8),
     pub reports: Reports,
+    /// Whether a timer runs for its reports.
+    reporting: bool,
     /// The digit that it hears, where control is told of digits.
     pub hearing: Hearing,
 }
@@ -59,7 +61,16 @@ pub struct Cold {
 impl Cold {
     fn new(call: CallId, plan: Plan) -> Self {
         let (drops, punts, reports, hearing) = Default::default();
-        Self { call, plan, drops, punts, pictures: (Bucket::default(), 0), reports, hearing }
+        Self {
+            call,
+            plan,
+            drops,
+            punts,
+            pictures: (Bucket::default(), 0),
+            reports,
+            reporting: false,
+            hearing,
+        }
     }
 }
 
@@ -306,6 +317,19 @@ impl Direction {
         Some((self.rules.rtcp, buf.len()))
     }
 
+    /// Whether a timer for its reports is to be started now: it may have to report, and none runs.
+    pub fn begins_to_report(&mut self) -> bool {
+        let begins = self.rules.passage == Passage::Translated && !self.cold.reporting;
+        self.cold.reporting |= begins;
+        begins
+    }
+
+    /// Its timer has run out: whether another is to be started.
+    pub fn goes_on_reporting(&mut self) -> bool {
+        self.cold.reporting = self.rules.passage == Passage::Translated;
+        self.cold.reporting
+    }
+
     /// Statistics so far.
     pub fn quality(&self) -> Quality {
         let reports = &self.cold.reports;
@@ -362,21 +386,25 @@ fn rewrite(
     let arrival = |begins| Arrival { ssrc, sequence, timestamp, payload_type, clock: from, begins };
     let Some(leaves) = leaves else {
         if stream.skip(ssrc, sequence) {
-            quality.skip(&arrival(stream.has_begun()), now);
+            quality.arrive_untimed(&arrival(stream.has_begun()), now);
         }
         return Err(Reason::PayloadType);
     };
+    let event = leaves.is_event();
+    let mut note = |stream: &Stream| match event {
+        true => quality.arrive_untimed(&arrival(stream.has_begun()), now),
+        false => quality.arrive(&arrival(stream.has_begun()), now),
+    };
     if rules.mute == Mute::Held || waits {
         if stream.hold(ssrc, sequence) {
-            quality.arrive(&arrival(stream.has_begun()), now);
+            note(stream);
         }
         return Err(if waits { Reason::Early } else { Reason::Held });
     }
-    let event = leaves.is_event();
     let clock = if event { rules.clock.hz() } else { from };
     let place = stream.place(&Numbers { ssrc, sequence, timestamp, clock, event }, now);
     if place != Err(Reason::OutOfSequence) {
-        quality.arrive(&arrival(stream.has_begun()), now);
+        note(stream);
     }
     let place = place?;
     if event && from != to {

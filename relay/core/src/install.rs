@@ -147,6 +147,7 @@ impl Translator {
                 direction.seal = seal;
             }
             direction.swap(plan);
+            self.begin_reports(at, now);
             return at;
         }
         let (open, seal) = (open.unwrap_or(Opening::Waiting), seal.unwrap_or(Sealing::Waiting));

@@ -119,13 +119,13 @@ impl Quality {
         self.time(packet, now);
     }
 
-    /// Takes note of a packet of a type that this leg does not carry: it is no loss, where it is of the same source.
+    /// Takes note of a packet whose timestamp says nothing of when it was sent: of a named event, or of a type that this leg
+    /// does not carry.
     #[inline]
-    pub fn skip(&mut self, packet: &Arrival, now: Now) {
-        if self.ssrc == Some(packet.ssrc) {
-            // Another clock, perhaps: no word on jitter.
-            self.arrive(&Arrival { timestamp: self.timestamp, clock: self.clock, ..*packet }, now);
-        }
+    pub fn arrive_untimed(&mut self, packet: &Arrival, now: Now) {
+        let known = self.ssrc == Some(packet.ssrc);
+        let untimed = Arrival { timestamp: self.timestamp, clock: self.clock, ..*packet };
+        self.arrive(if known { &untimed } else { packet }, now);
     }
 
     #[cold]

@@ -203,7 +203,7 @@ impl Translator {
         }
     }
 
-    /// When [`Translator::handle_reports`] wants to be called; `None` without directions.
+    /// When [`Translator::handle_reports`] wants to be called; `None` where no direction may have to report.
     pub fn poll_report(&self) -> Option<Now> {
         self.reports_due.peek().map(|Reverse((at, ..))| *at)
     }
@@ -219,6 +219,9 @@ impl Translator {
             self.reports_due.pop();
             // One that is gone reports no more.
             let Some(slot) = self.table.owned(Tag { direction, epoch }) else { continue };
+            if !self.table.at_mut(slot).is_some_and(Direction::goes_on_reporting) {
+                continue;
+            }
             let next = reports::next(now, self.random.part());
             self.reports_due.push(Reverse((next, direction, epoch)));
             let mut room = [0; REPORT_ROOM];
@@ -229,9 +232,11 @@ impl Translator {
         }
     }
 
-    /// Has a new direction report from some time on.
+    /// Has a direction report from some time on, if it is to and does not yet.
     pub(crate) fn begin_reports(&mut self, slot: usize, now: Now) {
-        if let Some(Tag { direction, epoch }) = self.table.tag(slot) {
+        if self.table.at_mut(slot).is_some_and(Direction::begins_to_report)
+            && let Some(Tag { direction, epoch }) = self.table.tag(slot)
+        {
             let first = reports::first(now, self.random.part());
             self.reports_due.push(Reverse((first, direction, epoch)));
         }

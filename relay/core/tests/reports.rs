@@ -195,6 +195,9 @@ fn nothing_is_said_without_keys_without_media_or_as_a_stranger() {
         bench.send(paths().rtp, &g711(AGENT, n, 1).bytes()).forwarded();
         assert_eq!(bench.reports(), []);
     }
+    assert_eq!(bench.core.poll_report(), None, "nor does a timer run");
+    bench.core.install(Plan { version: 2, ..plan(None, paths()) }, bench.now).unwrap();
+    assert!(bench.core.poll_report().is_some(), "until it is translated");
 }
 
 #[test]
