@@ -103,6 +103,9 @@ pub struct Outside {
     /// Read by the relay.
     #[serde(skip_serializing)]
     pub port: u16,
+    /// Read by the relay.
+    #[serde(skip_serializing)]
+    pub dscp: Option<u8>,
     /// Public addresses of a 1:1 NAT, announced as candidates.
     pub advertised: Vec<IpAddr>,
     /// STUN server that tells how the media port looks from outside; empty: none.
@@ -136,6 +139,9 @@ pub struct Inside {
     /// Read by the relay, whose status tells the port of browsers inside.
     #[serde(skip_serializing)]
     pub browsers: Option<u16>,
+    /// Read by the relay.
+    #[serde(skip_serializing)]
+    pub dscp: Option<u8>,
 }
 
 /// `[relay]`, of which control needs the socket; the relay judges the other keys.

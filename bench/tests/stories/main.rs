@@ -11,6 +11,7 @@ mod agents;
 mod bare;
 mod calls;
 mod control;
+mod digits;
 mod hairpin;
 mod inside;
 mod intruders;
