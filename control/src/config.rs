@@ -103,6 +103,9 @@ pub struct Outside {
     /// Read by the relay.
     #[serde(skip_serializing)]
     pub port: u16,
+    /// Read by the relay.
+    #[serde(skip_serializing)]
+    pub dscp: Option<u8>,
     /// Public addresses of a 1:1 NAT, announced as candidates.
     pub advertised: Vec<IpAddr>,
     /// STUN server that tells how the media port looks from outside; empty: none.
@@ -138,6 +141,9 @@ pub struct Inside {
     pub browsers: Option<u16>,
     /// Whether media there is encrypted, under keys in SIP's descriptions.
     pub srtp: Srtp,
+    /// Read by the relay.
+    #[serde(skip_serializing)]
+    pub dscp: Option<u8>,
 }
 
 /// Whether media inside is encrypted.

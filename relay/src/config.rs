@@ -118,6 +118,17 @@ pub struct Config {
     pub log: Log,
 }
 
+/// DSCP of media (RFC 2474): 46, expedited forwarding, unless the configuration says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Dscp(pub u8);
+
+impl Default for Dscp {
+    fn default() -> Self {
+        Self(46)
+    }
+}
+
 /// `[outside]`
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -128,6 +139,8 @@ pub struct Outside {
     pub addresses: Vec<IpAddr>,
     /// The one UDP port for all browsers; 0 stands for 10000.
     pub port: u16,
+    /// DSCP of what leaves here, 0 to 63.
+    pub dscp: Dscp,
     /// Read by control: addresses that a 1:1 NAT maps to ours.
     #[serde(skip_serializing)]
     pub advertised: Vec<IpAddr>,
@@ -154,6 +167,8 @@ pub struct Inside {
     /// Read by control: whether media there is encrypted.
     #[serde(skip_serializing)]
     pub srtp: Option<String>,
+    /// DSCP of what leaves here, 0 to 63.
+    pub dscp: Dscp,
 }
 
 impl Default for Inside {
@@ -164,6 +179,7 @@ impl Default for Inside {
             ports: [20000, 29999],
             browsers: None,
             srtp: None,
+            dscp: Dscp::default(),
         }
     }
 }
@@ -287,6 +303,9 @@ impl Config {
         }
         if self.inside.browsers.is_some_and(|port| port == 0 || (low..=high).contains(&port)) {
             return invalid("[inside] browsers must be a port that does not lie among the [inside] ports");
+        }
+        if self.outside.dscp.0 > 63 || self.inside.dscp.0 > 63 {
+            return invalid("[outside] dscp and [inside] dscp must lie between 0 and 63");
         }
         if self.relay.max_calls == 0 || self.relay.max_calls > 100_000 {
             return invalid("[relay] max_calls must lie between 1 and 100000");

@@ -195,6 +195,7 @@ fn share_sockets(
         }
         for interface in interfaces {
             port.belong(interface.zone as u8, &interface.name);
+            port.mark(interface.zone as u8, interface.dscp);
         }
         ports.push(port);
     }

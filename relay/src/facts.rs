@@ -31,6 +31,8 @@ pub struct Interface {
     pub port_max: u16,
     /// The port of the browsers on this side: outside the media port itself, inside apart from the others.
     pub browsers: Option<u16>,
+    /// DSCP of what leaves by it.
+    pub dscp: u8,
     /// Whether its card spreads UDP over the queues by ports, too.
     pub hashes_ports: bool,
 }
@@ -48,6 +50,7 @@ pub fn read(config: &Config) -> Result<[Interface; 2], ConfigError> {
         addresses: &config.outside.addresses,
         ports: (port, port),
         browsers: Some(port),
+        dscp: config.outside.dscp.0,
     };
     let inside = Wanted {
         name: &config.inside.interface,
@@ -55,6 +58,7 @@ pub fn read(config: &Config) -> Result<[Interface; 2], ConfigError> {
         addresses: &config.inside.addresses,
         ports: (low, high),
         browsers: config.inside.browsers,
+        dscp: config.inside.dscp.0,
     };
     Ok([outside.read()?, inside.read()?])
 }
@@ -70,6 +74,7 @@ struct Wanted<'a> {
     addresses: &'a [IpAddr],
     ports: (u16, u16),
     browsers: Option<u16>,
+    dscp: u8,
 }
 
 impl Wanted<'_> {
@@ -92,6 +97,7 @@ impl Wanted<'_> {
             port_min: self.ports.0,
             port_max: self.ports.1,
             browsers: self.browsers,
+            dscp: self.dscp,
             hashes_ports: false,
         })
     }

@@ -200,8 +200,8 @@ impl<F: Fn(Answer)> Resolver<F> {
     }
 
     fn link(&self, path: &FlowKey, hop: &Hop) -> Option<Link> {
-        let source_mac = self.interface(path.zone).mac;
-        hop.mac.map(|destination_mac| Link { source_mac, destination_mac, vlan: None, dscp: 0 })
+        let Interface { mac: source_mac, dscp, .. } = *self.interface(path.zone);
+        hop.mac.map(|destination_mac| Link { source_mac, destination_mac, vlan: None, dscp })
     }
 
     fn table(&mut self) -> HashMap<(u32, IpAddr), Mac> {

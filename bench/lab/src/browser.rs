@@ -347,6 +347,14 @@ impl Browser {
         Ok(Wav { rate: RATE, samples })
     }
 
+    /// Sends digits as named events of RTP (`RTCDTMFSender`), each for `duration` and `gap` apart, in milliseconds; how many.
+    ///
+    /// # Errors
+    /// Where the call has no named events.
+    pub fn digits(&self, tones: &str, duration: u32, gap: u32) -> anyhow::Result<usize> {
+        self.do_with("digits", &json!({ "tones": tones, "duration": duration, "gap": gap }))
+    }
+
     /// Its statistics.
     ///
     /// # Errors

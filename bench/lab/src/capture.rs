@@ -286,7 +286,7 @@ mod tests {
         payload.extend(timestamp.to_be_bytes());
         payload.extend(ssrc.to_be_bytes());
         payload.extend([0xd5; 160]);
-        Captured { at_ns, source: from.parse().unwrap(), destination: to.parse().unwrap(), payload }
+        Captured { at_ns, source: from.parse().unwrap(), destination: to.parse().unwrap(), dscp: 0, payload }
     }
 
     /// A number below `below` that looks random.

@@ -17,6 +17,8 @@ pub struct Captured {
     pub source: SocketAddr,
     /// Destination address and port.
     pub destination: SocketAddr,
+    /// DSCP of its IP header (RFC 2474).
+    pub dscp: u8,
     /// UDP payload.
     pub payload: Vec<u8>,
 }
@@ -42,6 +44,7 @@ pub fn datagrams(file: &[u8]) -> anyhow::Result<Vec<Captured>> {
         if let Ok(datagram) = frame::parse(bytes) {
             let payload = bytes.get(datagram.payload).unwrap_or_default().to_vec();
             found.push(Captured {
+                dscp: dscp(bytes),
                 at_ns,
                 source: datagram.source,
                 destination: datagram.destination,
@@ -50,6 +53,15 @@ pub fn datagrams(file: &[u8]) -> anyhow::Result<Vec<Captured>> {
         }
     }
     Ok(found)
+}
+
+/// DSCP of an Ethernet frame without tags.
+fn dscp(frame: &[u8]) -> u8 {
+    match frame.get(12..16) {
+        Some([8, 0, _, tos]) => tos >> 2,
+        Some([0x86, 0xdd, high, low]) => (high << 4 | low >> 4) >> 2,
+        _ => 0,
+    }
 }
 
 /// How numbers are written.

@@ -12,6 +12,7 @@ mod bare;
 mod calls;
 mod client;
 mod control;
+mod digits;
 mod failover;
 mod forks;
 mod hairpin;

@@ -6,8 +6,8 @@ mod common;
 mod table;
 
 use common::{Bench, Out};
-use sallyport_core::Reason;
-use sallyport_plan::{Mute, Plan, Profile, Protection};
+use sallyport_core::{CoreEvent, Digit, Reason};
+use sallyport_plan::{CallId, Digits, Mute, Plan, Profile, Protection};
 use table::world::*;
 
 const PROFILES: [Profile; 2] = [Profile::AesCm128HmacSha1_80, Profile::AeadAes128Gcm];
@@ -136,6 +136,61 @@ fn hold_at_every_point_never_silences_the_browser() {
         }
         assert_eq!(bench.report(1).lost, 0);
     }
+}
+
+/// Control is told of each digit once, of so many as a peer may, and of none while nobody asked.
+#[test]
+fn digits_are_told_once_each() {
+    for (digits, told) in [(Digits::Pass, 0), (Digits::Tell, 3), (Digits::PassAndTell, 3)] {
+        let mut bench = Bench::new(1, 2);
+        let profile = Profile::AeadAes128Gcm;
+        let mut plan = plan(Some(profile), paths());
+        plan.directions[0].digits = digits;
+        bench.core.install(plan, bench.now).unwrap();
+        let mut browser = browser(profile);
+        let mut sequence = 0;
+        let mut events = Vec::new();
+        for code in [1, 11, 1] {
+            for (duration, end) in [(960u16, false), (1920, false), (4800, true), (4800, true), (4800, true)]
+            {
+                bench.elapse(20_000);
+                let [high, low] = duration.to_be_bytes();
+                let payload = vec![code, if end { 0x8a } else { 10 }, high, low];
+                let timestamp = 1000 * (u32::from(sequence) / 5);
+                let event = Rtp { payload_type: 110, payload, ..g711(BROWSER, sequence, timestamp) };
+                let out = bench.send(paths().outside, &browser.seal(&event.bytes()));
+                assert_eq!(out == Out::Heard, digits == Digits::Tell, "{out:?}");
+                sequence += 1;
+            }
+            events.extend(bench.events());
+        }
+        let digit = |event| CoreEvent::Digit {
+            call: CallId(1),
+            direction: INWARD,
+            digit: Digit { event, duration: 100 },
+        };
+        assert_eq!(events, [1, 11, 1].map(digit)[..told]);
+        assert_eq!((bench.counter("digit_lost"), bench.counter("continuity_broken")), (0, 0));
+    }
+}
+
+#[test]
+fn a_flood_of_digits_is_bounded_and_counted() {
+    let mut bench = Bench::new(1, 2);
+    let profile = Profile::AeadAes128Gcm;
+    let mut plan = plan(Some(profile), paths());
+    plan.directions[0].digits = Digits::Tell;
+    bench.core.install(plan, bench.now).unwrap();
+    let mut browser = browser(profile);
+    for sequence in 0..500 {
+        let event = Rtp {
+            payload_type: 126,
+            payload: vec![1, 0x8a, 0, 80],
+            ..g711(BROWSER, sequence, 160 * u32::from(sequence))
+        };
+        assert_eq!(bench.send(paths().outside, &browser.seal(&event.bytes())), Out::Heard);
+    }
+    assert_eq!((bench.events().len(), bench.counter("digit_lost")), (64, 436));
 }
 
 /// Far ends alternate on one flow, as when music and agent overlap: every packet is another source's.

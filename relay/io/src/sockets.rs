@@ -79,6 +79,7 @@ pub struct UdpPort {
     sequence: u64,
     counters: Counters,
     devices: HashMap<u8, OsString>,
+    dscps: HashMap<u8, u8>,
 }
 
 impl UdpPort {
@@ -109,6 +110,7 @@ impl UdpPort {
             sequence: 0,
             counters: Counters::default(),
             devices: HashMap::new(),
+            dscps: HashMap::new(),
         })
     }
 
@@ -122,6 +124,11 @@ impl UdpPort {
     /// their address from any (RFC 1122 section 3.3.4.2, the weak host model).
     pub fn belong(&mut self, zone: u8, interface: &str) {
         self.devices.insert(zone, interface.into());
+    }
+
+    /// Marks what leaves by the sockets of a zone that are opened from now on with a DSCP, 0 to 63 (RFC 2474).
+    pub fn mark(&mut self, zone: u8, dscp: u8) {
+        self.dscps.insert(zone, dscp);
     }
 
     /// Binds a socket to one address of a zone; port 0 lets the system choose. Returns the address it has.
@@ -182,6 +189,9 @@ impl UdpPort {
         }
         if self.by_address.contains_key(&local) {
             return Err(io::ErrorKind::AddrInUse.into());
+        }
+        if let Some(dscp) = self.dscps.get(&zone) {
+            udp::set_dscp(socket.as_fd(), local.is_ipv4(), *dscp)?;
         }
         enlarge(&socket, SOCKET_BUFFER);
         let merges = !self.spill.is_empty();

@@ -349,6 +349,16 @@ pub(crate) fn set_steering(fd: BorrowedFd<'_>, program: &[libc::sock_filter]) ->
     set_option(fd, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
 }
 
+/// Marks what leaves by a socket of an address of that family (`v4`) with a DSCP, 0 to 63 (RFC 2474).
+///
+/// # Errors
+/// The system's.
+pub(crate) fn set_dscp(fd: BorrowedFd<'_>, v4: bool, dscp: u8) -> io::Result<()> {
+    let (level, name) =
+        if v4 { (libc::IPPROTO_IP, libc::IP_TOS) } else { (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) };
+    set_option(fd, level, name, &(libc::c_int::from(dscp & 0x3f) << 2))
+}
+
 fn set_option<T>(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
     // SAFETY: the system reads the octets of `value`, and where that is a program the instructions that it points to; both
     // are borrowed by the caller for longer than the call.

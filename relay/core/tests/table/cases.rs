@@ -1,7 +1,7 @@
 //! The cases.
 
 use sallyport_core::Reason;
-use sallyport_plan::{Mute, Plan, Profile};
+use sallyport_plan::{Digits, Mute, Plan, Profile};
 use sallyport_wire::stun::{self, Class};
 
 use super::world::{
@@ -24,7 +24,8 @@ pub fn cases() -> Vec<Case> {
         cases.extend([media(profile), forgeries(profile), reports(profile), forged_reports(profile)]);
     }
     cases.extend([media_over_ipv6(), header_parts(), payload_types(), early(), held(), plain_both_ways()]);
-    cases.extend([losses_and_reordering(), restarts(), repeated_inside(), broken_rtp(), foreign_kinds()]);
+    cases.extend([losses_and_reordering(), restarts(), digits(), repeated_inside()]);
+    cases.extend([broken_rtp(), foreign_kinds()]);
     cases.extend([feedback_and_goodbyes(), wishes(), reports_of_strangers(), broken_rtcp()]);
     cases.extend([checks(), checks_over_ipv6(), bad_checks(), foreign_checks(), strangers()]);
     cases
@@ -209,6 +210,34 @@ fn restarts() -> Case {
     let event = Rtp { payload_type: 102, payload: vec![5, 0x8a, 3, 0x20], ..g711(0x78, 2, 960) };
     let left = Rtp { payload_type: 110, payload: vec![5, 0x8a, 18, 192], ..event.clone() };
     script.outward_as(&event, &left, 7, 1_001_280 + 3840, 0);
+    script.end()
+}
+
+/// Named events of which control is told end here, held or not, and the stream goes on behind them without a gap.
+fn digits() -> Case {
+    let profile = Profile::AeadAes128Gcm;
+    let mut plan = plan(Some(profile), paths());
+    plan.directions[0].digits = Digits::Tell;
+    let mut script = Script::new("digits end in the relay", plan.clone(), Some(profile), paths());
+    script.inward(&g711(BROWSER, 10, 1600), 0, 0, 1600, 0);
+    let event = |sequence, payload_type, end: bool| Rtp {
+        payload_type,
+        payload: vec![5, if end { 0x8a } else { 0x0a }, 3, 0x20],
+        ..g711(BROWSER, sequence, 1760)
+    };
+    script.heard(&event(11, 126, false));
+    script.heard(&event(12, 110, true));
+    script.inward(&g711(BROWSER, 13, 2560), 0, 1, 2560, 0);
+    plan.version = 2;
+    plan.directions[0].mute = Mute::Held;
+    script.install(plan.clone());
+    script.heard(&Rtp { timestamp: 9000, ..event(14, 126, true) });
+    plan.version = 3;
+    plan.directions[0].mute = Mute::Open;
+    plan.directions[0].digits = Digits::PassAndTell;
+    script.install(plan);
+    let both = Rtp { timestamp: 3200, ..event(15, 126, true) };
+    script.inward(&both, 101, 2, 3200, 0);
     script.end()
 }
 

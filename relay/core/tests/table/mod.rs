@@ -181,6 +181,13 @@ impl Script {
         self.packet(self.paths.rtp, rtp.bytes(), expect, moves);
     }
 
+    /// The browser sends an event, of which control is told.
+    fn heard(&mut self, rtp: &Rtp) {
+        let bytes = self.sealed(rtp);
+        let moves = Moves { direction: Some(INWARD), ..Moves::default() };
+        self.packet(self.paths.outside, bytes, Expect::Heard, moves);
+    }
+
     /// The browser sends a compound; the agent gets `out`.
     fn inward_rtcp(&mut self, rtcp: &[u8], out: Vec<u8>) {
         let bytes = self.sealed_rtcp(rtcp);

@@ -1,8 +1,12 @@
 //! Digits, user data, who calls, and what must not pass.
 
-use super::{INVITE, Rig, invite, sdp};
+use std::sync::Arc;
+
+use sallyport_plan::{Digits, Format, PtMap};
+
+use super::{FINGERPRINT, INVITE, Rig, invite, sdp, settings};
 use crate::api::{CallEvent, Command, EndCause, Input};
-use crate::settings::Assertion;
+use crate::settings::{Assertion, Dtmf, Settings};
 use crate::sip::{Method, Response};
 
 fn info(rig: &mut Rig, kind: &str, body: &str) -> Response {
@@ -31,6 +35,80 @@ fn digits_of_the_far_end_are_told() {
         let expected = expected.map(|(digit, duration)| CallEvent::Dtmf { digit, duration });
         assert_eq!(told, expected.into_iter().collect::<Vec<_>>());
     }
+    rig.finish();
+}
+
+/// A call that runs, whose inside answered with these formats.
+fn by(dtmf: Dtmf, formats: &str) -> Rig {
+    let mut settings = Settings::clone(&settings("secret"));
+    settings.sip.policy.dtmf = dtmf;
+    let mut rig = Rig::with(Arc::new(settings), "");
+    rig.reserve();
+    rig.ring();
+    rig.pick_up(formats);
+    rig.connect();
+    rig.installed();
+    rig.keys(FINGERPRINT);
+    rig.installed();
+    rig.obedient = true;
+    rig
+}
+
+#[test]
+fn digits_of_the_browser_go_inside_as_it_is_configured_and_can_be() {
+    let event = |map: &PtMap| matches!(map.format, Format::Event { .. });
+    for (dtmf, formats, offered, inward, outward) in [
+        (Dtmf::Auto, "0 101", true, Some(Digits::Pass), true),
+        (Dtmf::Auto, "0", true, Some(Digits::Tell), false),
+        (Dtmf::Rfc4733, "0 101", true, Some(Digits::Pass), true),
+        (Dtmf::Rfc4733, "0", true, None, false),
+        (Dtmf::Info, "0", false, Some(Digits::Tell), false),
+        (Dtmf::Both, "0 101", true, Some(Digits::PassAndTell), true),
+        (Dtmf::Both, "0", true, Some(Digits::Tell), false),
+    ] {
+        let mut rig = by(dtmf, formats);
+        let what = format!("{dtmf:?}, {formats}");
+        let (_, invite) = rig.requests(&Method::Invite).remove(0);
+        let text = String::from_utf8(invite.body).unwrap();
+        assert_eq!(text.contains("telephone-event/8000"), offered, "{what}");
+        assert_eq!(rig.answer().unwrap().contains("telephone-event"), inward.is_some(), "{what}");
+        let plan = rig.plans().pop().unwrap();
+        let [to, from] = &plan.directions[..] else { panic!("{plan:?}") };
+        assert_eq!(to.payload_types.iter().any(event), inward.is_some(), "{what}");
+        assert_eq!(from.payload_types.iter().any(event), outward, "{what}");
+        assert_eq!((to.digits, from.digits), (inward.unwrap_or(Digits::Pass), Digits::Pass), "{what}");
+        rig.finish();
+    }
+}
+
+#[test]
+fn digits_of_the_browser_go_by_info_while_the_inside_is_on_hold() {
+    let mut rig = by(Dtmf::Auto, "0 101");
+    assert_eq!(
+        rig.ask(Method::Invite, "pbx", &sdp("10.0.0.5", "0 101", "a=sendonly\r\n")).unwrap().status,
+        200
+    );
+    assert_eq!(rig.plans().pop().unwrap().directions[0].digits, Digits::Tell);
+    assert_eq!(rig.ask(Method::Invite, "pbx", &sdp("10.0.0.5", "0 101", "")).unwrap().status, 200);
+    assert_eq!(rig.plans().pop().unwrap().directions[0].digits, Digits::Pass);
+    rig.finish();
+}
+
+#[test]
+fn a_digit_that_the_relay_heard_goes_by_info_one_behind_the_other() {
+    let mut rig = by(Dtmf::Info, "0");
+    for (event, duration) in [(5, 120), (11, 10), (16, 100), (15, 8000)] {
+        rig.put(Input::Digit { event, duration });
+    }
+    let mut bodies = Vec::new();
+    for _ in 0..3 {
+        let (_, request) = rig.requests(&Method::Info).pop().unwrap();
+        assert_eq!(request.content_type.as_deref(), Some("application/dtmf-relay"));
+        bodies.push(String::from_utf8(request.body).unwrap());
+        rig.respond(&Method::Info, 200, "pbx", b"", &[]);
+    }
+    let body = |digit: char, duration: u16| format!("Signal={digit}\r\nDuration={duration}\r\n");
+    assert_eq!(bodies, [body('5', 120), body('#', 40), body('D', 8000)], "flash is no digit");
     rig.finish();
 }
 
