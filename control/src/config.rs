@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 
-pub use sip::{Identity, Redirect, Server, Servers, Sip, SipTls, Transport};
+pub use sip::{DtmfMode, Identity, Redirect, Server, Servers, Sip, SipTls, Transport};
 
 /// Sections that only other processes read.
 const FOREIGN_SECTIONS: &[&str] = &["supervisor"];

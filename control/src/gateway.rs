@@ -178,7 +178,7 @@ impl Gateway {
             SipEvent::Timeout { call, transaction } | SipEvent::TransportError { call, transaction } => {
                 self.input(call, PhoneInput::Silence(transaction));
             }
-            SipEvent::Request { source: Source::Sip, .. } => {}
+            SipEvent::Request { source: Source::Sip, .. } | SipEvent::PeersChanged => {}
         }
     }
 

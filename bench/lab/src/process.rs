@@ -41,10 +41,14 @@ impl Running {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
-    /// Whether it has ended. It is not reaped here: until then nobody else can have its id.
-    fn ended(&self) -> bool {
+    /// How it ended, if it has. It is not reaped here: until then nobody else can have its id.
+    fn outcome(&self) -> Option<WaitStatus> {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        !matches!(waitid(Id::Pid(self.pid()), flags), Ok(WaitStatus::StillAlive))
+        waitid(Id::Pid(self.pid()), flags).ok().filter(|status| *status != WaitStatus::StillAlive)
+    }
+
+    fn ended(&self) -> bool {
+        self.outcome().is_some()
     }
 
     /// Asks it to end, waits, then ends its whole group.
@@ -132,6 +136,33 @@ impl Process {
         inner.running.iter().any(|running| running.child.id() == self.pid && !running.ended())
     }
 
+    /// Waits until it has ended by itself; its exit status.
+    ///
+    /// # Errors
+    /// With its last words where it does not end in time, or by a signal.
+    pub fn wait_ended(&self, patience: Duration) -> anyhow::Result<i32> {
+        let until = Instant::now() + patience;
+        loop {
+            let inner = self.state.open()?;
+            let mine = inner.running.iter().find(|running| running.child.id() == self.pid);
+            match mine.and_then(Running::outcome) {
+                Some(WaitStatus::Exited(_, status)) => return Ok(status),
+                Some(other) => bail!("{} ended otherwise: {other:?}", self.name),
+                None if Instant::now() > until => {
+                    bail!(
+                        "{} has not ended after {} s:\n{}",
+                        self.name,
+                        patience.as_secs(),
+                        self.last_words(20)
+                    );
+                }
+                None => {}
+            }
+            drop(inner);
+            thread::sleep(GLANCE);
+        }
+    }
+
     /// Waits until `ready` says something.
     ///
     /// # Errors
@@ -170,6 +201,18 @@ impl Process {
             bail!("{} has ended", self.name);
         }
         kill(Pid::from_raw(self.pid.cast_signed()), signal)
+            .with_context(|| format!("{} has ended", self.name))
+    }
+
+    /// Sends a signal to it and to all processes that it started.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn signal_all(&self, signal: Signal) -> anyhow::Result<()> {
+        if !self.is_running() {
+            bail!("{} has ended", self.name);
+        }
+        killpg(Pid::from_raw(self.pid.cast_signed()), signal)
             .with_context(|| format!("{} has ended", self.name))
     }
 

@@ -22,7 +22,8 @@ pub const REALM: &str = "enterprise.example";
 pub struct Setup {
     /// Where it is heard, UDP and TCP.
     pub address: SocketAddr,
-    /// Numbers with a fixed place, as of phones that do not register: number and URI.
+    /// Numbers with a fixed place, as of phones that do not register: number and URI. Several places of one number ring
+    /// at once.
     pub aliases: Vec<(String, String)>,
     /// Whether REGISTER needs the password, and the appliance's INVITE; phones beside the server are believed.
     pub digest: bool,
@@ -82,8 +83,13 @@ impl Registrar {
 
 fn text(setup: &Setup, modules: &Path) -> String {
     let mut aliases = String::new();
-    for (number, uri) in &setup.aliases {
-        aliases += &format!("    if ($rU == \"{number}\") {{ $ru = \"{uri}\"; route(RELAY); exit; }}\n");
+    let mut numbers: Vec<&String> = setup.aliases.iter().map(|(number, _)| number).collect();
+    numbers.dedup();
+    for number in numbers {
+        let mut places = setup.aliases.iter().filter(|(of, _)| of == number).map(|(_, uri)| uri);
+        let first = places.next().map(|uri| format!("$ru = \"{uri}\";")).unwrap_or_default();
+        let more: String = places.map(|uri| format!(" append_branch(\"{uri}\");")).collect();
+        aliases += &format!("    if ($rU == \"{number}\") {{ {first}{more} route(RELAY); exit; }}\n");
     }
     let challenge = |method: &str, check: &str| {
         format!(

@@ -10,26 +10,15 @@ use sallyport_lab::appliance::{Appliance, Setup, Way, programs};
 use sallyport_lab::browser::{self, Browser, SignIn};
 use sallyport_lab::net::{AGENT, STUN};
 use sallyport_lab::registrar::{self, PASSWORD, REALM, Registrar};
-use sallyport_lab::tone::{self, Expected, listen};
-use sallyport_lab::wav::Wav;
+use sallyport_lab::tone;
 use sallyport_lab::{Lab, Options};
 use serde_json::{Value, json};
 
-use crate::stage::{possible, until};
+use crate::stage::{browser_hears, judge, server_possible, tail, until};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The tone of a second phone.
 const OTHER: u32 = 700;
-
-/// Whether Kamailio is there; in CI it must.
-fn server_possible() -> bool {
-    let there = possible() && registrar::modules().is_some();
-    if possible() && !there {
-        eprintln!("SKIPPED: kamailio is not installed");
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "nothing is skipped in CI");
-    }
-    there
-}
 
 /// `bench try B` or `C`, as `./try` runs it.
 fn between_browsers(deployment: &str, path: &str) {
@@ -130,10 +119,7 @@ impl Office {
 
     /// The browser hears a tone, for three seconds from now on.
     fn browser_hears(&self, tone: u32) {
-        self.browser.record().unwrap();
-        thread::sleep(Duration::from_secs(3));
-        let heard = self.browser.recorded().unwrap();
-        judge(&heard, tone, tone::BROWSER);
+        browser_hears(&self.browser, tone);
     }
 
     /// The call is over, and nothing is left of it.
@@ -143,18 +129,6 @@ impl Office {
         });
         assert!(self.lab.folder().exists());
     }
-}
-
-fn judge(wav: &Wav, tone: u32, other: u32) {
-    let expected = Expected { tone, other, seconds: 2.5 };
-    let heard = listen(wav, expected);
-    assert_eq!(heard.judge(expected), Ok(()), "{heard}");
-}
-
-/// The last seconds of a recording.
-fn tail(wav: &Wav, seconds: usize) -> Wav {
-    let from = wav.samples.len().saturating_sub(seconds * usize::try_from(wav.rate).unwrap());
-    Wav { rate: wav.rate, samples: wav.samples[from..].to_vec() }
 }
 
 #[test]
@@ -194,6 +168,8 @@ fn an_agent_transfers_a_phone_to_another() {
     });
     office.browser.heard("ended", PATIENCE).unwrap();
     office.is_empty();
-    thread::sleep(Duration::from_secs(4));
     assert_eq!(office.second.recordings().len(), 1, "the second phone was called");
+    thread::sleep(Duration::from_secs(4));
+    judge(&tail(&office.second.heard().unwrap(), 3), tone::AGENT, OTHER);
+    judge(&tail(&office.caller.heard().unwrap(), 3), OTHER, tone::AGENT);
 }

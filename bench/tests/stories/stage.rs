@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 
 use sallyport_lab::agent::start_echo;
 use sallyport_lab::appliance::{Appliance, Setup, Status, Way, programs};
+use sallyport_lab::browser::Browser;
 use sallyport_lab::net::AGENT;
-use sallyport_lab::{Lab, Options};
+use sallyport_lab::tone::{self, Expected, listen};
+use sallyport_lab::wav::Wav;
+use sallyport_lab::{Lab, Options, registrar};
 use serde_json::Value;
 
 /// Whether stories can be played here; in CI they must.
@@ -21,6 +24,44 @@ pub fn possible() -> bool {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "nothing is skipped in CI");
     }
     root
+}
+
+/// Whether Kamailio is there as well; in CI it must.
+pub fn server_possible() -> bool {
+    let there = possible() && registrar::modules().is_some();
+    if possible() && !there {
+        eprintln!("SKIPPED: kamailio is not installed");
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "nothing is skipped in CI");
+    }
+    there
+}
+
+/// A recording holds one tone for 2.5 s at least, and nothing of another.
+#[track_caller]
+pub fn judge(wav: &Wav, tone: u32, other: u32) {
+    judge_for(wav, tone, other, 2.5);
+}
+
+/// As [`judge`], for another time.
+#[track_caller]
+pub fn judge_for(wav: &Wav, tone: u32, other: u32, seconds: f64) {
+    let expected = Expected { tone, other, seconds };
+    let heard = listen(wav, expected);
+    assert_eq!(heard.judge(expected), Ok(()), "{tone} Hz: {heard}");
+}
+
+/// The last seconds of a recording.
+pub fn tail(wav: &Wav, seconds: usize) -> Wav {
+    let from = wav.samples.len().saturating_sub(seconds * usize::try_from(wav.rate).unwrap());
+    Wav { rate: wav.rate, samples: wav.samples[from..].to_vec() }
+}
+
+/// A browser hears a tone, for three seconds from now on.
+#[track_caller]
+pub fn browser_hears(browser: &Browser, tone: u32) {
+    browser.record().unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    judge(&browser.recorded().unwrap(), tone, tone::BROWSER);
 }
 
 /// A lab with an appliance and a SIPp inside that answers every call and sends media back.

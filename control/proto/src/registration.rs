@@ -166,6 +166,17 @@ impl Registration {
         }
     }
 
+    /// What the server holds is uncertain: it is told anew at some moment within this time, or sooner where that is due.
+    /// What failed is tried again as well, but for refusals.
+    pub fn renew(&mut self, now: Instant, within: Duration) {
+        let waits = matches!(self.state, RegistrationState::Registered | RegistrationState::Failed { .. });
+        if !self.wanted || !waits || self.state.is_refusal() {
+            return;
+        }
+        let at = now + within.mul_f64(f64::from(self.random.u32()) / f64::from(u32::MAX));
+        self.due = self.due.map(|due| due.min(at));
+    }
+
     /// A browser signs in with the number, maybe with another password. What failed is tried again at once; what is being
     /// taken back is registered anew.
     pub fn want(&mut self, password: &str) {

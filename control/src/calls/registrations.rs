@@ -14,6 +14,10 @@ use super::Calls;
 use crate::message::{SessionEvent, SignIn, SignInError, SignedIn, SipEvent};
 use crate::random;
 
+/// Within which time numbers are registered anew when the SIP servers have changed; the more there are, the longer.
+const RENEWAL: Duration = Duration::from_secs(1);
+const RENEWAL_EACH: Duration = Duration::from_millis(10);
+
 /// Answers a sign-in.
 type Reply = oneshot::Sender<Result<SignedIn, SignInError>>;
 
@@ -103,6 +107,13 @@ impl Calls {
             RegistrationState::Registered if same => Verdict::Right,
             RegistrationState::Registered | RegistrationState::Registering if !same => Verdict::Wrong,
             _ => Verdict::Ask,
+        }
+    }
+
+    /// A number rings at a browser again that it did not ring at for a while.
+    pub(super) fn register_again(&mut self, party: Party) {
+        if self.registers() && !self.leaving() {
+            self.register(party, None);
         }
     }
 
@@ -206,12 +217,24 @@ impl Calls {
         }
     }
 
+    /// The SIP servers are not what they were: each number is registered anew, soon, wherever REGISTER goes now.
+    fn renew_all(&mut self, now: Instant) {
+        let within = RENEWAL + RENEWAL_EACH * u32::try_from(self.registrations.all.len()).unwrap_or(u32::MAX);
+        for entry in self.registrations.all.values_mut() {
+            entry.machine.renew(now, within);
+        }
+    }
+
     /// What SIP says of a registration; gives back what it says of a call.
     pub(super) fn registration_event(&mut self, event: SipEvent) -> Option<SipEvent> {
         let (SipEvent::Response { call: id, .. }
         | SipEvent::Timeout { call: id, .. }
         | SipEvent::TransportError { call: id, .. }) = &event
         else {
+            if matches!(event, SipEvent::PeersChanged) {
+                self.renew_all(Instant::now());
+                return None;
+            }
             return Some(event);
         };
         let id = *id;

@@ -95,6 +95,8 @@ pub enum SipEvent {
         /// The request.
         request: Request,
     },
+    /// A SIP server died that had answered before, or one came back: what it holds of our numbers is uncertain.
+    PeersChanged,
     /// A WebSocket connection is gone. What was under way over it has been told before.
     Gone {
         /// Which.

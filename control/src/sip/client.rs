@@ -57,6 +57,8 @@ pub struct Client {
     pub ack: Option<Vec<u8>>,
     /// A final answer came.
     pub done: bool,
+    /// A provisional answer to an INVITE came: whoever sent it holds the way of all that follow.
+    pub rang: bool,
     /// Where else it may go.
     pub journey: Option<Box<Journey>>,
     /// When it was sent first.
@@ -105,6 +107,7 @@ impl Client {
             method,
             ack: None,
             done: false,
+            rang: false,
             journey: None,
             sent: now,
             armed: Armed::default(),
@@ -126,6 +129,7 @@ impl Client {
     pub fn provisional(&mut self, now: Instant) {
         self.moves = None;
         if self.method == Method::Invite {
+            self.rang = true;
             self.resend = None;
             if !self.cancelled {
                 self.end = None;
@@ -134,6 +138,24 @@ impl Client {
             self.interval = T2;
             self.resend = Some(now + T2);
         }
+    }
+
+    /// Whoever was to bring its answer is gone: soon it is looked whether another is there.
+    pub fn doubt(&mut self, now: Instant) {
+        if !self.done {
+            self.moves = Some(now);
+        }
+    }
+
+    /// It is not in doubt any more.
+    pub fn trust(&mut self) {
+        self.moves = None;
+    }
+
+    /// It could not be sent; it is sent again until its time is over, whatever the transport.
+    pub fn persist(&mut self, now: Instant) {
+        self.resend = Some(now + T2);
+        self.moves = self.journey.is_some().then(|| now + LOOK_AGAIN);
     }
 
     /// It is cancelled: it goes nowhere else, and its final answer is waited for no longer than this, be the server as

@@ -12,6 +12,10 @@ use super::transport::Target;
 pub const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 /// Without probes a dead peer is tried again after this.
 const FORGIVE: Duration = Duration::from_secs(30);
+/// A peer by which a call rings is asked as often as this, where it is asked at all: nothing else tells that it died.
+const WATCH: Duration = Duration::from_secs(4);
+/// After a connection to a peer ended; not at once, lest one that ends each keeps us busy.
+const SUSPECT: Duration = Duration::from_millis(500);
 /// A peer is not left alone for longer, whatever its Retry-After says.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
@@ -69,13 +73,15 @@ pub struct Peers {
     interval: Option<Duration>,
     /// Counts changes of state.
     changes: u64,
+    /// One that answered before died, or one that was dead is back.
+    turned: bool,
 }
 
 impl Peers {
     /// Those with addresses are known at once; hosts come with [`Self::resolved`]. `interval`: of probes.
     pub fn new(servers: &[Server], transport: Transport, interval: Option<Duration>, now: Instant) -> Self {
         let names = servers.iter().map(|server| server.text.clone()).collect();
-        let mut peers = Self { names, list: Vec::new(), interval, changes: 1 };
+        let mut peers = Self { names, list: Vec::new(), interval, changes: 1, turned: false };
         for (index, server) in servers.iter().enumerate() {
             let Some(address) = server.address else { continue };
             let kind = server.transport.unwrap_or(transport);
@@ -156,8 +162,10 @@ impl Peers {
     pub fn heard(&mut self, target: Target, now: Instant) {
         let Some(peer) = self.find(target) else { return };
         peer.heard = Some(now);
-        if std::mem::replace(&mut peer.health, Health::Alive) != Health::Alive {
+        let former = std::mem::replace(&mut peer.health, Health::Alive);
+        if former != Health::Alive {
             self.changes += 1;
+            self.turned |= former != Health::Unknown;
         }
     }
 
@@ -166,8 +174,10 @@ impl Peers {
         let Some(peer) = self.find(target) else { return };
         let known = matches!(peer.health, Health::Dead(..));
         peer.health = Health::Dead(reason.to_owned(), now);
+        let answered = peer.heard.is_some();
         if !known {
             self.changes += 1;
+            self.turned |= answered;
             tracing::warn!(reason, "a SIP peer does not answer");
         }
     }
@@ -188,6 +198,27 @@ impl Peers {
             due.push(peer.place.target);
         }
         due
+    }
+
+    /// A call rings by this peer: it is asked soon.
+    pub fn watch(&mut self, target: Target, now: Instant) {
+        self.ask_within(target, WATCH, now);
+    }
+
+    /// There is reason to ask a peer.
+    pub fn suspect(&mut self, target: Target, now: Instant) {
+        self.ask_within(target, SUSPECT, now);
+    }
+
+    fn ask_within(&mut self, target: Target, wait: Duration, now: Instant) {
+        if let Some(peer) = self.find(target) {
+            peer.probe = peer.probe.min(now + wait);
+        }
+    }
+
+    /// Whether, since this was asked last, one died that had answered before, or one came back.
+    pub fn take_turn(&mut self) -> bool {
+        std::mem::take(&mut self.turned)
     }
 
     /// When the next one is to be asked.

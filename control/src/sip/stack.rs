@@ -1,6 +1,7 @@
 //! The task that owns all transactions.
 
 mod clients;
+mod detour;
 mod servers;
 
 use std::collections::{BTreeMap, HashMap};
@@ -173,7 +174,7 @@ impl Stack {
             Todo::Ack { request, over } => {
                 if let Some(target) = self.target(&request, over) {
                     let via = self.via(target, &branch());
-                    self.transports.send(codec::request(&request, &via), target);
+                    self.transports.send(codec::request(&self.by_way_of(&request, target), &via), target);
                 }
             }
             Todo::Reply { transaction, response } => self.reply(transaction, &response),
@@ -214,7 +215,11 @@ impl Stack {
     /// A connection ended. Answers to what went over TCP may still come over another; a browser has no other.
     fn gone(&mut self, peer: Target) {
         self.transports.gone(peer);
-        let Some(connection) = peer.connection else { return };
+        let Some(connection) = peer.connection else {
+            self.peers.suspect(peer, Instant::now());
+            self.arm_probe();
+            return;
+        };
         self.browsers.remove(&connection);
         self.unreachable(peer, "the connection is gone");
         self.servers.forget_all_of(connection);
@@ -264,6 +269,9 @@ impl Stack {
                 TimerKey::Probe => self.probe(now),
                 TimerKey::Publish => self.publish(),
             }
+        }
+        if self.peers.take_turn() {
+            self.tell(SipEvent::PeersChanged);
         }
         self.publish_soon(now);
     }

@@ -133,7 +133,7 @@ impl Pbx {
                 let before = self.state().requests.iter().filter(same).count() - 1;
                 writer(&super::registrar::register(message, before));
             }
-            "NOTIFY" => writer(&answer(message, "200 OK", "", &[])),
+            "NOTIFY" | "INFO" => writer(&answer(message, "200 OK", "", &[])),
             "REFER" => writer(&answer(message, "202 Accepted", "", &[])),
             other => panic!("the daemon sent {other}"),
         }

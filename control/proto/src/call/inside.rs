@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use super::requests::Purpose;
 use super::secrecy::Pair;
+use super::video::Saying;
 use super::{Call, Said};
 use crate::api::{CallEvent, Command, EndCause, Party};
 use crate::random::Random;
 use crate::sdp::{Chosen, InsideAnswer, Secrecy};
-use crate::settings::SipSettings;
+use crate::settings::{Dtmf, SipSettings};
 use crate::sip::header::tag_of;
 use crate::sip::{Attempts, Dialog, Method, Request, Response, TransactionId};
 
@@ -86,6 +87,11 @@ impl Calling {
     /// Whether nobody wants it any more.
     pub fn is_cancelled(&self) -> bool {
         self.cancel
+    }
+
+    /// Whether somebody has it who has not answered finally yet.
+    fn rings(&self) -> bool {
+        self.provisional && !self.done
     }
 
     /// Whether no answer is to come.
@@ -186,8 +192,8 @@ impl Call {
         let Some(offer) = &self.inside.offer else { return String::new() };
         self.inside.told = self.outside.direction;
         self.inside.version = 1;
-        let secrecy = Secrecy { profile, crypto: &crypto };
-        let text = offer.text(1, &offer.codecs, self.inside.told, &[], secrecy);
+        let (secrecy, video) = (Secrecy { profile, crypto: &crypto }, self.video.says(Saying::Offer));
+        let text = offer.text(1, &offer.codecs, self.inside.told, video.as_ref(), &[], secrecy);
         self.inside.said = Some(Said(text.clone().into()));
         text
     }
@@ -398,12 +404,16 @@ impl Call {
             (answer.rtp, answer.rtcp) = (former.rtp, former.rtcp);
         }
         let running = self.inside.chosen.first().filter(|_| self.replied).map(|codec| codec.kind);
-        let chosen = own.choose(&answer, &self.outside.codecs, running).ok_or(EndCause::NoCodec)?;
+        let mut chosen = own.choose(&answer, &self.outside.codecs, running).ok_or(EndCause::NoCodec)?;
+        if self.settings.sip.policy.dtmf == Dtmf::Rfc4733 {
+            chosen.retain(|codec| codec.inside.is_some());
+        }
         Ok(Fit { answer, chosen, keys })
     }
 
     pub(super) fn adopt(&mut self, fit: Fit) {
         self.inside.chosen = fit.chosen;
+        self.video.follow(fit.answer.video.as_ref());
         self.inside.sdes.settle(fit.keys);
         self.inside.answer = Some(fit.answer);
         self.note_hold();
@@ -417,6 +427,39 @@ impl Call {
         }
     }
 
+    /// The way of a request is gone. Where an INVITE rang already, its answer would have come by that way: it is placed
+    /// anew, as a call of its own, since who heard the former one would take the same again for a loop (RFC 3261 section
+    /// 8.2.2.2). One in the middle of the call is sent again.
+    pub(super) fn sip_lost(&mut self, transaction: TransactionId, now: Instant) {
+        let rings = |calling: &Calling| calling.transaction == transaction && calling.rings();
+        let line = [Line::Own, Line::Referred]
+            .into_iter()
+            .find(|line| self.calling(*line).is_some_and(|one| rings(one)));
+        let Some(line) = line.filter(|_| self.cause.is_none()) else {
+            if !self.reinvite_lost(transaction) {
+                self.sip_silence(transaction, now);
+            }
+            return;
+        };
+        self.leave_early(line);
+        let call_id = self.random.hex(16);
+        let Some(calling) = self.calling(line).filter(|calling| !calling.cancel) else {
+            return self.sip_silence(transaction, now);
+        };
+        (calling.dialog.call_id, calling.dialog.cseq) = (call_id, 0);
+        calling.attempts = Attempts::default();
+        self.send_invite(line, now);
+    }
+
+    /// Says BYE in the dialogs that only ring (RFC 3261 section 15): nothing else ends them where no CANCEL gets through.
+    fn leave_early(&mut self, line: Line) {
+        let early = self.calling(line).map(|calling| std::mem::take(&mut calling.early));
+        for mut early in early.into_iter().flatten() {
+            let request = early.dialog.bye(Vec::new());
+            self.ask(Purpose::Farewell, request);
+        }
+    }
+
     pub(super) fn sip_silence(&mut self, transaction: TransactionId, now: Instant) {
         let unanswered = |calling: &&mut Calling| calling.transaction == transaction && !calling.done;
         if self.inside.bye.as_ref().is_some_and(|bye| bye.transaction == transaction) {
@@ -424,9 +467,11 @@ impl Call {
         } else if self.unheard(transaction, now) || self.reinvite_unheard(transaction, now) {
         } else if let Some(calling) = self.calling(Line::Own).filter(unanswered) {
             calling.done = true;
+            self.leave_early(Line::Own);
             self.end(EndCause::SipUnreachable, now);
         } else if let Some(calling) = self.calling(Line::Referred).filter(unanswered) {
             calling.done = true;
+            self.leave_early(Line::Referred);
             self.referral_failed(408, now);
         }
         self.finish_if_quiet();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::Call;
 use super::inside::Early;
 use super::rules::{Carrier, Exchange, Verdict, judge};
+use super::video::Saying;
 use crate::api::{Command, EndCause};
 use crate::sdp::{Codec, Direction, InsideAnswer};
 use crate::sip::header::tag_of;
@@ -190,7 +191,6 @@ impl Call {
         let offer = InsideAnswer::parse(&request.body).ok().filter(|_| own);
         let fit = offer.and_then(|offer| self.fit_offer(offer).ok());
         let Some(fit) = fit else { return answer(request, NOT_ACCEPTABLE) };
-        let direction = fit.answer.direction.answer(self.outside.direction);
         let tag = tag_of(&request.from);
         let call_id = &request.call_id;
         let mut early = self.inside.invite.iter_mut().flat_map(|calling| &mut calling.early);
@@ -198,7 +198,7 @@ impl Call {
             early.answer = Some(fit.answer.clone());
         }
         self.adopt(fit);
-        let text = self.describe(&self.spoken(), direction);
+        let text = self.describe(&self.spoken(), Saying::Answer);
         self.replan(now);
         self.updated(request, Some(text))
     }
@@ -238,7 +238,7 @@ impl Call {
         let text = match judge(self.exchange(), carrier, !request.body.is_empty(), false) {
             Verdict::Pending => return Some(answer(request, PENDING)),
             Verdict::Later => return Some(self.later(request)),
-            Verdict::Offer => Some(self.describe(&self.offered(), self.outside.direction)),
+            Verdict::Offer => Some(self.describe(&self.offered(), Saying::Offer)),
             Verdict::Answer => match self.answer_to(request) {
                 Ok(text) => Some(text),
                 Err(cause) => return Some(unacceptable(request, &cause.text())),
@@ -273,16 +273,15 @@ impl Call {
     /// Why it cannot be used; all stays as it was.
     fn answer_to(&mut self, request: &Request) -> Result<String, EndCause> {
         let fit = self.fit_offer(InsideAnswer::parse(&request.body).map_err(EndCause::Protocol)?)?;
-        let direction = fit.answer.direction.answer(self.outside.direction);
         self.inside.told = self.outside.direction;
         self.adopt(fit);
-        Ok(self.describe(&self.spoken(), direction))
+        Ok(self.describe(&self.spoken(), Saying::Answer))
     }
 
     /// The codecs of the call as the inside sends them to us.
     pub(super) fn spoken(&self) -> Vec<Codec> {
-        let own = |chosen: &crate::sdp::Chosen| Codec { kind: chosen.kind, payload_type: chosen.from_inside };
-        self.inside.chosen.iter().map(own).collect()
+        let inside = self.inside.chosen.iter().filter_map(|chosen| chosen.inside);
+        inside.map(|inside| Codec { kind: inside.kind, payload_type: inside.from }).collect()
     }
 
     /// 200 to an INVITE or UPDATE.

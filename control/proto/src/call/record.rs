@@ -3,6 +3,7 @@
 use sallyport_plan::Profile;
 use serde::{Deserialize, Serialize};
 
+use super::video::Video;
 use crate::api::CallEvent;
 use crate::error::RestoreError;
 use crate::sdp::{Chosen, Codec, Direction, InsideAnswer, InsideOffer, Setup};
@@ -40,6 +41,7 @@ pub struct Record {
     /// Whether the Call-ID is ours.
     pub owner: bool,
     pub ssrc: (u32, u32),
+    pub video: Video,
     pub profile: Option<Profile>,
     /// Tags of our key and of theirs inside, where it has any.
     pub crypto: Option<(u32, u32)>,

@@ -7,6 +7,7 @@ use super::inside::{Calling, Line};
 use super::peer::{PENDING, UNKNOWN, answer};
 use super::requests::Purpose;
 use super::secrecy::{self, Sdes};
+use super::video::Saying;
 use crate::api::EndCause;
 use crate::sdp::{Crypto, InsideAnswer, InsideOffer, Secrecy};
 use crate::sip::header::{name_addr, uri_of};
@@ -148,13 +149,14 @@ impl Call {
     /// The offer to the one whom we were sent to: our ports, what the browser was told.
     pub(super) fn referred_offer(&mut self) -> String {
         let (codecs, direction) = (self.offered(), self.outside.direction);
-        let policy = self.settings.sip.policy.srtp;
+        let (policy, video) = (self.settings.sip.policy.srtp, self.video.says(Saying::Offer));
         let (Some(referral), Some(own)) = (&mut self.inside.referral, &self.inside.offer) else {
             return String::new();
         };
         let profile = secrecy::first_lines(policy, &mut referral.crypto, &mut self.random);
         let offer = InsideOffer { session: referral.session, ..own.clone() };
-        offer.text(1, &codecs, direction, &[], Secrecy { profile, crypto: &referral.crypto })
+        let secrecy = Secrecy { profile, crypto: &referral.crypto };
+        offer.text(1, &codecs, direction, video.as_ref(), &[], secrecy)
     }
 
     /// Tells the far end how far it is, each status once.

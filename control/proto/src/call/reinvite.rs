@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::requests::Purpose;
+use super::video::Saying;
 use super::{Call, Said};
 use crate::api::{Command, EndCause};
-use crate::sdp::{Codec, Direction, InsideAnswer, Secrecy};
+use crate::sdp::{Codec, Direction, InsideAnswer, Kind, Secrecy};
 use crate::sip::{Attempts, Method, Request, Response, TransactionId};
 
 /// 2xx of ours that may come again and want their ACK again.
@@ -20,13 +21,16 @@ pub(super) struct Reinvite {
     attempts: Attempts,
     direction: Direction,
     rseq: Option<u32>,
+    /// A provisional answer came.
+    rang: bool,
 }
 
 impl Call {
     /// Tells the inside what the browser does with the sound, unless it knows, or something else comes first
     /// (RFC 3261 section 14.1): then this is called again.
     pub(super) fn settle_direction(&mut self, now: Instant) {
-        if self.inside.told != self.outside.direction && self.can_offer() {
+        let unsettled = self.inside.told != self.outside.direction || self.video.is_unsettled();
+        if unsettled && self.can_offer() {
             self.send_reinvite();
             self.replan(now);
         }
@@ -46,7 +50,7 @@ impl Call {
     fn send_again(&mut self, attempts: Attempts) {
         let direction = self.outside.direction;
         let codecs = self.offered();
-        let text = self.describe(&codecs, direction);
+        let text = self.describe(&codecs, Saying::Offer);
         let (transaction, target) = (self.transaction(), self.inside.dialog.target.clone());
         let challenged = !attempts.is_first();
         let credentials = if challenged { self.authorize(&Method::Invite, &target) } else { Vec::new() };
@@ -54,7 +58,7 @@ impl Call {
         request.headers.extend(self.timer_headers(true));
         let cseq = request.cseq;
         self.inside.reinvite =
-            Some(Reinvite { transaction, cseq, credentials, attempts, direction, rseq: None });
+            Some(Reinvite { transaction, cseq, credentials, attempts, direction, rseq: None, rang: false });
         self.commands.push_back(Command::Sip { transaction, request });
     }
 
@@ -97,7 +101,17 @@ impl Call {
             request.headers.push(("RAck".into(), format!("{rseq} {} INVITE", reinvite.cseq)));
             self.ask(Purpose::Acknowledge, request);
         }
+        reinvite.rang = true;
         self.inside.reinvite = Some(reinvite);
+    }
+
+    /// Whether it was such an INVITE whose answer is lost with who was to bring it: it is sent again.
+    pub(super) fn reinvite_lost(&mut self, transaction: TransactionId) -> bool {
+        let lost =
+            self.inside.reinvite.take_if(|reinvite| reinvite.transaction == transaction && reinvite.rang);
+        let Some(reinvite) = lost.filter(|_| self.cause.is_none()) else { return false };
+        self.send_again(reinvite.attempts);
+        true
     }
 
     fn reinvite_taken(&mut self, reinvite: &Reinvite, response: &Response, now: Instant) {
@@ -141,6 +155,7 @@ impl Call {
         if again {
             self.send_again(reinvite.attempts);
         } else if status == 491 {
+            self.video.was_not_heard();
             self.deadlines.glare = Some(now + self.glare());
         } else if !self.dialog_lost(status, now) {
             self.inside.told = reinvite.direction;
@@ -184,9 +199,19 @@ impl Call {
         lost.is_some()
     }
 
-    /// What we can offer in the middle of a call: all that the browser was told, the running codec first.
+    /// What we can offer in the middle of a call: all sounds that the browser was told, the running codec first.
     pub(super) fn offered(&self) -> Vec<Codec> {
-        let told = |codec: &&Codec| self.outside.codecs.iter().any(|told| told.kind == codec.kind);
+        let has = |kind: Kind| self.outside.codecs.iter().any(|told| told.kind == kind);
+        let chosen = &self.inside.chosen;
+        // Named events as the inside takes them, if it does.
+        let taken = chosen.iter().any(|codec| !codec.kind.is_sound() && codec.inside.is_some());
+        let events =
+            (chosen.is_empty() || taken) && self.outside.codecs.iter().any(|told| !told.kind.is_sound());
+        let told = |codec: &&Codec| match codec.kind {
+            Kind::Event8000 => events,
+            Kind::Event48000 => events && has(Kind::Opus),
+            sound => has(sound),
+        };
         let own = self.inside.offer.iter().flat_map(|offer| &offer.codecs);
         let mut codecs: Vec<Codec> = own.filter(told).copied().collect();
         let running = self.inside.chosen.first().map(|codec| codec.kind);
@@ -195,17 +220,22 @@ impl Call {
     }
 
     /// Our description; its version grows where its text changes, and only there (RFC 3264 section 8).
-    pub(super) fn describe(&mut self, codecs: &[Codec], direction: Direction) -> String {
+    pub(super) fn describe(&mut self, codecs: &[Codec], saying: Saying) -> String {
         let (profile, crypto) = self.lines();
-        let secrecy = Secrecy { profile, crypto: &crypto };
-        let Some(own) = &self.inside.offer else { return String::new() };
-        let layout = self.inside.answer.as_ref().map_or(&[][..], |answer| &answer.layout);
-        let same = own.text(self.inside.version, codecs, direction, layout, secrecy);
+        let (secrecy, video) = (Secrecy { profile, crypto: &crypto }, self.video.says(saying));
+        let (Some(own), said) = (&self.inside.offer, &self.inside.answer) else { return String::new() };
+        let direction = match (saying, said) {
+            (Saying::Answer, Some(said)) => said.direction.answer(self.outside.direction),
+            _ => self.outside.direction,
+        };
+        let layout = said.as_ref().map_or(&[][..], |said| &said.layout);
+        let text = |version| own.text(version, codecs, direction, video.as_ref(), layout, secrecy);
+        let same = text(self.inside.version);
         if self.inside.said.as_ref().is_some_and(|said| *said.0 == same) {
             return same;
         }
+        let text = text(self.inside.version + 1);
         self.inside.version += 1;
-        let text = own.text(self.inside.version, codecs, direction, layout, secrecy);
         self.inside.said = Some(Said(text.clone().into()));
         text
     }

@@ -48,7 +48,7 @@ impl Call {
     }
 
     fn fill(&mut self, version: u32, record: Record, now: Instant) {
-        self.ssrc = record.ssrc;
+        (self.ssrc, self.video) = (record.ssrc, record.video);
         let outside = &mut self.outside;
         (outside.profile, outside.codecs) = (record.profile, record.outside);
         (outside.version, outside.direction) = (record.outside_version, record.direction);
@@ -89,7 +89,7 @@ impl Call {
 
 /// The nominated pair and its keys; `None` where the plan has none, or is not one of ours.
 fn outside(plan: &Plan) -> Option<(FlowKey, Keys)> {
-    let [inward, outward] = plan.directions.as_slice() else { return None };
+    let [inward, outward, ..] = plan.directions.as_slice() else { return None };
     let flow = inward.ingress.first()?;
     plan.consents.first().filter(|consent| consent.flow == *flow)?;
     match (&inward.open, &outward.seal) {

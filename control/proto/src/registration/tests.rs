@@ -218,3 +218,24 @@ fn a_server_that_does_not_answer_keeps_nobody_from_ending() {
     assert_eq!(state(&mut registration), RegistrationState::Unregistering);
     assert_eq!(state(&mut registration), RegistrationState::Ended);
 }
+
+#[test]
+fn what_a_server_may_have_forgotten_is_told_again_soon() {
+    let (mut registration, now) = (begun(""), Instant::now());
+    reply(&mut registration, now, 200, &[("Expires", "3600")]);
+    assert_eq!(state(&mut registration), RegistrationState::Registered);
+    registration.renew(now, Duration::from_secs(5));
+    assert!(registration.poll_timeout().unwrap() <= now + Duration::from_secs(5));
+    registration.handle_timeout(now + Duration::from_secs(5));
+    reply(&mut registration, now, 503, &[("Retry-After", "1000")]);
+    assert_eq!(state(&mut registration), RegistrationState::Failed { status: Some(503) });
+    assert_eq!(wait(&registration, now), 1000);
+    registration.renew(now, Duration::from_secs(5));
+    assert!(wait(&registration, now) <= 5, "another server may take it");
+    // Who was refused stays so, who leaves is not told again.
+    registration.handle_timeout(now + Duration::from_secs(5));
+    reply(&mut registration, now, 403, &[]);
+    assert_eq!(state(&mut registration), RegistrationState::Failed { status: Some(403) });
+    registration.renew(now, Duration::from_secs(5));
+    assert_eq!(wait(&registration, now), 600);
+}

@@ -35,7 +35,8 @@ impl Clients {
         number
     }
 
-    fn remove(&mut self, number: u64) -> Option<Client> {
+    /// Forgets one.
+    pub fn remove(&mut self, number: u64) -> Option<Client> {
         let client = self.by_number.remove(&number)?;
         self.by_branch.remove(&(client.branch.clone(), client.method.clone()));
         if self.by_owner.get(&client.owner) == Some(&number) {
@@ -103,13 +104,14 @@ impl Stack {
     fn start(&mut self, owner: Owner, target: Target, journey: Box<Journey>, moves: bool) {
         let now = Instant::now();
         let branch = branch();
-        let octets = codec::request(&journey.request, &self.via(target, &branch));
+        let request = self.by_way_of(&journey.request, target);
+        let octets = codec::request(&request, &self.via(target, &branch));
         // A full socket buffer is a lost datagram: it is sent again. A stream that cannot take it has failed.
         let sent = self.transports.send(octets.clone(), target);
         let method = journey.request.method.clone();
         let mut client = Client::new(owner, branch, octets, target, method, now);
         if client.method == Method::Invite {
-            client.ack = Some(self.ack_template(&journey.request, target, &client.branch));
+            client.ack = Some(self.ack_template(&request, target, &client.branch));
         }
         client.may_move(moves.then_some(journey));
         let number = self.clients.insert(client);
@@ -136,7 +138,7 @@ impl Stack {
         let Some(client) = self.clients.by_number.get(&number) else { return };
         let (target, owner) = (client.target, client.owner);
         self.peers.lost(target, reason, now);
-        if self.advance(number, now) {
+        if self.outlasts(number, now) || self.advance(number, now) {
             return;
         }
         self.clients.remove(number);
@@ -218,7 +220,11 @@ impl Stack {
         } else if first {
             client.provisional(now);
         }
-        let owner = client.owner;
+        let (owner, target, rings) = (client.owner, client.target, client.rang && !client.done);
+        if rings {
+            self.peers.watch(target, now);
+            self.arm_probe();
+        }
         self.arm_client(number);
         // A 2xx to INVITE comes again until its ACK arrives: the call answers each.
         let again = invite && (200..300).contains(&response.status);
@@ -229,7 +235,7 @@ impl Stack {
         }
     }
 
-    fn arm_client(&mut self, number: u64) {
+    pub(super) fn arm_client(&mut self, number: u64) {
         let Some(client) = self.clients.by_number.get_mut(&number) else { return };
         if let Some(at) = client.poll_timeout().filter(|at| client.armed.wants(*at)) {
             self.timers.set(at, TimerKey::Client(number));
@@ -244,6 +250,7 @@ impl Stack {
             Due::Resend => {
                 self.transports.send(client.octets.clone(), client.target);
             }
+            Due::Move if client.rang => self.reconsider(number, now),
             Due::Move => {
                 let (target, sent) = (client.target, client.sent);
                 let tried = client.journey.as_ref().map_or(&[][..], |journey| &journey.tried);
@@ -267,6 +274,7 @@ impl Stack {
     fn timed_out(&mut self, client: &Client, now: Instant) {
         if !self.peers.heard_since(client.target, client.sent) {
             self.peers.lost(client.target, "it did not answer in time", now);
+            self.doubt(client.target, now);
         }
         if let Owner::Call(call, transaction) = client.owner {
             self.tell(SipEvent::Timeout { call, transaction });
@@ -276,6 +284,7 @@ impl Stack {
     /// Asks peers whether they are alive (RFC 3261 section 11).
     pub(super) fn probe(&mut self, now: Instant) {
         self.probe_armed.passed(now);
+        let ringing = self.ringing();
         for target in self.peers.due(now) {
             let host = target.address;
             let local = self.transports.local(target.kind);
@@ -303,6 +312,9 @@ impl Stack {
                 body: Vec::new(),
             };
             self.start(Owner::Probe, target, Box::new(Journey { request, tried: Vec::new() }), false);
+            if ringing.contains(&target) {
+                self.peers.watch(target, now);
+            }
         }
         self.arm_probe();
     }

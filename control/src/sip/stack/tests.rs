@@ -203,7 +203,7 @@ async fn a_cancel_finds_its_invite_while_that_is_unanswered() {
 /// What the calls were told, without what it was about.
 fn told(inbox: &mut UnboundedReceiver<Message>) -> String {
     let text = inbox.try_recv().map(|message| format!("{message:?}")).unwrap_or_default();
-    text.split(['{', '(']).nth(1).unwrap_or_default().trim().to_owned()
+    text.split(['{', '(', ')']).nth(1).unwrap_or_default().trim().to_owned()
 }
 
 #[tokio::test]
@@ -303,11 +303,71 @@ async fn an_invite_without_an_answer_moves_to_the_next_peer_within_two_seconds()
         over: None,
     });
     assert_eq!(place(&stack), ["127.0.0.4:9", "127.0.0.4:9"]);
-    // Only one has an answer: what rings stays where it is.
-    stack.message(&answer(&stack, "100 Trying", ""), target());
-    stack.unreachable(Target::new("127.0.0.4:9".parse().unwrap(), Transport::Udp), "ICMP");
-    assert_eq!(told(&mut inbox), "Response");
+    stack.unreachable(next(), "ICMP");
     assert_eq!(told(&mut inbox), "TransportError", "nobody is left");
+}
+
+fn next() -> Target {
+    Target::new("127.0.0.4:9".parse().unwrap(), Transport::Udp)
+}
+
+#[tokio::test]
+async fn an_invite_that_rings_by_a_dead_peer_is_told_lost_once_another_lives() {
+    let (mut stack, mut inbox) = stack_with(&["127.0.0.1:9", "127.0.0.4:9"]).await;
+    let (call, transaction) = (CallId(1), TransactionId(1));
+    stack.peers.lost(next(), "not there yet", Instant::now());
+    stack.obey(Todo::Request { call, transaction, request: request(Method::Invite), over: None });
+    stack.message(&answer(&stack, "180 Ringing", ""), target());
+    assert_eq!(told(&mut inbox), "Response");
+    stack.unreachable(target(), "ICMP");
+    stack.pass_time(Instant::now() + Duration::from_secs(20));
+    assert_eq!(told(&mut inbox), "PeersChanged");
+    assert_eq!(place(&stack), ["127.0.0.1:9"], "nobody is there who could do better");
+    stack.peers.heard(next(), Instant::now());
+    stack.pass_time(Instant::now() + Duration::from_secs(21));
+    let heard = [told(&mut inbox), told(&mut inbox)];
+    assert_eq!(heard, ["TransportError", "PeersChanged"], "placed anew by the call, not sent on as it was");
+    assert!(stack.clients.is_empty());
+    // One that comes back in time keeps what rings by way of it.
+    stack.peers.heard(target(), Instant::now());
+    stack.obey(Todo::Request { call, transaction, request: request(Method::Invite), over: None });
+    stack.message(&answer(&stack, "180 Ringing", ""), target());
+    stack.doubt(target(), Instant::now());
+    stack.pass_time(Instant::now() + Duration::from_secs(20));
+    assert_eq!([told(&mut inbox), told(&mut inbox), told(&mut inbox)], ["Response", "PeersChanged", ""]);
+    assert_eq!(place(&stack), ["127.0.0.1:9"]);
+}
+
+#[tokio::test]
+async fn a_request_of_a_dialog_goes_by_another_peer_and_its_route_says_so() {
+    let (mut stack, mut inbox) = stack_with(&["127.0.0.1:9", "127.0.0.4:9"]).await;
+    let (call, transaction) = (CallId(1), TransactionId(1));
+    let mut bye = request(Method::Bye);
+    bye.to = "<sip:a@b>;tag=2".into();
+    bye.uri = "sip:agent@127.0.0.9:5060".into();
+    bye.route = ["<sip:127.0.0.1:9;r2=on;lr;ftag=1>", "<sip:127.0.0.8;lr>"].map(str::to_owned).into();
+    stack.obey(Todo::Request { call, transaction, request: bye.clone(), over: None });
+    let sent = |stack: &Stack| {
+        let client = stack.clients.by_number.values().max_by_key(|client| client.sent).unwrap();
+        let text = String::from_utf8(client.octets.clone()).unwrap();
+        text.lines().filter_map(|line| line.strip_prefix("Route: ")).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(sent(&stack), "<sip:127.0.0.1:9;r2=on;lr;ftag=1> <sip:127.0.0.8;lr>", "as the dialog has it");
+    stack.unreachable(target(), "ICMP");
+    assert_eq!(place(&stack), ["127.0.0.4:9"]);
+    assert_eq!(sent(&stack), "<sip:127.0.0.4:9;ftag=1;lr> <sip:127.0.0.8;lr>");
+    // The next one at once; whatever one server has recorded, the other records once.
+    bye.route.insert(0, "<sip:127.0.0.1:9;r2=on;lr>".into());
+    stack.obey(Todo::Request { call, transaction: TransactionId(2), request: bye, over: None });
+    assert_eq!(place(&stack), ["127.0.0.4:9", "127.0.0.4:9"]);
+    assert_eq!(sent(&stack), "<sip:127.0.0.4:9;lr> <sip:127.0.0.8;lr>");
+    // Nobody is left: it waits for somebody as long as a transaction may.
+    stack.unreachable(next(), "ICMP");
+    assert_eq!(told(&mut inbox), "");
+    stack.pass_time(Instant::now() + Duration::from_secs(20));
+    assert_eq!((told(&mut inbox).as_str(), stack.clients.by_number.len()), ("", 2));
+    stack.pass_time(Instant::now() + Duration::from_secs(33));
+    assert_eq!([told(&mut inbox), told(&mut inbox)], ["Timeout", "Timeout"]);
 }
 
 #[tokio::test]

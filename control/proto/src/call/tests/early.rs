@@ -199,3 +199,40 @@ fn a_redirected_call_goes_on_elsewhere_five_times_and_in_no_circle() {
     assert_eq!(rig.cause(), Some(EndCause::Rejected(302)));
     rig.is_over();
 }
+
+#[test]
+fn an_invite_that_loses_its_way_while_it_rings_is_placed_anew() {
+    let mut rig = Rig::new();
+    rig.reserve();
+    rig.respond(&Method::Invite, 183, "one", &sdp("10.0.0.5", "0", ""), &[]);
+    rig.respond(&Method::Invite, 180, "two", b"", &[]);
+    let (transaction, first) = rig.requests(&Method::Invite).pop().unwrap();
+    rig.put(Input::SipTransportError(transaction));
+    let mut byes: Vec<_> = rig.requests(&Method::Bye).into_iter().map(|(_, bye)| bye.to).collect();
+    byes.sort();
+    assert!(byes[0].ends_with(";tag=one") && byes[1].ends_with(";tag=two"), "nobody rings on: {byes:?}");
+    let (again, second) = rig.requests(&Method::Invite).pop().unwrap();
+    assert_ne!(second.call_id, first.call_id, "the same one again would be a loop");
+    assert_eq!((second.uri, second.from, second.cseq), (first.uri, first.from, 1));
+    assert_eq!(second.body, first.body);
+    rig.respond(&Method::Invite, 180, "one", b"", &[]);
+    rig.respond(&Method::Invite, 200, "three", &sdp("10.0.0.6", "0", ""), &[]);
+    assert_eq!(rig.acks().pop().unwrap().call_id, second.call_id);
+    assert_eq!(rig.names(), ["early", "ringing", "answered"], "the browser hears nothing of it");
+    assert_eq!(rig.requests(&Method::Invite).last().unwrap().0, again);
+    rig.finish();
+
+    // Who hears nothing by the next way either is not there.
+    let mut rig = Rig::new();
+    rig.reserve();
+    rig.respond(&Method::Invite, 100, "", b"", &[]);
+    let lost = |rig: &mut Rig| {
+        let (transaction, _) = rig.requests(&Method::Invite).pop().unwrap();
+        rig.put(Input::SipTransportError(transaction));
+    };
+    lost(&mut rig);
+    assert_eq!((rig.requests(&Method::Invite).len(), rig.cause()), (2, None));
+    lost(&mut rig);
+    assert_eq!(rig.cause(), Some(EndCause::SipUnreachable));
+    rig.is_over();
+}

@@ -426,3 +426,26 @@ fn bodies_and_extensions_that_we_do_not_know_get_their_status() {
     assert_eq!(rig.request(late).unwrap().status, 481, "no dialog of the call");
     rig.finish();
 }
+
+#[test]
+fn an_invite_of_ours_whose_answer_is_lost_on_its_way_is_sent_again() {
+    let mut rig = Rig::connected();
+    rig.turn("sendonly");
+    rig.respond(&Method::Invite, 100, "pbx", b"", &[]);
+    let lose = |rig: &mut Rig| {
+        let (transaction, invite) = rig.requests(&Method::Invite).pop().unwrap();
+        rig.put(Input::SipTransportError(transaction));
+        invite
+    };
+    let lost = lose(&mut rig);
+    assert_eq!(told(&rig), (3, "sendonly".to_owned()));
+    let (_, again) = rig.requests(&Method::Invite).pop().unwrap();
+    assert_eq!((again.call_id, again.cseq, again.to), (lost.call_id, lost.cseq + 1, lost.to));
+    agree(&mut rig, "recvonly");
+    assert_eq!(rig.cause(), None);
+    // One that nobody had is not.
+    rig.turn("sendrecv");
+    lose(&mut rig);
+    assert_eq!(rig.cause(), Some(EndCause::SipUnreachable));
+    rig.finish();
+}

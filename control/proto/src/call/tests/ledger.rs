@@ -24,6 +24,8 @@ struct Invite {
 #[derive(Debug, Default)]
 struct Dialog {
     talking: bool,
+    /// It rings, or did: a BYE may end that as well.
+    early: bool,
     hung_up: bool,
 }
 
@@ -50,7 +52,7 @@ pub struct Ledger {
 impl Ledger {
     pub fn restored(plan: &Plan, call_id: &str) -> Self {
         let version = plan.version;
-        let dialogs = BTreeMap::from([(call_id.to_owned(), Dialog { talking: true, hung_up: false })]);
+        let dialogs = BTreeMap::from([(call_id.to_owned(), Dialog { talking: true, ..Dialog::default() })]);
         Self { held: true, dialogs, adopted: true, version, ..Self::default() }
     }
 
@@ -66,6 +68,8 @@ impl Ledger {
                 {
                     if response.status < 200 {
                         invite.provisional = true;
+                        let dialog = self.dialogs.entry(response.call_id.clone()).or_default();
+                        dialog.early |= response.to.contains(";tag=");
                     } else {
                         invite.status = Some(response.status);
                         let dialog = self.dialogs.entry(response.call_id.clone()).or_default();
@@ -156,7 +160,7 @@ impl Ledger {
             }
             Method::Bye => {
                 let dialog = self.dialogs.entry(request.call_id.clone()).or_default();
-                assert!(dialog.talking, "no BYE without a dialog");
+                assert!(dialog.talking || dialog.early, "no BYE without a dialog");
                 dialog.hung_up = true;
             }
             Method::Info | Method::Update | Method::Notify => {}
