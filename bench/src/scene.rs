@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use sallyport_lab::agent::{self, Agent};
+use sallyport_lab::agent::{self, Agent, Srtp};
 use sallyport_lab::appliance::{self, Appliance, Status, Way, programs};
 use sallyport_lab::browser::{self, Answered, Browser, Call, Timings};
 use sallyport_lab::capture::Capture;
@@ -67,6 +67,18 @@ impl Scene {
         Self::set_with(way, say, |_| ())
     }
 
+    /// As [`Scene::set`], with media inside that is encrypted.
+    ///
+    /// # Errors
+    /// As [`Scene::set`].
+    pub fn set_secret(way: Way, srtp: Srtp, say: &mut dyn FnMut(&str)) -> anyhow::Result<Self> {
+        let agent = agent::Setup { srtp, ..agent::Setup::default() };
+        Self::set_as(way, &agent, say, |setup| {
+            let keys = toml::Table::from_iter([("srtp".to_owned(), srtp.name().into())]);
+            setup.more.insert("inside".into(), keys.into());
+        })
+    }
+
     /// As [`Scene::set`], with an appliance that is set up in another way.
     ///
     /// # Errors
@@ -76,13 +88,22 @@ impl Scene {
         say: &mut dyn FnMut(&str),
         change: impl FnOnce(&mut appliance::Setup),
     ) -> anyhow::Result<Self> {
+        Self::set_as(way, &agent::Setup::default(), say, change)
+    }
+
+    fn set_as(
+        way: Way,
+        agent: &agent::Setup,
+        say: &mut dyn FnMut(&str),
+        change: impl FnOnce(&mut appliance::Setup),
+    ) -> anyhow::Result<Self> {
         say("building the network: browser, NAT, Internet with STUN, 1:1 NAT, DMZ, enterprise");
         let lab = Lab::new(Options::default())?;
         let tap = |place, interface, name| Capture::start(&lab, &lab.namespace(place), interface, name);
         let outside = tap(Place::DmzNat, OUTSIDE_PEER, "outside")?;
         let inside = tap(Place::Enterprise, INSIDE_PEER, "inside")?;
         say("starting the SIP agent (baresip)");
-        let agent = Agent::start(&lab, &agent::Setup::default())?;
+        let agent = Agent::start(&lab, agent)?;
         say(&format!("starting the appliance, path {way}"));
         let mut setup = appliance::Setup::new(programs()?, way);
         change(&mut setup);

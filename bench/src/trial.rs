@@ -14,10 +14,12 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use nix::unistd::geteuid;
 use sallyport_lab::Lab;
+use sallyport_lab::agent::Srtp;
 use sallyport_lab::appliance::{Appliance, Way, programs};
 use sallyport_lab::browser::Browser;
-use sallyport_lab::capture::Span;
+use sallyport_lab::capture::{Span, is_rtp};
 use sallyport_lab::net::{Agents, INSIDE};
+use sallyport_lab::pcap::Captured;
 
 use crate::scene::Scene;
 pub use measure::{Audio, Measured, Packets, faults};
@@ -35,6 +37,9 @@ pub struct Options {
     /// Way that packets are to take through the appliance.
     #[arg(long, value_enum, default_value = "xdp")]
     path: PathChoice,
+    /// Encrypt media inside as well, under keys in the SDP (deployment A).
+    #[arg(long, value_enum, default_value = "off")]
+    srtp: SrtpChoice,
     /// Leave the lab and the call up, and say how to look at them.
     #[arg(long)]
     keep: bool,
@@ -84,6 +89,26 @@ enum PathChoice {
     Generic,
     /// UDP sockets.
     Socket,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SrtpChoice {
+    /// RTP/AVP.
+    Off,
+    /// RTP/AVP with keys.
+    Optional,
+    /// RTP/SAVP.
+    Required,
+}
+
+impl From<SrtpChoice> for Srtp {
+    fn from(choice: SrtpChoice) -> Self {
+        match choice {
+            SrtpChoice::Off => Self::Off,
+            SrtpChoice::Optional => Self::Optional,
+            SrtpChoice::Required => Self::Required,
+        }
+    }
 }
 
 impl From<PathChoice> for Way {
@@ -138,7 +163,7 @@ fn play(options: &Options, way: Way) -> anyhow::Result<Measured> {
     if let Some(agents) = options.deployment.agents() {
         return pair::play(options, way, agents, &progress);
     }
-    let scene = Scene::set(way, &mut |text| progress.say(text))?;
+    let scene = Scene::set_secret(way, options.srtp.into(), &mut |text| progress.say(text))?;
     let outcome = talk(&scene, options, way, &progress);
     match &outcome {
         Ok(measured) => {
@@ -184,6 +209,8 @@ fn talk(scene: &Scene, options: &Options, way: Way, progress: &Progress) -> anyh
     let after = scene.snapshot()?;
     let by_agent = scene.agent.heard()?;
     let captures = [scene.outside.so_far()?, scene.inside.so_far()?];
+    let plain = matches!(options.srtp, SrtpChoice::Off);
+    anyhow::ensure!(plain || is_secret(&captures[1]), "media inside is not encrypted");
     Measured::new(&measure::Material {
         deployment: Deployment::A,
         way,
@@ -199,6 +226,12 @@ fn talk(scene: &Scene, options: &Options, way: Way, progress: &Progress) -> anyh
         by_agent,
         talk: duration,
     })
+}
+
+/// Whether all RTP of a capture has a tag: packets of G.711 with 20 ms are longer than header and sound.
+fn is_secret(captured: &[Captured]) -> bool {
+    let mut voice = captured.iter().filter(|datagram| is_rtp(datagram)).peekable();
+    voice.peek().is_some() && voice.all(|datagram| datagram.payload.len() >= 12 + 160 + 4)
 }
 
 /// Lets time pass, with a line every few seconds.

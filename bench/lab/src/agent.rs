@@ -35,6 +35,40 @@ pub struct Setup {
     pub tone: u32,
     /// For how long it can play, seconds.
     pub seconds: u32,
+    /// Whether it encrypts its media.
+    pub srtp: Srtp,
+}
+
+/// Whether media is encrypted under keys in the SDP (RFC 4568).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Srtp {
+    /// Never.
+    #[default]
+    Off,
+    /// Where both sides have keys: RTP/AVP.
+    Optional,
+    /// Always: RTP/SAVP.
+    Required,
+}
+
+impl Srtp {
+    /// As the appliance's configuration names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Optional => "optional",
+            Self::Required => "required",
+        }
+    }
+
+    /// As an account of baresip names it.
+    const fn account(self) -> &'static str {
+        match self {
+            Self::Off => "",
+            Self::Optional => ";mediaenc=srtp",
+            Self::Required => ";mediaenc=srtp-mand",
+        }
+    }
 }
 
 impl Default for Setup {
@@ -48,6 +82,7 @@ impl Default for Setup {
             server: None,
             tone: tone::AGENT,
             seconds: 300,
+            srtp: Srtp::Off,
         }
     }
 }
@@ -142,7 +177,7 @@ fn config(setup: &Setup, folder: &Path, tone: &Path, dials: bool) -> String {
         format!("module_path {}", modules().display()),
     ];
     let applications: &[&str] = if dials { &["account", "menu"] } else { &["account"] };
-    let modules = ["g711", "aufile", "aubridge", "sndfile"].map(|name| format!("module {name}.so"));
+    let modules = ["g711", "aufile", "aubridge", "sndfile", "srtp"].map(|name| format!("module {name}.so"));
     let applications = applications.iter().map(|name| format!("module_app {name}.so"));
     let all: Vec<String> = lines.into_iter().chain(modules).chain(applications).collect();
     all.join("\n") + "\n"
@@ -155,8 +190,10 @@ fn account(setup: &Setup) -> String {
     };
     let outbound = setup.server.map(|server| format!(";outbound=\"sip:{server}\"")).unwrap_or_default();
     format!(
-        "<sip:{}@{host}:{}>;regint=0;answermode=auto;audio_codecs=PCMU/8000/1,PCMA/8000/1;ptime=20{outbound}\n",
-        setup.user, setup.port
+        "<sip:{}@{host}:{}>;regint=0;answermode=auto;audio_codecs=PCMU/8000/1,PCMA/8000/1;ptime=20{outbound}{}\n",
+        setup.user,
+        setup.port,
+        setup.srtp.account()
     )
 }
 

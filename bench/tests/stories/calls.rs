@@ -9,9 +9,14 @@ use crate::stage::possible;
 
 /// `bench try`, as `./try` runs it; its JSON object.
 fn call(path: &str) -> Value {
-    let file = std::env::temp_dir().join(format!("sp-story-{path}-{}.json", std::process::id()));
+    call_under(path, "off")
+}
+
+/// The same with media inside encrypted so.
+fn call_under(path: &str, srtp: &str) -> Value {
+    let file = std::env::temp_dir().join(format!("sp-story-{path}-{srtp}-{}.json", std::process::id()));
     let mut bench = Command::new(env!("CARGO_BIN_EXE_bench"));
-    bench.args(["try", "A", "--seconds", "5", "--path", path, "--json"]).arg(&file);
+    bench.args(["try", "A", "--seconds", "5", "--path", path, "--srtp", srtp, "--json"]).arg(&file);
     let output = bench.output().unwrap();
     let said =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -57,4 +62,22 @@ fn a_browser_and_an_agent_talk_by_sockets() {
     let object = call("socket");
     assert!(packets(&object, "socket") >= 480, "{object}");
     assert_eq!(packets(&object, "afxdp"), 0);
+}
+
+/// Both ends insist: the agent takes RTP/SAVP only, and so does the appliance.
+#[test]
+fn an_agent_that_must_encrypt_is_heard_by_native_xdp() {
+    if possible() {
+        let object = call_under("xdp", "required");
+        assert!(packets(&object, "afxdp") >= 480, "{object}");
+    }
+}
+
+/// RTP/AVP with keys (RFC 8643).
+#[test]
+fn an_agent_that_may_encrypt_is_heard_by_sockets() {
+    if possible() {
+        let object = call_under("socket", "optional");
+        assert!(packets(&object, "socket") >= 480, "{object}");
+    }
 }

@@ -8,7 +8,7 @@ use super::plan::{Keys, Parts, build};
 use super::record::Record;
 use super::{Call, dtls_start};
 use crate::api::{CallEvent, Command, EndCause, StepState};
-use crate::sdp::{AnswerParts, Direction, browser_answer};
+use crate::sdp::{AnswerParts, Direction, InsideAnswer, InsideOffer, browser_answer};
 
 impl Call {
     pub(super) fn trickle(&mut self, ufrag: Option<&str>, candidates: &[String], now: Instant) {
@@ -119,7 +119,36 @@ impl Call {
             return;
         }
         let version = self.relayed.sent + 1;
-        let record = Record {
+        let record = self.record(inside, answer);
+        let built = build(Parts {
+            call: self.id,
+            version,
+            outside,
+            consent: self.outside.consent.clone(),
+            keys: self.outside.keys.as_ref(),
+            inside_keys: self.inside.sdes.keys(),
+            inside,
+            answer,
+            chosen: &self.inside.chosen,
+            dtmf: self.settings.sip.policy.dtmf,
+            direction: self.outside.direction,
+            ssrc: self.ssrc,
+            video: self.video.film(),
+            record: record.encode(),
+        });
+        match built {
+            Ok(plan) => {
+                self.relayed.sends(version, self.outside.keys.is_some());
+                self.deadlines.relay = Some(now + self.settings.timeouts.relay);
+                self.commands.push_back(Command::Install(plan));
+            }
+            Err(refusal) => self.end(EndCause::Refused(refusal), now),
+        }
+    }
+
+    /// What a new control needs to go on.
+    fn record(&self, inside: &InsideOffer, answer: &InsideAnswer) -> Record {
+        Record {
             incoming: self.incoming,
             from: self.party.user.clone(),
             to: self.to.clone(),
@@ -145,30 +174,6 @@ impl Call {
             crypto: self.inside.sdes.tags(),
             sip_status: self.inside.status,
             past: self.past.clone(),
-        };
-        let built = build(Parts {
-            call: self.id,
-            version,
-            outside,
-            consent: self.outside.consent.clone(),
-            keys: self.outside.keys.as_ref(),
-            inside_keys: self.inside.sdes.keys(),
-            inside,
-            answer,
-            chosen: &self.inside.chosen,
-            dtmf: self.settings.sip.policy.dtmf,
-            direction: self.outside.direction,
-            ssrc: self.ssrc,
-            video: self.video.film(),
-            record: record.encode(),
-        });
-        match built {
-            Ok(plan) => {
-                self.relayed.sends(version, self.outside.keys.is_some());
-                self.deadlines.relay = Some(now + self.settings.timeouts.relay);
-                self.commands.push_back(Command::Install(plan));
-            }
-            Err(refusal) => self.end(EndCause::Refused(refusal), now),
         }
     }
 

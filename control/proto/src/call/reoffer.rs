@@ -18,6 +18,7 @@ impl Call {
             return Err(AcceptError::Gone);
         }
         let mut offer = BrowserOffer::parse(offer)?;
+        // A browser's connection keeps the certificates that it was made with (docs/encryption.md).
         if self.outside.fingerprint != Some(offer.fingerprint) {
             return Err(OfferError::ChangedFingerprint.into());
         }
