@@ -21,6 +21,16 @@ pub struct Options {
     json: bool,
 }
 
+/// Options of `sallyport calls`.
+#[derive(Args)]
+pub struct CallsOptions {
+    #[command(flatten)]
+    options: Options,
+    /// One call, with the quality of its media.
+    #[arg(value_name = "CALL")]
+    call: Option<String>,
+}
+
 /// Prints the state of the appliance.
 ///
 /// # Errors
@@ -37,16 +47,27 @@ pub fn status(options: &Options) -> anyhow::Result<ExitCode> {
         text(&status["calls"]["setup"]),
         text(&status["calls"]["active"])
     );
+    if status["relay"]["connected"] == true {
+        println!(
+            "relay: {} workers, SRTP by {}",
+            text(&status["relay"]["workers"]),
+            text(&status["relay"]["srtp"])
+        );
+    } else {
+        println!("relay: away");
+    }
     for interface in status["relay"]["interfaces"].as_array().into_iter().flatten() {
         println!(
-            "{:<8} {:<16} path {:<8} {} queues{}, UDP {} to {}",
+            "{:<8} {:<16} path {:<8} {} queues{}{}, UDP {} to {}{}",
             text(&interface["zone"]),
             text(&interface["name"]),
             text(&interface["path"]),
             text(&interface["queues"]),
             if interface["zero_copy"] == true { ", zero-copy" } else { "" },
+            if interface["hashes_ports"] == true { ", spread by ports" } else { "" },
             text(&interface["port_min"]),
             text(&interface["port_max"]),
+            interface["browsers"].as_u64().map(|port| format!(", browsers {port}")).unwrap_or_default(),
         );
     }
     let counters = status["relay"]["counters"].as_object().into_iter().flatten();
@@ -56,21 +77,41 @@ pub fn status(options: &Options) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints a line a call.
+/// Prints a line a call, or of one call a line a direction as well.
 ///
 /// # Errors
 /// Where the API does not answer, or refuses.
-pub fn calls(options: &Options) -> anyhow::Result<ExitCode> {
-    let calls = ask(options, "/v1/calls")?;
+pub fn calls(CallsOptions { options, call }: &CallsOptions) -> anyhow::Result<ExitCode> {
+    let path = call.as_ref().map_or_else(|| "/v1/calls".to_owned(), |call| format!("/v1/calls/{call}"));
+    let answer = ask(options, &path)?;
     if options.json {
-        println!("{calls}");
+        println!("{answer}");
         return Ok(ExitCode::SUCCESS);
     }
     println!("{:<34} {:<12} to", "call", "state");
-    for call in calls.as_array().into_iter().flatten() {
+    let one = [answer];
+    for call in one.iter().flat_map(|answer| answer.as_array().map_or(&one[..], Vec::as_slice)) {
         println!("{:<34} {:<12} {}", text(&call["id"]), text(&call["state"]), text(&call["to"]));
+        for direction in call["media"]["directions"].as_array().into_iter().flatten() {
+            println!("  {}", media(direction));
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// One direction in a line.
+fn media(direction: &Value) -> String {
+    let quality = &direction["quality"];
+    let told = [
+        ("packets", &direction["packets"]),
+        ("lost %", &quality["loss_percent"]),
+        ("jitter ms", &quality["jitter_ms"]),
+        ("round trip ms", &quality["round_trip_ms"]),
+        ("MOS", &quality["mos"]),
+        ("p99 in the relay us", &quality["stay"]["p99_us"]),
+    ];
+    let told = told.map(|(name, value)| format!("{name} {}", text(value)));
+    format!("from {:<8} {}", text(&direction["from"]), told.join(", "))
 }
 
 fn text(value: &Value) -> String {

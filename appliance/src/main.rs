@@ -31,7 +31,7 @@ enum Command {
     /// State of the running appliance, by its REST API.
     Status(api::Options),
     /// Calls of the running appliance, by its REST API.
-    Calls(api::Options),
+    Calls(api::CallsOptions),
 }
 
 fn main() -> ExitCode {

@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::dtls::Identity;
 use crate::gateway::Told;
 use crate::message::{CallError, Handle, Message, Overview, Shown, SipEvent, Source, Watched};
+use crate::quality::Totals;
 use crate::sip::Sender as Sip;
 use crate::stun::{self, Stun};
 
@@ -67,6 +68,7 @@ pub struct Calls {
     index: index::Index,
     begun: u64,
     ended: BTreeMap<&'static str, u64>,
+    quality: Totals,
     ng: ng::Index,
 }
 
@@ -103,6 +105,7 @@ impl Calls {
             index: index::Index::default(),
             begun: 0,
             ended: BTreeMap::new(),
+            quality: Totals::default(),
             ng: ng::Index::default(),
             config,
         }
@@ -130,17 +133,13 @@ impl Calls {
             Message::Relay(event) => self.relay_event(event),
             Message::Sip(event) => self.sip_event(event),
             Message::Create { id, wish, reply } => self.create(id, wish, reply),
-            Message::SignIn { sign_in, reply } => self.sign_in(sign_in, reply),
-            Message::SignOut(session) => self.sign_out(session),
-            Message::IsSignedIn { session, reply } => {
-                let _ = reply.send(self.sessions.is_signed_in(session));
-            }
-            Message::MayCall { session, to, reply } => {
-                let _ = reply.send(self.may_call(session, &to));
-            }
-            Message::May { id, by, reply } => {
-                let _ = reply.send(self.may(id, by));
-            }
+            message @ (Message::SignIn { .. }
+            | Message::SignOut(_)
+            | Message::Renew { .. }
+            | Message::Claim { .. }
+            | Message::IsSignedIn { .. }
+            | Message::MayCall { .. }
+            | Message::May { .. }) => self.take_of_session(message),
             Message::Accept { id, offer, caller, reply } => {
                 self.accept(id, &offer, &self.met(caller), reply);
             }
@@ -182,6 +181,29 @@ impl Calls {
             Message::Drain(reply) => self.drain(reply),
             Message::Leave(reply) => self.leave(reply),
             Message::StunServers(servers) => self.stun_servers(servers),
+        }
+    }
+
+    fn take_of_session(&mut self, message: Message) {
+        match message {
+            Message::SignIn { sign_in, reply } => self.sign_in(sign_in, reply),
+            Message::SignOut(session) => self.sign_out(session),
+            Message::Renew { session, renewal, reply } => {
+                let _ = reply.send(self.renew(session, renewal));
+            }
+            Message::Claim { id, session, reply } => {
+                let _ = reply.send(self.claim(id, session));
+            }
+            Message::IsSignedIn { session, reply } => {
+                let _ = reply.send(self.sessions.is_signed_in(session));
+            }
+            Message::MayCall { session, to, reply } => {
+                let _ = reply.send(self.may_call(session, &to));
+            }
+            Message::May { id, by, reply } => {
+                let _ = reply.send(self.may(id, by));
+            }
+            _ => {}
         }
     }
 
@@ -274,7 +296,7 @@ impl Calls {
         }
         if now.saturating_duration_since(self.swept_at) >= STATUS_INTERVAL {
             self.swept_at = now;
-            self.sweep();
+            self.sweep(now);
         }
         self.registration_time(now);
         for command in self.stun.poll(now) {
@@ -316,6 +338,7 @@ impl Calls {
             registrations: self.registrations.states(),
             begun: self.begun,
             ended: self.ended.iter().map(|(cause, count)| (*cause, *count)).collect(),
+            quality: self.quality.clone(),
             relay: self.status.clone(),
             draining: self.leaving(),
             candidates_known: self.stun.is_settled(Instant::now()),
@@ -367,7 +390,7 @@ impl Calls {
 }
 
 /// What a log may hold of a call's name, which is a secret of its caller: enough to tell calls apart.
-fn short(id: CallId) -> String {
+pub fn short(id: CallId) -> String {
     id.to_string().chars().take(8).collect()
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 
-pub use sip::{Identity, Redirect, Server, Servers, Sip, SipTls, Transport};
+pub use sip::{DtmfMode, Identity, Redirect, Server, Servers, Sip, SipTls, Transport};
 
 /// Sections that only other processes read.
 const FOREIGN_SECTIONS: &[&str] = &["supervisor"];
@@ -136,6 +136,21 @@ pub struct Inside {
     /// Read by the relay, whose status tells the port of browsers inside.
     #[serde(skip_serializing)]
     pub browsers: Option<u16>,
+    /// Whether media there is encrypted, under keys in SIP's descriptions.
+    pub srtp: Srtp,
+}
+
+/// Whether media inside is encrypted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Srtp {
+    /// Never.
+    #[default]
+    Off,
+    /// Where the far end has keys, too.
+    Optional,
+    /// Always.
+    Required,
 }
 
 /// `[relay]`, of which control needs the socket; the relay judges the other keys.
@@ -245,6 +260,14 @@ impl Config {
         config.http.tokens.extend(options.token.clone());
         config.validate()?;
         Ok(config)
+    }
+
+    /// Whether keys of media inside travel where others on the way may read them: SRTP is not off, and SIP goes by UDP or
+    /// TCP to one server at least, or is heard so.
+    pub fn tells_keys(&self) -> bool {
+        let clear = |server: Server| server.transport.unwrap_or(self.sip.transport()) != Transport::Tls;
+        let servers = self.sip.servers().unwrap_or_default();
+        self.inside.srtp != Srtp::Off && (servers.is_empty() || servers.into_iter().any(clear))
     }
 
     fn validate(&self) -> Result<(), ConfigError> {

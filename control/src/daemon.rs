@@ -48,6 +48,15 @@ impl Tasks {
     }
 }
 
+/// Says once where keys of media go through the open.
+fn warn_of_told_keys(config: &Config) {
+    if config.tells_keys() {
+        tracing::warn!(
+            "[inside] srtp: keys of media travel in SIP messages by UDP or TCP; use transport tls"
+        );
+    }
+}
+
 /// Runs until a signal: `SIGTERM` leaves media running for the next control and cancels what is not up yet, `SIGINT`
 /// hangs up all calls first.
 ///
@@ -55,6 +64,7 @@ impl Tasks {
 /// What keeps control from starting, or which part of it has failed, in words.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let config = Arc::new(config);
+    warn_of_told_keys(&config);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (handle, inbox) = calls::channel();

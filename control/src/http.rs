@@ -4,6 +4,7 @@ mod access;
 mod agents;
 mod body;
 mod calls;
+mod checks;
 mod connection;
 mod errands;
 mod guests;
@@ -11,8 +12,8 @@ mod hanging;
 mod mailbox;
 mod outbox;
 mod pages;
-mod places;
 mod problem;
+mod quality;
 mod socket;
 mod state;
 mod tls;
@@ -31,6 +32,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::config::Config;
 use crate::identity::Identities;
 use crate::message::Handle;
+use crate::places::Places;
 use crate::sip::{Gate, View};
 use access::Access;
 
@@ -51,7 +53,7 @@ pub struct Shared {
     /// Whether we speak HTTPS.
     secure: bool,
     /// Connections of the JSON WebSocket, and who is signed in there.
-    places: places::Places,
+    places: Places,
     sockets: guests::Guests,
     /// Who is signed in by the hanging GET.
     hanging: guests::Guests,
@@ -94,7 +96,7 @@ impl Server {
             gate,
             sip,
             secure: tls.is_some(),
-            places: places::Places::default(),
+            places: Places::default(),
             sockets: guests::Guests::default(),
             hanging: guests::Guests::default(),
             counts: Arc::default(),
@@ -129,12 +131,14 @@ fn router(shared: Shared, demo: bool) -> Router {
         .route("/v1/calls/{id}/events", get(calls::events))
         .route("/v1/calls/{id}/accept", post(errands::accept))
         .route("/v1/calls/{id}/decline", post(errands::decline))
+        .route("/v1/calls/{id}/claim", post(errands::claim))
         .route("/v1/calls/{id}/offer", put(errands::renegotiate))
         .route("/v1/calls/{id}/dtmf", post(errands::dtmf))
         .route("/v1/calls/{id}/info", post(errands::info))
         .route("/v1/calls/{id}/transfer", post(errands::transfer))
         .route("/v1/sessions", post(agents::sign_in))
         .route("/v1/sessions/{id}", delete(agents::sign_out))
+        .route("/v1/sessions/{id}/token", put(agents::renew))
         .route("/v1/sessions/{id}/events", get(agents::events))
         .route("/v1/status", get(state::status))
         .route("/v1/openapi.json", get(state::openapi))

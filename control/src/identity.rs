@@ -16,7 +16,7 @@ use sallyport_proto::Party;
 use subtle::ConstantTimeEq;
 
 use crate::config::Config;
-use crate::message::{Reach, SignIn, SignInError};
+use crate::message::{Reach, Renewal, SignIn, SignInError};
 
 pub use limits::Counts;
 use limits::Limits;
@@ -105,6 +105,8 @@ pub struct Bearer {
     pub reach: Reach,
     /// Whether it is one of `[http] tokens`.
     pub administrator: bool,
+    /// When it is worth nothing any more.
+    pub until: Option<Instant>,
     name: String,
 }
 
@@ -151,9 +153,10 @@ impl Identities {
             return Err(Denied::OtherNumber);
         }
         let Some(number) = credentials.number.clone().or(named) else {
+            let until = bearer.as_ref().and_then(|bearer| bearer.until);
             let reach = bearer.map_or_else(|| self.anybody(), |bearer| bearer.reach);
             let client = (!administrator).then_some(client);
-            return Ok(SignIn { party: None, reach, client, verify: false });
+            return Ok(SignIn { party: None, reach, client, verify: false, until });
         };
         let verify = match self.numbers {
             _ if proven => false,
@@ -167,14 +170,34 @@ impl Identities {
             self.limits.try_number(&number, now).map_err(Denied::Limited)?;
         }
         let (mut display_name, mut reach) = (credentials.display_name.clone(), Reach::Anybody);
+        let mut until = None;
         if let Some(bearer) = bearer.filter(|bearer| bearer.number.is_some()) {
-            reach = bearer.reach;
+            (reach, until) = (bearer.reach, bearer.until);
             if !bearer.name.is_empty() {
                 display_name = bearer.name;
             }
         }
         let party = Party { user: number, display_name, password: credentials.password.clone() };
-        Ok(SignIn { party: Some(party), reach, client: None, verify })
+        Ok(SignIn { party: Some(party), reach, client: None, verify, until })
+    }
+
+    /// Judges another token of a browser that is signed in, from `client` as in [`Self::admit`]; it counts as a sign-in.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn renew(&self, client: IpAddr, token: &str) -> Result<Renewal, Denied> {
+        let now = Instant::now();
+        self.limits.try_client(client, now).map_err(Denied::Limited)?;
+        match self.bearer(token) {
+            Ok(Bearer { number, reach, administrator, until, .. }) => {
+                self.limits.succeeded(client, true, now);
+                Ok(Renewal { of: (!administrator).then_some(number), reach, until })
+            }
+            Err(denied) => {
+                self.limits.failed(client, None, now);
+                Err(denied)
+            }
+        }
     }
 
     /// What became of a sign-in that was admitted: a wrong password costs more than a right one, a token's holder hardly
@@ -197,9 +220,10 @@ impl Identities {
     pub fn bearer(&self, token: &str) -> Result<Bearer, Denied> {
         if self.is_administrator(token) {
             let reach = Reach::Anybody;
-            return Ok(Bearer { number: None, reach, administrator: true, name: String::new() });
+            return Ok(Bearer { number: None, reach, administrator: true, until: None, name: String::new() });
         }
         let claims = self.tokens.verify(token).map_err(Denied::Token)?;
+        let until = Some(claims.until());
         let number = claims.sub.filter(|sub| !sub.is_empty());
         if number.as_deref().is_some_and(|number| !is_number(number)) {
             return Err(Denied::Token("the token's sub is no directory number"));
@@ -210,7 +234,7 @@ impl Identities {
             (None, None) => self.anybody(),
         };
         let name = claims.name.filter(|name| is_name(name)).unwrap_or_default();
-        Ok(Bearer { number, reach, administrator: false, name })
+        Ok(Bearer { number, reach, administrator: false, until, name })
     }
 
     /// Whether it is one of the configuration's opaque tokens.

@@ -17,6 +17,8 @@ pub mod identity;
 pub mod message;
 pub mod metrics;
 pub mod ng;
+mod places;
+pub mod quality;
 pub mod random;
 pub mod sip;
 pub mod stun;

@@ -10,8 +10,10 @@ use sallyport_plan::{CallId, DirectionReport, Event, Status, Zone};
 use sallyport_proto::{CallEvent, CallFailure, CallView, FragmentError, Input, OfferError};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use crate::quality::Totals;
+
 pub use handle::Handle;
-pub use session::{Reach, SessionEvent, SessionId, SignIn, SignInError, SignedIn};
+pub use session::{Reach, RenewError, Renewal, SessionEvent, SessionId, SignIn, SignInError, SignedIn};
 pub use sip::{ConnectionId, SipEvent, Source, Visitor};
 
 /// Who asks for a call.
@@ -72,6 +74,8 @@ pub enum CreateError {
     Forbidden,
     /// Nobody is signed in under this name.
     UnknownSession,
+    /// The session's token is worth nothing any more.
+    Expired,
 }
 
 /// A call that was set up.
@@ -92,6 +96,10 @@ pub enum CallError {
     Fragment(FragmentError),
     /// This browser may not call there.
     Forbidden,
+    /// The session's token is worth nothing any more.
+    Expired,
+    /// The relay has not told yet which calls run.
+    NotYet,
 }
 
 /// A call as it stands.
@@ -120,6 +128,8 @@ pub struct Overview {
     pub begun: u64,
     /// Calls ended by cause, since the start.
     pub ended: Vec<(&'static str, u64)>,
+    /// Media of the calls that have ended.
+    pub quality: Totals,
     /// State of the relay; `None` while it is away.
     pub relay: Option<Status>,
     /// Whether new calls are refused.
@@ -160,6 +170,24 @@ pub enum Message {
     },
     /// A browser signs out, or went away: its calls end.
     SignOut(SessionId),
+    /// A browser that is signed in has another token.
+    Renew {
+        /// Its name.
+        session: SessionId,
+        /// The token.
+        renewal: Renewal,
+        /// Outcome.
+        reply: oneshot::Sender<Result<(), RenewError>>,
+    },
+    /// A call of a former control is to be a browser's again.
+    Claim {
+        /// Which call.
+        id: CallId,
+        /// Whose.
+        session: SessionId,
+        /// Outcome.
+        reply: oneshot::Sender<Result<(), CallError>>,
+    },
     /// Whether a browser is signed in under this name.
     IsSignedIn {
         /// Its name.

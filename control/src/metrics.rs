@@ -40,6 +40,7 @@ pub fn encode(
         ended.get_or_create(&vec![("cause", (*cause).to_owned())]).inc_by(*count);
     }
     registry.register("calls_ended", "Calls ended by cause", ended);
+    overview.quality.register(&mut registry);
     registry.register(
         "relay_connected",
         "Whether the relay is there",
@@ -127,7 +128,10 @@ fn browsers(registry: &mut Registry, overview: &Overview, sign_ins: Counts) {
 
 #[cfg(test)]
 mod tests {
+    use sallyport_plan::{CallId, DirectionReport};
+
     use super::*;
+    use crate::quality::Totals;
 
     #[test]
     fn tells_numbers_by_name() {
@@ -142,7 +146,19 @@ mod tests {
             relay: None,
             draining: false,
             candidates_known: true,
+            quality: Totals::default(),
         };
+        let quality = sallyport_plan::Quality {
+            received: 95,
+            jitter_us: 3000,
+            payload_type: Some(sallyport_plan::Pt(0)),
+            ..Default::default()
+        };
+        let (packets, octets, drops) = Default::default();
+        let index = sallyport_plan::DirectionIndex(0);
+        let (medium, from) = (sallyport_plan::Medium::Audio, sallyport_plan::Zone::Inside);
+        let report = DirectionReport { index, medium, from, packets, octets, lost: 5, drops, quality };
+        overview.quality.add(CallId(1), &[report]);
         let peer = crate::sip::PeerState {
             name: "10.0.0.5:5060".into(),
             address: "10.0.0.5:5060".parse().unwrap(),
@@ -162,6 +178,12 @@ mod tests {
             "sallyport_calls_ended_total{cause=\"hang_up\"} 4",
             "sallyport_relay_connected 0",
             "sallyport_sip_peer_alive{peer=\"0\",transport=\"UDP\"} 1",
+            "sallyport_media_received_total{from=\"inside\"} 95",
+            "sallyport_media_lost_total{from=\"inside\"} 5",
+            "sallyport_media_mos_count{from=\"inside\"} 1",
+            "sallyport_media_mos_bucket{le=\"3.5\",from=\"inside\"} 0",
+            "sallyport_media_mos_bucket{le=\"4.0\",from=\"inside\"} 1",
+            "sallyport_media_jitter_seconds_bucket{le=\"0.005\",from=\"inside\"} 1",
             "sallyport_sip_refused_total{reason=\"not_sip\"} 3",
         ] {
             assert!(text.contains(line), "{line} in {text}");

@@ -72,7 +72,9 @@ impl Dimpl {
         let fingerprint = digest(&x509);
         let private_key = key.private_key_to_der_pkcs8().unwrap();
         let certificate = DtlsCertificate { certificate: x509.to_der().unwrap(), private_key };
-        let config = Config::builder().use_server_cookie(false).flight_start_rto(Duration::from_millis(100));
+        // As patient as browsers are, in a tenth of their time.
+        let config = Config::builder().use_server_cookie(false);
+        let config = config.flight_start_rto(Duration::from_millis(50)).flight_retries(6);
         let (config, now) = (Arc::new(config.build().unwrap()), Instant::now());
         let mut dtls = if version == SslVersion::DTLS1_2 {
             dimpl::Dtls::new_12(config, certificate, now)
@@ -99,6 +101,7 @@ impl Dimpl {
                 Output::KeyingMaterial(material, profile) => {
                     let profile = match profile {
                         SrtpProfile::AEAD_AES_128_GCM => Profile::AeadAes128Gcm,
+                        SrtpProfile::AEAD_AES_256_GCM => Profile::AeadAes256Gcm,
                         SrtpProfile::AES128_CM_SHA1_80 => Profile::AesCm128HmacSha1_80,
                         other => panic!("{other:?} was never offered"),
                     };
@@ -218,6 +221,8 @@ impl Stranger for Boring {
         let profile = match ssl.selected_srtp_profile()?.name() {
             "SRTP_AES128_CM_SHA1_80" => Profile::AesCm128HmacSha1_80,
             "SRTP_AEAD_AES_128_GCM" => Profile::AeadAes128Gcm,
+            "SRTP_AEAD_AES_256_GCM" => Profile::AeadAes256Gcm,
+            "SRTP_AES128_CM_SHA1_32" => Profile::AesCm128HmacSha1_32,
             other => panic!("{other} was never offered"),
         };
         let mut material = vec![0; 2 * (profile.key_len() + profile.salt_len())];
@@ -313,6 +318,8 @@ fn dimpl_and_we_agree_over_a_bad_path() {
     }
 }
 
+/// Loses one of every three datagrams, each time at another place among them: a flight and its answer that come again
+/// would else lose the same datagram for ever, where they happen to be three.
 #[test]
 fn every_third_datagram_may_be_lost() {
     for role in ROLES {
@@ -321,7 +328,7 @@ fn every_third_datagram_may_be_lost() {
             let mut lossy = |_: usize, mut datagrams: Vec<Vec<u8>>| {
                 datagrams.retain(|_| {
                     count += 1;
-                    count % 3 != 0
+                    count % 3 != count / 3 % 3
                 });
                 datagrams
             };
@@ -331,10 +338,11 @@ fn every_third_datagram_may_be_lost() {
 }
 
 #[test]
-fn both_profiles_are_spoken_in_both_roles() {
+fn all_profiles_are_spoken_in_both_roles() {
     let cases = [
         ("SRTP_AES128_CM_SHA1_80", Profile::AesCm128HmacSha1_80),
         ("SRTP_AEAD_AES_128_GCM", Profile::AeadAes128Gcm),
+        ("SRTP_AEAD_AES_256_GCM", Profile::AeadAes256Gcm),
     ];
     for (name, profile) in cases {
         for role in ROLES {
@@ -353,13 +361,30 @@ fn the_server_s_order_of_profiles_rules() {
     assert_eq!(agree(DtlsRole::Passive, &mut client, &mut |_, all| all), Profile::AeadAes128Gcm);
     let mut server = Boring::new(SslVersion::DTLS1_3, chromium, false);
     assert_eq!(agree(DtlsRole::Active, &mut server, &mut |_, all| all), Profile::AesCm128HmacSha1_80);
+    let prefers_256 = "SRTP_AES128_CM_SHA1_32:SRTP_AES128_CM_SHA1_80:SRTP_AEAD_AES_256_GCM";
+    let mut client = Boring::new(SslVersion::DTLS1_3, prefers_256, true);
+    assert_eq!(agree(DtlsRole::Passive, &mut client, &mut |_, all| all), Profile::AeadAes256Gcm);
+}
+
+/// Short tags are taken of a client that knows no others, and never offered to a server that might prefer them.
+#[test]
+fn short_tags_are_accepted_where_there_is_nothing_else_and_not_offered() {
+    for version in VERSIONS {
+        let mut client = Boring::new(version, "SRTP_AES128_CM_SHA1_32", true);
+        let profile = agree(DtlsRole::Passive, &mut client, &mut |_, all| all);
+        assert_eq!(profile, Profile::AesCm128HmacSha1_32);
+        let both = "SRTP_AES128_CM_SHA1_32:SRTP_AES128_CM_SHA1_80";
+        let mut server = Boring::new(version, both, false);
+        let profile = agree(DtlsRole::Active, &mut server, &mut |_, all| all);
+        assert_eq!(profile, Profile::AesCm128HmacSha1_80);
+    }
 }
 
 #[test]
 fn a_peer_without_a_profile_of_ours_or_without_a_certificate_fails() {
     let identity = Identity::new().unwrap();
-    let mut ours = Dtls::new(&identity, DtlsRole::Passive).unwrap();
-    let mut stranger = Boring::new(SslVersion::DTLS1_3, "SRTP_AEAD_AES_256_GCM", true);
+    let mut ours = Dtls::new(&identity, DtlsRole::Active).unwrap();
+    let mut stranger = Boring::new(SslVersion::DTLS1_3, "SRTP_AES128_CM_SHA1_32", false);
     let mut failed = false;
     for _ in 0..10 {
         for datagram in stranger.transmit() {

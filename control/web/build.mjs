@@ -24,6 +24,9 @@ async function make(target) {
   // One global, the class itself with everything else as its members: `new Sallyport({ url })`.
   const footer = { js: "var Sallyport = Object.assign(SallyportClient.Sallyport, SallyportClient);" };
   await build({ ...common, format: "iife", globalName: "SallyportClient", footer, outfile: join(target, "sallyport.iife.js") });
+  // The global `Grtc`, for pages written for another library.
+  await build({ ...common, entryPoints: [join(here, "src/grtc.ts")], format: "iife", globalName: "Grtc",
+    outfile: join(target, "grtc.js") });
   const tsc = join(here, "node_modules/typescript/bin/tsc");
   execFileSync(process.execPath, [tsc, "-p", here, "--outDir", join(target, "types")], { stdio: "inherit" });
   const sources = [...files(join(here, "src")), join(here, "package.json"), join(here, "tsconfig.json"), join(here, "build.mjs")];

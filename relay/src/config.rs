@@ -151,11 +151,20 @@ pub struct Inside {
     pub ports: [u16; 2],
     /// The one UDP port for browsers inside; absent: there are none.
     pub browsers: Option<u16>,
+    /// Read by control: whether media there is encrypted.
+    #[serde(skip_serializing)]
+    pub srtp: Option<String>,
 }
 
 impl Default for Inside {
     fn default() -> Self {
-        Self { interface: String::new(), addresses: Vec::new(), ports: [20000, 29999], browsers: None }
+        Self {
+            interface: String::new(),
+            addresses: Vec::new(),
+            ports: [20000, 29999],
+            browsers: None,
+            srtp: None,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Sender, channel};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 use std::{io, thread};
 
 use anyhow::{Context, bail};
@@ -216,7 +216,7 @@ fn spawn_workers(
 ) -> anyhow::Result<Vec<Handle>> {
     let wakes: io::Result<Vec<Arc<EventFd>>> = edges.iter().map(|_| wake()).collect();
     let wakes = wakes.context("no eventfd")?;
-    let epoch = Instant::now();
+    let (epoch, ntp) = (Instant::now(), ntp());
     let meshes = handoff::mesh(&wakes);
     let relay = &config.relay;
     let calls = relay.max_calls as usize;
@@ -226,7 +226,7 @@ fn spawn_workers(
     for (at, ((edge, wake), handoff)) in edges.into_iter().zip(wakes).zip(meshes).enumerate() {
         let index = u8::try_from(at).context("more than 256 workers")?;
         let translator = Translator::new(index, limits, seed().context("no randomness")?);
-        let translator = translator.with_browsers(config.inside.browsers);
+        let translator = translator.with_browsers(config.inside.browsers).with_epoch(ntp);
         let worker = Worker {
             index,
             edge,
@@ -253,6 +253,14 @@ fn processors(workers: usize) -> Vec<usize> {
     let allowed = (0..CpuSet::count()).filter(|at| allowed.is_set(*at).unwrap_or(false));
     let processors: Vec<usize> = allowed.take(workers).collect();
     if processors.len() == workers { processors } else { Vec::new() }
+}
+
+/// The wall clock in NTP's format: seconds since 1900 and their 2^32th parts (RFC 5905 section 6).
+fn ntp() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let parts = (u64::from(since_1970.subsec_nanos()) << 32) / 1_000_000_000;
+    // The seconds wrap in 2036, as everybody's do.
+    (since_1970.as_secs().wrapping_add(2_208_988_800) << 32) | parts
 }
 
 /// Random octets for transaction ids.

@@ -2,9 +2,9 @@
 
 use std::net::{SocketAddr, UdpSocket};
 
-use sallyport_core::{Checkpoint, FlowChanges, Removed, Tag};
+use sallyport_core::{Checkpoint, Digit, FlowChanges, Removed, Tag};
 use sallyport_io::FrameCount;
-use sallyport_plan::{CallId, Counter, DirectionReport, FlowKey, Plan, Refusal};
+use sallyport_plan::{CallId, Counter, DirectionIndex, DirectionReport, FlowKey, Plan, Refusal};
 use sallyport_wire::frame::Link;
 
 use crate::nexthop::Links;
@@ -130,6 +130,15 @@ pub enum Notice {
         call: Option<CallId>,
         /// UDP payload.
         payload: Vec<u8>,
+    },
+    /// A digit was heard.
+    Digit {
+        /// Which call.
+        call: CallId,
+        /// Which direction.
+        direction: DirectionIndex,
+        /// Which digit, and for how long.
+        digit: Digit,
     },
     /// Consent lapsed.
     ConsentLost {

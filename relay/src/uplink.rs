@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 
+use sallyport_core::Digit;
 use sallyport_plan::{CallId, Command, Event, FlowKey, Plan, PortPair, Refusal, Zone};
 use sallyport_wire::frame::Link;
 
@@ -393,6 +394,9 @@ impl Uplink {
                 for checkpoint in &checkpoints {
                     self.sessions.checkpoint(checkpoint);
                 }
+            }
+            Notice::Digit { call, direction, digit: Digit { event, duration } } => {
+                self.tell(&Event::Digit { call, direction, event, duration });
             }
             Notice::ConsentLost { call, flow } => {
                 if let Some(running) = self.state.calls.get_mut(&call) {

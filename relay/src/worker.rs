@@ -130,6 +130,7 @@ where
         unkept: Vec::new(),
         round: 0,
         residence: worker.residence.then(Box::default),
+        arrived: worker.epoch,
         worker,
         stopped: false,
     };
@@ -188,6 +189,8 @@ struct Running<N> {
     /// How many they were when it began.
     round: usize,
     residence: Option<Box<Residence>>,
+    /// When the last burst was taken from the port.
+    arrived: Instant,
     stopped: bool,
 }
 
@@ -195,8 +198,9 @@ impl<N: Fn(Notice) -> bool> Running<N> {
     fn run(mut self) {
         self.settle();
         let mut burst = Burst::new();
+        let mut left = None;
         while !self.stopped {
-            if let Err(error) = self.sleep() {
+            if let Err(error) = self.sleep(left) {
                 // A relay without one of its workers is worse than a relay that starts again and adopts its calls.
                 tracing::error!(%error, worker = self.worker.index, "poll failed");
                 std::process::abort();
@@ -205,19 +209,23 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             self.take_strays();
             self.receive(&mut burst);
             self.tick();
-            self.flush();
+            left = self.flush();
         }
     }
 
-    fn flush(&mut self) {
+    /// Hands all that was transmitted to the kernel; when that was, where anybody wanted to know.
+    fn flush(&mut self) -> Option<Instant> {
         if self.worker.edge.port().flush().is_err() {
             self.counts.transmit_failed += 1;
         }
-        if let Some(residence) = &mut self.residence
-            && residence.waits()
-        {
-            residence.departed(Instant::now());
+        let waits = self.residence.as_ref().is_some_and(|residence| residence.waits());
+        let left = (waits || self.worker.translator.has_forwarded()).then(Instant::now)?;
+        if let Some(residence) = self.residence.as_mut().filter(|_| waits) {
+            residence.departed(left);
         }
+        let stay = left.saturating_duration_since(self.arrived).as_nanos();
+        self.worker.translator.departed(u64::try_from(stay).unwrap_or(u64::MAX));
+        Some(left)
     }
 
     fn settle(&self) {
@@ -234,25 +242,34 @@ impl<N: Fn(Notice) -> bool> Running<N> {
     }
 
     fn now(&self) -> Now {
-        Now(u64::try_from(self.worker.epoch.elapsed().as_micros()).unwrap_or(u64::MAX))
+        self.at(Instant::now())
     }
 
-    /// Sleeps until a packet, an order, a stray or a timer is due.
-    fn sleep(&mut self) -> io::Result<()> {
+    fn at(&self, instant: Instant) -> Now {
+        let since = instant.saturating_duration_since(self.worker.epoch);
+        Now(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// Sleeps until a packet, an order, a stray or a timer is due. `left`: the clock just now, where it was read.
+    fn sleep(&mut self, left: Option<Instant>) -> io::Result<()> {
         if self.more {
             return Ok(());
         }
         let packets = self.counts.received - std::mem::replace(&mut self.seen, self.counts.received);
         let patient = self.worker.edge.port().pending() == 0;
-        let due = self.worker.translator.poll_timeout().into_iter().chain(self.keeps_at()).min();
-        let now = self.now();
+        let translator = &self.worker.translator;
+        let timers = [translator.poll_timeout(), translator.poll_report(), self.keeps_at()];
+        let due = timers.into_iter().flatten().min();
+        let now = self.at(left.unwrap_or_else(Instant::now));
         self.sleeper.sleep(packets, patient, due, now)
     }
 
     fn receive(&mut self, burst: &mut Burst) {
         self.more = false;
         for turn in 1..=BURSTS {
-            let now = self.now();
+            self.arrived = Instant::now();
+            self.worker.translator.arriving();
+            let now = self.at(self.arrived);
             match self.worker.edge.port().receive(burst) {
                 Ok(0) => return,
                 Ok(_) => {}
@@ -323,7 +340,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         let path = match verdict {
             Verdict::Forward(cleared) => cleared.egress(),
             Verdict::Reply(path) => path,
-            Verdict::Punt(_) | Verdict::Consumed | Verdict::Drop(_) => return None,
+            Verdict::Punt(_) | Verdict::Consumed | Verdict::Heard | Verdict::Drop(_) => return None,
         };
         self.links.get(path).copied()
     }
@@ -352,7 +369,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                 port.release(frame);
                 self.punt(Notice::Punt { path: key, call, payload });
             }
-            Verdict::Consumed | Verdict::Drop(_) => self.worker.edge.port().release(frame),
+            Verdict::Consumed | Verdict::Heard | Verdict::Drop(_) => self.worker.edge.port().release(frame),
         }
     }
 
@@ -393,25 +410,43 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             return;
         };
         room.copy_from_slice(bytes);
+        if self.worker.own.is_hairpin(&path) {
+            return self.pass_on(frame, range, &path, 0);
+        }
         self.transmit(frame, range, path, link);
     }
 
-    /// Consent checks that are due, and what happened since.
+    /// Sends what the translator has to say by itself. What goes to another leg of ours is judged there.
+    fn send_all(&mut self, due: Vec<(FlowKey, Vec<u8>)>, now: Now) {
+        for (path, bytes) in due {
+            let link = self.links.get(&path).copied();
+            self.send(path, link, &bytes);
+        }
+        if !self.passed.is_empty() {
+            self.translate(now);
+        }
+    }
+
+    /// Consent checks and reports that are due, and what happened since.
     fn tick(&mut self) {
         let now = self.now();
         self.keep(now);
-        if self.worker.translator.poll_timeout().is_some_and(|at| at <= now) {
-            let mut due: Vec<(FlowKey, Vec<u8>)> = Vec::new();
-            self.worker.translator.handle_timeout(now, &mut |path, bytes| due.push((*path, bytes.to_vec())));
-            for (path, bytes) in due {
-                let link = self.links.get(&path).copied();
-                self.send(path, link, &bytes);
-            }
+        let mut due: Vec<(FlowKey, Vec<u8>)> = Vec::new();
+        let translator = &mut self.worker.translator;
+        if translator.poll_timeout().is_some_and(|at| at <= now) {
+            translator.handle_timeout(now, &mut |path, bytes| due.push((*path, bytes.to_vec())));
         }
+        if translator.poll_report().is_some_and(|at| at <= now) {
+            translator.handle_reports(now, &mut |path, bytes| due.push((*path, bytes.to_vec())));
+        }
+        self.send_all(due, now);
         while let Some(event) = self.worker.translator.poll_event() {
             match event {
                 CoreEvent::ConsentLost { call, flow } => {
                     (self.notify)(Notice::ConsentLost { call, flow });
+                }
+                CoreEvent::Digit { call, direction, digit } => {
+                    (self.notify)(Notice::Digit { call, direction, digit });
                 }
             }
         }
@@ -504,8 +539,10 @@ impl<N: Fn(Notice) -> bool> Running<N> {
     }
 
     fn remove(&mut self, call: CallId) {
-        let removed = self.worker.translator.remove(call);
-        if let Some(removed) = &removed {
+        let now = self.now();
+        let mut removed = self.worker.translator.remove(call, now);
+        if let Some(removed) = &mut removed {
+            self.send_all(std::mem::take(&mut removed.farewells), now);
             for path in &removed.egress {
                 self.links.remove(path);
             }

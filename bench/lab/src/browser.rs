@@ -153,12 +153,42 @@ pub struct Stats {
     pub samples: u64,
     /// RTP packets missing at the far side, by its reports.
     pub reported_lost: Option<i64>,
+    /// Round trip by the far side's reports, seconds.
+    pub report_round_trip_s: Option<f64>,
+    /// RTP packets that the far side says to have sent.
+    pub reported_sent: Option<u64>,
     /// Of STUN checks, seconds.
     pub round_trip_s: Option<f64>,
     /// Our end.
     pub local: Candidate,
     /// The far end.
     pub remote: Candidate,
+}
+
+/// What more a page needs for a picture, as scripts for [`Browser::start_with`].
+pub const FILM: &str = include_str!("browser/film.js");
+
+/// The browser's own view of the picture of a call (W3C webrtc-stats).
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct Film {
+    /// Pictures decoded.
+    pub decoded: u64,
+    /// Key frames among them.
+    pub keys: u64,
+    /// RTP packets missing by sequence number.
+    pub lost: i64,
+    /// Key frames asked for.
+    pub asked: u64,
+    /// Pictures encoded.
+    pub encoded: u64,
+    /// Key frames that the far side asked for.
+    pub was_asked: u64,
+    /// RTP packets sent.
+    pub sent: u64,
+    /// RTP packets missing at the far side, by its reports.
+    pub reported_lost: Option<i64>,
+    /// Mean red, green and blue of the last picture.
+    pub colour: [u8; 3],
 }
 
 /// A running browser with the page open and the microphone granted.
@@ -264,6 +294,30 @@ impl Browser {
     /// Status and body of the answer where it is no success.
     pub fn ask(&self, what: &str, body: &Value) -> anyhow::Result<u16> {
         self.do_with("ask", &json!({ "what": what, "body": body }))
+    }
+
+    /// Switches the camera on, for the calls to come. Needs [`FILM`].
+    ///
+    /// # Errors
+    /// Where the page may not have it.
+    pub fn camera(&self) -> anyhow::Result<()> {
+        self.session.call("camera", &Value::Null).map(|_| ())
+    }
+
+    /// Its view of the picture. Needs [`FILM`].
+    ///
+    /// # Errors
+    /// Where there is no call.
+    pub fn film(&self) -> anyhow::Result<Film> {
+        self.do_with("film", &Value::Null)
+    }
+
+    /// Turns its picture on or off by another offer, as [`Self::direct`] does with the sound. Needs [`FILM`].
+    ///
+    /// # Errors
+    /// As [`Self::direct`].
+    pub fn turn(&self, direction: &str) -> anyhow::Result<String> {
+        self.do_with("turn", &json!(direction))
     }
 
     /// Waits for ICE, DTLS and the far side's first packet; how long they took.

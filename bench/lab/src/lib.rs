@@ -10,6 +10,7 @@ pub mod appliance;
 pub mod browser;
 pub mod caller;
 pub mod capture;
+pub mod film;
 pub mod http;
 pub mod linphone;
 mod namespace;

@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use sallyport_plan::Medium;
+use sallyport_plan::{Clock, Medium};
 
 /// RTP header without extensions.
 const HEADER: usize = 12;
@@ -50,6 +50,15 @@ impl Mix {
             Self::G711 => 160,
             Self::Opus => 960,
             Self::Video => 3000,
+        }
+    }
+
+    /// Clock of its timestamps.
+    pub const fn clock(self) -> Clock {
+        match self {
+            Self::G711 => Clock::Hz8000,
+            Self::Opus => Clock::Hz48000,
+            Self::Video => Clock::Hz90000,
         }
     }
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use sallyport_plan::{
-    CallId, Command, Direction, DirectionIndex, DirectionReport, Event, FlowKey, KeyMaterial, Mute, Passage,
-    Plan, PortPair, Protection, Pt, PtMap, Ssrc, Status, Zone, decode, encode,
+    CallId, Command, Digits, Direction, DirectionIndex, DirectionReport, Event, FlowKey, Format, KeyMaterial,
+    Mute, Passage, Plan, PortPair, Protection, Pt, PtMap, Ssrc, Status, Zone, decode, encode,
 };
 
 use super::mix::Mix;
@@ -197,7 +197,11 @@ pub fn plan(call: &LoadCall, media: SocketAddr, ports: PortPair) -> Plan {
     let inside = |local: SocketAddr, remote: SocketAddr| FlowKey { zone: Zone::Inside, local, remote };
     let agent_rtcp = SocketAddr::new(call.agent.ip(), call.agent.port() + 1);
     let (rtp, rtcp) = (inside(ports.rtp, call.agent), inside(ports.rtcp, agent_rtcp));
-    let payload_types = vec![PtMap { from: Pt(call.mix.payload_type()), to: Pt(call.mix.payload_type()) }];
+    let payload_types = vec![PtMap {
+        from: Pt(call.mix.payload_type()),
+        to: Pt(call.mix.payload_type()),
+        format: Format::Media(call.mix.clock()),
+    }];
     let inward = Direction {
         index: DirectionIndex(0),
         medium: call.mix.medium(),
@@ -209,6 +213,7 @@ pub fn plan(call: &LoadCall, media: SocketAddr, ports: PortPair) -> Plan {
         passage: Passage::Translated,
         ssrc: Ssrc(call.inside_ssrc),
         payload_types: payload_types.clone(),
+        digits: Digits::Pass,
         reverse: DirectionIndex(1),
         mute: Mute::Open,
     };
@@ -223,6 +228,7 @@ pub fn plan(call: &LoadCall, media: SocketAddr, ports: PortPair) -> Plan {
         passage: Passage::Translated,
         ssrc: Ssrc(call.outside_ssrc),
         payload_types,
+        digits: Digits::Pass,
         reverse: DirectionIndex(0),
         mute: Mute::Open,
     };

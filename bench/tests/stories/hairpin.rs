@@ -7,8 +7,8 @@ use sallyport_bench::load::station::Station;
 use sallyport_bench::load::target::MEDIA;
 use sallyport_io::steer;
 use sallyport_plan::{
-    CallId, Direction, DirectionIndex, FlowKey, Medium, Mute, Passage, Plan, PortPair, Protection, Pt, PtMap,
-    Refusal, Ssrc, Zone,
+    CallId, Clock, Digits, Direction, DirectionIndex, FlowKey, Format, Medium, Mute, Passage, Plan, PortPair,
+    Protection, Pt, PtMap, Refusal, Ssrc, Zone,
 };
 
 use crate::bare::{BROWSERS, Bare, Browser, World, worlds};
@@ -126,7 +126,8 @@ fn plain(call: u128, [near, far]: [(PortPair, SocketAddr); 2]) -> Plan {
         rtcp,
         passage: Passage::Transparent,
         ssrc: Ssrc(1),
-        payload_types: vec![PtMap { from: Pt(0), to: Pt(0) }],
+        payload_types: vec![PtMap { from: Pt(0), to: Pt(0), format: Format::Media(Clock::Hz8000) }],
+        digits: Digits::Pass,
         reverse: DirectionIndex(reverse),
         mute: Mute::Open,
     };

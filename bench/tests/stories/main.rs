@@ -10,6 +10,7 @@
 mod agents;
 mod bare;
 mod calls;
+mod client;
 mod control;
 mod failover;
 mod forks;
@@ -25,7 +26,9 @@ mod options;
 mod pbx;
 mod plain;
 mod relay;
+mod reports;
 mod sockets;
 mod stage;
+mod video;
 mod web;
 mod worlds;

@@ -18,12 +18,13 @@ const CONNECT: Duration = Duration::from_secs(30);
 /// For how long both sides must hear each other.
 const SECONDS: u64 = 5;
 
-struct World {
-    appliance: Appliance,
-    lab: Lab,
+/// A lab with an appliance that serves the demo page.
+pub struct World {
+    pub appliance: Appliance,
+    pub lab: Lab,
 }
 
-fn world() -> World {
+pub fn world() -> World {
     let lab = Lab::new(Options::default()).unwrap();
     let mut setup = Setup::new(programs().unwrap(), Way::Xdp);
     setup.server = SocketAddr::from((AGENT, 5060));
@@ -34,13 +35,15 @@ fn world() -> World {
         [agents]
         numbers = "open"
         register = false
+        [sip]
+        pass_types = ["application/json"]
     };
     let appliance = Appliance::start(&lab, &setup).unwrap();
     World { appliance, lab }
 }
 
 impl World {
-    fn visitor(&self, kind: Kind, path: &str) -> Visitor {
+    pub fn visitor(&self, kind: Kind, path: &str) -> Visitor {
         let visitor = Visitor::open(&self.lab, kind, self.appliance.public_url("").as_str(), path);
         visitor.unwrap_or_else(|error| panic!("{kind:?}: {error:#}"))
     }

@@ -39,6 +39,13 @@ pub enum Input {
     },
     /// The relay's consent on a nominated pair lapsed, perhaps while control was away.
     ConsentLost(FlowKey),
+    /// The browser sent a digit as a named event (RFC 4733) of which the plan has the relay tell.
+    Digit {
+        /// Its code: 0 to 9, 10 for star, 11 for hash, 12 to 15 for A to D (RFC 4733 section 3.2).
+        event: u8,
+        /// How long it lasted, in milliseconds.
+        duration: u16,
+    },
     /// The relay is away: nothing can be told to it. What it runs goes on, for a while at least.
     RelayAway,
     /// The relay is back and runs this version of the plan.
@@ -516,6 +523,8 @@ pub struct CallView {
     pub created: u64,
     /// Codec, as in `a=rtpmap`, e.g. `PCMU/8000`; `None` before an answer.
     pub codec: Option<String>,
+    /// Encoding of the picture, e.g. `VP8/90000`; `None` without one.
+    pub video: Option<String>,
     /// ICE outside.
     pub ice: StepState,
     /// DTLS outside.

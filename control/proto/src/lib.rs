@@ -19,6 +19,7 @@ mod call;
 mod error;
 pub mod gateway;
 pub mod ng;
+pub mod quality;
 mod random;
 mod registration;
 mod relayed;
@@ -34,4 +35,6 @@ pub use call::{Call, Wanted, wanted};
 pub use error::{AcceptError, FragmentError, OfferError, RestoreError};
 pub use random::Seed;
 pub use registration::{Registration, RegistrationCommand, RegistrationSettings, RegistrationState};
-pub use settings::{Assertion, CandidateKind, LocalCandidate, Policy, Settings, SipSettings, Timeouts};
+pub use settings::{
+    Assertion, CandidateKind, Dtmf, LocalCandidate, Policy, Settings, SipSettings, Srtp, Timeouts,
+};

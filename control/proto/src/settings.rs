@@ -64,6 +64,36 @@ pub struct Policy {
     pub pass_headers: Vec<String>,
     /// Types of bodies of INFOs that pass both ways, beside digits.
     pub info_types: Vec<String>,
+    /// How digits that a browser sends as named events go inside.
+    pub dtmf: Dtmf,
+    /// Whether media inside is encrypted.
+    pub srtp: Srtp,
+}
+
+/// How digits that a browser sends as named events (RFC 4733) go inside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Dtmf {
+    /// As named events where the inside takes them and is not on hold, else by INFO.
+    #[default]
+    Auto,
+    /// As named events only.
+    Rfc4733,
+    /// By INFO (`application/dtmf-relay`) only: named events are not offered inside.
+    Info,
+    /// Both ways at once, where the inside takes named events.
+    Both,
+}
+
+/// Whether media inside is encrypted, under keys in the SDP (RFC 4568).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Srtp {
+    /// Never: RTP/AVP is offered and taken.
+    #[default]
+    Off,
+    /// Where the far end has keys, too (RFC 8643): RTP/AVP with keys is offered, RTP/SAVP taken as well.
+    Optional,
+    /// Always: RTP/SAVP is offered, and nothing without keys taken.
+    Required,
 }
 
 /// Header that asserts who calls (RFC 3325 section 9).
@@ -138,6 +168,8 @@ pub struct Settings {
     pub fingerprint: [u8; 32],
     /// An address inside that decides the family of our ports there: the SIP server's.
     pub toward: IpAddr,
+    /// Whether video that browsers and the inside offer passes.
+    pub video: bool,
     /// Our side of SIP.
     pub sip: SipSettings,
     /// How long to wait.

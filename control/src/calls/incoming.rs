@@ -202,13 +202,18 @@ impl Calls {
         for id in owned {
             self.input(id, Input::HangUp);
         }
+        self.ring_off(session);
+        if let Some(party) = party {
+            self.unregister_if_unused(&party.user);
+        }
+    }
+
+    /// What rings at a browser rings there no more.
+    pub(super) fn ring_off(&mut self, session: SessionId) {
         let rings = self.calls.values().filter(|runtime| runtime.ringing.contains(&session)).map(Runtime::id);
         let rings: Vec<CallId> = rings.collect();
         for id in rings {
             let _ = self.decline(id, session, 480);
-        }
-        if let Some(party) = party {
-            self.unregister_if_unused(&party.user);
         }
     }
 }

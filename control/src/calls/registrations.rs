@@ -110,6 +110,13 @@ impl Calls {
         }
     }
 
+    /// A number rings at a browser again that it did not ring at for a while.
+    pub(super) fn register_again(&mut self, party: Party) {
+        if self.registers() && !self.leaving() {
+            self.register(party, None);
+        }
+    }
+
     fn register(&mut self, party: Party, waits: Option<(SignIn, Reply)>) {
         let id = match self.registrations.numbers.get(&party.user).copied() {
             Some(id) => {

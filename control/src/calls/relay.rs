@@ -36,11 +36,13 @@ impl Calls {
             Event::Reserved { call, ports } => self.told(call, Input::Reserved(ports)),
             Event::Installed { call, version } => self.told(call, Input::Installed(version)),
             Event::Refused { call, refusal } => self.refused(call, refusal),
-            Event::Removed { call, .. } => {
+            Event::Removed { call, directions } => {
+                self.quality.add(call, &directions);
                 self.removing.remove(&call);
             }
             Event::Punt { path, call, payload } => self.punt(path, call, payload),
             Event::ConsentLost { call, flow } => self.told(call, Input::ConsentLost(flow)),
+            Event::Digit { call, event, duration, .. } => self.told(call, Input::Digit { event, duration }),
             Event::Running(plan) => {
                 if let Some(found) = &mut self.adopting {
                     found.push(plan);
@@ -111,7 +113,9 @@ impl Calls {
             Some(Ok(call)) => {
                 tracing::info!(call = %short(plan.call), "adopted");
                 tracing::debug!(call = %plan.call, "adopted");
-                self.enter(plan.call, Runtime::new(call, None));
+                let mut runtime = Runtime::new(call, None);
+                runtime.adopted = true;
+                self.enter(plan.call, runtime);
                 self.act(plan.call, |_| {});
             }
             Some(Err(error)) => {

@@ -38,6 +38,8 @@ pub struct Runtime {
     pub client: Option<IpAddr>,
     /// The browser whose call it is, where it is signed in.
     pub owner: Option<SessionId>,
+    /// Whether a former control had it: whose it was is not known.
+    pub adopted: bool,
     /// The INVITE of the inside that began it, by its number.
     pub invite: Option<TransactionId>,
     /// Browsers that it rings at.
@@ -61,6 +63,7 @@ impl Runtime {
             events: broadcast::Sender::new(EVENTS),
             client: None,
             owner: None,
+            adopted: false,
             invite: None,
             ringing: Vec::new(),
             renegotiating: None,

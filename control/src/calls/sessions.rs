@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use sallyport_plan::{CallId, InterfaceStatus, Zone};
 use sallyport_proto::{CallEvent, Input, Party, Transfer};
@@ -10,7 +11,8 @@ use tokio::sync::mpsc::{Sender, channel};
 
 use super::Calls;
 use crate::message::{
-    By, CallError, Caller, CreateError, Reach, SessionEvent, SessionId, SignIn, SignInError, SignedIn,
+    By, CallError, Caller, CreateError, Reach, RenewError, Renewal, SessionEvent, SessionId, SignIn,
+    SignInError, SignedIn,
 };
 use crate::random;
 
@@ -29,6 +31,10 @@ struct Session {
     reach: Reach,
     client: Option<IpAddr>,
     events: Sender<SessionEvent>,
+    /// When its token is worth nothing any more.
+    until: Option<Instant>,
+    /// Whether it has come to that: what runs goes on, nothing begins.
+    expired: bool,
     /// Whether it was too slow for what it was to hear.
     overrun: Cell<bool>,
 }
@@ -48,7 +54,7 @@ impl Sessions {
     /// [`SignInError`].
     pub fn sign_in(&mut self, sign_in: SignIn) -> Result<SignedIn, SignInError> {
         self.has_room(&sign_in)?;
-        let SignIn { party, reach, client, verify: _ } = sign_in;
+        let SignIn { party, reach, client, verify: _, until } = sign_in;
         let id = SessionId(u128::from_be_bytes(random::octets()));
         if let Some(party) = &party {
             self.numbers.entry(party.user.clone()).or_default().push(id);
@@ -57,8 +63,9 @@ impl Sessions {
             *self.clients.entry(client).or_default() += 1;
         }
         let (events, inbox) = channel(EVENTS);
-        self.all.insert(id, Session { party, reach, client, events, overrun: Cell::new(false) });
-        Ok(SignedIn { id, events: inbox })
+        let overrun = Cell::new(false);
+        self.all.insert(id, Session { party, reach, client, events, until, expired: false, overrun });
+        Ok(SignedIn { id, events: inbox, until })
     }
 
     /// Whether there is room for one more like this.
@@ -86,13 +93,59 @@ impl Sessions {
             }
         }
         let party = party?;
-        if let Some(same) = self.numbers.get_mut(&party.user) {
+        self.silence(&party.user, id);
+        Some(party)
+    }
+
+    /// A number does not ring there any more.
+    fn silence(&mut self, number: &str, id: SessionId) {
+        if let Some(same) = self.numbers.get_mut(number) {
             same.retain(|other| *other != id);
             if same.is_empty() {
-                self.numbers.remove(&party.user);
+                self.numbers.remove(number);
             }
         }
-        Some(party)
+    }
+
+    /// Browsers whose tokens are worth nothing any more.
+    fn overdue(&self, now: Instant) -> Vec<SessionId> {
+        let over = |session: &Session| session.until.is_some_and(|until| until <= now);
+        self.all.iter().filter(|(_, session)| over(session)).map(|(id, _)| *id).collect()
+    }
+
+    /// Nothing begins there any more; whether that is news.
+    fn expire(&mut self, id: SessionId) -> bool {
+        let Some(session) = self.all.get_mut(&id) else { return false };
+        let news = !std::mem::replace(&mut session.expired, true);
+        let number = session.party.as_ref().map(|party| party.user.clone());
+        if let Some(number) = number.filter(|_| news) {
+            self.silence(&number, id);
+        }
+        news
+    }
+
+    /// Whether its token is worth nothing any more.
+    pub fn is_expired(&self, id: SessionId) -> bool {
+        self.all.get(&id).is_some_and(|session| session.expired)
+    }
+
+    /// Another token; whose number rings there again, where it did not.
+    ///
+    /// # Errors
+    /// [`RenewError`].
+    fn renew(&mut self, id: SessionId, renewal: Renewal) -> Result<Option<Party>, RenewError> {
+        let session = self.all.get_mut(&id).ok_or(RenewError::Unknown)?;
+        let number = session.party.as_ref().map(|party| &party.user);
+        if renewal.of.is_some_and(|of| of.as_ref() != number) {
+            return Err(RenewError::OtherNumber);
+        }
+        (session.reach, session.until) = (renewal.reach, renewal.until);
+        let party = session.party.clone().filter(|_| session.expired);
+        session.expired = false;
+        if let Some(party) = &party {
+            self.numbers.entry(party.user.clone()).or_default().push(id);
+        }
+        Ok(party)
     }
 
     /// Browsers that a number rings.
@@ -163,6 +216,9 @@ impl Calls {
     /// Whether a browser may call there.
     pub(super) fn may_call(&self, session: SessionId, to: &str) -> Result<(), CreateError> {
         let (reach, _) = self.sessions.reach(session).ok_or(CreateError::UnknownSession)?;
+        if self.sessions.is_expired(session) {
+            return Err(CreateError::Expired);
+        }
         if reach.allows(to) { Ok(()) } else { Err(CreateError::Forbidden) }
     }
 
@@ -176,21 +232,59 @@ impl Calls {
     /// Something is wanted of a call: where it leads to somebody else, its browser has to be allowed to call there.
     pub(super) fn want(&mut self, id: CallId, input: Input) -> Result<(), CallError> {
         let runtime = self.calls.get(&id).ok_or(CallError::Unknown)?;
-        let reach = runtime.owner.and_then(|owner| self.sessions.reach(owner));
-        if let (Input::Transfer(Transfer::To(to)), Some((reach, _))) = (&input, reach)
-            && !reach.allows(to)
-        {
-            return Err(CallError::Forbidden);
+        if let (Input::Transfer(Transfer::To(to)), Some(owner)) = (&input, runtime.owner) {
+            match self.may_call(owner, to) {
+                Err(CreateError::Forbidden) => return Err(CallError::Forbidden),
+                Err(CreateError::Expired) => return Err(CallError::Expired),
+                _ => {}
+            }
         }
         self.input(id, input);
         Ok(())
     }
 
-    /// Signs out whoever does not hear any more.
-    pub(super) fn sweep(&mut self) {
+    /// Signs out whoever does not hear any more, or has no token any more and no call left.
+    pub(super) fn sweep(&mut self, now: Instant) {
         for id in self.sessions.deaf() {
             self.sign_out(id);
         }
+        for id in self.sessions.overdue(now) {
+            if self.sessions.expire(id) {
+                self.ring_off(id);
+                let number = self.sessions.party(id).map(|party| party.user.clone());
+                number.iter().for_each(|number| self.unregister_if_unused(number));
+            }
+            // People who talk are not cut off because a page did not renew a token.
+            if !self.calls.values().any(|runtime| runtime.owner == Some(id)) {
+                self.sessions.tell(id, SessionEvent::SignedOut { reason: "expired" });
+                self.sign_out(id);
+            }
+        }
+    }
+
+    /// A browser has another token.
+    pub(super) fn renew(&mut self, session: SessionId, renewal: Renewal) -> Result<(), RenewError> {
+        if let Some(party) = self.sessions.renew(session, renewal)? {
+            self.register_again(party);
+        }
+        Ok(())
+    }
+
+    /// A call of a former control is a browser's again. Who placed it knows its name, which is a secret; calls that came in
+    /// were told to all browsers of their number.
+    pub(super) fn claim(&mut self, id: CallId, session: SessionId) -> Result<(), CallError> {
+        let settled = self.status.is_some() && self.adopting.is_none();
+        let unknown = if settled { CallError::Unknown } else { CallError::NotYet };
+        let runtime = self.calls.get_mut(&id).ok_or(unknown)?;
+        let view = runtime.call.view();
+        let number = self.sessions.party(session).map(|party| party.user.as_str());
+        let own = !view.incoming || number == Some(view.to.as_str());
+        let free = runtime.owner.is_none_or(|owner| owner == session);
+        if !(runtime.adopted && free && own && self.sessions.is_signed_in(session)) {
+            return Err(CallError::Unknown);
+        }
+        runtime.owner = Some(session);
+        Ok(())
     }
 
     /// Tells all browsers that they are signed out, and takes their numbers back: we end.
@@ -216,14 +310,16 @@ impl Calls {
 mod tests {
     use super::*;
 
+    const NEVER: Option<Instant> = None;
+
     fn agent(number: &str) -> SignIn {
         let party = Some(Party { user: number.into(), ..Party::default() });
-        SignIn { party, reach: Reach::Anybody, client: None, verify: false }
+        SignIn { party, reach: Reach::Anybody, client: None, verify: false, until: NEVER }
     }
 
     fn customer(client: &str) -> SignIn {
         let reach = Reach::Only(vec!["1000".into()]);
-        SignIn { party: None, reach, client: Some(client.parse().unwrap()), verify: false }
+        SignIn { party: None, reach, client: Some(client.parse().unwrap()), verify: false, until: NEVER }
     }
 
     #[test]
@@ -259,5 +355,26 @@ mod tests {
         sessions.sign_out(held[0].id);
         assert!(sessions.reach(held[0].id).is_none());
         assert!(sessions.sign_in(customer("10.0.0.1")).is_ok());
+    }
+
+    #[test]
+    fn a_token_that_is_over_silences_its_number_until_another_one_comes() {
+        let mut sessions = Sessions::default();
+        let now = Instant::now();
+        let held = sessions.sign_in(SignIn { until: Some(now), ..agent("1") }).unwrap();
+        let lasting = sessions.sign_in(agent("1")).unwrap();
+        assert_eq!(sessions.overdue(now), [held.id]);
+        assert!(sessions.expire(held.id) && !sessions.expire(held.id));
+        assert!(sessions.is_expired(held.id) && sessions.by_number("1") == [lasting.id]);
+        let renewal = |number: &str| Renewal {
+            of: Some(Some(number.to_owned())),
+            reach: Reach::Only(vec!["7".into()]),
+            until: NEVER,
+        };
+        assert_eq!(sessions.renew(held.id, renewal("2")).unwrap_err(), RenewError::OtherNumber);
+        assert_eq!(sessions.renew(held.id, renewal("1")).unwrap().unwrap().user, "1");
+        assert!(!sessions.is_expired(held.id) && sessions.by_number("1") == [lasting.id, held.id]);
+        assert!(!sessions.reach(held.id).unwrap().0.allows("8") && sessions.overdue(now).is_empty());
+        assert!(sessions.renew(held.id, renewal("1")).unwrap().is_none(), "it rings already");
     }
 }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sallyport_plan::{Status, Zone};
-use sallyport_proto::{Assertion, CandidateKind, LocalCandidate, Policy, Settings, SipSettings, Timeouts};
+use sallyport_proto::{
+    Assertion, CandidateKind, Dtmf, LocalCandidate, Policy, Settings, SipSettings, Srtp, Timeouts,
+};
 
 use super::Calls;
-use crate::config::{Ice, Identity, Redirect, Transport};
+use crate::config::{self, DtmfMode, Ice, Identity, Redirect, Transport};
 
 impl Calls {
     /// What all calls begun now share.
@@ -24,6 +26,7 @@ impl Calls {
             ice_lite: config.outside.ice == Ice::Lite,
             fingerprint: self.identity.fingerprint(),
             toward: server.ip(),
+            video: config.sip.video,
             sip: SipSettings {
                 domain,
                 user: config.sip.user.clone(),
@@ -41,6 +44,17 @@ impl Calls {
                     },
                     pass_headers: config.sip.pass_headers.clone(),
                     info_types: config.sip.pass_types.clone(),
+                    dtmf: match config.sip.dtmf {
+                        DtmfMode::Auto => Dtmf::Auto,
+                        DtmfMode::Rfc4733 => Dtmf::Rfc4733,
+                        DtmfMode::Info => Dtmf::Info,
+                        DtmfMode::Both => Dtmf::Both,
+                    },
+                    srtp: match config.inside.srtp {
+                        config::Srtp::Off => Srtp::Off,
+                        config::Srtp::Optional => Srtp::Optional,
+                        config::Srtp::Required => Srtp::Required,
+                    },
                 },
             },
             timeouts: Timeouts {

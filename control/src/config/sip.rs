@@ -66,6 +66,8 @@ pub struct Sip {
     pub password: String,
     /// Shown to the called side.
     pub display_name: String,
+    /// Whether video passes that browsers and the inside offer.
+    pub video: bool,
     /// How long a call may ring.
     pub ring_timeout_s: u16,
     /// Whom to ask for hosts' records; default: whom the system asks.
@@ -80,8 +82,25 @@ pub struct Sip {
     pub pass_headers: Vec<String>,
     /// Types of bodies of INFOs that pass both ways.
     pub pass_types: Vec<String>,
+    /// How digits that browsers send as named events go inside.
+    pub dtmf: DtmfMode,
     /// SIP over TLS.
     pub tls: SipTls,
+}
+
+/// How digits that browsers send as named events (RFC 4733) go inside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DtmfMode {
+    /// As named events where the inside takes them and is not on hold, else by INFO.
+    #[default]
+    Auto,
+    /// As named events only.
+    Rfc4733,
+    /// By INFO only.
+    Info,
+    /// Both ways at once.
+    Both,
 }
 
 /// What becomes of a call that a 3xx sends elsewhere.
@@ -136,6 +155,7 @@ impl Default for Sip {
             user: "sallyport".into(),
             password: String::new(),
             display_name: String::new(),
+            video: true,
             ring_timeout_s: 60,
             dns: None,
             redirect: Redirect::default(),
@@ -143,6 +163,7 @@ impl Default for Sip {
             assert_identity: Identity::default(),
             pass_headers: Vec::new(),
             pass_types: vec!["application/json".into(), "text/plain".into()],
+            dtmf: DtmfMode::default(),
             tls: SipTls::default(),
         }
     }

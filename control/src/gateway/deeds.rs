@@ -48,7 +48,7 @@ impl Gateway {
         };
         let wanted = runtime.wanted.pop_front();
         let outcome = match outcome {
-            Ok(SignedIn { id: session, events }) => {
+            Ok(SignedIn { id: session, events, until }) => {
                 runtime.former.extend(runtime.session.replace(session));
                 let zone = runtime.visitor.zone;
                 self.sessions.insert(session, id);
@@ -57,7 +57,7 @@ impl Gateway {
                 if let Some(Wanted { number: Some(number), instance, .. }) = wanted {
                     self.adopt(id, &number, &instance);
                 }
-                Ok(())
+                Ok(until)
             }
             Err(refusal) => Err(refusal),
         };
@@ -185,7 +185,8 @@ impl Gateway {
             if let Err(error) = done
                 && transfers
             {
-                let status = if matches!(error, CallError::Forbidden) { 403 } else { 503 };
+                let status =
+                    if matches!(error, CallError::Forbidden | CallError::Expired) { 403 } else { 503 };
                 let event = CallEvent::Transfer { status };
                 let _ = told.send(Told::Outcome(id, PhoneInput::Event { call, event }));
             }
@@ -232,6 +233,7 @@ fn refused(error: &CreateError) -> Refusal {
         CreateError::Full => Refusal::because(503, "there are as many calls as there may be"),
         CreateError::TooMany => Refusal::because(403, "this client has as many calls as it may have"),
         CreateError::Forbidden => Refusal::because(403, "this destination may not be called with this token"),
+        CreateError::Expired => Refusal::because(401, "the token has expired"),
         CreateError::UnknownSession => Refusal::because(480, "nobody is signed in here any more"),
         CreateError::Gone => Refusal::because(481, "the call is over"),
     }

@@ -15,7 +15,7 @@ use super::connection::{Local, Peer};
 use super::problem::Problem;
 use crate::config::{Config, Metrics};
 use crate::identity::{Bearer, Counts, Credentials, Denied, Identities};
-use crate::message::{By, CallError, Caller, SessionId, SignIn, SignInError, SignedIn};
+use crate::message::{By, CallError, Caller, RenewError, SessionId, SignIn, SignInError, SignedIn};
 
 /// Header that names the session of who asks: its id, a secret.
 pub const SESSION: &str = "sallyport-session";
@@ -249,6 +249,25 @@ impl Shared {
         Ok((signed_in, number))
     }
 
+    /// Gives a session another token's time and reach, for all transports.
+    ///
+    /// # Errors
+    /// The problem to answer with.
+    pub async fn renew(
+        &self,
+        headers: &HeaderMap,
+        peer: Peer,
+        (session, token): (SessionId, Option<&str>),
+    ) -> Result<(), Problem> {
+        let client = self.access.client(headers, peer.0).group();
+        let token = token.or_else(|| bearer(headers)).ok_or_else(|| denied_problem(Denied::NoToken))?;
+        let renewal = self.access.identities.renew(client, token).map_err(denied_problem)?;
+        self.calls.renew(session, renewal).await.map_err(|error| match error {
+            RenewError::Unknown => super::calls::unknown_session(),
+            RenewError::OtherNumber => denied_problem(Denied::OtherNumber),
+        })
+    }
+
     /// Whether who asks may ask something of a call: its session's, an administrator's, or nobody's.
     ///
     /// # Errors
@@ -312,6 +331,12 @@ pub fn sign_in_problem(error: &SignInError) -> Problem {
             Problem::new(StatusCode::GATEWAY_TIMEOUT, "sip_unreachable", text).retry(RETRY_FULL)
         }
     }
+}
+
+/// What a browser is told whose token is worth nothing any more.
+pub fn expired_problem() -> Problem {
+    let text = "the session's token has expired; renew it, or sign in anew";
+    Problem::new(StatusCode::UNAUTHORIZED, "expired", text)
 }
 
 /// What a browser is told that may not call there.

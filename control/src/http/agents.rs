@@ -68,6 +68,22 @@ pub async fn sign_in(
     Ok((StatusCode::CREATED, location, Json(session)).into_response())
 }
 
+/// Gives a session the time and the reach of another token, in the Authorization header; by whatever way it signed in. Without,
+/// a session ends once its token has expired and its last call is over.
+#[utoipa::path(put, path = "/v1/sessions/{id}/token", params(("id" = String, Path)), security(("token" = [])),
+    responses((status = 204, description = "Renewed"),
+        (status = 403, description = "Another number's token", body = Problem, content_type = "application/problem+json"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub async fn renew(
+    State(shared): State<Shared>,
+    Name(id): Name,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    shared.renew(&headers, peer, (id, None)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// Signs a browser out: its calls end, its number is taken back from the SIP server with the last browser that has it.
 #[utoipa::path(delete, path = "/v1/sessions/{id}", params(("id" = String, Path)),
     responses((status = 204, description = "Signed out"), (status = 404, body = Problem, content_type = "application/problem+json")))]

@@ -23,6 +23,7 @@ use super::access;
 use super::body::Whole;
 use super::connection::{Local, Peer};
 use super::problem::Problem;
+use super::quality::Quality;
 use crate::message::{CallError, CreateError, Shown, Wish};
 
 /// Seconds until another attempt is worth while: some call will have ended.
@@ -207,6 +208,7 @@ pub fn create_problem(error: CreateError) -> Problem {
         CreateError::Draining => unavailable("draining", "the appliance is ending and takes no new calls"),
         CreateError::Full => unavailable("full", "there are as many calls as there may be").retry(RETRY_FULL),
         CreateError::Forbidden => access::forbidden_problem(),
+        CreateError::Expired => access::expired_problem(),
         CreateError::UnknownSession => unknown_session(),
         CreateError::Gone => Problem::new(StatusCode::CONFLICT, "gone", "the call does not ring any more"),
         CreateError::TooMany => {
@@ -230,6 +232,11 @@ pub fn call_problem(error: CallError) -> Problem {
     match error {
         CallError::Unknown => Problem::new(StatusCode::NOT_FOUND, "unknown_call", "there is no such call"),
         CallError::Forbidden => access::forbidden_problem(),
+        CallError::Expired => access::expired_problem(),
+        CallError::NotYet => {
+            let text = "the relay has not told yet which calls run";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", text).retry(1)
+        }
         CallError::Fragment(error) => Problem::new(StatusCode::BAD_REQUEST, "fragment", error.to_string()),
     }
 }
@@ -280,6 +287,8 @@ pub struct InsideLeg {
     sip_status: Option<u16>,
     /// Codec, such as `PCMU/8000`.
     codec: Option<String>,
+    /// Encoding of the picture, such as `VP8/90000`; null without one.
+    video: Option<String>,
 }
 
 /// What the relay carries.
@@ -305,17 +314,21 @@ pub struct Direction {
     lost: i64,
     /// Dropped packets by reason.
     drops: BTreeMap<String, u64>,
+    /// How well its packets arrive; null before the first one, and where RTP passes unchanged between plain peers.
+    quality: Option<Quality>,
 }
 
 impl Call {
     pub(super) fn new(view: &CallView, directions: &[DirectionReport]) -> Self {
-        let direction = |report: &DirectionReport| Direction {
+        let direction = |(at, report): (usize, &DirectionReport)| Direction {
             index: report.index.0,
             from: super::state::zone(report.from),
             packets: report.packets,
             octets: report.octets,
             lost: report.lost,
             drops: report.drops.iter().map(|drop| (drop.name.clone(), drop.value)).collect(),
+            // Directions of a medium come in pairs.
+            quality: Quality::new(report, directions.get(at ^ 1), view.codec.as_deref()),
         };
         Self {
             id: view.id.to_string(),
@@ -330,9 +343,16 @@ impl Call {
                     dtls: view.dtls.name(),
                     profile: view.profile.map(|profile| profile.name()),
                 },
-                inside: InsideLeg { sip_status: view.sip_status, codec: view.codec.clone() },
+                inside: InsideLeg {
+                    sip_status: view.sip_status,
+                    codec: view.codec.clone(),
+                    video: view.video.clone(),
+                },
             },
-            media: Media { plan: view.version, directions: directions.iter().map(direction).collect() },
+            media: Media {
+                plan: view.version,
+                directions: directions.iter().enumerate().map(direction).collect(),
+            },
         }
     }
 }

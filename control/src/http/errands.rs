@@ -12,13 +12,9 @@ use super::Shared;
 use super::access;
 use super::body::{Whole, json};
 use super::calls::{Name, SDP, call_problem, create_problem, text};
+use super::checks::{INFO_MAX, check_destination, check_digits, is_media_type, wrong};
 use super::connection::{Local, Peer};
 use super::problem::Problem;
-
-/// Octets of user data that go in one INFO.
-const INFO_MAX: usize = 8 * 1024;
-const DIGITS_MAX: usize = 64;
-const DESTINATION_MAX: usize = 256;
 
 /// Why a call is not taken.
 #[derive(Deserialize, ToSchema)]
@@ -58,10 +54,6 @@ pub struct TransferRequest {
     onto: Option<String>,
 }
 
-fn wrong(kind: &str, detail: &str) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, kind, detail)
-}
-
 /// Takes a call that rings at the session's browser: an offer for an answer. Of several browsers the first one has it.
 #[utoipa::path(post, path = "/v1/calls/{id}/accept", params(("id" = String, Path), ("Sallyport-Session" = String, Header)),
     request_body(content = String, content_type = "application/sdp"),
@@ -80,6 +72,19 @@ pub async fn accept(
     let caller = shared.caller(&headers, peer, local);
     let created = shared.calls.accept(id, offer, caller).await.map_err(create_problem)?;
     Ok(([(header::CONTENT_TYPE, SDP)], created.answer).into_response())
+}
+
+/// Makes a call the session's that was a session's of this browser before control was replaced: since then it is nobody's.
+#[utoipa::path(post, path = "/v1/calls/{id}/claim", params(("id" = String, Path), ("Sallyport-Session" = String, Header)),
+    responses((status = 204, description = "It is the session's"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub async fn claim(
+    State(shared): State<Shared>,
+    Name(id): Name,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let session = access::session(&headers).ok_or_else(super::calls::unknown_session)?;
+    shared.calls.claim(id, session).await.map_err(call_problem)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Does not take a call that rings at the session's browser. The body may be empty.
@@ -130,13 +135,7 @@ pub async fn dtmf(
     Whole(body): Whole,
 ) -> Result<StatusCode, Problem> {
     let Dtmf { digits, duration } = json(&headers, body?)?;
-    let digit = |digit: char| "0123456789ABCD*#".contains(digit);
-    if digits.is_empty() || digits.len() > DIGITS_MAX || !digits.chars().all(digit) {
-        return Err(wrong("digits", "digits must be 1 to 64 of 0-9A-D*#"));
-    }
-    if !(40..=6000).contains(&duration) {
-        return Err(wrong("digits", "duration must lie between 40 and 6000"));
-    }
+    check_digits(&digits, duration)?;
     shared.may(&headers, id).await.map_err(call_problem)?;
     shared.calls.act(id, Input::Dtmf { digits, duration }).await.map_err(call_problem)?;
     Ok(StatusCode::NO_CONTENT)
@@ -154,7 +153,7 @@ pub async fn info(
 ) -> Result<StatusCode, Problem> {
     let body = body?;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let Some(content_type) = content_type.filter(|value| value.contains('/')) else {
+    let Some(content_type) = content_type.filter(|value| is_media_type(value)) else {
         let detail = "Content-Type must say what the user data is";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", detail));
     };
@@ -183,10 +182,7 @@ pub async fn transfer(
     shared.may(&headers, id).await.map_err(call_problem)?;
     match (request.to, request.onto) {
         (Some(to), None) => {
-            let odd = |c: char| c.is_control() || c.is_whitespace() || "<>\"".contains(c);
-            if to.is_empty() || to.len() > DESTINATION_MAX || to.chars().any(odd) {
-                return Err(wrong("destination", "to must be a user, user@host, or a sip: URI of those"));
-            }
+            check_destination(&to)?;
             match access::session(&headers) {
                 Some(session) => shared.calls.may_call(session, to.clone()).await.map_err(create_problem)?,
                 None => drop(shared.access.call(&headers, &to)?),

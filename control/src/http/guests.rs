@@ -180,7 +180,8 @@ impl Guests {
                 event = events.recv() => match event {
                     Some(event) if tell(guest, event.clone()).into_iter().all(|word| guest.outbox.push(word)) => {}
                     Some(_) => break "slow",
-                    None => break "ended",
+                    // Why, it may have been told with its last event.
+                    None => break guest.leave.borrow().unwrap_or("ended"),
                 },
                 _ = glance.tick() => if guest.outbox.alone_for() > shared.linger {
                     break "away";

@@ -57,7 +57,12 @@ pub struct To {
     to: Option<String>,
 }
 
-/// Signs in: a customer, or an agent whose number needs no password.
+/// Signs in by the hanging GET: a customer, or an agent whose number needs no password.
+#[utoipa::path(get, path = "/hanging/sign-in",
+    params(("number" = Option<String>, Query), ("token" = Option<String>, Query), ("display_name" = Option<String>, Query),
+        ("events" = Option<u8>, Query, description = "1: progress of calls is told as well")),
+    responses((status = 200, description = "`session`, `number`, `timeout`", body = Value), (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn sign_in_by_get(
     State(shared): State<Shared>,
     query: Result<Query<Entry>, QueryRejection>,
@@ -72,7 +77,10 @@ pub async fn sign_in_by_get(
     enter(&shared, Origin { headers, peer: peer.0, local: local.0 }, entry).await
 }
 
-/// Signs in.
+/// Signs in by the hanging GET: `number`, `password`, `token`, `display_name`, `events`, all of them optional.
+#[utoipa::path(post, path = "/hanging/sign-in", request_body(content = Value, content_type = "application/json"),
+    responses((status = 200, description = "`session`, `number`, `timeout`", body = Value), (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn sign_in_by_post(
     State(shared): State<Shared>,
     peer: Extension<Peer>,
@@ -118,6 +126,12 @@ impl Drop for Reading {
 }
 
 /// The next message, or 204 when none came in time.
+#[utoipa::path(get, path = "/hanging/{session}",
+    params(("session" = String, Path), ("timeout" = Option<u64>, Query, description = "seconds, 10 to 60"),
+        ("after" = Option<u64>, Query, description = "`seq` of the last message that was heard")),
+    responses((status = 200, description = "A message, as in docs/browsers.md", body = Value), (status = 204, description = "None came"),
+        (status = 410, description = "The session is over, or messages are lost", body = Problem, content_type = "application/problem+json"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn hear(
     State(shared): State<Shared>,
     Path(session): Path<String>,
@@ -151,6 +165,9 @@ pub async fn hear(
 }
 
 /// A message to a peer. What comes of it is told by the hanging GET.
+#[utoipa::path(post, path = "/hanging/{session}", params(("session" = String, Path), ("to" = Option<String>, Query)),
+    request_body(content = Value, content_type = "application/json"),
+    responses((status = 204, description = "Taken"), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn say(
     State(shared): State<Shared>,
     Path(session): Path<String>,
@@ -168,7 +185,9 @@ pub async fn say(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Signs out; calls end.
+/// Signs out; calls end. `GET` and `POST` of `/hanging/{session}/sign-out` do the same.
+#[utoipa::path(delete, path = "/hanging/{session}", params(("session" = String, Path)),
+    responses((status = 204, description = "Signed out"), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub async fn sign_out(
     State(shared): State<Shared>,
     Path(session): Path<String>,

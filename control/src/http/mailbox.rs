@@ -46,7 +46,7 @@ pub struct Mailboxes(Arc<Mutex<HashMap<SessionId, Arc<Mailbox>>>>);
 impl Mailboxes {
     /// Keeps the events of a browser until it is signed out, which it is when nobody has read for `grace`.
     pub fn keep(&self, signed_in: SignedIn, calls: Handle, grace: Duration) {
-        let SignedIn { id, mut events } = signed_in;
+        let SignedIn { id, mut events, .. } = signed_in;
         let mailbox = Arc::new(Mailbox::new());
         self.lock().insert(id, mailbox.clone());
         let all = self.clone();
@@ -173,7 +173,7 @@ mod tests {
         let (calls, mut asked) = mpsc::unbounded_channel();
         let (told, events) = mpsc::channel(16);
         let (mailboxes, id) = (Mailboxes::default(), SessionId(7));
-        mailboxes.keep(SignedIn { id, events }, Handle(calls), GRACE);
+        mailboxes.keep(SignedIn { id, events, until: None }, Handle(calls), GRACE);
         told.send(event("a")).await.unwrap();
         told.send(event("b")).await.unwrap();
         let mut reader = mailboxes.read(id, 0).unwrap();
@@ -203,7 +203,7 @@ mod tests {
         let (calls, _asked) = mpsc::unbounded_channel();
         let (told, events) = mpsc::channel(16);
         let (mailboxes, id) = (Mailboxes::default(), SessionId(7));
-        mailboxes.keep(SignedIn { id, events }, Handle(calls), Duration::from_secs(60));
+        mailboxes.keep(SignedIn { id, events, until: None }, Handle(calls), Duration::from_secs(60));
         for _ in 0..KEPT + 10 {
             told.send(event("x")).await.unwrap();
         }

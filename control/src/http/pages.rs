@@ -39,6 +39,7 @@ macro_rules! web {
 pub fn router(demo: bool) -> Router<Shared> {
     let router = Router::new()
         .route("/client/sallyport.js", get(|| async { script(web!("dist/sallyport.js")) }))
+        .route("/client/grtc.js", get(|| async { script(web!("dist/grtc.js")) }))
         .route("/client/sallyport.iife.js", get(|| async { script(web!("dist/sallyport.iife.js")) }));
     if !demo {
         return router;

@@ -19,16 +19,13 @@ use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
 use super::Shared;
 use super::calls::{Call, call_problem, create_problem};
+use super::checks::{check_destination, check_digits, check_info, data_headers};
 use super::connection::{Local, Peer};
 use super::guests::{Counts, Guest, Origin};
 use super::outbox::{Next, Reader};
 use super::problem::Problem;
 use crate::message::{CallError, Handle, SessionId, Wish};
-pub use words::check_info;
-use words::{
-    Said, SignInWords, Wants, check_destination, check_digits, error, headers as data_headers, reply,
-    signed_in, told,
-};
+use words::{Said, SignInWords, Wants, error, reply, signed_in, told};
 
 /// The sub-protocol.
 const PROTOCOL: &str = "sallyport.v1";
@@ -52,7 +49,11 @@ const CLOSE_OVER: u16 = 4000;
 const CLOSE_REPLACED: u16 = 4001;
 const CLOSE_BAD: u16 = 4002;
 
-/// Lets a browser in that speaks the sub-protocol `sallyport.v1`.
+/// The JSON WebSocket: sub-protocol `sallyport.v1`, messages as in docs/browsers.md.
+#[utoipa::path(get, path = "/v1/socket", responses((status = 101, description = "The connection is a WebSocket"),
+    (status = 403, description = "Not from pages of this origin", body = Problem, content_type = "application/problem+json"),
+    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "Too many connections", body = Problem, content_type = "application/problem+json")))]
 pub async fn socket(
     State(shared): State<Shared>,
     Extension(peer): Extension<Peer>,
@@ -188,7 +189,8 @@ impl Visit {
             }
             (wants, Some(seat)) => {
                 if name.is_null() || seat.guest.is_new(name.to_string()) {
-                    let errand = Errand { shared: &self.shared, guest: &seat.guest, name: &name };
+                    let errand =
+                        Errand { shared: &self.shared, guest: &seat.guest, from: &self.from, name: &name };
                     if let Err(problem) = errand.obey(wants).await {
                         seat.guest.tell(error(&name, None, &problem));
                     }
@@ -226,6 +228,7 @@ fn unknown_session() -> Problem {
 struct Errand<'a> {
     shared: &'a Shared,
     guest: &'a Arc<Guest>,
+    from: &'a Origin,
     name: &'a Value,
 }
 
@@ -257,6 +260,12 @@ impl Errand<'_> {
                 let body = body.into_bytes();
                 calls.act(self.own(&call)?, Input::Info { content_type, body }).await
             }
+            Wants::Claim { call } => self.claim(&call).await,
+            Wants::Renew { token } => {
+                let renewed = (self.guest.id, Some(token.as_str()));
+                self.shared.renew(&self.from.headers, self.from.peer, renewed).await?;
+                Ok(())
+            }
             Wants::Transfer { call, to, onto } => return self.transfer(&call, to, onto).await,
             Wants::SignOut => {
                 self.guest.leave("signed_out");
@@ -279,6 +288,17 @@ impl Errand<'_> {
     fn own(&self, call: &str) -> Result<CallId, Problem> {
         let id = call.parse().ok().filter(|id| self.guest.has(*id));
         id.ok_or_else(|| call_problem(CallError::Unknown))
+    }
+
+    /// A call whose events it hears from now on.
+    async fn claim(&self, call: &str) -> Result<(), CallError> {
+        let id: CallId = call.parse().map_err(|_| CallError::Unknown)?;
+        if self.guest.has(id) {
+            return Ok(());
+        }
+        // Before anything that can be told of it.
+        self.guest.enter(id).map_err(|_| CallError::NotYet)?;
+        self.shared.calls.claim(id, self.guest.id).await.inspect_err(|_| self.guest.forget(id))
     }
 
     fn call(&self, to: String, offer: String, data: BTreeMap<String, String>) -> Result<(), Problem> {

@@ -97,6 +97,8 @@ pub struct Relay {
     interfaces: Vec<Interface>,
     /// Workers.
     workers: u32,
+    /// Who encrypts: `avx512`, `shani` or `portable`.
+    srtp: String,
     /// Calls installed.
     calls: u32,
     /// Directions installed.
@@ -135,6 +137,11 @@ pub struct Interface {
     addresses: Vec<IpAddr>,
     port_min: u16,
     port_max: u16,
+    /// Inside: the UDP port of browsers there; absent where there is none for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    browsers: Option<u16>,
+    /// Whether the network card spreads UDP over its RX queues by ports as well as by addresses.
+    hashes_ports: bool,
 }
 
 impl Relay {
@@ -148,11 +155,14 @@ impl Relay {
             addresses: interface.addresses,
             port_min: interface.port_min,
             port_max: interface.port_max,
+            browsers: interface.browsers,
+            hashes_ports: interface.hashes_ports,
         };
         Self {
             connected: true,
             interfaces: status.interfaces.into_iter().map(interface).collect(),
             workers: status.workers,
+            srtp: status.srtp,
             calls: status.calls,
             directions: status.directions,
             flows: status.flows,
@@ -239,6 +249,7 @@ pub async fn readyz(State(shared): State<Shared>) -> Result<&'static str, Proble
         super::calls::hang_up,
         super::calls::events,
         super::errands::accept,
+        super::errands::claim,
         super::errands::decline,
         super::errands::renegotiate,
         super::errands::dtmf,
@@ -246,6 +257,13 @@ pub async fn readyz(State(shared): State<Shared>) -> Result<&'static str, Proble
         super::errands::transfer,
         super::agents::sign_in,
         super::agents::sign_out,
+        super::agents::renew,
+        super::socket::socket,
+        super::hanging::sign_in_by_get,
+        super::hanging::sign_in_by_post,
+        super::hanging::hear,
+        super::hanging::say,
+        super::hanging::sign_out,
         super::agents::events,
         status,
         metrics,

@@ -1,5 +1,7 @@
 //! Bearer tokens: JWT (RFC 7519) under keys of the configuration. A key verifies one algorithm (RFC 8725 section 3.1).
 
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::errors::ErrorKind;
@@ -15,6 +17,8 @@ use super::section::Identity;
 const LENGTH_MAX: usize = 4096;
 /// How far clocks may be apart.
 const LEEWAY_S: u64 = 30;
+/// Times further away are as good as this one: ten years.
+const LONGEST_S: f64 = 10.0 * 365.0 * 86_400.0;
 /// What stands before the 32 octets in a SubjectPublicKeyInfo of Ed25519 (RFC 8410 section 4).
 const ED25519_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 const KEY_LENGTH: usize = 32;
@@ -24,11 +28,23 @@ const KEY_LENGTH: usize = 32;
 pub struct Claims {
     /// An agent's number; absent for a customer.
     pub sub: Option<String>,
+    /// Seconds since the Unix epoch, with a fraction or without; required.
+    #[serde(default)]
+    exp: f64,
     /// Its name (OpenID Connect Core section 5.1).
     pub name: Option<String>,
     /// Ours.
     #[serde(default)]
     pub sallyport: Ours,
+}
+
+impl Claims {
+    /// When the token is worth nothing any more, our clock's tolerance included.
+    pub fn until(&self) -> Instant {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        let left = (self.exp + LEEWAY_S as f64 - now).clamp(0.0, LONGEST_S);
+        Instant::now() + Duration::from_secs_f64(left)
+    }
 }
 
 /// The claim `sallyport`.

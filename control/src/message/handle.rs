@@ -55,6 +55,24 @@ impl Handle {
         told.unwrap_or(Err(SignInError::Draining))
     }
 
+    /// Gives a browser that is signed in another token's time and reach.
+    ///
+    /// # Errors
+    /// [`RenewError`].
+    pub async fn renew(&self, session: SessionId, renewal: Renewal) -> Result<(), RenewError> {
+        let told = self.ask(|reply| Message::Renew { session, renewal, reply }).await;
+        told.unwrap_or(Err(RenewError::Unknown))
+    }
+
+    /// Makes a call of a former control a browser's again: it belongs to nobody since. One that the browser had placed is
+    /// known by its name, a secret; one that it had taken must be its number's as well.
+    ///
+    /// # Errors
+    /// [`CallError::Unknown`]: it is no such call.
+    pub async fn claim(&self, id: CallId, session: SessionId) -> Result<(), CallError> {
+        self.ask(|reply| Message::Claim { id, session, reply }).await.unwrap_or(Err(CallError::Unknown))
+    }
+
     /// Whether a browser is signed in under this name.
     pub async fn is_signed_in(&self, session: SessionId) -> bool {
         self.ask(|reply| Message::IsSignedIn { session, reply }).await.unwrap_or(false)

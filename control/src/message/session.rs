@@ -1,6 +1,7 @@
 //! Browsers that are signed in, as the owner of the calls knows them.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use sallyport_plan::CallId;
 use sallyport_proto::{CallEvent, Party, RegistrationState};
@@ -54,6 +55,28 @@ pub struct SignIn {
     pub client: Option<IpAddr>,
     /// Whether the SIP server has to take number and password before the browser is signed in.
     pub verify: bool,
+    /// When its token is worth nothing any more.
+    pub until: Option<Instant>,
+}
+
+/// Another token of a browser that is signed in, as [`crate::identity::Identities::renew`] judged it.
+#[derive(Debug)]
+pub struct Renewal {
+    /// Whose it is: a number, or a customer's; `None`: an administrator's, who may be anybody.
+    pub of: Option<Option<String>>,
+    /// Whom its bearer may call.
+    pub reach: Reach,
+    /// When it is worth nothing any more.
+    pub until: Option<Instant>,
+}
+
+/// Why a token does not renew a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RenewError {
+    /// Nobody is signed in under this name.
+    Unknown,
+    /// It is another number's.
+    OtherNumber,
 }
 
 /// Why a browser was not signed in.
@@ -81,6 +104,8 @@ pub struct SignedIn {
     pub id: SessionId,
     /// What it is told.
     pub events: mpsc::Receiver<SessionEvent>,
+    /// When its token is worth nothing any more.
+    pub until: Option<Instant>,
 }
 
 /// What a browser that is signed in is told.
@@ -116,7 +141,7 @@ pub enum SessionEvent {
     },
     /// The browser is signed out by us. The last event.
     SignedOut {
-        /// Why: `ending`.
+        /// Why: `ending`, or `expired`.
         reason: &'static str,
     },
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sallyport_plan::{DirectionReport, Status, Zone};
 use sallyport_proto::ng::{BridgeTag, Protection, Value, Verb, ok};
+use sallyport_proto::quality::{loss_percent, mos};
 
 use super::ask::Described;
 use crate::message::Overview;
@@ -94,8 +95,13 @@ fn seconds(duration: Duration) -> Value {
 pub fn calls(shown: &[(&Described, Vec<DirectionReport>)]) -> Value {
     let mut tags = BTreeMap::new();
     let mut totals = [0, 0, 0];
+    let mut sources = BTreeMap::new();
     for (call, directions) in shown {
-        for report in directions {
+        for (at, report) in directions.iter().enumerate() {
+            if let Some(source) = report.quality.source {
+                let heard = heard(report, directions.get(at ^ 1));
+                sources.insert(source.0.to_string().into_bytes(), heard);
+            }
             totals.iter_mut().zip(numbers(report)).for_each(|(total, number)| *total += number);
         }
         for (at, tag) in call.tags.iter().enumerate() {
@@ -109,10 +115,34 @@ pub fn calls(shown: &[(&Described, Vec<DirectionReport>)]) -> Value {
         ("created", Value::count(created / 1000)),
         ("created_us", Value::count(created % 1000 * 1000)),
         ("last signal", Value::count(signalled / 1000)),
-        ("SSRC", Value::dict([])),
+        ("SSRC", Value::Dict(sources)),
         ("tags", Value::Dict(tags)),
         ("totals", Value::dict([("RTP", stats(totals)), ("RTCP", stats([0, 0, 0]))])),
     ])
+}
+
+/// One source as rtpengine tells of it: scores are tenths, losses percent, jitter milliseconds, round trips microseconds. Scores
+/// are not kept over time, so the average is the one that there is.
+fn heard(report: &DirectionReport, reverse: Option<&DirectionReport>) -> Value {
+    let quality = &report.quality;
+    let mut members = vec![("cumulative loss", Value::count(u64::try_from(report.lost).unwrap_or_default()))];
+    if let Some(score) = mos(report, reverse, None) {
+        let mut average = vec![
+            ("MOS", whole(score * 10.0)),
+            ("jitter", Value::count(quality.jitter_us / 1000)),
+            ("packet loss", whole(loss_percent(report))),
+            ("samples", Value::count(1u32)),
+        ];
+        average.extend(quality.round_trip_us.map(|trip| ("round-trip time", Value::count(trip))));
+        members.push(("average MOS", Value::dict(average)));
+    }
+    Value::dict(members)
+}
+
+/// The nearest whole number of what is neither negative nor large.
+fn whole(value: f64) -> Value {
+    #[allow(clippy::cast_possible_truncation, reason = "a score or a percentage")]
+    Value::Int(value.round() as i64)
 }
 
 /// Packets, octets, errors.

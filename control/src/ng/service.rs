@@ -149,9 +149,11 @@ fn reason(failure: CreateError) -> String {
         },
         CreateError::Offer(error) => error.to_string(),
         CreateError::NoRelay => "The relay is away".into(),
-        CreateError::Gone | CreateError::Forbidden | CreateError::UnknownSession | CreateError::NoServer => {
-            "The relay has no media address".into()
-        }
+        CreateError::Gone
+        | CreateError::Forbidden
+        | CreateError::UnknownSession
+        | CreateError::Expired
+        | CreateError::NoServer => "The relay has no media address".into(),
         CreateError::Draining => "Going down".into(),
         CreateError::Full | CreateError::TooMany => FULL.into(),
     }

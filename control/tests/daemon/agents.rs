@@ -16,7 +16,7 @@ use super::session::{Phone, Session, sign_in};
 
 const SDP: &str = "application/sdp";
 const JSON: &str = "application/json";
-const SECRET: &str = "a secret of thirty-two octets, or more";
+pub const SECRET: &str = "a secret of thirty-two octets, or more";
 
 struct Lab {
     control: Control,
@@ -65,7 +65,7 @@ impl Lab {
     }
 }
 
-fn token(claims: &Value) -> String {
+pub fn token(claims: &Value) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let message = format!("{}.{}", part(&json!({ "alg": "HS256", "typ": "JWT" })), part(claims));
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, SECRET.as_bytes());

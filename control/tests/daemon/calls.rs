@@ -93,6 +93,20 @@ fn a_call_is_set_up_in_both_roles_of_dtls_and_its_keys_reach_the_relay() {
         assert_eq!(shown["legs"]["inside"]["sip_status"], 200);
         assert_eq!(shown["media"]["directions"].as_array().unwrap().len(), 2, "{shown}");
         assert_eq!(shown["media"]["directions"][0]["drops"]["drop_replay"], 3);
+        for direction in shown["media"]["directions"].as_array().unwrap() {
+            let quality = &direction["quality"];
+            // The lab's relay says so, and of G.711 without loss the E-model 93.2.
+            assert_eq!(
+                ["received", "loss_percent", "jitter_ms", "round_trip_ms", "mos"]
+                    .map(|name| quality[name].as_f64()),
+                [99.0, 0.0, 4.0, 30.0, 4.41].map(Some),
+                "{quality}"
+            );
+            assert_eq!(
+                (&quality["stay"]["p99_us"], &quality["reported"]),
+                (&8.into(), &serde_json::Value::Null)
+            );
+        }
         assert!(!shown.to_string().contains("127."), "no address in the view of a call");
         assert_eq!(lab.control.ask("DELETE", &path).status, 204);
         assert!(browser.hears_a_record(), "the browser is told by close_notify");

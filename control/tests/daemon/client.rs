@@ -47,6 +47,7 @@ fn the_client_is_served_to_all_and_the_demo_page_where_it_is_wanted() {
     for (path, kind, word) in [
         ("/client/sallyport.js", "text/javascript; charset=utf-8", "export {"),
         ("/client/sallyport.iife.js", "text/javascript; charset=utf-8", "var Sallyport"),
+        ("/client/grtc.js", "text/javascript; charset=utf-8", "var Grtc"),
         ("/demo/", "text/html; charset=utf-8", "<title>Sallyport"),
         ("/demo/demo.js", "text/javascript; charset=utf-8", "import"),
         ("/demo/demo.css", "text/css; charset=utf-8", "body {"),

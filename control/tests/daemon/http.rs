@@ -199,6 +199,11 @@ fn the_document_describes_every_path() {
         ("/v1/calls", &["get", "post"][..]),
         ("/v1/calls/{id}", &["delete", "get", "patch"]),
         ("/v1/calls/{id}/events", &["get"]),
+        ("/v1/calls/{id}/claim", &["post"]),
+        ("/v1/sessions/{id}/token", &["put"]),
+        ("/v1/socket", &["get"]),
+        ("/hanging/sign-in", &["get", "post"]),
+        ("/hanging/{session}", &["delete", "get", "post"]),
         ("/v1/status", &["get"]),
         ("/metrics", &["get"]),
         ("/healthz", &["get"]),
@@ -219,7 +224,12 @@ fn status_and_metrics_tell_what_the_relay_says() {
     let status = control.status();
     assert_eq!(status["relay"]["connected"], true);
     assert_eq!(status["relay"]["counters"]["forward_rtp"], 42);
-    assert_eq!(status["relay"]["interfaces"][0]["zone"], "outside");
+    let interfaces = &status["relay"]["interfaces"];
+    assert_eq!(
+        (&interfaces[0]["zone"], &interfaces[0]["browsers"]),
+        (&"outside".into(), &serde_json::Value::Null)
+    );
+    assert!(interfaces[0]["hashes_ports"].is_boolean() && status["relay"]["srtp"].is_string());
     assert_eq!(status["calls"], serde_json::json!({ "setup": 0, "active": 0 }));
     assert!(status["version"].is_string() && status["uptime_s"].is_u64());
     let metrics = control.send("GET", "/metrics", &[], b"");

@@ -35,6 +35,9 @@ pub struct Pbx {
     socket: Arc<UdpSocket>,
 }
 
+/// What it sends encrypted media under (RFC 4568's example).
+pub const KEY: &str = "d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj";
+
 impl Pbx {
     /// Serves UDP and TCP.
     pub fn start(address: SocketAddr) -> Self {
@@ -130,7 +133,7 @@ impl Pbx {
                 let before = self.state().requests.iter().filter(same).count() - 1;
                 writer(&super::registrar::register(message, before));
             }
-            "NOTIFY" => writer(&answer(message, "200 OK", "", &[])),
+            "NOTIFY" | "INFO" => writer(&answer(message, "200 OK", "", &[])),
             "REFER" => writer(&answer(message, "202 Accepted", "", &[])),
             other => panic!("the daemon sent {other}"),
         }
@@ -174,6 +177,15 @@ impl Pbx {
             "nocodec" => {
                 let sdp =
                     self.sdp().replace("RTP/AVP 0", "RTP/AVP 18").replace("rtpmap:0 PCMU", "rtpmap:18 G729");
+                self.accept(invite, id, &sdp, writer);
+            }
+            "secret-media" => {
+                // Takes the line of AES_CM_128_HMAC_SHA1_80 with a key of its own.
+                let taken = invite.lines().find(|line| line.contains(" AES_CM_128_HMAC_SHA1_80 ")).unwrap();
+                let tag = taken.trim_start_matches("a=crypto:").split(' ').next().unwrap();
+                let profile = if invite.contains("RTP/SAVP ") { "RTP/SAVP" } else { "RTP/AVP" };
+                let line = format!("a=crypto:{tag} AES_CM_128_HMAC_SHA1_80 inline:{KEY}|2^31\r\n");
+                let sdp = self.sdp().replace("RTP/AVP", profile) + &line;
                 self.accept(invite, id, &sdp, writer);
             }
             "noise" => {

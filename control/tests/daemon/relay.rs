@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use sallyport_plan::{
-    CallId, Command, Counter, DirectionReport, Event, FlowKey, InterfaceStatus, Plan, PortPair, Refusal,
-    Status, Zone, decode, encode,
+    CallId, Command, Counter, DirectionReport, Event, FlowKey, InterfaceStatus, Plan, PortPair, Pt, Quality,
+    Refusal, Ssrc, Status, Zone, decode, encode,
 };
 
 use super::harness::{Net, until};
@@ -289,11 +289,21 @@ fn install(state: &mut State, plan: Plan) {
 fn report(plan: &Plan) -> Event {
     let report = |direction: &sallyport_plan::Direction| DirectionReport {
         index: direction.index,
+        medium: direction.medium,
         from: direction.ingress[0].zone,
         packets: 100,
         octets: 16_000,
         lost: -1,
         drops: vec![Counter { name: "drop_replay".into(), value: 3 }],
+        quality: Quality {
+            received: 99,
+            source: Some(Ssrc(1000 + u32::from(direction.index.0))),
+            payload_type: Some(Pt(0)),
+            jitter_us: 4000,
+            round_trip_us: Some(30_000),
+            stays: std::array::from_fn(|at| u32::from(at == 3)),
+            ..Quality::default()
+        },
     };
     Event::Report { call: plan.call, directions: plan.directions.iter().map(report).collect() }
 }

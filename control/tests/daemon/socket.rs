@@ -1,5 +1,6 @@
 //! The JSON WebSocket: each message, what is no message, connections that drop and come back.
 
+use std::collections::VecDeque;
 use std::net::{TcpStream, UdpSocket};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub struct Page {
     socket: WebSocket<TcpStream>,
     /// Number of the last message.
     pub seq: u64,
+    /// News that came while something else was awaited: what a request sets off may be told before it is answered.
+    passed: VecDeque<Value>,
 }
 
 fn connect(control: &Control, headers: &[(&'static str, &'static str)]) -> Result<Page, u16> {
@@ -33,7 +36,7 @@ fn connect(control: &Control, headers: &[(&'static str, &'static str)]) -> Resul
     match tungstenite::client(request, stream) {
         Ok((socket, answer)) => {
             assert_eq!(answer.headers()["sec-websocket-protocol"], "sallyport.v1");
-            Ok(Page { socket, seq: 0 })
+            Ok(Page { socket, seq: 0, passed: VecDeque::new() })
         }
         Err(tungstenite::HandshakeError::Failure(Error::Http(answer))) => Err(answer.status().as_u16()),
         Err(other) => panic!("{other}"),
@@ -67,8 +70,13 @@ impl Page {
         }
     }
 
-    /// The next message of a type; others are passed over.
+    /// The next message of a type; news of other types wait for whoever asks for them.
     pub fn hear(&mut self, kind: &str) -> Value {
+        if let Some(at) = self.passed.iter().position(|word| word["type"] == kind)
+            && let Some(word) = self.passed.remove(at)
+        {
+            return word;
+        }
         loop {
             let word = self.next().unwrap_or_else(|| panic!("no {kind}"));
             if word["type"] == kind {
@@ -76,6 +84,7 @@ impl Page {
             }
             let news = ["event", "registration"].contains(&word["type"].as_str().unwrap_or_default());
             assert!(news || kind == "error", "{kind} is awaited: {word}");
+            self.passed.push_back(word);
         }
     }
 
@@ -95,6 +104,7 @@ impl Page {
             if answer["ref"] == word["ref"] {
                 return answer;
             }
+            self.passed.push_back(answer);
         }
     }
 

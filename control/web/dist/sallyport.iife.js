@@ -156,6 +156,8 @@ var SallyportClient = (() => {
   var RESTARTS = 4;
   var GATHERING_MS = 3e3;
   var TRANSFER_MS = 6e4;
+  var CLAIMS = 40;
+  var CLAIM_MS = 250;
   var Call = class extends Emitter {
     /** @internal */
     constructor(link, settings, direction, from, to, id = "") {
@@ -171,6 +173,7 @@ var SallyportClient = (() => {
       this.found = [];
       this.meter = new Meter();
       this.ownMedia = true;
+      this.claimed = Promise.resolve();
       this.offered = false;
       this.chain = Promise.resolve();
       this.restarts = 0;
@@ -206,7 +209,7 @@ var SallyportClient = (() => {
       try {
         const sdp = await this.offer(options);
         this.trickle();
-        await this.answered(await this.link.request({ type: "accept", call: this.id, sdp }));
+        await this.answered(await this.ask({ type: "accept", sdp }));
         if (this.state === "incoming") this.enter("answered");
       } catch (error) {
         this.fail(error);
@@ -215,24 +218,23 @@ var SallyportClient = (() => {
     }
     /** Does not take it; the caller hears `status` if nobody else does. */
     async decline(status = 486) {
-      await this.link.request({ type: "decline", call: this.id, status });
+      await this.ask({ type: "decline", status });
       this.end("declined", "the call was declined");
     }
     /** Ends the call. */
     async hangup() {
       if (this.state === "ended") return;
       if (this.state === "incoming") return this.decline();
+      const hangup = () => this.ask({ type: "hangup" });
       try {
-        if (this.id) await this.link.request({ type: "hangup", call: this.id });
-      } catch (error) {
-        if (error instanceof SallyportError && ["unknown_call", "unknown_session"].includes(error.code)) await this.forget();
+        if (this.id) await hangup().catch((error) => this.lost(error) ? hangup() : void 0);
+      } catch {
       } finally {
         this.end("hang_up", "the call was hung up");
       }
     }
-    /** A new control at the appliance does not know whose calls run; their names do. */
-    async forget() {
-      await fetch(`${this.settings.rest}/v1/calls/${this.id}`, { method: "DELETE" }).catch(() => void 0);
+    lost(error) {
+      return error instanceof SallyportError && error.code === "unknown_session";
     }
     /** Nothing is sent nor heard until {@link resume}. */
     async hold() {
@@ -253,7 +255,7 @@ var SallyportClient = (() => {
     async dtmf(digits, { duration = 100, gap = 70 } = {}) {
       const sender = this.peer?.getSenders().find((one) => one.track?.kind === "audio")?.dtmf;
       if (sender?.canInsertDTMF) sender.insertDTMF(digits, duration, gap);
-      else await this.link.request({ type: "dtmf", call: this.id, digits, duration });
+      else await this.ask({ type: "dtmf", digits, duration });
     }
     /** Connects the far end with a number, or with the far end of another call of ours. Resolves when those two talk. */
     async transfer(target) {
@@ -270,13 +272,13 @@ var SallyportClient = (() => {
         };
       });
       outcome.catch(() => void 0);
-      await this.link.request({ type: "transfer", call: this.id, ...where });
+      await this.ask({ type: "transfer", ...where });
       return outcome;
     }
     /** Sends user data to the far end. */
     async sendData(data, contentType = "application/json") {
       const body = typeof data === "string" ? data : JSON.stringify(data);
-      await this.link.request({ type: "info", call: this.id, content_type: contentType, body });
+      await this.ask({ type: "info", content_type: contentType, body });
     }
     /** How the call sounds here. */
     stats() {
@@ -285,7 +287,7 @@ var SallyportClient = (() => {
     }
     /** The call as the appliance sees it, as REST gives it. */
     async serverStats() {
-      return (await this.link.request({ type: "stats", call: this.id }))["stats"];
+      return (await this.ask({ type: "stats" }))["stats"];
     }
     /** Goes on with another microphone. */
     async useMicrophone(media) {
@@ -309,6 +311,28 @@ var SallyportClient = (() => {
       else if (name === "transfer") this.emit("transfer", Number(word["status"]));
       else if (name === "talk" || name === "hold") this.emit("asked", name);
     }
+    /** @internal Another control is there, to which a call that talks belongs to nobody: it is made ours again. */
+    claim() {
+      this.claimed = this.reclaim();
+    }
+    async reclaim() {
+      for (let attempt = 0; attempt < CLAIMS && this.state !== "ended"; attempt++) {
+        try {
+          await this.link.request({ type: "claim", call: this.id });
+          return;
+        } catch (error) {
+          const code = error instanceof SallyportError ? error.code : "";
+          if (code === "unknown_call") this.end("unknown_call", "the call is over");
+          if (code !== "not_ready") return;
+          await new Promise((resolve) => setTimeout(resolve, CLAIM_MS));
+        }
+      }
+    }
+    /** Asks of this call, once it is ours. */
+    async ask(word) {
+      await this.claimed;
+      return this.link.request({ ...word, call: this.id });
+    }
     /** @internal The path may have changed: a call that is cut off looks for another at once. */
     refresh() {
       if (this.peer && ["disconnected", "failed"].includes(this.peer.iceConnectionState)) this.restart();
@@ -328,7 +352,7 @@ var SallyportClient = (() => {
     fail(error) {
       const code = error instanceof SallyportError ? error.code : "media";
       if (this.id && this.state !== "ended" && !(error instanceof SallyportError)) {
-        void this.link.request({ type: this.state === "incoming" ? "decline" : "hangup", call: this.id }).catch(() => void 0);
+        void this.ask({ type: this.state === "incoming" ? "decline" : "hangup" }).catch(() => void 0);
       }
       this.end(code, String(error instanceof Error ? error.message : error));
     }
@@ -375,7 +399,7 @@ var SallyportClient = (() => {
     trickle() {
       if (!this.id || !this.offered || !this.settings.trickle || this.found.length === 0 || !this.peer?.localDescription) return;
       const text = fragment(this.peer.localDescription.sdp, this.found.splice(0));
-      if (text) void this.link.request({ type: "candidate", call: this.id, fragment: text }).catch(() => void 0);
+      if (text) void this.ask({ type: "candidate", fragment: text }).catch(() => void 0);
     }
     async answered(word) {
       await this.peer?.setRemoteDescription({ type: "answer", sdp: String(word["sdp"]) });
@@ -389,7 +413,7 @@ var SallyportClient = (() => {
         await peer.setLocalDescription(await peer.createOffer(options));
         if (options.iceRestart && !this.settings.trickle) await gathered(peer, GATHERING_MS);
         try {
-          await this.answered(await this.link.request({ type: "offer", call: this.id, sdp: this.described() }));
+          await this.answered(await this.ask({ type: "offer", sdp: this.described() }));
         } catch (error) {
           if (peer.signalingState === "have-local-offer") await peer.setLocalDescription({ type: "rollback" });
           throw error;
@@ -470,6 +494,10 @@ var SallyportClient = (() => {
         this.pending.set(ref, pending);
         if (this.state === "up") this.write(pending.word);
       });
+    }
+    /** Another token for the next sign-in. */
+    remember(token) {
+      this.credentials = { ...this.credentials, token };
     }
     /** Signs out for good. */
     close() {
@@ -617,8 +645,7 @@ var SallyportClient = (() => {
         iceServers: options.iceServers ?? [],
         trickle: options.trickle ?? true,
         play: options.play ?? true,
-        qualityInterval: options.qualityInterval ?? 2e3,
-        rest
+        qualityInterval: options.qualityInterval ?? 2e3
       };
       this.link = new Link(rest.replace(/^http/, "ws") + "/v1/socket", options.reconnect ?? true);
       this.link.on("state", (state) => {
@@ -647,6 +674,11 @@ var SallyportClient = (() => {
       this.entering = entering;
       entering.catch(() => this.entering = void 0);
       return entering;
+    }
+    /** Stays signed in by another token, before the one in use expires; a session whose token has expired ends with its last call. */
+    async renew(token) {
+      this.link.remember(token);
+      await this.link.request({ type: "renew", token });
     }
     /** Signs out; calls end. */
     async signOut() {
@@ -683,7 +715,8 @@ var SallyportClient = (() => {
     /** The appliance's control was replaced: calls that talk go on, others are over. */
     renewed() {
       for (const call of [...this.calls]) {
-        if (call.state !== "connected") call.end("unknown_session", "the session was lost");
+        if (call.state === "connected") call.claim();
+        else call.end("unknown_session", "the session was lost");
       }
     }
     over(error) {

@@ -129,6 +129,8 @@ var RESTART_AFTER_MS = 4e3;
 var RESTARTS = 4;
 var GATHERING_MS = 3e3;
 var TRANSFER_MS = 6e4;
+var CLAIMS = 40;
+var CLAIM_MS = 250;
 var Call = class extends Emitter {
   /** @internal */
   constructor(link, settings, direction, from, to, id = "") {
@@ -144,6 +146,7 @@ var Call = class extends Emitter {
     this.found = [];
     this.meter = new Meter();
     this.ownMedia = true;
+    this.claimed = Promise.resolve();
     this.offered = false;
     this.chain = Promise.resolve();
     this.restarts = 0;
@@ -179,7 +182,7 @@ var Call = class extends Emitter {
     try {
       const sdp = await this.offer(options);
       this.trickle();
-      await this.answered(await this.link.request({ type: "accept", call: this.id, sdp }));
+      await this.answered(await this.ask({ type: "accept", sdp }));
       if (this.state === "incoming") this.enter("answered");
     } catch (error) {
       this.fail(error);
@@ -188,24 +191,23 @@ var Call = class extends Emitter {
   }
   /** Does not take it; the caller hears `status` if nobody else does. */
   async decline(status = 486) {
-    await this.link.request({ type: "decline", call: this.id, status });
+    await this.ask({ type: "decline", status });
     this.end("declined", "the call was declined");
   }
   /** Ends the call. */
   async hangup() {
     if (this.state === "ended") return;
     if (this.state === "incoming") return this.decline();
+    const hangup = () => this.ask({ type: "hangup" });
     try {
-      if (this.id) await this.link.request({ type: "hangup", call: this.id });
-    } catch (error) {
-      if (error instanceof SallyportError && ["unknown_call", "unknown_session"].includes(error.code)) await this.forget();
+      if (this.id) await hangup().catch((error) => this.lost(error) ? hangup() : void 0);
+    } catch {
     } finally {
       this.end("hang_up", "the call was hung up");
     }
   }
-  /** A new control at the appliance does not know whose calls run; their names do. */
-  async forget() {
-    await fetch(`${this.settings.rest}/v1/calls/${this.id}`, { method: "DELETE" }).catch(() => void 0);
+  lost(error) {
+    return error instanceof SallyportError && error.code === "unknown_session";
   }
   /** Nothing is sent nor heard until {@link resume}. */
   async hold() {
@@ -226,7 +228,7 @@ var Call = class extends Emitter {
   async dtmf(digits, { duration = 100, gap = 70 } = {}) {
     const sender = this.peer?.getSenders().find((one) => one.track?.kind === "audio")?.dtmf;
     if (sender?.canInsertDTMF) sender.insertDTMF(digits, duration, gap);
-    else await this.link.request({ type: "dtmf", call: this.id, digits, duration });
+    else await this.ask({ type: "dtmf", digits, duration });
   }
   /** Connects the far end with a number, or with the far end of another call of ours. Resolves when those two talk. */
   async transfer(target) {
@@ -243,13 +245,13 @@ var Call = class extends Emitter {
       };
     });
     outcome.catch(() => void 0);
-    await this.link.request({ type: "transfer", call: this.id, ...where });
+    await this.ask({ type: "transfer", ...where });
     return outcome;
   }
   /** Sends user data to the far end. */
   async sendData(data, contentType = "application/json") {
     const body = typeof data === "string" ? data : JSON.stringify(data);
-    await this.link.request({ type: "info", call: this.id, content_type: contentType, body });
+    await this.ask({ type: "info", content_type: contentType, body });
   }
   /** How the call sounds here. */
   stats() {
@@ -258,7 +260,7 @@ var Call = class extends Emitter {
   }
   /** The call as the appliance sees it, as REST gives it. */
   async serverStats() {
-    return (await this.link.request({ type: "stats", call: this.id }))["stats"];
+    return (await this.ask({ type: "stats" }))["stats"];
   }
   /** Goes on with another microphone. */
   async useMicrophone(media) {
@@ -282,6 +284,28 @@ var Call = class extends Emitter {
     else if (name === "transfer") this.emit("transfer", Number(word["status"]));
     else if (name === "talk" || name === "hold") this.emit("asked", name);
   }
+  /** @internal Another control is there, to which a call that talks belongs to nobody: it is made ours again. */
+  claim() {
+    this.claimed = this.reclaim();
+  }
+  async reclaim() {
+    for (let attempt = 0; attempt < CLAIMS && this.state !== "ended"; attempt++) {
+      try {
+        await this.link.request({ type: "claim", call: this.id });
+        return;
+      } catch (error) {
+        const code = error instanceof SallyportError ? error.code : "";
+        if (code === "unknown_call") this.end("unknown_call", "the call is over");
+        if (code !== "not_ready") return;
+        await new Promise((resolve) => setTimeout(resolve, CLAIM_MS));
+      }
+    }
+  }
+  /** Asks of this call, once it is ours. */
+  async ask(word) {
+    await this.claimed;
+    return this.link.request({ ...word, call: this.id });
+  }
   /** @internal The path may have changed: a call that is cut off looks for another at once. */
   refresh() {
     if (this.peer && ["disconnected", "failed"].includes(this.peer.iceConnectionState)) this.restart();
@@ -301,7 +325,7 @@ var Call = class extends Emitter {
   fail(error) {
     const code = error instanceof SallyportError ? error.code : "media";
     if (this.id && this.state !== "ended" && !(error instanceof SallyportError)) {
-      void this.link.request({ type: this.state === "incoming" ? "decline" : "hangup", call: this.id }).catch(() => void 0);
+      void this.ask({ type: this.state === "incoming" ? "decline" : "hangup" }).catch(() => void 0);
     }
     this.end(code, String(error instanceof Error ? error.message : error));
   }
@@ -348,7 +372,7 @@ var Call = class extends Emitter {
   trickle() {
     if (!this.id || !this.offered || !this.settings.trickle || this.found.length === 0 || !this.peer?.localDescription) return;
     const text = fragment(this.peer.localDescription.sdp, this.found.splice(0));
-    if (text) void this.link.request({ type: "candidate", call: this.id, fragment: text }).catch(() => void 0);
+    if (text) void this.ask({ type: "candidate", fragment: text }).catch(() => void 0);
   }
   async answered(word) {
     await this.peer?.setRemoteDescription({ type: "answer", sdp: String(word["sdp"]) });
@@ -362,7 +386,7 @@ var Call = class extends Emitter {
       await peer.setLocalDescription(await peer.createOffer(options));
       if (options.iceRestart && !this.settings.trickle) await gathered(peer, GATHERING_MS);
       try {
-        await this.answered(await this.link.request({ type: "offer", call: this.id, sdp: this.described() }));
+        await this.answered(await this.ask({ type: "offer", sdp: this.described() }));
       } catch (error) {
         if (peer.signalingState === "have-local-offer") await peer.setLocalDescription({ type: "rollback" });
         throw error;
@@ -443,6 +467,10 @@ var Link = class extends Emitter {
       this.pending.set(ref, pending);
       if (this.state === "up") this.write(pending.word);
     });
+  }
+  /** Another token for the next sign-in. */
+  remember(token) {
+    this.credentials = { ...this.credentials, token };
   }
   /** Signs out for good. */
   close() {
@@ -590,8 +618,7 @@ var Sallyport = class extends Emitter {
       iceServers: options.iceServers ?? [],
       trickle: options.trickle ?? true,
       play: options.play ?? true,
-      qualityInterval: options.qualityInterval ?? 2e3,
-      rest
+      qualityInterval: options.qualityInterval ?? 2e3
     };
     this.link = new Link(rest.replace(/^http/, "ws") + "/v1/socket", options.reconnect ?? true);
     this.link.on("state", (state) => {
@@ -620,6 +647,11 @@ var Sallyport = class extends Emitter {
     this.entering = entering;
     entering.catch(() => this.entering = void 0);
     return entering;
+  }
+  /** Stays signed in by another token, before the one in use expires; a session whose token has expired ends with its last call. */
+  async renew(token) {
+    this.link.remember(token);
+    await this.link.request({ type: "renew", token });
   }
   /** Signs out; calls end. */
   async signOut() {
@@ -656,7 +688,8 @@ var Sallyport = class extends Emitter {
   /** The appliance's control was replaced: calls that talk go on, others are over. */
   renewed() {
     for (const call of [...this.calls]) {
-      if (call.state !== "connected") call.end("unknown_session", "the session was lost");
+      if (call.state === "connected") call.claim();
+      else call.end("unknown_session", "the session was lost");
     }
   }
   over(error) {

@@ -42,14 +42,14 @@ export interface Settings {
   /** Whether the far side is played by itself. */
   play: boolean;
   qualityInterval: number;
-  /** Where REST is, for what no session knows any more. */
-  rest: string;
 }
 
 const RESTART_AFTER_MS = 4000;
 const RESTARTS = 4;
 const GATHERING_MS = 3000;
 const TRANSFER_MS = 60_000;
+const CLAIMS = 40;
+const CLAIM_MS = 250;
 
 /** A call, from the first ring to the end. */
 export class Call extends Emitter<CallEvents> {
@@ -66,6 +66,7 @@ export class Call extends Emitter<CallEvents> {
   private readonly meter = new Meter();
   private readonly player?: HTMLAudioElement;
   private ownMedia = true;
+  private claimed: Promise<void> = Promise.resolve();
   private offered = false;
   private chain: Promise<unknown> = Promise.resolve();
   private restarts = 0;
@@ -118,7 +119,7 @@ export class Call extends Emitter<CallEvents> {
     try {
       const sdp = await this.offer(options);
       this.trickle();
-      await this.answered(await this.link.request({ type: "accept", call: this.id, sdp }));
+      await this.answered(await this.ask({ type: "accept", sdp }));
       if ((this.state as CallState) === "incoming") this.enter("answered");
     } catch (error) {
       this.fail(error);
@@ -128,7 +129,7 @@ export class Call extends Emitter<CallEvents> {
 
   /** Does not take it; the caller hears `status` if nobody else does. */
   async decline(status = 486): Promise<void> {
-    await this.link.request({ type: "decline", call: this.id, status });
+    await this.ask({ type: "decline", status });
     this.end("declined", "the call was declined");
   }
 
@@ -136,18 +137,19 @@ export class Call extends Emitter<CallEvents> {
   async hangup(): Promise<void> {
     if (this.state === "ended") return;
     if (this.state === "incoming") return this.decline();
+    const hangup = () => this.ask({ type: "hangup" });
     try {
-      if (this.id) await this.link.request({ type: "hangup", call: this.id });
-    } catch (error) {
-      if (error instanceof SallyportError && ["unknown_call", "unknown_session"].includes(error.code)) await this.forget();
+      // Asked of a control that was replaced on the way, it is asked of the next one.
+      if (this.id) await hangup().catch((error: unknown) => this.lost(error) ? hangup() : undefined);
+    } catch {
+      // It is over, one way or the other.
     } finally {
       this.end("hang_up", "the call was hung up");
     }
   }
 
-  /** A new control at the appliance does not know whose calls run; their names do. */
-  private async forget(): Promise<void> {
-    await fetch(`${this.settings.rest}/v1/calls/${this.id}`, { method: "DELETE" }).catch(() => undefined);
+  private lost(error: unknown): boolean {
+    return error instanceof SallyportError && error.code === "unknown_session";
   }
 
   /** Nothing is sent nor heard until {@link resume}. */
@@ -172,7 +174,7 @@ export class Call extends Emitter<CallEvents> {
   async dtmf(digits: string, { duration = 100, gap = 70 } = {}): Promise<void> {
     const sender = this.peer?.getSenders().find(one => one.track?.kind === "audio")?.dtmf;
     if (sender?.canInsertDTMF) sender.insertDTMF(digits, duration, gap);
-    else await this.link.request({ type: "dtmf", call: this.id, digits, duration });
+    else await this.ask({ type: "dtmf", digits, duration });
   }
 
   /** Connects the far end with a number, or with the far end of another call of ours. Resolves when those two talk. */
@@ -190,14 +192,14 @@ export class Call extends Emitter<CallEvents> {
       };
     });
     outcome.catch(() => undefined);
-    await this.link.request({ type: "transfer", call: this.id, ...where });
+    await this.ask({ type: "transfer", ...where });
     return outcome;
   }
 
   /** Sends user data to the far end. */
   async sendData(data: unknown, contentType = "application/json"): Promise<void> {
     const body = typeof data === "string" ? data : JSON.stringify(data);
-    await this.link.request({ type: "info", call: this.id, content_type: contentType, body });
+    await this.ask({ type: "info", content_type: contentType, body });
   }
 
   /** How the call sounds here. */
@@ -208,7 +210,7 @@ export class Call extends Emitter<CallEvents> {
 
   /** The call as the appliance sees it, as REST gives it. */
   async serverStats(): Promise<Record<string, unknown>> {
-    return (await this.link.request({ type: "stats", call: this.id }))["stats"] as Record<string, unknown>;
+    return (await this.ask({ type: "stats" }))["stats"] as Record<string, unknown>;
   }
 
   /** Goes on with another microphone. */
@@ -235,6 +237,32 @@ export class Call extends Emitter<CallEvents> {
     else if (name === "talk" || name === "hold") this.emit("asked", name);
   }
 
+  /** @internal Another control is there, to which a call that talks belongs to nobody: it is made ours again. */
+  claim(): void {
+    this.claimed = this.reclaim();
+  }
+
+  private async reclaim(): Promise<void> {
+    for (let attempt = 0; attempt < CLAIMS && this.state !== "ended"; attempt++) {
+      try {
+        await this.link.request({ type: "claim", call: this.id });
+        return;
+      } catch (error) {
+        const code = error instanceof SallyportError ? error.code : "";
+        if (code === "unknown_call") this.end("unknown_call", "the call is over");
+        // It may not know yet which calls run.
+        if (code !== "not_ready") return;
+        await new Promise(resolve => setTimeout(resolve, CLAIM_MS));
+      }
+    }
+  }
+
+  /** Asks of this call, once it is ours. */
+  private async ask(word: Word): Promise<Word> {
+    await this.claimed;
+    return this.link.request({ ...word, call: this.id });
+  }
+
   /** @internal The path may have changed: a call that is cut off looks for another at once. */
   refresh(): void {
     if (this.peer && ["disconnected", "failed"].includes(this.peer.iceConnectionState)) this.restart();
@@ -256,7 +284,7 @@ export class Call extends Emitter<CallEvents> {
   private fail(error: unknown): void {
     const code = error instanceof SallyportError ? error.code : "media";
     if (this.id && this.state !== "ended" && !(error instanceof SallyportError)) {
-      void this.link.request({ type: this.state === "incoming" ? "decline" : "hangup", call: this.id }).catch(() => undefined);
+      void this.ask({ type: this.state === "incoming" ? "decline" : "hangup" }).catch(() => undefined);
     }
     this.end(code, String(error instanceof Error ? error.message : error));
   }
@@ -309,7 +337,7 @@ export class Call extends Emitter<CallEvents> {
   private trickle(): void {
     if (!this.id || !this.offered || !this.settings.trickle || this.found.length === 0 || !this.peer?.localDescription) return;
     const text = fragment(this.peer.localDescription.sdp, this.found.splice(0));
-    if (text) void this.link.request({ type: "candidate", call: this.id, fragment: text }).catch(() => undefined);
+    if (text) void this.ask({ type: "candidate", fragment: text }).catch(() => undefined);
   }
 
   private async answered(word: Word): Promise<void> {
@@ -325,7 +353,7 @@ export class Call extends Emitter<CallEvents> {
       await peer.setLocalDescription(await peer.createOffer(options));
       if (options.iceRestart && !this.settings.trickle) await gathered(peer, GATHERING_MS);
       try {
-        await this.answered(await this.link.request({ type: "offer", call: this.id, sdp: this.described() }));
+        await this.answered(await this.ask({ type: "offer", sdp: this.described() }));
       } catch (error) {
         if (peer.signalingState === "have-local-offer") await peer.setLocalDescription({ type: "rollback" });
         throw error;

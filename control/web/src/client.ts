@@ -49,7 +49,7 @@ export class Sallyport extends Emitter<ClientEvents> {
     this.token = options.token;
     this.settings = {
       iceServers: options.iceServers ?? [], trickle: options.trickle ?? true, play: options.play ?? true,
-      qualityInterval: options.qualityInterval ?? 2000, rest,
+      qualityInterval: options.qualityInterval ?? 2000,
     };
     this.link = new Link(rest.replace(/^http/, "ws") + "/v1/socket", options.reconnect ?? true);
     this.link.on("state", state => {
@@ -81,6 +81,12 @@ export class Sallyport extends Emitter<ClientEvents> {
     this.entering = entering;
     entering.catch(() => (this.entering = undefined));
     return entering;
+  }
+
+  /** Stays signed in by another token, before the one in use expires; a session whose token has expired ends with its last call. */
+  async renew(token: string): Promise<void> {
+    this.link.remember(token);
+    await this.link.request({ type: "renew", token });
   }
 
   /** Signs out; calls end. */
@@ -124,7 +130,8 @@ export class Sallyport extends Emitter<ClientEvents> {
   /** The appliance's control was replaced: calls that talk go on, others are over. */
   private renewed(): void {
     for (const call of [...this.calls]) {
-      if (call.state !== "connected") call.end("unknown_session", "the session was lost");
+      if (call.state === "connected") call.claim();
+      else call.end("unknown_session", "the session was lost");
     }
   }
 

@@ -71,6 +71,11 @@ export class Link extends Emitter<LinkEvents> {
     });
   }
 
+  /** Another token for the next sign-in. */
+  remember(token: string): void {
+    this.credentials = { ...this.credentials, token };
+  }
+
   /** Signs out for good. */
   close(): void {
     if (this.state === "up") this.write({ type: "sign_out" });

@@ -116,9 +116,19 @@ impl Translator {
             let ways = &mut ways[..packets.len()];
             self.arrive(packets, ways, now);
             self.open(packets, ways);
-            self.rewrite(packets, ways, now);
-            self.seal(packets, ways);
+            self.rewrite_and_seal(packets, ways, now);
             self.count(packets, ways);
+        }
+    }
+
+    /// A sender report counts what left before it, so all in front of it is sealed first.
+    fn rewrite_and_seal(&mut self, mut packets: &mut [Inbound<'_, '_>], ways: &mut [Way], now: Now) {
+        let goes_along = |_: &Way, next: &Way| next.step != Step::Open || next.payload == Payload::Rtp;
+        for ways in ways.chunk_by_mut(goes_along) {
+            let (some, rest) = packets.split_at_mut(ways.len());
+            self.rewrite(some, ways, now);
+            self.seal(some, ways);
+            packets = rest;
         }
     }
 
@@ -243,24 +253,37 @@ impl Translator {
     fn rewrite(&mut self, packets: &mut [Inbound<'_, '_>], ways: &mut [Way], now: Now) {
         for (packet, way) in packets.iter_mut().zip(ways) {
             if way.step == Step::Open {
-                let outcome = self.rewrite_one(packet.buf, way, now);
-                way.follow(packet, outcome.map(|()| Step::Rewritten));
+                let carrier = self.table.carrier(way.slot as usize, way.payload, packet.buf.packet());
+                way.slot = u32::try_from(carrier).unwrap_or(u32::MAX);
+                let outcome = self.rewrite_one(packet, way, now);
+                way.follow(packet, outcome);
             }
         }
     }
 
-    fn rewrite_one(&mut self, buf: &mut PacketBuf<'_>, way: &mut Way, now: Now) -> Result<(), Reason> {
+    fn rewrite_one(&mut self, packet: &mut Inbound<'_, '_>, way: &mut Way, now: Now) -> Result<Step, Reason> {
         let slot = way.slot as usize;
         match way.payload {
             Payload::Rtp => {
-                let octets = self.table.at_mut(slot).ok_or(Reason::StaleFlow)?.rewrite_rtp(buf, now)?;
+                let direction = self.table.at_mut(slot).ok_or(Reason::StaleFlow)?;
+                if direction.tells_digits() {
+                    let (digits, ends) = direction.hear(packet.buf.packet(), now);
+                    self.tell_digits(slot, digits, now);
+                    if ends {
+                        packet.verdict = Verdict::Heard;
+                        return Ok(Step::Judged);
+                    }
+                }
+                let direction = self.table.at_mut(slot).ok_or(Reason::StaleFlow)?;
+                let rewritten = direction.rewrite_rtp(packet.buf, now)?;
                 // No packet is longer than 2^16 octets.
-                way.octets = u32::try_from(octets).unwrap_or(u32::MAX);
-                Ok(())
+                way.octets = u32::try_from(rewritten.octets).unwrap_or(u32::MAX);
+                self.stats.continue_or_break(rewritten.follows);
+                Ok(Step::Rewritten)
             }
             Payload::Rtcp => {
                 let (direction, reverse) = self.table.pair(slot).ok_or(Reason::StaleFlow)?;
-                direction.rewrite_rtcp(buf, reverse)
+                direction.rewrite_rtcp(packet.buf, reverse, now).map(|()| Step::Rewritten)
             }
         }
     }
@@ -303,6 +326,8 @@ impl Translator {
         if way.payload == Payload::Rtp {
             direction.packets += 1;
             direction.octets += u64::from(way.octets);
+            // A turn that forwards more is not counted in full.
+            let _ = self.leaving.try_push(way.slot);
         }
         let egress = direction.egress(way.payload);
         packet.verdict = Verdict::Forward(Cleared { egress, payload: way.payload });

@@ -48,10 +48,15 @@ impl Random {
         id
     }
 
+    /// Part of a whole, 65536ths.
+    pub fn part(&mut self) -> u16 {
+        let [high, low, ..] = self.next();
+        u16::from_be_bytes([high, low])
+    }
+
     /// The time to the next check.
     fn interval(&mut self) -> u64 {
-        let [high, low, ..] = self.next();
-        let part = u64::from(u16::from_be_bytes([high, low]));
+        let part = u64::from(self.part());
         INTERVAL * 4 / 5 + INTERVAL * 2 / 5 * part / 65536
     }
 }

@@ -1,20 +1,27 @@
 //! The state of one direction, and the way of one packet through it.
 
-use sallyport_plan::{CallId, Direction as Plan, FlowKey, Medium, Mute, Passage};
+use sallyport_plan::{
+    CallId, Clock, Digits, Direction as Plan, FlowKey, Format, Mute, Passage, PtMap, Quality,
+};
+use sallyport_srtp::RTCP_OVERHEAD;
 use sallyport_wire::PacketBuf;
 use sallyport_wire::rtp::{self, Header};
 use sha1::{Digest, Sha1};
 
 use crate::Now;
-use crate::limit::Bucket;
+use crate::continuity::Continuity;
+use crate::event::{self, Digit, Hearing};
+use crate::limit::{Bucket, PICTURE};
 use crate::packet::{Opening, Payload, Sealing};
+use crate::quality::{Arrival, Quality as Statistics};
 use crate::reason::Reason;
+use crate::reports::{self, REPORT_MAX, Report, Reports, Sender};
 use crate::rtcp::{self, Names};
 use crate::stats::Drops;
-use crate::stream::Stream;
+use crate::stream::{Numbers, Stream};
 
-/// No such payload type on this leg.
-const UNMAPPED: u8 = 0xff;
+/// Octets of a report of ours, sealed.
+pub const REPORT_ROOM: usize = REPORT_MAX + RTCP_OVERHEAD;
 
 /// One direction as it runs. What every packet touches lies here, the rest behind `cold`.
 pub struct Direction {
@@ -22,13 +29,17 @@ pub struct Direction {
     pub seal: Sealing,
     pub stream: Stream,
     rules: Rules,
+    continuity: Continuity,
     /// Slot of the direction that runs the other way.
     pub reverse: usize,
+    /// Slot of the next direction of its bundle; `usize::MAX` behind the last.
+    pub next: usize,
     /// Consent of a pair that it receives from or sends to has lapsed.
     pub lapsed: bool,
     pub packets: u64,
     pub octets: u64,
     pub cold: Box<Cold>,
+    pub quality: Statistics,
 }
 
 /// What most packets do not touch.
@@ -38,6 +49,18 @@ pub struct Cold {
     pub drops: Drops,
     /// What its peer may still send to control.
     pub punts: Bucket,
+    /// Pictures that may still be asked for of its sender, and the number of the last request.
+    pictures: (Bucket, u8),
+    pub reports: Reports,
+    /// The digit that it hears, where control is told of digits.
+    pub hearing: Hearing,
+}
+
+impl Cold {
+    fn new(call: CallId, plan: Plan) -> Self {
+        let (drops, punts, reports, hearing) = Default::default();
+        Self { call, plan, drops, punts, pictures: (Bucket::default(), 0), reports, hearing }
+    }
 }
 
 /// The plan, as the packet path reads it.
@@ -46,51 +69,82 @@ struct Rules {
     rtp: FlowKey,
     rtcp: FlowKey,
     ssrc: u32,
-    medium: Medium,
+    /// Clock of the first sound or picture, which events run beside.
+    clock: Clock,
     mute: Mute,
     passage: Passage,
-    payload_types: [u8; 128],
+    digits: Digits,
+    payload_types: [Leaves; 128],
 }
 
 impl Rules {
     fn new(plan: &Plan) -> Self {
-        let mut payload_types = [UNMAPPED; 128];
+        let mut payload_types = [Leaves::UNMAPPED; 128];
         for map in &plan.payload_types {
             if let Some(entry) = payload_types.get_mut(usize::from(map.from.0)) {
-                *entry = map.to.0 & 0x7f;
+                *entry = Leaves::new(map);
             }
         }
+        let media = |map: &PtMap| if let Format::Media(clock) = map.format { Some(clock) } else { None };
         Self {
             ingress: [plan.ingress.first().copied(), plan.ingress.get(1).copied()],
             rtp: plan.rtp,
             rtcp: plan.rtcp,
             ssrc: plan.ssrc.0,
-            medium: plan.medium,
+            clock: plan.payload_types.iter().find_map(media).unwrap_or(Clock::Hz8000),
             mute: plan.mute,
             passage: plan.passage,
+            digits: plan.digits,
             payload_types,
         }
     }
 
+    /// What a payload type becomes.
+    fn leaves(&self, payload_type: u8) -> Option<Leaves> {
+        self.payload_types
+            .get(usize::from(payload_type))
+            .copied()
+            .filter(|leaves| *leaves != Leaves::UNMAPPED)
+    }
+
     /// Whether a packet of this type may leave as it came.
     fn lets_pass(&self, payload_type: u8) -> Result<(), Reason> {
-        let mapped = self.payload_types.get(usize::from(payload_type)).is_some_and(|to| *to != UNMAPPED);
         match self.mute {
-            _ if !mapped => Err(Reason::PayloadType),
+            _ if self.leaves(payload_type).is_none() => Err(Reason::PayloadType),
             Mute::Held => Err(Reason::Held),
             Mute::Open => Ok(()),
         }
     }
+}
 
-    /// Clock rate in Hz: the static types' own (RFC 3551 section 6), 90 kHz for other video, 48 kHz for other audio. It
-    /// only sets the timestamp step over a re-basing.
-    fn clock(&self, payload_type: u8) -> u32 {
-        match (self.medium, payload_type) {
-            (Medium::Audio, 0..=9 | 12..=18) => 8000,
-            (Medium::Audio, 10 | 11) => 44_100,
-            (Medium::Audio, _) => 48_000,
-            (Medium::Video, _) => 90_000,
-        }
+/// What a payload type becomes, in two octets: the type, then the clocks that it comes and leaves with, then whether it is one
+/// of named events.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Leaves(u16);
+
+impl Leaves {
+    const UNMAPPED: Self = Self(u16::MAX);
+
+    fn new(map: &PtMap) -> Self {
+        let (from, to, event) = match map.format {
+            Format::Media(clock) => (clock, clock, 0),
+            Format::Event { from, to } => (from, to, 1),
+        };
+        Self(u16::from(map.to.0 & 0x7f) | (from as u16) << 7 | (to as u16) << 11 | event << 15)
+    }
+
+    const fn payload_type(self) -> u8 {
+        (self.0 & 0x7f) as u8
+    }
+
+    const fn is_event(self) -> bool {
+        self.0 >> 15 == 1
+    }
+
+    /// Rates in Hz, as it comes and as it leaves.
+    fn clocks(self) -> (u32, u32) {
+        let hz = |at: u16| Clock::ALL.get(usize::from(self.0 >> at & 0xf)).map_or(0, |clock| clock.hz());
+        (hz(7), hz(11))
     }
 }
 
@@ -102,11 +156,14 @@ impl Direction {
             seal,
             stream: Stream::new(name(call, &plan)),
             rules: Rules::new(&plan),
+            continuity: Continuity::default(),
             reverse: usize::MAX,
+            next: usize::MAX,
             lapsed: false,
             packets: 0,
             octets: 0,
-            cold: Box::new(Cold { call, plan, drops: Drops::default(), punts: Bucket::default() }),
+            cold: Box::new(Cold::new(call, plan)),
+            quality: Statistics::default(),
         }
     }
 
@@ -115,6 +172,9 @@ impl Direction {
         if self.rules.passage == Passage::Transparent && plan.passage == Passage::Translated {
             // What passed meanwhile was not of the stream that leaves from now on.
             self.stream.resume();
+        }
+        if self.rules.mute == Mute::Held && plan.mute == Mute::Open {
+            self.stream.reopen();
         }
         self.rules = Rules::new(&plan);
         self.cold.plan = plan;
@@ -145,27 +205,122 @@ impl Direction {
         }
     }
 
-    /// Puts one open RTP packet into the outgoing stream; octets of its payload.
+    /// Whether control is told of its digits.
+    pub fn tells_digits(&self) -> bool {
+        self.rules.digits != Digits::Pass
+    }
+
+    /// Hears an open RTP packet: digits that have ended now, and whether the packet ends here. The stream goes on behind it
+    /// without a gap.
+    pub fn hear(&mut self, packet: &[u8], now: Now) -> ([Option<Digit>; 2], bool) {
+        let Ok(header) = Header::parse(packet) else { return ([None; 2], false) };
+        let Some(leaves) = self.rules.leaves(header.payload_type()).filter(|leaves| leaves.is_event()) else {
+            return ([self.cold.hearing.hear_media(now), None], false);
+        };
+        let digits = self.cold.hearing.hear_event(packet, leaves.clocks().0, now);
+        let ends = self.rules.digits == Digits::Tell;
+        if ends {
+            self.stream.hold(header.ssrc(), header.sequence());
+        }
+        (digits, ends)
+    }
+
+    /// Puts one open RTP packet into the outgoing stream.
     ///
     /// # Errors
     /// Why it does not leave.
-    pub fn rewrite_rtp(&mut self, buf: &mut PacketBuf<'_>, now: Now) -> Result<u64, Reason> {
+    pub fn rewrite_rtp(&mut self, buf: &mut PacketBuf<'_>, now: Now) -> Result<Rewritten, Reason> {
         let waits = matches!(self.seal, Sealing::Waiting);
-        rewrite(buf, &mut self.stream, &self.rules, waits, now)
+        let state = (&mut self.stream, &mut self.continuity, &mut self.quality);
+        rewrite(buf, state, &self.rules, waits, now)
     }
 
     /// Puts one open RTCP compound into the other leg's words; `reverse` is the direction that runs the other way.
     ///
     /// # Errors
     /// Why it does not leave.
-    pub fn rewrite_rtcp(&self, buf: &mut PacketBuf<'_>, reverse: Option<&Self>) -> Result<(), Reason> {
+    pub fn rewrite_rtcp(
+        &mut self,
+        buf: &mut PacketBuf<'_>,
+        reverse: Option<&mut Self>,
+        now: Now,
+    ) -> Result<(), Reason> {
         if matches!(self.seal, Sealing::Waiting) {
             return Err(Reason::Early);
         }
         if self.rules.passage == Passage::Transparent {
             return rtcp::pass(buf.packet());
         }
-        rtcp::rewrite(buf, &self.names(reverse))
+        let heard = reports::hear(buf.packet(), reverse.as_ref().map(|reverse| reverse.rules.ssrc));
+        let Self { stream, rules, packets, octets, cold, .. } = self;
+        let names = Names {
+            own_ssrc: rules.ssrc,
+            source: stream.source(),
+            timestamp_offset: stream.timestamp_offset(),
+            counts: [low(*packets), low(*octets)],
+            reverse: reverse.as_deref().and_then(|reverse| {
+                Some((reverse.rules.ssrc, reverse.stream.origin()?, &reverse.cold.reports))
+            }),
+        };
+        let (pictures, number) = &mut cold.pictures;
+        rtcp::rewrite(buf, &names, || {
+            pictures.take(PICTURE, now).then(|| {
+                *number = number.wrapping_add(1);
+                *number
+            })
+        })?;
+        let reverse = reverse.map(|reverse| {
+            let source = reverse.stream.origin().map(|origin| origin.source);
+            (&mut reverse.cold.reports, source)
+        });
+        cold.reports.note(&heard, reverse, now);
+        Ok(())
+    }
+
+    /// Writes a report of its own where its sender is silent, or the last one it has to send; `ntp`: what `now` is in NTP's
+    /// format. Where it goes and how long it is; `None` where nothing is to be told, or must leave.
+    pub fn report(
+        &mut self,
+        reverse: Option<&mut Self>,
+        (now, ntp): (Now, u64),
+        goodbye: bool,
+        room: &mut [u8; REPORT_ROOM],
+    ) -> Option<(FlowKey, usize)> {
+        let translated = self.rules.passage == Passage::Translated;
+        let due = goodbye || self.cold.reports.is_silent(now);
+        if !translated || !due || self.lapsed || matches!(self.seal, Sealing::Waiting) {
+            return None;
+        }
+        let sender = self.stream.latest().filter(|_| self.packets > 0).map(|(timestamp, at)| {
+            let passed = now.since(at) * u64::from(self.quality.clock()) / 1_000_000;
+            let timestamp = timestamp.wrapping_add(low(passed));
+            (Sender { ntp, timestamp, packets: low(self.packets), octets: low(self.octets) }, at)
+        });
+        let reverse = reverse.map(|reverse| (&mut reverse.cold.reports, &reverse.quality));
+        let report = Report { own_ssrc: self.rules.ssrc, sender, reverse, goodbye };
+        let length = self.cold.reports.write(report, now, room.first_chunk_mut()?)?;
+        let mut buf = PacketBuf::new(room, 0..length).ok()?;
+        if let Sealing::Srtp(sealer) = &mut self.seal {
+            sealer.seal_rtcp(&mut buf).ok()?;
+        }
+        Some((self.rules.rtcp, buf.len()))
+    }
+
+    /// Statistics so far.
+    pub fn quality(&self) -> Quality {
+        let reports = &self.cold.reports;
+        let told = reports.told(self.quality.clock());
+        Quality { round_trip_us: reports.round_trip(), told, ..self.quality.report() }
+    }
+
+    /// Whether this leg has such a payload type.
+    pub fn has_payload_type(&self, payload_type: u8) -> bool {
+        self.rules.leaves(payload_type).is_some()
+    }
+
+    /// SSRC of the stream that leaves.
+    pub const fn ssrc(&self) -> u32 {
+        self.rules.ssrc
     }
 
     /// Where it sends to.
@@ -175,50 +330,71 @@ impl Direction {
             Payload::Rtcp => self.rules.rtcp,
         }
     }
-
-    fn names(&self, reverse: Option<&Self>) -> Names {
-        Names {
-            own_ssrc: self.rules.ssrc,
-            source: self.stream.source(),
-            timestamp_offset: self.stream.timestamp_offset(),
-            reverse: reverse.and_then(|reverse| Some((reverse.rules.ssrc, reverse.stream.origin()?))),
-        }
-    }
 }
 
-/// Rewrites an open packet in place; octets of its payload.
+/// A packet in the words of the other leg.
+#[derive(Debug, Clone, Copy)]
+pub struct Rewritten {
+    /// Octets of its payload.
+    pub octets: u64,
+    /// Whether it goes on with what has left before it; anything else is a fault of ours.
+    pub follows: bool,
+}
+
+/// Rewrites an open packet in place.
 fn rewrite(
     buf: &mut PacketBuf<'_>,
-    stream: &mut Stream,
+    (stream, continuity, quality): (&mut Stream, &mut Continuity, &mut Statistics),
     rules: &Rules,
     waits: bool,
     now: Now,
-) -> Result<u64, Reason> {
+) -> Result<Rewritten, Reason> {
     let header = Header::parse(buf.packet()).map_err(|_| Reason::Malformed)?;
     let padding = header.padding_len().map_err(|_| Reason::Malformed)?;
     let octets = (header.payload_len() - padding) as u64;
     let (ssrc, sequence, payload_type) = (header.ssrc(), header.sequence(), header.payload_type());
     if rules.passage == Passage::Transparent {
-        return rules.lets_pass(payload_type).map(|()| octets);
+        return rules.lets_pass(payload_type).map(|()| Rewritten { octets, follows: true });
     }
-    let leaves_as = rules.payload_types.get(usize::from(payload_type)).copied().unwrap_or(UNMAPPED);
-    if leaves_as == UNMAPPED {
-        stream.skip(ssrc, sequence);
+    let leaves = rules.leaves(payload_type);
+    let (from, to) = leaves.map_or((rules.clock.hz(), 0), Leaves::clocks);
+    let timestamp = header.timestamp();
+    let arrival = |begins| Arrival { ssrc, sequence, timestamp, payload_type, clock: from, begins };
+    let Some(leaves) = leaves else {
+        if stream.skip(ssrc, sequence) {
+            quality.skip(&arrival(stream.has_begun()), now);
+        }
         return Err(Reason::PayloadType);
-    }
+    };
     if rules.mute == Mute::Held || waits {
-        stream.hold(ssrc, sequence);
+        if stream.hold(ssrc, sequence) {
+            quality.arrive(&arrival(stream.has_begun()), now);
+        }
         return Err(if waits { Reason::Early } else { Reason::Held });
     }
-    let place = stream.place(ssrc, sequence, header.timestamp(), rules.clock(payload_type), now)?;
+    let event = leaves.is_event();
+    let clock = if event { rules.clock.hz() } else { from };
+    let place = stream.place(&Numbers { ssrc, sequence, timestamp, clock, event }, now);
+    if place != Err(Reason::OutOfSequence) {
+        quality.arrive(&arrival(stream.has_begun()), now);
+    }
+    let place = place?;
+    if event && from != to {
+        event::scale(buf.packet_mut(), from, to);
+    }
     // Extensions were agreed with one leg only.
     rtp::strip_extension(buf).map_err(|_| Reason::Malformed)?;
     let packet = buf.packet_mut();
-    rtp::set_payload_type(packet, leaves_as);
+    rtp::set_payload_type(packet, leaves.payload_type());
     rtp::set_sequence(packet, place.sequence);
     rtp::set_timestamp(packet, place.timestamp);
     rtp::set_ssrc(packet, rules.ssrc);
-    Ok(octets)
+    let follows = continuity.follows(packet, (!event).then_some(clock));
+    Ok(Rewritten { octets, follows })
+}
+
+fn low(value: u64) -> u32 {
+    (value & 0xffff_ffff) as u32
 }
 
 /// Two octets that look random and are the same after a restart.
@@ -232,9 +408,11 @@ fn name(call: CallId, plan: &Plan) -> [u8; 2] {
 mod tests {
     use super::*;
 
-    /// What a packet touches besides keys; the payload types alone are two cache lines, addresses four.
+    /// What a packet touches besides keys; the payload types alone are four cache lines, of which it touches one, addresses
+    /// four.
     #[test]
     fn hot_state_is_small() {
-        assert!(size_of::<Direction>() <= 10 * 64, "{} octets", size_of::<Direction>());
+        let hot = size_of::<Direction>() - size_of::<Statistics>();
+        assert!(hot <= 12 * 64, "{hot} octets beside the statistics");
     }
 }

@@ -2,13 +2,13 @@
 
 use std::cmp::Reverse;
 
-use sallyport_plan::{CallId, Direction as DirectionPlan, FlowKey, Plan, Refusal};
+use sallyport_plan::{CallId, Direction as DirectionPlan, FlowKey, Plan, Protection, Refusal};
 
 use crate::Now;
 use crate::consent::Consent;
-use crate::direction::Direction;
+use crate::direction::{Direction, REPORT_ROOM};
 use crate::packet::{Opening, Sealing};
-use crate::table::DirectionId;
+use crate::table::{DirectionId, Tag};
 use crate::translator::{Call, FlowChanges, Removed, Translator};
 
 /// A direction ready to be put in place.
@@ -28,14 +28,15 @@ impl Translator {
     /// # Errors
     /// A [`Refusal`]; what ran before runs on. Beyond what [`Plan::validate`] refuses: `Stale`, `Full`, `FlowTaken` by
     /// another call, `KeyReuse` of a key and SSRC that another direction has or had, `Malformed` ICE credentials, two
-    /// consents of one pair, or consent of a pair that feeds no direction.
+    /// consents of one pair, consent of a pair that feeds no direction, or a flow that another direction is to open under
+    /// the same key.
     pub fn install(&mut self, plan: Plan, now: Now) -> Result<FlowChanges, Refusal> {
         plan.validate()?;
         self.admit(&plan)?;
         self.ledger.admit(&plan, self.calls.get(&plan.call).map(|call| &call.plan))?;
         let prepared = self.prepare(&plan)?;
         let consents = self.prepare_consents(&plan, now)?;
-        Ok(self.commit(plan, prepared, consents))
+        Ok(self.commit(plan, prepared, consents, now))
     }
 
     fn admit(&self, plan: &Plan) -> Result<(), Refusal> {
@@ -53,7 +54,11 @@ impl Translator {
             let owner = self.table.lookup(flow).and_then(|tag| self.table.at(tag.direction.slot()));
             owner.is_some_and(|owner| owner.cold.call != plan.call)
         });
-        if taken { Err(Refusal::FlowTaken) } else { Ok(()) }
+        if taken {
+            return Err(Refusal::FlowTaken);
+        }
+        let another = running.is_some_and(|running| passes_opener_on(&running.plan, plan));
+        if another { Err(Refusal::Malformed) } else { Ok(()) }
     }
 
     fn prepare(&self, plan: &Plan) -> Result<Vec<Prepared>, Refusal> {
@@ -103,12 +108,18 @@ impl Translator {
             .collect()
     }
 
-    fn commit(&mut self, plan: Plan, prepared: Vec<Prepared>, consents: Vec<Option<Consent>>) -> FlowChanges {
+    fn commit(
+        &mut self,
+        plan: Plan,
+        prepared: Vec<Prepared>,
+        consents: Vec<Option<Consent>>,
+        now: Now,
+    ) -> FlowChanges {
         let id = plan.call;
         let former = self.calls.remove(&id);
         let (old_slots, old_consents) = former.map(|call| (call.slots, call.consents)).unwrap_or_default();
         let old_flows = self.flows(&old_slots);
-        let slots: Vec<usize> = prepared.into_iter().map(|direction| self.put(id, direction)).collect();
+        let slots: Vec<usize> = prepared.into_iter().map(|direction| self.put(id, direction, now)).collect();
         for at in old_slots {
             if !slots.contains(&at) {
                 self.table.free(at);
@@ -124,7 +135,7 @@ impl Translator {
     }
 
     /// Puts a direction into the slot that it has, or into a free one.
-    fn put(&mut self, call: CallId, prepared: Prepared) -> usize {
+    fn put(&mut self, call: CallId, prepared: Prepared, now: Now) -> usize {
         let Prepared { plan, open, seal, slot } = prepared;
         if let Some(at) = slot
             && let Some(direction) = self.table.at_mut(at)
@@ -139,11 +150,20 @@ impl Translator {
             return at;
         }
         let (open, seal) = (open.unwrap_or(Opening::Waiting), seal.unwrap_or(Sealing::Waiting));
-        self.table.put(Direction::new(call, plan, open, seal))
+        let at = self.table.put(Direction::new(call, plan, open, seal));
+        self.begin_reports(at, now);
+        at
     }
 
-    /// Every direction learns the slot of the one that runs the other way.
+    /// Every direction learns the slot of the one that runs the other way, and of the next one of its bundle.
     fn pair(&mut self, slots: &[usize]) {
+        for (nth, at) in slots.iter().enumerate() {
+            let fed = |at: &usize| self.table.at(*at).map(|direction| &direction.cold.plan.ingress);
+            let next = slots.iter().skip(nth + 1).find(|other| fed(other) == fed(at)).copied();
+            if let Some(direction) = self.table.at_mut(*at) {
+                direction.next = next.unwrap_or(usize::MAX);
+            }
+        }
         let named: Vec<_> =
             slots.iter().filter_map(|at| Some((*at, self.table.at(*at)?.cold.plan.index))).collect();
         for at in slots {
@@ -156,14 +176,23 @@ impl Translator {
 
     fn flows(&self, slots: &[usize]) -> Vec<FlowKey> {
         let directions = slots.iter().filter_map(|at| self.table.at(*at));
-        directions.flat_map(|direction| direction.cold.plan.ingress.iter().copied()).collect()
+        let mut flows = Vec::new();
+        for flow in directions.flat_map(|direction| &direction.cold.plan.ingress) {
+            if !flows.contains(flow) {
+                flows.push(*flow);
+            }
+        }
+        flows
     }
 
     fn flow_changes(&mut self, slots: &[usize], old: &[FlowKey]) -> FlowChanges {
-        let mut insert = Vec::new();
+        let mut insert: Vec<(FlowKey, Tag)> = Vec::new();
         for at in slots {
             let Some(tag) = self.table.tag(*at) else { continue };
-            insert.extend(self.flows(&[*at]).into_iter().map(|flow| (flow, tag)));
+            // The flow of a bundle leads to its first direction, which opens for all.
+            let mut flows = self.flows(&[*at]);
+            flows.retain(|flow| !insert.iter().any(|(have, _)| have == flow));
+            insert.extend(flows.into_iter().map(|flow| (flow, tag)));
         }
         let gone = |flow: &&FlowKey| !insert.iter().any(|(new, _)| new == *flow);
         let remove: Vec<FlowKey> = old.iter().filter(gone).copied().collect();
@@ -198,8 +227,9 @@ impl Translator {
     }
 
     /// Ends a call; `None` for an unknown one. Its keys are wiped with its directions.
-    pub fn remove(&mut self, id: CallId) -> Option<Removed> {
+    pub fn remove(&mut self, id: CallId, now: Now) -> Option<Removed> {
         let reports = self.report(id)?;
+        let farewells = self.farewells(id, now);
         let call = self.calls.remove(&id)?;
         let flows = self.flows(&call.slots);
         for flow in &flows {
@@ -215,6 +245,38 @@ impl Translator {
         egress.extend(call.plan.consents.iter().map(|consent| consent.flow));
         egress.sort_unstable();
         egress.dedup();
-        Some(Removed { flows, egress, reports })
+        Some(Removed { flows, egress, reports, farewells })
     }
+
+    /// Goodbyes to plain legs that something was sent to. Browsers learn the end by DTLS or their signalling.
+    fn farewells(&mut self, id: CallId, now: Now) -> Vec<(FlowKey, Vec<u8>)> {
+        let slots = self.calls.get(&id).map(|call| call.slots.clone()).unwrap_or_default();
+        let spoke = |at: &usize| {
+            let direction = self.table.at(*at);
+            direction
+                .is_some_and(|direction| direction.packets > 0 && matches!(direction.seal, Sealing::Plain))
+        };
+        let slots: Vec<usize> = slots.into_iter().filter(spoke).collect();
+        let mut room = [0; REPORT_ROOM];
+        let farewell = |at: usize| {
+            let (to, length) = self.write_report(at, now, true, &mut room)?;
+            Some((to, room.get(..length)?.to_vec()))
+        };
+        slots.into_iter().filter_map(farewell).collect()
+    }
+}
+
+/// Whether a flow goes to another direction under the same key: what the one has opened the other would open again.
+fn passes_opener_on(former: &Plan, plan: &Plan) -> bool {
+    let leads = |plan: &Plan, flow: &FlowKey| {
+        let mut directions = plan.directions.iter();
+        directions.position(|direction| direction.ingress.contains(flow))
+    };
+    let all = plan.directions.iter().flat_map(|direction| &direction.ingress);
+    all.into_iter().any(|flow| {
+        let now = leads(plan, flow).and_then(|at| plan.directions.get(at));
+        let then = leads(former, flow).and_then(|at| former.directions.get(at));
+        let (Some(now), Some(then)) = (now, then) else { return false };
+        now.index != then.index && now.open == then.open && matches!(now.open, Some(Protection::Srtp(_)))
+    })
 }

@@ -14,7 +14,7 @@
 //! ```
 //! use sallyport_core::{Limits, Now, Translator, Verdict};
 //! use sallyport_plan::{
-//!     CallId, Direction, DirectionIndex, FlowKey, Medium, Mute, Passage, Plan, Protection, Pt, PtMap, Ssrc, Zone,
+//!     CallId, Clock, Digits, Direction, DirectionIndex, FlowKey, Format, Medium, Mute, Passage, Plan, Protection, Pt, PtMap, Ssrc, Zone,
 //! };
 //! use sallyport_wire::PacketBuf;
 //!
@@ -33,7 +33,8 @@
 //!     rtcp: to,
 //!     passage: Passage::Translated,
 //!     ssrc: Ssrc(ssrc),
-//!     payload_types: vec![PtMap { from: Pt(0), to: Pt(0) }],
+//!     payload_types: vec![PtMap { from: Pt(0), to: Pt(0), format: Format::Media(Clock::Hz8000) }],
+//!     digits: Digits::Pass,
 //!     reverse: DirectionIndex(reverse),
 //!     mute: Mute::Open,
 //! };
@@ -57,12 +58,17 @@
 mod burst;
 mod checkpoint;
 mod consent;
+mod continuity;
 mod direction;
+mod event;
+mod feedback;
 mod install;
 mod ledger;
 mod limit;
 mod packet;
+mod quality;
 mod reason;
+mod reports;
 mod rtcp;
 mod stats;
 mod stream;
@@ -71,8 +77,10 @@ mod translator;
 
 pub use burst::{Cleared, Inbound};
 pub use checkpoint::{Checkpoint, DirectionState};
+pub use event::Digit;
 pub use ledger::KeyId;
 pub use packet::{Payload, Verdict};
+pub use quality::{Arrival, Quality};
 pub use reason::Reason;
 pub use stream::StreamState;
 pub use table::{DirectionId, Flows, Tag};

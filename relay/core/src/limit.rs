@@ -11,6 +11,8 @@ const BUCKETS: usize = 1024;
 const SOURCE: Rate = Rate { burst: 50, refill: 20_000 };
 /// What the peer of a known flow may send to control, likewise: handshakes come in flights.
 pub const FLOW: Rate = Rate { burst: 100, refill: 10_000 };
+/// Pictures that may be asked for: one at once, and another half a second later.
+pub const PICTURE: Rate = Rate { burst: 1, refill: 500_000 };
 
 /// How fast a bucket empties and fills.
 #[derive(Debug, Clone, Copy)]

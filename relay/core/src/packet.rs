@@ -27,6 +27,8 @@ pub enum Verdict {
     Punt(Option<CallId>),
     /// Done with it: an answer to a check of ours, or a keep-alive.
     Consumed,
+    /// Done with it: a named event of which control is told.
+    Heard,
     /// Forget it; the reason is counted.
     Drop(Reason),
 }

@@ -31,6 +31,9 @@ pub enum Reason {
     NotEncrypted,
     /// A payload type that the plan does not map.
     PayloadType,
+    /// Far from the sequence of its source, or of the source before it: the first of a restart, or a straggler (`bad_seq` of
+    /// RFC 3550 appendix A.1).
+    OutOfSequence,
     /// Older than the point at which the outgoing stream was re-based.
     Late,
     /// A sender report of a source that is not this direction's.
@@ -47,7 +50,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::UnknownFlow,
         Self::RateLimited,
         Self::StaleFlow,
@@ -62,6 +65,7 @@ impl Reason {
         Self::TooOld,
         Self::NotEncrypted,
         Self::PayloadType,
+        Self::OutOfSequence,
         Self::Late,
         Self::RtcpSource,
         Self::RtcpEmpty,
@@ -87,6 +91,7 @@ impl Reason {
             Self::TooOld => "drop_too_old",
             Self::NotEncrypted => "drop_not_encrypted",
             Self::PayloadType => "drop_payload_type",
+            Self::OutOfSequence => "drop_out_of_sequence",
             Self::Late => "drop_late",
             Self::RtcpSource => "drop_rtcp_source",
             Self::RtcpEmpty => "drop_rtcp_empty",

@@ -1,4 +1,6 @@
-//! What a worker counts: every packet that it judges moves exactly one of its counters.
+//! What a worker counts: every packet that it judges moves exactly one of its counters. Beside them
+//! `continuity_broken` must stay 0 (packets whose SSRC, sequence or timestamp does not go on with what has left on their leg),
+//! and `digit_lost` counts digits beyond what a peer may send to control.
 
 use sallyport_plan::CallId;
 
@@ -30,10 +32,25 @@ pub struct Stats {
     consumed: u64,
     punted_call: u64,
     punted_unknown: u64,
+    /// Reports of our own.
+    pub reported: u64,
     drops: Drops,
+    broken: u64,
+    event: u64,
+    lost_digits: u64,
 }
 
 impl Stats {
+    /// Takes note whether a packet goes on with what has left on its leg.
+    pub fn continue_or_break(&mut self, follows: bool) {
+        self.broken += u64::from(!follows);
+    }
+
+    /// Counts a digit that control is not told of.
+    pub fn lose_digit(&mut self) {
+        self.lost_digits += 1;
+    }
+
     /// Counts a packet by what becomes of it.
     pub fn count(&mut self, verdict: &Verdict) {
         match verdict {
@@ -43,6 +60,7 @@ impl Stats {
             },
             Verdict::Reply(_) => self.replied += 1,
             Verdict::Consumed => self.consumed += 1,
+            Verdict::Heard => self.event += 1,
             Verdict::Punt(Some(CallId(_))) => self.punted_call += 1,
             Verdict::Punt(None) => self.punted_unknown += 1,
             Verdict::Drop(reason) => self.drops.count(*reason),
@@ -56,8 +74,12 @@ impl Stats {
             ("forward_rtcp", self.rtcp),
             ("reply_stun", self.replied),
             ("consume_stun", self.consumed),
+            ("consume_event", self.event),
             ("punt_call", self.punted_call),
             ("punt_unknown", self.punted_unknown),
+            ("report_rtcp", self.reported),
+            ("continuity_broken", self.broken),
+            ("digit_lost", self.lost_digits),
         ];
         ways.into_iter().chain(self.drops.iter())
     }

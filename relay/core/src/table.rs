@@ -7,7 +7,8 @@ use sallyport_plan::FlowKey;
 use sallyport_srtp::{Opener, Openers, Sealer, Sealers, prefetch};
 
 use crate::direction::Direction;
-use crate::packet::{Opening, Sealing};
+use crate::packet::{Opening, Payload, Sealing};
+use crate::rtcp;
 
 /// Names a direction within the relay: worker in the top 8 bits, slot below. Kernel flows carry it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -96,13 +97,43 @@ impl Table {
     }
 
     /// A direction and the one that runs the other way, where there is another.
-    pub fn pair(&mut self, at: usize) -> Option<(&mut Direction, Option<&Direction>)> {
+    pub fn pair(&mut self, at: usize) -> Option<(&mut Direction, Option<&mut Direction>)> {
         let reverse = self.at(at)?.reverse;
         if reverse == at || reverse >= self.slots.len() {
             return Some((self.at_mut(at)?, None));
         }
         let [one, other] = self.slots.get_disjoint_mut([at, reverse]).ok()?;
-        Some((one.direction.as_deref_mut()?, other.direction.as_deref()))
+        Some((one.direction.as_deref_mut()?, other.direction.as_deref_mut()))
+    }
+
+    /// Whose packet of a bundle it is, by payload type or by what RTCP speaks of (RFC 8843 section 9.2); `first` is the
+    /// direction that its flow leads to, and has what is nobody's.
+    pub fn carrier(&self, first: usize, payload: Payload, packet: &[u8]) -> usize {
+        let alone = self.at(first).is_none_or(|direction| direction.next == usize::MAX);
+        if alone {
+            return first;
+        }
+        let all = || {
+            let next = |at: &usize| Some(self.at(*at)?.next).filter(|at| *at < self.slots.len());
+            std::iter::successors(Some(first), next).take(self.slots.len())
+        };
+        let find = |is: &dyn Fn(&Direction) -> bool| all().find(|at| self.at(*at).is_some_and(is));
+        let found = match payload {
+            Payload::Rtp => {
+                let payload_type = packet.get(1).map_or(0, |octet| octet & 0x7f);
+                find(&|direction| direction.has_payload_type(payload_type))
+            }
+            Payload::Rtcp => {
+                let (sender, reported) = rtcp::speakers(packet);
+                let sends = |direction: &Direction| sender.is_some() && direction.stream.source() == sender;
+                let sent = |direction: &Direction| {
+                    let reverse = self.at(direction.reverse);
+                    reported.is_some() && reverse.map(Direction::ssrc) == reported
+                };
+                find(&sends).or_else(|| find(&sent))
+            }
+        };
+        found.unwrap_or(first)
     }
 
     /// Slots that are taken.

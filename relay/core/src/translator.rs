@@ -3,19 +3,28 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
-use sallyport_plan::{CallId, Counter, DirectionReport, FlowKey, Medium, Plan, Zone};
+use arrayvec::ArrayVec;
+use sallyport_plan::{CallId, Counter, DirectionIndex, DirectionReport, FlowKey, Medium, Plan, Zone};
 
 use crate::Now;
 use crate::checkpoint::Checkpoint;
 use crate::consent::{Consent, MESSAGE_MAX, Random};
-use crate::direction::Direction;
+use crate::direction::{Direction, REPORT_ROOM};
+use crate::event::Digit;
 use crate::ledger::Ledger;
-use crate::limit::Sources;
+use crate::limit::{FLOW, Sources};
+use crate::reports;
 use crate::stats::Stats;
-use crate::table::{Table, Tag};
+use crate::table::{DirectionId, Table, Tag};
 
 /// Events that may wait. While they do, no further consent lapses: [`Translator::poll_timeout`] stays due.
 const EVENTS: usize = 64;
+
+/// Packets whose stay is kept in mind until they have left: those of a turn of a worker. What is beyond is not counted.
+const LEAVING: usize = 512;
+
+/// Reports that are looked after at once: packets wait meanwhile.
+const REPORTS: usize = 32;
 
 /// How much a translator takes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +53,8 @@ pub struct Removed {
     pub egress: Vec<FlowKey>,
     /// Its last statistics.
     pub reports: Vec<DirectionReport>,
+    /// Goodbyes to its plain legs (RFC 3550 section 6.6), to be sent as they are.
+    pub farewells: Vec<(FlowKey, Vec<u8>)>,
 }
 
 /// What happened by itself.
@@ -55,6 +66,15 @@ pub enum CoreEvent {
         call: CallId,
         /// Which pair.
         flow: FlowKey,
+    },
+    /// A digit was sent as a named event on a direction whose digits are told of.
+    Digit {
+        /// Which call.
+        call: CallId,
+        /// Which direction.
+        direction: DirectionIndex,
+        /// Which digit, and for how long.
+        digit: Digit,
     },
 }
 
@@ -73,11 +93,17 @@ pub struct Translator {
     pub(crate) ledger: Ledger,
     pub(crate) calls: HashMap<CallId, Call>,
     pub(crate) due: BinaryHeap<Reverse<(Now, CallId, FlowKey)>>,
+    /// Directions by when they may have to report.
+    pub(crate) reports_due: BinaryHeap<Reverse<(Now, DirectionId, u32)>>,
+    /// The NTP timestamp of `Now(0)`.
+    epoch: u64,
     random: Random,
     pub(crate) sources: Sources,
     /// The port of browsers inside.
     browsers: Option<u16>,
     events: VecDeque<CoreEvent>,
+    /// Slots of directions, one for each packet that was forwarded since the last burst came.
+    pub(crate) leaving: ArrayVec<u32, LEAVING>,
     pub(crate) stats: Stats,
 }
 
@@ -90,10 +116,13 @@ impl Translator {
             ledger: Ledger::default(),
             calls: HashMap::new(),
             due: BinaryHeap::new(),
+            reports_due: BinaryHeap::new(),
+            epoch: 0,
             random: Random::new(seed),
             sources: Sources::new(),
             browsers: None,
             events: VecDeque::with_capacity(EVENTS),
+            leaving: ArrayVec::new(),
             stats: Stats::default(),
         }
     }
@@ -105,9 +134,36 @@ impl Translator {
         Self { browsers: port, ..self }
     }
 
+    /// The same, with the wall clock: `epoch` is the NTP timestamp of `Now(0)` (RFC 3550 section 4). Without it reports of
+    /// ours tell time from there on.
+    #[must_use]
+    pub fn with_epoch(self, epoch: u64) -> Self {
+        Self { epoch, ..self }
+    }
+
     /// Whether a browser may be at the other end of such packets: ICE and DTLS have their place there.
     pub(crate) fn is_browsers(&self, flow: &FlowKey) -> bool {
         flow.zone == Zone::Outside || self.browsers == Some(flow.local.port())
+    }
+
+    /// Packets are about to be taken from where they came in: [`Translator::departed`] will speak of what is forwarded from now
+    /// on.
+    pub fn arriving(&mut self) {
+        self.leaving.clear();
+    }
+
+    /// Whether RTP was forwarded since [`Translator::arriving`].
+    pub fn has_forwarded(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// What was forwarded since [`Translator::arriving`] has left, `stay` nanoseconds after it.
+    pub fn departed(&mut self, stay: u64) {
+        for slot in self.leaving.drain(..) {
+            if let Some(direction) = self.table.at_mut(slot as usize) {
+                direction.quality.stay(stay);
+            }
+        }
     }
 
     /// The tag of a flow, for packets that come without one.
@@ -147,6 +203,53 @@ impl Translator {
         }
     }
 
+    /// When [`Translator::handle_reports`] wants to be called; `None` without directions.
+    pub fn poll_report(&self) -> Option<Now> {
+        self.reports_due.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    /// Sends reports of our own through `send`, for directions whose senders are silent: those that are due, a few at once.
+    /// Allocates nothing.
+    pub fn handle_reports(&mut self, now: Now, send: &mut dyn FnMut(&FlowKey, &[u8])) {
+        for _ in 0..REPORTS {
+            let Some(Reverse((at, direction, epoch))) = self.reports_due.peek().copied() else { return };
+            if at > now {
+                return;
+            }
+            self.reports_due.pop();
+            // One that is gone reports no more.
+            let Some(slot) = self.table.owned(Tag { direction, epoch }) else { continue };
+            let next = reports::next(now, self.random.part());
+            self.reports_due.push(Reverse((next, direction, epoch)));
+            let mut room = [0; REPORT_ROOM];
+            if let Some((to, length)) = self.write_report(slot, now, false, &mut room) {
+                self.stats.reported += 1;
+                send(&to, room.get(..length).unwrap_or_default());
+            }
+        }
+    }
+
+    /// Has a new direction report from some time on.
+    pub(crate) fn begin_reports(&mut self, slot: usize, now: Now) {
+        if let Some(Tag { direction, epoch }) = self.table.tag(slot) {
+            let first = reports::first(now, self.random.part());
+            self.reports_due.push(Reverse((first, direction, epoch)));
+        }
+    }
+
+    pub(crate) fn write_report(
+        &mut self,
+        slot: usize,
+        now: Now,
+        goodbye: bool,
+        room: &mut [u8; REPORT_ROOM],
+    ) -> Option<(FlowKey, usize)> {
+        let passed = (u128::from(now.0) << 32) / 1_000_000;
+        let ntp = self.epoch.wrapping_add(u64::try_from(passed).unwrap_or(0));
+        let (direction, reverse) = self.table.pair(slot)?;
+        direction.report(reverse, (now, ntp), goodbye, room)
+    }
+
     /// No packet of the call goes from or to a pair whose consent has lapsed.
     pub(crate) fn lapse(&mut self, id: CallId) {
         let Some(call) = self.calls.get(&id) else { return };
@@ -154,6 +257,19 @@ impl Translator {
             if let Some(direction) = self.table.at_mut(*at) {
                 let mut lapsed = call.consents.iter().filter(|consent| consent.has_lapsed());
                 direction.lapsed = lapsed.any(|consent| direction.touches(&consent.plan().flow));
+            }
+        }
+    }
+
+    /// Tells control of digits that a direction has heard, as many as it may.
+    pub(crate) fn tell_digits(&mut self, slot: usize, digits: [Option<Digit>; 2], now: Now) {
+        let Some(cold) = self.table.at_mut(slot).map(|direction| &mut direction.cold) else { return };
+        for digit in digits.into_iter().flatten() {
+            if self.events.len() < EVENTS && cold.punts.take(FLOW, now) {
+                let (call, direction) = (cold.call, cold.plan.index);
+                self.events.push_back(CoreEvent::Digit { call, direction, digit });
+            } else {
+                self.stats.lose_digit();
             }
         }
     }
@@ -210,10 +326,12 @@ fn report(direction: &Direction) -> DirectionReport {
     let drops = direction.cold.drops.iter().filter(|(_, value)| *value > 0);
     DirectionReport {
         index: plan.index,
+        medium: plan.medium,
         from: plan.ingress.first().map_or(Zone::Outside, |flow| flow.zone),
         packets: direction.packets,
         octets: direction.octets,
         lost: direction.stream.lost(),
         drops: drops.map(|(name, value)| Counter { name: name.into(), value }).collect(),
+        quality: direction.quality(),
     }
 }

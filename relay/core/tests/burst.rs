@@ -183,6 +183,7 @@ fn out(verdict: &Verdict, octets: &[u8]) -> Out {
         Verdict::Reply(_) => Out::Reply(octets.to_vec()),
         Verdict::Punt(call) => Out::Punt(*call),
         Verdict::Consumed => Out::Consumed,
+        Verdict::Heard => Out::Heard,
         Verdict::Drop(reason) => Out::Drop(*reason),
     }
 }

@@ -189,7 +189,7 @@ fn a_newer_plan_keeps_the_state_of_a_pair() {
 fn a_removed_call_is_silent() {
     let mut bench = bench();
     bench.timeout();
-    bench.core.remove(CallId(1)).unwrap();
+    bench.core.remove(CallId(1), bench.now).unwrap();
     let begin = bench.now;
     assert_eq!(live(&mut bench, begin.plus(100 * SECOND), true), []);
     assert_eq!((bench.events(), bench.core.poll_timeout()), (vec![], None));
@@ -213,7 +213,10 @@ fn many_lapses_at_once_are_all_told() {
         assert_eq!(bench.timeout(), []);
         let events = bench.events();
         assert!(!events.is_empty());
-        lost.extend(events.into_iter().map(|CoreEvent::ConsentLost { call, .. }| call));
+        lost.extend(events.into_iter().filter_map(|event| match event {
+            CoreEvent::ConsentLost { call, .. } => Some(call),
+            CoreEvent::Digit { .. } => None,
+        }));
     }
     assert_eq!(lost.len(), 500);
 }

@@ -71,13 +71,13 @@ fn the_first_plan_names_all_flows_and_a_removed_call_gives_all_back() {
         assert_eq!(bench.core.lookup(&flow), Some(tag));
         assert_eq!(tag.direction.worker(), 3);
     }
-    let removed = bench.core.remove(CallId(1)).unwrap();
+    let removed = bench.core.remove(CallId(1), bench.now).unwrap();
     assert_eq!(removed.flows, [outside, rtp, rtcp]);
     assert_eq!(removed.egress, [outside, rtp, rtcp]);
     assert_eq!(removed.reports.len(), 2);
     assert_eq!((bench.core.directions(), bench.core.plans().count()), (0, 0));
     assert_eq!(bench.core.lookup(&outside), None);
-    assert_eq!(bench.core.remove(CallId(1)), None);
+    assert_eq!(bench.core.remove(CallId(1), bench.now), None);
     assert_eq!(bench.core.report(CallId(1)), None);
 }
 
@@ -165,7 +165,7 @@ fn flows_change_hands_within_a_call() {
 fn a_slot_that_has_another_owner_does_not_take_its_packets() {
     let mut bench = installed();
     let old = bench.core.lookup(&paths().rtp).unwrap();
-    bench.core.remove(CallId(1)).unwrap();
+    bench.core.remove(CallId(1), bench.now).unwrap();
     assert_eq!(
         bench.tagged(old, paths().rtp, &g711(2, 1, 0).bytes()),
         Out::Drop(Reason::StaleFlow),
@@ -176,7 +176,7 @@ fn a_slot_that_has_another_owner_does_not_take_its_packets() {
         .find_map(|call| {
             bench.core.install(Plan { call: CallId(call), ..plan(GCM, paths()) }, bench.now).unwrap();
             let new = bench.core.lookup(&paths().rtp).filter(|new| new.direction == old.direction);
-            new.is_none().then(|| bench.core.remove(CallId(call)));
+            new.is_none().then(|| bench.core.remove(CallId(call), bench.now));
             new
         })
         .unwrap();
@@ -277,7 +277,7 @@ fn limits_count_what_a_call_has_already() {
     bench.core.install(plan(GCM, paths()), bench.now).unwrap();
     assert!(bench.core.install(Plan { version: 2, ..plan(GCM, paths()) }, bench.now).is_ok());
     assert_eq!(bench.core.install(other_call(), bench.now), Err(Refusal::Full));
-    bench.core.remove(CallId(1)).unwrap();
+    bench.core.remove(CallId(1), bench.now).unwrap();
     assert!(bench.core.install(other_call(), bench.now).is_ok());
     let mut narrow = Bench::new(9, 3);
     narrow.core.install(plan(GCM, paths()), narrow.now).unwrap();

@@ -17,7 +17,7 @@ use proptest::test_runner::FileFailurePersistence;
 use sallyport_core::{CoreEvent, Reason};
 use sallyport_plan::{CallId, Mute, Plan, Profile, Protection};
 use sallyport_wire::stun::Message;
-use slow::{Sealed, Seen, Stream};
+use slow::{Numbers, Sealed, Seen, Stream};
 use table::world::*;
 
 const LAPSE: u64 = 30_000_000;
@@ -25,7 +25,7 @@ const LAPSE: u64 = 30_000_000;
 #[derive(Debug, Clone)]
 enum Op {
     /// The browser seals a packet; it arrives at once, or stays on its way.
-    Speak { source: u8, gap: u16, known: bool, arrives: bool },
+    Speak { source: u8, gap: u16, kind: usize, arrives: bool },
     /// One of the packets that the browser has ever sealed arrives (again).
     Again { back: u8 },
     /// The same, with a bit turned over behind the header.
@@ -33,7 +33,7 @@ enum Op {
     /// The browser seals a report, and one of the last reports arrives.
     Report { back: u8 },
     /// The agent speaks.
-    Agent { source: u8, step: i32, known: bool },
+    Agent { source: u8, step: i32, kind: usize, clock: u8 },
     /// The agent reports.
     AgentReport,
     /// Somebody else sends what the browser would.
@@ -47,14 +47,15 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let gap = prop_oneof![12 => Just(1u16), 3 => 2u16..200, 1 => 200u16..3000];
     let step = prop_oneof![12 => Just(1i32), 3 => -140i32..140, 1 => -3000i32..3000, 1 => -32768i32..32768];
-    let mostly = prop::bool::weighted(0.9);
+    let kind = prop_oneof![12 => Just(0usize), 2 => 0usize..KINDS.len()];
     prop_oneof![
-        10 => (0u8..3, gap, mostly, prop::bool::weighted(0.7))
-            .prop_map(|(source, gap, known, arrives)| Op::Speak { source, gap, known, arrives }),
+        10 => (0u8..3, gap, kind.clone(), prop::bool::weighted(0.7))
+            .prop_map(|(source, gap, kind, arrives)| Op::Speak { source, gap, kind, arrives }),
         5 => (0u8..40).prop_map(|back| Op::Again { back }),
         3 => (0u8..40, any::<u16>(), 0u8..8).prop_map(|(back, at, bit)| Op::Forge { back, at, bit }),
         2 => (0u8..4).prop_map(|back| Op::Report { back }),
-        10 => (0u8..3, step, mostly).prop_map(|(source, step, known)| Op::Agent { source, step, known }),
+        10 => (0u8..3, step, kind, prop_oneof![9 => Just(0u8), 1 => 0u8..4])
+            .prop_map(|(source, step, kind, clock)| Op::Agent { source, step, kind, clock }),
         1 => Just(Op::AgentReport),
         1 => (0u8..40).prop_map(|back| Op::Stranger { back }),
         4 => (0u32..9_000_000, prop::bool::weighted(0.6)).prop_map(|(micros, answers)| Op::Wait { micros, answers }),
@@ -63,10 +64,48 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// What a packet carries: its type outside and inside, the clock of its timestamps, and of an event, the clocks of its
+/// durations.
+struct Kind {
+    types: (u8, u8),
+    clock: i64,
+    event: Option<(f64, f64)>,
+}
+
+const KINDS: [Kind; 5] = [
+    Kind { types: (0, 0), clock: 8000, event: None },
+    Kind { types: (111, 96), clock: 48_000, event: None },
+    Kind { types: (126, 101), clock: 8000, event: Some((8000.0, 8000.0)) },
+    Kind { types: (110, 102), clock: 8000, event: Some((48_000.0, 8000.0)) },
+    // Comfort noise, which neither side knows of the other.
+    Kind { types: (13, 13), clock: 8000, event: None },
+];
+const UNKNOWN: usize = 4;
+
+impl Kind {
+    fn numbers(&self, rtp: &Rtp) -> Numbers {
+        let Rtp { ssrc: source, sequence, timestamp, .. } = *rtp;
+        Numbers { source, sequence, timestamp, clock: self.clock, event: self.event.is_some() }
+    }
+
+    /// The packet as it leaves.
+    fn leaves(&self, rtp: &Rtp, inward: bool, ssrc: u32, (sequence, timestamp): (u16, u32)) -> Rtp {
+        let (outside, inside) = self.types;
+        let mut leaves = rtp.leaves(ssrc, sequence, timestamp);
+        leaves.payload_type = if inward { inside } else { outside };
+        if let Some((outside, inside)) = self.event {
+            let (from, to) = if inward { (outside, inside) } else { (inside, outside) };
+            leaves.payload = slow::scale(&rtp.payload, from, to);
+        }
+        leaves
+    }
+}
+
 /// A packet that the browser sealed once.
 #[derive(Clone)]
 struct Sent {
     epoch: u8,
+    kind: usize,
     rtp: Rtp,
     index: i64,
     bytes: Vec<u8>,
@@ -96,6 +135,9 @@ struct World {
     drops: BTreeMap<&'static str, u64>,
     passed: [u64; 2],
     reported: u64,
+    /// When each direction's peer last reported, and reports of the relay's own.
+    last_report: [Option<u64>; 2],
+    own_reports: u64,
 }
 
 impl World {
@@ -121,6 +163,8 @@ impl World {
             drops: BTreeMap::new(),
             passed: [0; 2],
             reported: 0,
+            last_report: [None; 2],
+            own_reports: 0,
         };
         world.install([false; 2], false, false);
         world
@@ -128,6 +172,11 @@ impl World {
 
     fn install(&mut self, held: [bool; 2], rekey: bool, ice: bool) {
         self.version += 1;
+        for (stream, (was, is)) in self.streams.iter_mut().zip(self.held.into_iter().zip(held)) {
+            if was && !is {
+                stream.reopen();
+            }
+        }
         self.held = held;
         if rekey && self.epoch < 100 {
             self.epoch += 1;
@@ -168,17 +217,19 @@ impl World {
         assert_eq!(seen, wanted);
     }
 
-    fn speak(&mut self, source: u8, gap: u16, known: bool) -> Sent {
+    fn speak(&mut self, source: u8, gap: u16, kind: usize) -> Sent {
         // Every source begins in its first turn, as all do that follow RFC 3711.
         let next = self.spoken.entry(source).or_insert(1000 * i64::from(source));
         *next += i64::from(gap);
         let index = *next;
-        let timestamp = u32::try_from(index * 160 % (1 << 32)).unwrap();
+        // The packets of an event have one timestamp.
+        let began = if KINDS[kind].event.is_some() { index / 8 * 8 } else { index };
+        let timestamp = u32::try_from(began * 160 % (1 << 32)).unwrap();
         let mut rtp = g711(source.into(), (index & 0xffff) as u16, timestamp);
-        rtp.payload_type = if known { 0 } else { 13 };
+        rtp.payload_type = KINDS[kind].types.0;
         let bytes = rtp.bytes();
         let bytes = self.browser.as_mut().map_or_else(|| bytes.clone(), |browser| browser.seal(&bytes));
-        let sent = Sent { epoch: self.epoch, rtp, index, bytes };
+        let sent = Sent { epoch: self.epoch, kind, rtp, index, bytes };
         self.sent.push(sent.clone());
         sent
     }
@@ -195,10 +246,10 @@ impl World {
         if self.epoch == 0 {
             return Err(Reason::Early);
         }
-        let Rtp { ssrc, sequence, timestamp, .. } = sent.rtp;
+        let Rtp { ssrc, sequence, .. } = sent.rtp;
         let index = (authentic && sent.epoch == self.epoch).then_some(sent.index);
         self.opened.judge(ssrc, sequence.into(), 16, index)?;
-        if sent.rtp.payload_type == 13 {
+        if sent.kind == UNKNOWN {
             self.streams[0].skip(ssrc, sequence);
             return Err(Reason::PayloadType);
         }
@@ -206,10 +257,11 @@ impl World {
             self.streams[0].hold(ssrc, sequence);
             return Err(Reason::Held);
         }
-        let (out, timestamp) = self.streams[0].place(ssrc, sequence, timestamp, self.bench.now.0)?;
+        let kind = &KINDS[sent.kind];
+        let (out, timestamp) = self.streams[0].place(kind.numbers(&sent.rtp), self.bench.now.0)?;
         self.passed[0] += 1;
-        let sequence = (out & 0xffff) as u16;
-        Ok(Out::Rtp(paths().rtp, sent.rtp.leaves(INSIDE_SSRC, sequence, timestamp).bytes()))
+        let place = ((out & 0xffff) as u16, timestamp);
+        Ok(Out::Rtp(paths().rtp, kind.leaves(&sent.rtp, true, INSIDE_SSRC, place).bytes()))
     }
 
     fn arrives(&mut self, sent: &Sent) {
@@ -238,6 +290,7 @@ impl World {
         } else {
             self.opened_reports.judge(5, index, 31, Some(index)).map(|()| {
                 self.reported += 1;
+                self.last_report[0] = Some(self.bench.now.0);
                 let out = [receiver_report(INSIDE_SSRC, &[]), description(INSIDE_SSRC, "11110001")].concat();
                 Out::Rtcp(paths().rtcp, out)
             })
@@ -247,11 +300,11 @@ impl World {
     }
 
     /// What must become of a packet of the agent: outgoing sequence and timestamp.
-    fn outward(&mut self, rtp: &Rtp) -> Result<(u16, u32), Reason> {
+    fn outward(&mut self, rtp: &Rtp, kind: usize) -> Result<(u16, u32), Reason> {
         if self.lapsed {
             return Err(Reason::ConsentLost);
         }
-        if rtp.payload_type == 13 {
+        if kind == UNKNOWN {
             self.streams[1].skip(rtp.ssrc, rtp.sequence);
             return Err(Reason::PayloadType);
         }
@@ -260,25 +313,28 @@ impl World {
             return Err(if self.epoch == 0 { Reason::Early } else { Reason::Held });
         }
         let now = self.bench.now.0;
-        let (out, timestamp) = self.streams[1].place(rtp.ssrc, rtp.sequence, rtp.timestamp, now)?;
+        let (out, timestamp) = self.streams[1].place(KINDS[kind].numbers(rtp), now)?;
         self.sealed.seal(out)?;
         self.passed[1] += 1;
         Ok(((out & 0xffff) as u16, timestamp))
     }
 
-    fn agent(&mut self, source: u8, step: i32, known: bool) {
+    fn agent(&mut self, source: u8, step: i32, kind: usize, clock: u8) {
         let sequence = self.agent.entry(source).or_insert(65_500);
         *sequence = sequence.wrapping_add((step & 0xffff) as u16);
-        let mut rtp = g711(100 + u32::from(source), *sequence, u32::from(*sequence) << 14);
-        rtp.payload_type = if known { 0 } else { 13 };
-        let wanted = self.outward(&rtp);
+        let began = u32::from(if KINDS[kind].event.is_some() { *sequence / 8 * 8 } else { *sequence });
+        // Its clock may run by the packets, too fast, slowly from elsewhere, or stand.
+        let timestamp = [began * 160, began << 14, began + 0x4000_0000, 7][usize::from(clock)];
+        let mut rtp = g711(100 + u32::from(source), *sequence, timestamp);
+        rtp.payload_type = KINDS[kind].types.1;
+        let wanted = self.outward(&rtp, kind);
         let seen = self.bench.send(paths().rtp, &rtp.bytes());
         match wanted {
             Err(reason) => self.agree(seen, Err(reason)),
-            Ok((sequence, timestamp)) => {
+            Ok(place) => {
                 // The browser's own replay window: it takes no index twice.
                 let heard = self.browser.as_mut().unwrap().open(&seen.forwarded());
-                assert_eq!(heard, rtp.leaves(OUTSIDE_SSRC, sequence, timestamp).bytes());
+                assert_eq!(heard, KINDS[kind].leaves(&rtp, false, OUTSIDE_SSRC, place).bytes());
             }
         }
     }
@@ -291,6 +347,7 @@ impl World {
             return;
         }
         self.reported += 1;
+        self.last_report[1] = Some(self.bench.now.0);
         let heard = self.browser.as_mut().unwrap().open_rtcp(&seen.forwarded());
         assert_eq!(
             heard,
@@ -307,6 +364,7 @@ impl World {
         assert_eq!(self.bench.events(), if lapses { vec![lost] } else { vec![] });
         self.lapsed |= lapses;
         assert!(!self.lapsed || checks.is_empty(), "nothing is sent without consent");
+        self.hear_reports();
         for (flow, check) in checks.into_iter().filter(|_| answers) {
             let id = Message::parse(&check).unwrap().transaction_id();
             assert_eq!(self.bench.send(flow, &answer(id, flow.local, REMOTE_PWD)), Out::Consumed);
@@ -314,10 +372,38 @@ impl World {
         }
     }
 
+    /// Reports of the relay's own, to whom nobody else reports: the browser's last ones, and what they tell.
+    fn hear_reports(&mut self) {
+        let now = self.bench.now.0;
+        for (flow, bytes) in self.bench.reports() {
+            self.own_reports += 1;
+            assert!(!self.lapsed, "nothing is sent without consent");
+            let (at, ssrc, bytes) = if flow == paths().outside {
+                (1, OUTSIDE_SSRC, self.browser.as_mut().unwrap().open_rtcp(&bytes))
+            } else {
+                (0, INSIDE_SSRC, bytes)
+            };
+            assert!(
+                self.last_report[at].is_none_or(|last| now - last >= 12_500_000),
+                "its peer reports itself"
+            );
+            let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+            assert_eq!(word(4), ssrc);
+            let fixed = if bytes[1] == 200 { 28 } else { 8 };
+            if fixed == 28 {
+                assert_eq!((word(20), word(24)), (self.passed[at] as u32, 16 * self.passed[at] as u32));
+            }
+            if bytes[0] & 1 == 1 {
+                let (source, numbers) = self.streams[1 - at].source().unwrap();
+                assert_eq!((word(fixed), i64::from(word(fixed + 8))), (source, *numbers.last().unwrap()));
+            }
+        }
+    }
+
     fn obey(&mut self, op: Op) {
         match op {
-            Op::Speak { source, gap, known, arrives } => {
-                let sent = self.speak(source, gap, known);
+            Op::Speak { source, gap, kind, arrives } => {
+                let sent = self.speak(source, gap, kind);
                 if arrives {
                     self.arrives(&sent);
                 }
@@ -325,7 +411,7 @@ impl World {
             Op::Again { back } => self.pick(back).iter().for_each(|sent| self.arrives(sent)),
             Op::Forge { back, at, bit } => self.pick(back).iter().for_each(|sent| self.forge(sent, at, bit)),
             Op::Report { back } => self.report(back),
-            Op::Agent { source, step, known } => self.agent(source, step, known),
+            Op::Agent { source, step, kind, clock } => self.agent(source, step, kind, clock),
             Op::AgentReport => self.agent_report(),
             Op::Stranger { back } => {
                 if let Some(sent) = self.pick(back) {
@@ -344,6 +430,7 @@ impl World {
             let wanted = match name {
                 "forward_rtp" => self.passed.iter().sum(),
                 "forward_rtcp" => self.reported,
+                "report_rtcp" => self.own_reports,
                 "consume_stun" => value,
                 _ => self.drops.get(name).copied().unwrap_or_default(),
             };
@@ -353,6 +440,9 @@ impl World {
             let report = self.bench.report(at);
             assert_eq!((report.packets, report.lost), (self.passed[at], stream.expected - stream.received));
             assert_eq!(report.octets, 16 * self.passed[at]);
+            let quality = report.quality;
+            assert_eq!((quality.received as i64, quality.missed as i64), (stream.received, stream.missed));
+            assert_eq!((quality.reordered, quality.duplicates), (stream.reordered, stream.duplicates));
         }
     }
 }

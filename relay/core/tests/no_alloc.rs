@@ -140,6 +140,26 @@ fn neither_timers_nor_lapses_nor_events_allocate() {
 }
 
 #[test]
+fn no_report_allocates() {
+    let profile = Profile::AeadAes128Gcm;
+    let mut core = Translator::new(0, Limits { calls: 1, directions: 2 }, [7; 32]);
+    core.install(plan(Some(profile), paths()), Now(0)).unwrap();
+    let mut browser = Peer::new(&key(profile, FROM_BROWSER), &key(profile, TO_BROWSER));
+    let mut sent = 0;
+    for n in 0..3000u32 {
+        let now = Now(u64::from(n) * STEP);
+        let rtp = g711(5, n as u16, n * 160).bytes();
+        for (from, bytes) in [(paths().outside, browser.seal(&rtp)), (paths().rtp, rtp)] {
+            let mut room = [vec![0; HEAD], bytes.clone(), vec![0; TAIL]].concat();
+            let mut buf = PacketBuf::new(&mut room, HEAD..HEAD + bytes.len()).unwrap();
+            let _ = judge(&mut core, &from, &mut buf, now);
+        }
+        assert_eq!(calls(|| core.handle_reports(now, &mut |_, _| sent += 1)).0, 0);
+    }
+    assert!((20..60).contains(&sent), "{sent} reports of both directions in a minute");
+}
+
+#[test]
 fn no_burst_allocates() {
     let profile = Profile::AesCm128HmacSha1_80;
     let mut core = Translator::new(0, Limits { calls: 1, directions: 2 }, [7; 32]);

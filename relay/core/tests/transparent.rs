@@ -8,8 +8,8 @@ mod table;
 use common::{Bench, Out};
 use sallyport_core::Reason;
 use sallyport_plan::{
-    CallId, Direction, DirectionIndex, FlowKey, Medium, Mute, Passage, Plan, Protection, Pt, PtMap, Ssrc,
-    Zone,
+    CallId, Clock, Digits, Direction, DirectionIndex, FlowKey, Format, Medium, Mute, Passage, Plan,
+    Protection, Pt, PtMap, Ssrc, Zone,
 };
 use table::world::{Rtp, g711};
 
@@ -39,7 +39,10 @@ fn plan(version: u32, passage: Passage) -> Plan {
         rtcp: to[1],
         passage,
         ssrc: Ssrc(OWN_SSRC + u32::from(index)),
-        payload_types: [0, 8, 101].map(|n| PtMap { from: Pt(n), to: Pt(n) }).to_vec(),
+        payload_types: [0, 8, 101]
+            .map(|n| PtMap { from: Pt(n), to: Pt(n), format: Format::Media(Clock::Hz8000) })
+            .to_vec(),
+        digits: Digits::Pass,
         reverse: DirectionIndex(1 - index),
         mute: Mute::Open,
     };

@@ -21,21 +21,29 @@ pub enum Profile {
     /// AES_256_CM_HMAC_SHA1_80: 256-bit key, 112-bit salt, 10-octet tag (RFC 6188). In SDP only: DTLS-SRTP has no number
     /// for it.
     AesCm256HmacSha1_80,
+    /// AES_CM_128_HMAC_SHA1_32: as the first, with a tag of 4 octets on SRTP; on SRTCP it has 10 (RFC 5764 section 4.1.2,
+    /// RFC 4568 section 6.2.2).
+    AesCm128HmacSha1_32,
+    /// AES_256_CM_HMAC_SHA1_32: the same with a 256-bit key (RFC 6188). In SDP only.
+    AesCm256HmacSha1_32,
 }
 
 impl Profile {
     /// Octets of the master key.
     pub const fn key_len(self) -> usize {
         match self {
-            Self::AesCm128HmacSha1_80 | Self::AeadAes128Gcm => 16,
-            Self::AesCm256HmacSha1_80 | Self::AeadAes256Gcm => 32,
+            Self::AesCm128HmacSha1_80 | Self::AesCm128HmacSha1_32 | Self::AeadAes128Gcm => 16,
+            Self::AesCm256HmacSha1_80 | Self::AesCm256HmacSha1_32 | Self::AeadAes256Gcm => 32,
         }
     }
 
     /// Octets of the master salt.
     pub const fn salt_len(self) -> usize {
         match self {
-            Self::AesCm128HmacSha1_80 | Self::AesCm256HmacSha1_80 => 14,
+            Self::AesCm128HmacSha1_80
+            | Self::AesCm256HmacSha1_80
+            | Self::AesCm128HmacSha1_32
+            | Self::AesCm256HmacSha1_32 => 14,
             Self::AeadAes128Gcm | Self::AeadAes256Gcm => 12,
         }
     }
@@ -47,6 +55,8 @@ impl Profile {
             Self::AeadAes128Gcm => "AEAD_AES_128_GCM",
             Self::AeadAes256Gcm => "AEAD_AES_256_GCM",
             Self::AesCm256HmacSha1_80 => "AES_256_CM_HMAC_SHA1_80",
+            Self::AesCm128HmacSha1_32 => "AES_CM_128_HMAC_SHA1_32",
+            Self::AesCm256HmacSha1_32 => "AES_256_CM_HMAC_SHA1_32",
         }
     }
 }

@@ -13,18 +13,22 @@
 
 extern crate alloc;
 
+mod clock;
 mod key;
 mod message;
 mod plan;
+mod quality;
 mod wire;
 
+pub use clock::Clock;
 pub use key::{KeyMaterial, Profile, Protection, SALT_MAX};
 pub use message::{Command, Counter, DirectionReport, Event, InterfaceStatus, PortPair, Refusal, Status};
 pub use plan::{
-    CallId, Consent, Direction, DirectionIndex, FlowKey, IceRole, Medium, Mute, ParseCallIdError, Passage,
-    Plan, Pt, PtMap, Ssrc, Zone,
+    CallId, Consent, Digits, Direction, DirectionIndex, FlowKey, Format, IceRole, Medium, Mute,
+    ParseCallIdError, Passage, Plan, Pt, PtMap, Ssrc, Zone,
 };
+pub use quality::{Quality, STAYS, Told};
 pub use wire::{DecodeError, MESSAGE_MAX, bytes, decode, encode};
 
 /// Version of this contract. Both sides send it first and refuse any other.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;

@@ -7,7 +7,8 @@ use core::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{CallId, DirectionIndex, FlowKey, Plan, Zone};
+use crate::plan::{CallId, DirectionIndex, FlowKey, Medium, Plan, Zone};
+use crate::quality::Quality;
 
 /// What control asks of the relay. Each is answered by the events named.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +108,17 @@ pub enum Event {
         /// Which pair.
         flow: FlowKey,
     },
+    /// A named event (RFC 4733) has ended on a direction whose digits are told of: once for each, however often its end was sent.
+    Digit {
+        /// Which call.
+        call: CallId,
+        /// Which direction.
+        direction: DirectionIndex,
+        /// Its code: 0 to 9, 10 for star, 11 for hash, 12 to 15 for A to D (RFC 4733 section 3.2).
+        event: u8,
+        /// How long it lasted, in milliseconds.
+        duration: u16,
+    },
     /// One running call, as installed.
     Running(Plan),
     /// All running calls have been named.
@@ -199,6 +211,8 @@ pub struct Counter {
 pub struct DirectionReport {
     /// Which direction.
     pub index: DirectionIndex,
+    /// What kind of medium it carries.
+    pub medium: Medium,
     /// Zone that its packets come from.
     pub from: Zone,
     /// RTP packets that left, those that the kernel forwarded included.
@@ -210,6 +224,9 @@ pub struct DirectionReport {
     pub lost: i64,
     /// Dropped packets by reason; reasons at zero are left out.
     pub drops: Vec<Counter>,
+    /// How well its packets arrive. All zero while the direction is transparent: reports then pass from end to end, and
+    /// packets that the kernel forwards are counted, not looked at.
+    pub quality: Quality,
 }
 
 /// What one interface runs on.

@@ -9,7 +9,8 @@ use core::str::FromStr;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
-use crate::key::Protection;
+use crate::clock::Clock;
+use crate::key::{KeyMaterial, Protection};
 use crate::message::Refusal;
 
 /// Names a call, 128 random bits; prints as 32 lower-case hexadecimal digits and is unguessable.
@@ -88,6 +89,29 @@ pub struct PtMap {
     pub from: Pt,
     /// As it leaves.
     pub to: Pt,
+    /// What it carries.
+    pub format: Format,
+}
+
+/// What a payload type carries, as far as timestamps and durations depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Format {
+    /// Sound, comfort noise or pictures, whose timestamps count on this clock on both legs: nothing is transcoded.
+    Media(Clock),
+    /// Named events (RFC 4733): timestamps are the sound's, durations are counted on a clock of each leg.
+    Event {
+        /// Clock of the leg from which they come.
+        from: Clock,
+        /// Clock of the leg on which they leave.
+        to: Clock,
+    },
+}
+
+impl Format {
+    /// Whether the payload leaves as it came.
+    pub fn is_kept(self) -> bool {
+        matches!(self, Self::Event { from, to } if from == to) || matches!(self, Self::Media(_))
+    }
 }
 
 /// Kind of medium (RFC 8866 section 5.14).
@@ -112,6 +136,17 @@ pub enum Mute {
     Held,
 }
 
+/// What becomes of the named events (RFC 4733) that a direction carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Digits {
+    /// They leave as the other media does.
+    Pass,
+    /// They end here, also while the direction is held: control is told of each digit.
+    Tell,
+    /// Both.
+    PassAndTell,
+}
+
 /// What becomes of the streams that a direction carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Passage {
@@ -129,7 +164,8 @@ pub struct Direction {
     pub index: DirectionIndex,
     /// What kind of medium it carries.
     pub medium: Medium,
-    /// Whose packets feed it: one flow where RTP and RTCP share a port (RFC 5761), two where they do not.
+    /// Whose packets feed it: one flow where RTP and RTCP share a port (RFC 5761), two where they do not. Directions of a
+    /// bundle (RFC 8843) have the same ones: see [`Direction::may_share_with`].
     pub ingress: Vec<FlowKey>,
     /// How packets arrive. `None` until the handshake has ended: media is then dropped as early.
     pub open: Option<Protection>,
@@ -146,6 +182,8 @@ pub struct Direction {
     pub ssrc: Ssrc,
     /// Payload types, at most 32.
     pub payload_types: Vec<PtMap>,
+    /// What becomes of named events among them.
+    pub digits: Digits,
     /// The direction that runs the other way; its streams give RTCP report blocks their names.
     pub reverse: DirectionIndex,
     /// Whether media passes.
@@ -153,10 +191,28 @@ pub struct Direction {
 }
 
 impl Direction {
-    /// Whether its packets could leave as they came: plain on both sides, and no payload type becomes another.
+    /// Whether its packets could leave as they came: plain on both sides, no payload type becomes another, no event another
+    /// clock's, and nobody is told of digits.
     pub fn may_be_transparent(&self) -> bool {
         let plain = |side: &Option<Protection>| matches!(side, Some(Protection::Plain));
-        plain(&self.open) && plain(&self.seal) && self.payload_types.iter().all(|map| map.from == map.to)
+        let kept = |map: &PtMap| map.from == map.to && map.format.is_kept();
+        let pass = self.digits == Digits::Pass;
+        pass && plain(&self.open) && plain(&self.seal) && self.payload_types.iter().all(kept)
+    }
+
+    /// Whether both may be fed by the same flows, as media of a bundle are (RFC 8843 section 9.2): one context opens what
+    /// comes, and then the payload type tells whose it is.
+    pub fn may_share_with(&self, other: &Self) -> bool {
+        let types = |direction: &Self, payload_type| {
+            direction.payload_types.iter().any(|map| map.from == payload_type)
+        };
+        let translated = |direction: &Self| direction.passage == Passage::Translated;
+        self.ingress == other.ingress
+            && self.open == other.open
+            && self.ssrc != other.ssrc
+            && translated(self)
+            && translated(other)
+            && !self.payload_types.iter().any(|map| types(other, map.from))
     }
 }
 
@@ -225,9 +281,9 @@ impl Plan {
     /// before it obeys one.
     ///
     /// # Errors
-    /// The first [`Refusal`] found: too large, a name used twice, a flow fed by two directions, a broken key, a reverse
+    /// The first [`Refusal`] found: too large, a name used twice, a flow of two directions that no bundle has, a broken key, a reverse
     /// that does not exist, a transparent direction that has to change its packets or whose reverse does, or two directions
-    /// that would seal under one key and SSRC.
+    /// that would seal under one key and SSRC, or one that would seal under a key that a peer seals under.
     pub fn validate(&self) -> Result<(), Refusal> {
         if self.record.len() > Self::RECORD_MAX
             || self.directions.len() > Self::DIRECTIONS_MAX
@@ -241,7 +297,7 @@ impl Plan {
                 conflict(direction, other)?;
             }
         }
-        Ok(())
+        if is_echoed(&self.directions) { Err(Refusal::KeyReuse) } else { Ok(()) }
     }
 
     fn validate_direction(&self, direction: &Direction) -> Result<(), Refusal> {
@@ -274,7 +330,7 @@ fn conflict(one: &Direction, other: &Direction) -> Result<(), Refusal> {
     if one.index == other.index {
         return Err(Refusal::Malformed);
     }
-    if one.ingress.iter().any(|flow| other.ingress.contains(flow)) {
+    if one.ingress.iter().any(|flow| other.ingress.contains(flow)) && !one.may_share_with(other) {
         return Err(Refusal::FlowTaken);
     }
     match (&one.seal, &other.seal) {
@@ -285,15 +341,32 @@ fn conflict(one: &Direction, other: &Direction) -> Result<(), Refusal> {
     }
 }
 
+/// Whether something is sealed under a key that a peer seals under: one keystream for two streams, should their SSRCs ever
+/// meet, and nobody makes such a key by honest means (RFC 4568 section 7: each direction has its own).
+fn is_echoed(directions: &[Direction]) -> bool {
+    const fn srtp(side: &Option<Protection>) -> Option<&KeyMaterial> {
+        match side {
+            Some(Protection::Srtp(key)) => Some(key),
+            Some(Protection::Plain) | None => None,
+        }
+    }
+    let opened = |key: &KeyMaterial| directions.iter().any(|direction| srtp(&direction.open) == Some(key));
+    directions.iter().filter_map(|direction| srtp(&direction.seal)).any(opened)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::{KeyMaterial, Profile};
+    use crate::key::Profile;
     use alloc::vec;
 
     fn flow(port: u16) -> FlowKey {
         let local = SocketAddr::from(([192, 0, 2, 1], 10000));
         FlowKey { zone: Zone::Outside, local, remote: SocketAddr::from(([198, 51, 100, 7], port)) }
+    }
+
+    fn map(from: u8, to: u8) -> PtMap {
+        PtMap { from: Pt(from), to: Pt(to), format: Format::Media(Clock::Hz8000) }
     }
 
     fn direction(index: u8, reverse: u8, port: u16) -> Direction {
@@ -308,7 +381,8 @@ mod tests {
             rtcp: flow(port),
             passage: Passage::Translated,
             ssrc: Ssrc(7),
-            payload_types: vec![PtMap { from: Pt(0), to: Pt(0) }],
+            payload_types: vec![map(0, 0)],
+            digits: Digits::Pass,
             reverse: DirectionIndex(reverse),
             mute: Mute::Open,
         }
@@ -333,11 +407,53 @@ mod tests {
         assert_eq!(plan.validate(), Ok(()));
     }
 
+    /// Each way has its own key: not that of the way back, nor that of the other leg, nor one that a peer sent back to us.
+    #[test]
+    fn a_key_that_a_peer_seals_under_is_none_of_ours() {
+        for (open, seal) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let mut plan = plan();
+            plan.directions[open].open = plan.directions[seal].seal.clone();
+            assert_eq!(plan.validate(), Err(Refusal::KeyReuse), "{open} {seal}");
+            plan.directions[seal].ssrc = Ssrc(99);
+            assert_eq!(plan.validate(), Err(Refusal::KeyReuse), "whatever the SSRC");
+        }
+        let mut bundle = plan();
+        bundle.directions[0].open =
+            Some(Protection::Srtp(KeyMaterial::new(Profile::AeadAes128Gcm, &[9; 16], &[0; 12]).unwrap()));
+        bundle.directions[1].open = bundle.directions[0].open.clone();
+        assert_eq!(bundle.validate(), Ok(()), "one peer may seal several streams under its key");
+    }
+
     #[test]
     fn one_flow_cannot_feed_two_directions() {
         let mut plan = plan();
         plan.directions[1].ingress = plan.directions[0].ingress.clone();
         assert_eq!(plan.validate(), Err(Refusal::FlowTaken));
+    }
+
+    #[test]
+    fn directions_of_a_bundle_share_their_flow() {
+        let mut bundle = plan();
+        bundle.directions.push(Direction {
+            index: DirectionIndex(2),
+            medium: Medium::Video,
+            ssrc: Ssrc(8),
+            payload_types: vec![PtMap { from: Pt(96), to: Pt(97), format: Format::Media(Clock::Hz90000) }],
+            ..bundle.directions[0].clone()
+        });
+        assert_eq!(bundle.validate(), Ok(()));
+        let spoilt: [fn(&mut Direction); 5] = [
+            |video| video.payload_types[0].from = Pt(0),
+            |video| video.open = None,
+            |video| video.open = video.seal.clone(),
+            |video| video.ingress.push(flow(4001)),
+            |video| video.ssrc = Ssrc(7),
+        ];
+        for (nth, spoil) in spoilt.into_iter().enumerate() {
+            let mut bad = bundle.clone();
+            spoil(&mut bad.directions[2]);
+            assert_eq!(bad.validate(), Err(Refusal::FlowTaken), "{nth}");
+        }
     }
 
     #[test]
@@ -366,11 +482,16 @@ mod tests {
             direction.seal = Some(Protection::Plain);
         }
         assert_eq!(sound.validate(), Ok(()));
-        let spoilt: [fn(&mut Direction); 5] = [
+        let spoilt: [fn(&mut Direction); 7] = [
             |direction| direction.open = None,
             |direction| direction.seal = None,
             |direction| direction.seal = plan().directions[0].seal.clone(),
-            |direction| direction.payload_types.push(PtMap { from: Pt(96), to: Pt(101) }),
+            |direction| direction.payload_types.push(map(96, 101)),
+            |direction| {
+                let format = Format::Event { from: Clock::Hz48000, to: Clock::Hz8000 };
+                direction.payload_types.push(PtMap { format, ..map(101, 101) });
+            },
+            |direction| direction.digits = Digits::PassAndTell,
             |direction| direction.passage = Passage::Translated,
         ];
         for (nth, spoil) in spoilt.into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! SRTP and SRTCP, in place (RFC 3711, RFC 7714).
+//! SRTP and SRTCP, in place (RFC 3711, RFC 6188, RFC 7714).
 //!
 //! An [`Opener`] takes what a peer sealed under one master key, a [`Sealer`] seals what a peer will open. Both derive
 //! their session keys up front and keep the state of up to [`SOURCES`] synchronization sources inline: after `new`

@@ -1,8 +1,8 @@
 //! RTP packets, sealed and opened in place.
 //!
 //! ```text
-//!   | header, CSRC list, extension | payload, padding | tag |      AES_CM_128_HMAC_SHA1_80: tag over all of it and the ROC
-//!   |        authenticated         |    encrypted     |     |      AEAD_AES_128_GCM: the header is the associated data
+//!   | header, CSRC list, extension | payload, padding | tag |      AES_CM with HMAC_SHA1: tag over all of it and the ROC
+//!   |        authenticated         |    encrypted     |     |      AEAD_AES_GCM: the header is the associated data
 //! ```
 
 use sallyport_wire::rtp::Header;

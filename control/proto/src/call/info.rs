@@ -4,6 +4,7 @@ use super::Call;
 use super::peer::{OK, answer};
 use super::requests::Purpose;
 use crate::api::CallEvent;
+use crate::settings::Dtmf;
 use crate::sip::{Method, Request, Response};
 
 /// Octets of user data in one INFO.
@@ -14,6 +15,11 @@ const DTMF_RELAY: &str = "application/dtmf-relay";
 const DTMF: &str = "application/dtmf";
 /// Length of a digit that does not say it, in milliseconds.
 const DURATION: u16 = 160;
+
+/// Digits by their codes as named events (RFC 4733 section 3.2).
+const DIGIT_CODES: &[u8] = b"0123456789*#ABCD";
+/// Length of a digit of which only the beginning was heard, in milliseconds: the shortest that ITU-T Q.24 has recognized.
+const SHORTEST: u16 = 40;
 
 /// A digit that telephones have.
 fn is_digit(digit: char) -> bool {
@@ -91,8 +97,21 @@ impl Call {
         self.settings.sip.policy.info_types.iter().any(|known| known.eq_ignore_ascii_case(kind))
     }
 
+    /// Whether the inside is to hear of named events.
+    pub(super) fn offers_events(&self) -> bool {
+        self.settings.sip.policy.dtmf != Dtmf::Info
+    }
+
     fn can_inform(&self) -> bool {
         self.inside.answered && !self.inside.gone && self.cause.is_none()
+    }
+
+    /// A digit that the browser sent as a named event goes on by INFO.
+    pub(super) fn heard(&mut self, event: u8, duration: u16) {
+        let digit = DIGIT_CODES.get(usize::from(event)..).and_then(|rest| rest.first());
+        if let Some(digit) = digit {
+            self.dtmf(&char::from(*digit).to_string(), duration.max(SHORTEST));
+        }
     }
 
     /// Digits go one behind the other: each waits until the one before was taken.

@@ -2,12 +2,14 @@
 
 use std::time::Instant;
 
-use super::Call;
 use super::requests::Purpose;
+use super::secrecy::Pair;
+use super::video::Saying;
+use super::{Call, Said};
 use crate::api::{CallEvent, Command, EndCause, Party};
 use crate::random::Random;
-use crate::sdp::{Chosen, InsideAnswer};
-use crate::settings::SipSettings;
+use crate::sdp::{Chosen, InsideAnswer, Secrecy};
+use crate::settings::{Dtmf, SipSettings};
 use crate::sip::header::tag_of;
 use crate::sip::{Attempts, Dialog, Method, Request, Response, TransactionId};
 
@@ -117,6 +119,7 @@ impl Calling {
 pub(super) struct Fit {
     pub answer: InsideAnswer,
     chosen: Vec<Chosen>,
+    keys: Option<Pair>,
 }
 
 /// The URI of a destination: a user, `user@host`, or a `sip:` URI of those.
@@ -185,11 +188,13 @@ impl Call {
 
     /// The offer of the call's own INVITE, and of each time that it is sent anew.
     fn first_offer(&mut self) -> String {
+        let (profile, crypto) = self.first_lines();
         let Some(offer) = &self.inside.offer else { return String::new() };
         self.inside.told = self.outside.direction;
         self.inside.version = 1;
-        let text = offer.text(1, &offer.codecs, self.inside.told, &[]);
-        self.inside.said = Some(text.clone());
+        let (secrecy, video) = (Secrecy { profile, crypto: &crypto }, self.video.says(Saying::Offer));
+        let text = offer.text(1, &offer.codecs, self.inside.told, video.as_ref(), &[], secrecy);
+        self.inside.said = Some(Said(text.clone().into()));
         text
     }
 
@@ -238,7 +243,7 @@ impl Call {
         // What one fork says of its media and cannot be used may be said better by another, or by the final answer.
         if !response.body.is_empty()
             && let Ok(answer) = InsideAnswer::parse(&response.body)
-            && let Ok(fit) = self.fit(answer)
+            && let Ok(fit) = self.fit_answer(answer)
         {
             self.adopt(fit);
             if !self.replied {
@@ -331,7 +336,7 @@ impl Call {
             (true, None) => return Err(EndCause::Protocol(missing.into())),
             (false, _) => InsideAnswer::parse(body).map_err(EndCause::Protocol)?,
         };
-        let fit = self.fit(answer)?;
+        let fit = self.fit_answer(answer)?;
         self.adopt(fit);
         Ok(())
     }
@@ -377,9 +382,21 @@ impl Call {
         }
     }
 
+    /// An answer of the inside, as the call can use it.
+    pub(super) fn fit_answer(&self, answer: InsideAnswer) -> Result<Fit, EndCause> {
+        let keys = self.taken_keys(&answer)?;
+        self.fit(answer, keys)
+    }
+
+    /// An offer of the inside, as the call can use it.
+    pub(super) fn fit_offer(&mut self, offer: InsideAnswer) -> Result<Fit, EndCause> {
+        let keys = self.answered_keys(&offer)?;
+        self.fit(offer, keys)
+    }
+
     /// What the inside said of its media, as the call can use it: the codec that runs already stays, and an address that
     /// is none (held the old way) leaves the former one.
-    pub(super) fn fit(&self, mut answer: InsideAnswer) -> Result<Fit, EndCause> {
+    pub(super) fn fit(&self, mut answer: InsideAnswer, keys: Option<Pair>) -> Result<Fit, EndCause> {
         let own = self.inside.offer.as_ref().ok_or(EndCause::NoCodec)?;
         if !answer.has_address() {
             let text = "the inside names no usable address";
@@ -387,12 +404,17 @@ impl Call {
             (answer.rtp, answer.rtcp) = (former.rtp, former.rtcp);
         }
         let running = self.inside.chosen.first().filter(|_| self.replied).map(|codec| codec.kind);
-        let chosen = own.choose(&answer, &self.outside.codecs, running).ok_or(EndCause::NoCodec)?;
-        Ok(Fit { answer, chosen })
+        let mut chosen = own.choose(&answer, &self.outside.codecs, running).ok_or(EndCause::NoCodec)?;
+        if self.settings.sip.policy.dtmf == Dtmf::Rfc4733 {
+            chosen.retain(|codec| codec.inside.is_some());
+        }
+        Ok(Fit { answer, chosen, keys })
     }
 
     pub(super) fn adopt(&mut self, fit: Fit) {
         self.inside.chosen = fit.chosen;
+        self.video.follow(fit.answer.video.as_ref());
+        self.inside.sdes.settle(fit.keys);
         self.inside.answer = Some(fit.answer);
         self.note_hold();
     }

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use sallyport_plan::{CallId, Zone};
 
 use super::Call;
-use super::peer::{ACK_PATIENCE, OK, UNKNOWN, Unacked, answer, objection};
+use super::peer::{ACK_PATIENCE, OK, UNKNOWN, Unacked, answer, objection, unacceptable};
 use super::rules::{Carrier, Exchange, Verdict, judge};
+use super::secrecy;
+use super::video::Saying;
 use crate::api::{CallEvent, Command, EndCause};
 use crate::error::AcceptError;
 use crate::random::{Random, Seed};
@@ -73,10 +75,14 @@ impl Call {
         }
         let offer = match request.body.is_empty() {
             true => None,
-            false => {
-                Some(InsideAnswer::parse(&request.body).map_err(|_| refuse(488, "Not Acceptable Here"))?)
-            }
+            false => Some(
+                InsideAnswer::parse(&request.body).map_err(|text| Box::new(unacceptable(&request, &text)))?,
+            ),
         };
+        let secrecy = offer.as_ref().and_then(|offer| secrecy::objection(settings.sip.policy.srtp, offer));
+        if let Some(text) = secrecy {
+            return Err(Box::new(unacceptable(&request, text)));
+        }
         if offer
             .as_ref()
             .is_some_and(|offer| !offer.has_address() || !offer.codecs.iter().any(|c| c.kind.is_sound()))
@@ -93,8 +99,10 @@ impl Call {
         call.inside.invited =
             Some(Invited { transaction, request, offer, taken: false, done: false, reliable: None });
         call.ring(now);
-        let toward = call.settings.toward;
-        call.commands.push_back(Command::Reserve { toward, pairs: 1 });
+        let offered = call.inside.invited.as_ref().and_then(|invited| invited.offer.as_ref());
+        let video = offered.is_none_or(|offer| offer.video.is_some());
+        let (toward, pairs) = (call.settings.toward, call.pairs(video));
+        call.commands.push_back(Command::Reserve { toward, pairs });
         call.deadlines.relay = Some(now + call.settings.timeouts.relay);
         call.deadlines.ring = Some(now + call.settings.timeouts.ring);
         Ok(call)
@@ -124,27 +132,28 @@ impl Call {
         else {
             return;
         };
+        let events = self.offers_events();
         let Some(own) = &mut self.inside.offer else { return };
         let pair = sallyport_plan::PortPair { rtp: own.rtp, rtcp: own.rtcp };
         let cseq = invited.request.cseq;
-        let mut offer = InsideOffer::new(self.session, pair, &self.outside.codecs);
+        let mut offer = InsideOffer::new(self.session, pair, &self.outside.codecs, events);
         let theirs = invited.offer.clone();
         if let Some(theirs) = &theirs {
             offer.speak_as(&theirs.codecs);
         }
+        self.video.speak_as(theirs.as_ref().and_then(|theirs| theirs.video.as_ref()));
         *own = offer;
         self.inside.told = self.outside.direction;
         let late = theirs.is_none();
         let text = match theirs {
             Some(theirs) => {
-                let direction = theirs.direction.answer(self.outside.direction);
-                match self.fit(theirs) {
+                match self.fit_offer(theirs) {
                     Ok(fit) => self.adopt(fit),
                     Err(cause) => return self.end(cause, now),
                 }
-                self.describe(&self.spoken(), direction)
+                self.describe(&self.spoken(), Saying::Answer)
             }
-            None => self.describe(&self.offered(), self.outside.direction),
+            None => self.describe(&self.offered(), Saying::Offer),
         };
         let (until, offering) = (now + ACK_PATIENCE, late.then_some(self.outside.direction));
         self.inside.unacked = Some(Unacked { cseq, until, offering, first: true });

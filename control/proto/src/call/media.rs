@@ -34,7 +34,7 @@ impl Call {
             return;
         }
         self.replied = true;
-        let cname = format!("{:08x}", self.ssrc.0);
+        let (cname, video) = (format!("{:08x}", self.ssrc.0), self.video.answers(offer));
         let text = browser_answer(
             offer,
             &AnswerParts {
@@ -48,6 +48,7 @@ impl Call {
                 cname: &cname,
                 chosen: &self.inside.chosen,
                 direction: Direction::SendRecv,
+                video,
             },
         );
         let told = &self.inside.chosen;
@@ -139,7 +140,9 @@ impl Call {
             session: self.session,
             owner: self.inside.owner,
             ssrc: self.ssrc,
+            video: self.video.clone(),
             profile: self.outside.profile,
+            crypto: self.inside.sdes.tags(),
             sip_status: self.inside.status,
             past: self.past.clone(),
         };
@@ -149,11 +152,14 @@ impl Call {
             outside,
             consent: self.outside.consent.clone(),
             keys: self.outside.keys.as_ref(),
+            inside_keys: self.inside.sdes.keys(),
             inside,
             answer,
             chosen: &self.inside.chosen,
+            dtmf: self.settings.sip.policy.dtmf,
             direction: self.outside.direction,
             ssrc: self.ssrc,
+            video: self.video.film(),
             record: record.encode(),
         });
         match built {

@@ -20,9 +20,11 @@ mod replaced;
 mod requests;
 mod restore;
 mod rules;
+mod secrecy;
 #[cfg(test)]
 mod tests;
 mod timer;
+mod video;
 mod view;
 
 use std::collections::VecDeque;
@@ -38,7 +40,7 @@ use crate::error::OfferError;
 use crate::random::{Random, Seed};
 use crate::relayed::Relayed;
 use crate::sdp::{BrowserOffer, Chosen, Codec, Direction, InsideAnswer, InsideOffer, Setup};
-use crate::settings::Settings;
+use crate::settings::{Settings, Srtp};
 use crate::sip::{Credentials, Dialog, Request, TransactionId};
 
 use farewell::{Bye, LINGER};
@@ -50,7 +52,9 @@ use plan::Keys;
 use referral::Referral;
 use reinvite::Reinvite;
 use requests::Asking;
+use secrecy::Sdes;
 use timer::Timer;
+use video::Video;
 
 pub use replaced::{Wanted, wanted};
 
@@ -117,8 +121,9 @@ struct Inside {
     /// Whether the Call-ID is ours.
     owner: bool,
     offer: Option<InsideOffer>,
-    /// Our last description and its version.
-    said: Option<String>,
+    sdes: Sdes,
+    /// Our last description, which holds keys where the leg has any, and its version.
+    said: Option<Said>,
     version: u32,
     /// What the far end was told that the browser does with the sound.
     told: Direction,
@@ -128,6 +133,16 @@ struct Inside {
     chosen: Vec<Chosen>,
     answered: bool,
     status: Option<u16>,
+}
+
+/// A description of ours. Its `Debug` shows nothing.
+#[derive(Clone, PartialEq, Eq)]
+struct Said(zeroize::Zeroizing<String>);
+
+impl std::fmt::Debug for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Said(..)")
+    }
 }
 
 impl Inside {
@@ -184,6 +199,7 @@ pub struct Call {
     relayed: Relayed,
     deadlines: Deadlines,
     ssrc: (u32, u32),
+    video: Video,
     session: u64,
     /// Answer or failure went to the browser.
     replied: bool,
@@ -226,8 +242,8 @@ impl Call {
         let mut call = Self::bare(id, (placing.to, party), created, settings, random, dialog);
         (call.inside.invite, call.inside.owner) = (Some(calling), true);
         call.browser_offers(offer, placing.zone);
-        let toward = call.settings.toward;
-        call.commands.push_back(Command::Reserve { toward, pairs: 1 });
+        let (toward, pairs) = (call.settings.toward, call.pairs(call.video.is_wanted()));
+        call.commands.push_back(Command::Reserve { toward, pairs });
         call.deadlines.relay = Some(now + call.settings.timeouts.relay);
         Ok(call)
     }
@@ -242,6 +258,7 @@ impl Call {
     fn browser_is(&mut self, offer: BrowserOffer, ice: Ice, zone: Zone) {
         self.outside.ufrags = (ice.ufrag().to_owned(), ice.remote_ufrag().to_owned());
         self.outside.codecs.clone_from(&offer.codecs);
+        self.video.offered(&offer);
         self.outside.direction = offer.direction;
         (self.outside.zone, self.outside.setup) = (zone, offer.setup);
         self.outside.fingerprint = Some(offer.fingerprint);
@@ -258,7 +275,7 @@ impl Call {
         dialog: Dialog,
     ) -> Self {
         let ssrc = (random.u32(), random.u32());
-        let session = random.u64() >> 2;
+        let (session, video) = (random.u64() >> 2, Video::new(&mut random));
         Self {
             id,
             incoming: false,
@@ -291,6 +308,7 @@ impl Call {
             relayed: Relayed::default(),
             deadlines: Deadlines::default(),
             ssrc,
+            video,
             session,
             replied: false,
             rang: false,
@@ -326,6 +344,7 @@ impl Call {
                 self.end(EndCause::ConsentLost, now)
             }
             Input::ConsentLost(_) => {}
+            Input::Digit { event, duration } => self.heard(event, duration),
             Input::RelayAway => self.relay_away(now),
             Input::RelayBack(version) => self.relay_back(version, now),
             Input::RelayLost => self.end(EndCause::RelayLost, now),
@@ -425,6 +444,13 @@ impl Call {
         self.inside.unacked.as_ref().filter(|_| waits).map(|unacked| unacked.until)
     }
 
+    /// Port pairs inside that a call with or without a picture needs. Pictures have no keys of their own: where sound may be
+    /// encrypted there are none.
+    fn pairs(&self, video: bool) -> u8 {
+        let plain = self.settings.sip.policy.srtp == Srtp::Off;
+        if video && self.settings.video && plain { 2 } else { 1 }
+    }
+
     fn reserved(&mut self, ports: &[PortPair], now: Instant) {
         let Some(pair) = ports.first() else { return };
         if self.cause.is_some() {
@@ -435,13 +461,14 @@ impl Call {
             return;
         }
         self.deadlines.relay = None;
+        self.video.reserved(ports.get(1));
         if self.incoming {
-            self.inside.offer = Some(InsideOffer::new(self.session, *pair, &[]));
+            self.inside.offer = Some(InsideOffer::new(self.session, *pair, &[], false));
             self.take_up(now);
             return;
         }
         let Some(offer) = &self.outside.offer else { return };
-        self.inside.offer = Some(InsideOffer::new(self.session, *pair, &offer.codecs));
+        self.inside.offer = Some(InsideOffer::new(self.session, *pair, &offer.codecs, self.offers_events()));
         self.send_invite(Line::Own, now);
     }
 

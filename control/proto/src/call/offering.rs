@@ -8,6 +8,7 @@ use super::Call;
 use super::ice::Ice;
 use crate::error::AcceptError;
 use crate::sdp::{AnswerParts, BrowserOffer, Chosen, Codec, Direction, Kind, browser_offer};
+use crate::settings::Dtmf;
 
 impl Call {
     /// Our offer to browsers at that side that the call rings at, an SDP. All of them get the same one: whoever takes the
@@ -39,6 +40,7 @@ impl Call {
             cname: &cname,
             chosen: &chosen,
             direction: Direction::SendRecv,
+            video: None,
         }))
     }
 
@@ -69,17 +71,28 @@ impl Call {
             && self.inside.invited.as_ref().is_some_and(|invited| !invited.taken && !invited.done)
     }
 
-    /// What the inside offers, in its order, under its payload types where it offers anything.
+    /// What the inside offers, in its order, under its payload types where it offers anything. Named events are offered on the
+    /// clock of the first codec, and at 8 kHz, the only one that some browsers know.
     fn offered_outside(&self) -> Vec<Chosen> {
         let theirs = self.inside.invited.as_ref().and_then(|invited| invited.offer.as_ref());
         let all = || Kind::ALL.map(|kind| Codec { kind, payload_type: kind.inside_type() }).to_vec();
         let codecs = theirs.map_or_else(all, |offer| offer.codecs.clone());
-        let chosen = |Codec { kind, payload_type }: Codec| Chosen {
-            kind,
-            outside: payload_type,
-            from_inside: payload_type,
-            to_inside: payload_type,
-        };
-        codecs.into_iter().map(chosen).collect()
+        let mut offered: Vec<Codec> = codecs.iter().filter(|codec| codec.kind.is_sound()).copied().collect();
+        let fastest = offered.first().map_or(Kind::Event8000, |codec| codec.kind.events()[0]);
+        let wanted = self.settings.sip.policy.dtmf != Dtmf::Rfc4733
+            || codecs.iter().any(|codec| !codec.kind.is_sound());
+        for kind in [fastest, Kind::Event8000].into_iter().filter(|_| wanted) {
+            let taken = |number: u8| offered.iter().chain(&codecs).any(|codec| codec.payload_type == number);
+            let own = codecs.iter().find(|codec| codec.kind == kind).map(|codec| codec.payload_type);
+            let free = || std::iter::once(kind.inside_type()).chain(96..=127).find(|number| !taken(*number));
+            if let Some(payload_type) = own.or_else(free)
+                && offered.iter().all(|codec| codec.kind != kind)
+            {
+                offered.push(Codec { kind, payload_type });
+            }
+        }
+        let chosen =
+            |Codec { kind, payload_type }: Codec| Chosen { kind, outside: payload_type, inside: None };
+        offered.into_iter().map(chosen).collect()
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::Call;
 use super::inside::Early;
 use super::rules::{Carrier, Exchange, Verdict, judge};
+use super::video::Saying;
 use crate::api::{Command, EndCause};
 use crate::sdp::{Codec, Direction, InsideAnswer};
 use crate::sip::header::tag_of;
@@ -41,6 +42,13 @@ pub(super) fn answer(request: &Request, (status, reason): Status) -> Response {
     if status == NOT_ALLOWED.0 {
         response.headers.push(("Allow".into(), ALLOW.into()));
     }
+    response
+}
+
+/// 488 that says why (RFC 3261 section 20.43).
+pub(super) fn unacceptable(request: &Request, text: &str) -> Response {
+    let mut response = answer(request, NOT_ACCEPTABLE);
+    response.headers.push(("Warning".into(), format!("399 sallyport \"{text}\"")));
     response
 }
 
@@ -180,9 +188,9 @@ impl Call {
     fn early_offer(&mut self, request: &Request, now: Instant) -> Response {
         let own =
             self.inside.invite.as_ref().is_some_and(|calling| calling.dialog.call_id == request.call_id);
-        let fit = InsideAnswer::parse(&request.body).ok().and_then(|offer| self.fit(offer).ok());
-        let Some(fit) = fit.filter(|_| own) else { return answer(request, NOT_ACCEPTABLE) };
-        let direction = fit.answer.direction.answer(self.outside.direction);
+        let offer = InsideAnswer::parse(&request.body).ok().filter(|_| own);
+        let fit = offer.and_then(|offer| self.fit_offer(offer).ok());
+        let Some(fit) = fit else { return answer(request, NOT_ACCEPTABLE) };
         let tag = tag_of(&request.from);
         let call_id = &request.call_id;
         let mut early = self.inside.invite.iter_mut().flat_map(|calling| &mut calling.early);
@@ -190,7 +198,7 @@ impl Call {
             early.answer = Some(fit.answer.clone());
         }
         self.adopt(fit);
-        let text = self.describe(&self.spoken(), direction);
+        let text = self.describe(&self.spoken(), Saying::Answer);
         self.replan(now);
         self.updated(request, Some(text))
     }
@@ -230,10 +238,10 @@ impl Call {
         let text = match judge(self.exchange(), carrier, !request.body.is_empty(), false) {
             Verdict::Pending => return Some(answer(request, PENDING)),
             Verdict::Later => return Some(self.later(request)),
-            Verdict::Offer => Some(self.describe(&self.offered(), self.outside.direction)),
+            Verdict::Offer => Some(self.describe(&self.offered(), Saying::Offer)),
             Verdict::Answer => match self.answer_to(request) {
-                Some(text) => Some(text),
-                None => return Some(answer(request, NOT_ACCEPTABLE)),
+                Ok(text) => Some(text),
+                Err(cause) => return Some(unacceptable(request, &cause.text())),
             },
             Verdict::Nothing | Verdict::Take => None,
         };
@@ -259,19 +267,21 @@ impl Call {
         response
     }
 
-    /// Our answer to an offer in the middle of the call; `None`: it cannot be used, and all stays as it was.
-    fn answer_to(&mut self, request: &Request) -> Option<String> {
-        let fit = self.fit(InsideAnswer::parse(&request.body).ok()?).ok()?;
-        let direction = fit.answer.direction.answer(self.outside.direction);
+    /// Our answer to an offer in the middle of the call.
+    ///
+    /// # Errors
+    /// Why it cannot be used; all stays as it was.
+    fn answer_to(&mut self, request: &Request) -> Result<String, EndCause> {
+        let fit = self.fit_offer(InsideAnswer::parse(&request.body).map_err(EndCause::Protocol)?)?;
         self.inside.told = self.outside.direction;
         self.adopt(fit);
-        Some(self.describe(&self.spoken(), direction))
+        Ok(self.describe(&self.spoken(), Saying::Answer))
     }
 
     /// The codecs of the call as the inside sends them to us.
     pub(super) fn spoken(&self) -> Vec<Codec> {
-        let own = |chosen: &crate::sdp::Chosen| Codec { kind: chosen.kind, payload_type: chosen.from_inside };
-        self.inside.chosen.iter().map(own).collect()
+        let inside = self.inside.chosen.iter().filter_map(|chosen| chosen.inside);
+        inside.map(|inside| Codec { kind: inside.kind, payload_type: inside.from }).collect()
     }
 
     /// 200 to an INVITE or UPDATE.
@@ -319,7 +329,7 @@ impl Call {
         if judge(Exchange::Ours, Carrier::Ack, !request.body.is_empty(), false) == Verdict::Take {
             self.inside.told = offered;
             let answer = InsideAnswer::parse(&request.body).map_err(EndCause::Protocol)?;
-            let fit = self.fit(answer)?;
+            let fit = self.fit_answer(answer)?;
             self.adopt(fit);
         }
         let missing = "the calling side acknowledged without a session description";

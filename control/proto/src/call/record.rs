@@ -3,13 +3,14 @@
 use sallyport_plan::Profile;
 use serde::{Deserialize, Serialize};
 
+use super::video::Video;
 use crate::api::CallEvent;
 use crate::error::RestoreError;
 use crate::sdp::{Chosen, Codec, Direction, InsideAnswer, InsideOffer, Setup};
 use crate::sip::Dialog;
 
 /// Version of the form; another one is not read.
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 /// The part of a call that cannot be told from its plan. Keys are in the plan only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +41,10 @@ pub struct Record {
     /// Whether the Call-ID is ours.
     pub owner: bool,
     pub ssrc: (u32, u32),
+    pub video: Video,
     pub profile: Option<Profile>,
+    /// Tags of our key and of theirs inside, where it has any.
+    pub crypto: Option<(u32, u32)>,
     pub sip_status: Option<u16>,
     pub past: Vec<CallEvent>,
 }

@@ -6,8 +6,10 @@ use super::Call;
 use super::inside::{Calling, Line};
 use super::peer::{PENDING, UNKNOWN, answer};
 use super::requests::Purpose;
+use super::secrecy::{self, Sdes};
+use super::video::Saying;
 use crate::api::EndCause;
-use crate::sdp::{InsideAnswer, InsideOffer};
+use crate::sdp::{Crypto, InsideAnswer, InsideOffer, Secrecy};
 use crate::sip::header::{name_addr, uri_of};
 use crate::sip::{Dialog, Method, Request, Response, TransactionId};
 
@@ -20,6 +22,8 @@ pub(super) struct Referral {
     pub calling: Calling,
     /// Session id of its descriptions.
     session: u64,
+    /// Keys of our offer to it.
+    crypto: Vec<Crypto>,
     /// Value of Event in its NOTIFYs.
     event: String,
     /// Status that the far end was told last; nobody wants to know more than the last one possible.
@@ -136,7 +140,8 @@ impl Call {
         let event = if first { "refer".to_owned() } else { format!("refer;id={}", request.cseq) };
         let session = self.random.u64() >> 2;
         let calling = Calling::new(dialog, headers);
-        self.inside.referral = Some(Referral { calling, session, event, told: 0, silent: false });
+        self.inside.referral =
+            Some(Referral { calling, session, event, told: 0, silent: false, crypto: Vec::new() });
         self.progress(100);
         self.send_invite(Line::Referred, now);
     }
@@ -144,11 +149,14 @@ impl Call {
     /// The offer to the one whom we were sent to: our ports, what the browser was told.
     pub(super) fn referred_offer(&mut self) -> String {
         let (codecs, direction) = (self.offered(), self.outside.direction);
-        let (Some(referral), Some(own)) = (&self.inside.referral, &self.inside.offer) else {
+        let (policy, video) = (self.settings.sip.policy.srtp, self.video.says(Saying::Offer));
+        let (Some(referral), Some(own)) = (&mut self.inside.referral, &self.inside.offer) else {
             return String::new();
         };
+        let profile = secrecy::first_lines(policy, &mut referral.crypto, &mut self.random);
         let offer = InsideOffer { session: referral.session, ..own.clone() };
-        offer.text(1, &codecs, direction, &[])
+        let secrecy = Secrecy { profile, crypto: &referral.crypto };
+        offer.text(1, &codecs, direction, video.as_ref(), &[], secrecy)
     }
 
     /// Tells the far end how far it is, each status once.
@@ -184,7 +192,10 @@ impl Call {
         let answer = InsideAnswer::parse(&response.body).ok().filter(InsideAnswer::has_address);
         // It may have crossed our CANCEL.
         let wanted = self.cause.is_none() && !referral.calling.is_cancelled();
-        let fit = answer.filter(|_| wanted).and_then(|answer| self.fit(answer).ok());
+        let fit = answer.filter(|_| wanted).and_then(|answer| {
+            let keys = secrecy::taken(self.settings.sip.policy.srtp, &referral.crypto, &answer).ok()?;
+            self.fit(answer, keys).ok()
+        });
         let Some(fit) = fit else {
             let bye = dialog.bye(Vec::new());
             self.ask(Purpose::Farewell, bye);
@@ -216,6 +227,8 @@ impl Call {
         (inside.unacked, inside.transferring, inside.referred) = (None, false, false);
         inside.digits.clear();
         inside.invited = None;
+        // Whoever is there now has keys of its own.
+        inside.sdes = Sdes::default();
         inside.timer = super::timer::Timer::default();
         (self.deadlines.glare, self.deadlines.refresh, self.deadlines.expiry) = (None, None, None);
     }

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::Call;
 use super::requests::Purpose;
+use super::video::Saying;
+use super::{Call, Said};
 use crate::api::{Command, EndCause};
-use crate::sdp::{Codec, Direction, InsideAnswer};
+use crate::sdp::{Codec, Direction, InsideAnswer, Kind, Secrecy};
 use crate::sip::{Attempts, Method, Request, Response, TransactionId};
 
 /// 2xx of ours that may come again and want their ACK again.
@@ -28,7 +29,8 @@ impl Call {
     /// Tells the inside what the browser does with the sound, unless it knows, or something else comes first
     /// (RFC 3261 section 14.1): then this is called again.
     pub(super) fn settle_direction(&mut self, now: Instant) {
-        if self.inside.told != self.outside.direction && self.can_offer() {
+        let unsettled = self.inside.told != self.outside.direction || self.video.is_unsettled();
+        if unsettled && self.can_offer() {
             self.send_reinvite();
             self.replan(now);
         }
@@ -48,7 +50,7 @@ impl Call {
     fn send_again(&mut self, attempts: Attempts) {
         let direction = self.outside.direction;
         let codecs = self.offered();
-        let text = self.describe(&codecs, direction);
+        let text = self.describe(&codecs, Saying::Offer);
         let (transaction, target) = (self.transaction(), self.inside.dialog.target.clone());
         let challenged = !attempts.is_first();
         let credentials = if challenged { self.authorize(&Method::Invite, &target) } else { Vec::new() };
@@ -126,7 +128,7 @@ impl Call {
             return;
         }
         let answer = InsideAnswer::parse(&response.body).map_err(EndCause::Protocol);
-        match answer.and_then(|answer| self.fit(answer)) {
+        match answer.and_then(|answer| self.fit_answer(answer)) {
             Ok(fit) => {
                 self.adopt(fit);
                 self.replan(now);
@@ -153,6 +155,7 @@ impl Call {
         if again {
             self.send_again(reinvite.attempts);
         } else if status == 491 {
+            self.video.was_not_heard();
             self.deadlines.glare = Some(now + self.glare());
         } else if !self.dialog_lost(status, now) {
             self.inside.told = reinvite.direction;
@@ -196,9 +199,19 @@ impl Call {
         lost.is_some()
     }
 
-    /// What we can offer in the middle of a call: all that the browser was told, the running codec first.
+    /// What we can offer in the middle of a call: all sounds that the browser was told, the running codec first.
     pub(super) fn offered(&self) -> Vec<Codec> {
-        let told = |codec: &&Codec| self.outside.codecs.iter().any(|told| told.kind == codec.kind);
+        let has = |kind: Kind| self.outside.codecs.iter().any(|told| told.kind == kind);
+        let chosen = &self.inside.chosen;
+        // Named events as the inside takes them, if it does.
+        let taken = chosen.iter().any(|codec| !codec.kind.is_sound() && codec.inside.is_some());
+        let events =
+            (chosen.is_empty() || taken) && self.outside.codecs.iter().any(|told| !told.kind.is_sound());
+        let told = |codec: &&Codec| match codec.kind {
+            Kind::Event8000 => events,
+            Kind::Event48000 => events && has(Kind::Opus),
+            sound => has(sound),
+        };
         let own = self.inside.offer.iter().flat_map(|offer| &offer.codecs);
         let mut codecs: Vec<Codec> = own.filter(told).copied().collect();
         let running = self.inside.chosen.first().map(|codec| codec.kind);
@@ -207,16 +220,23 @@ impl Call {
     }
 
     /// Our description; its version grows where its text changes, and only there (RFC 3264 section 8).
-    pub(super) fn describe(&mut self, codecs: &[Codec], direction: Direction) -> String {
-        let Some(own) = &self.inside.offer else { return String::new() };
-        let layout = self.inside.answer.as_ref().map_or(&[][..], |answer| &answer.layout);
-        let same = own.text(self.inside.version, codecs, direction, layout);
-        if self.inside.said.as_ref() == Some(&same) {
+    pub(super) fn describe(&mut self, codecs: &[Codec], saying: Saying) -> String {
+        let (profile, crypto) = self.lines();
+        let (secrecy, video) = (Secrecy { profile, crypto: &crypto }, self.video.says(saying));
+        let (Some(own), said) = (&self.inside.offer, &self.inside.answer) else { return String::new() };
+        let direction = match (saying, said) {
+            (Saying::Answer, Some(said)) => said.direction.answer(self.outside.direction),
+            _ => self.outside.direction,
+        };
+        let layout = said.as_ref().map_or(&[][..], |said| &said.layout);
+        let text = |version| own.text(version, codecs, direction, video.as_ref(), layout, secrecy);
+        let same = text(self.inside.version);
+        if self.inside.said.as_ref().is_some_and(|said| *said.0 == same) {
             return same;
         }
+        let text = text(self.inside.version + 1);
         self.inside.version += 1;
-        let text = own.text(self.inside.version, codecs, direction, layout);
-        self.inside.said = Some(text.clone());
+        self.inside.said = Some(Said(text.clone().into()));
         text
     }
 }

@@ -29,6 +29,7 @@ impl Call {
             same.is_some()
         });
         self.inside.chosen = chosen;
+        self.video.offered_again(&offer);
         self.meet_again(&offer, now);
         self.outside.version += 1;
         self.outside.direction = offer.direction;
@@ -109,6 +110,7 @@ impl Call {
             chosen: &self.inside.chosen,
             // What the inside holds is none of the browser's business: nobody could ask it to resume.
             direction: Direction::SendRecv,
+            video: self.video.answers_again(offer),
         };
         browser_answer(offer, &parts)
     }

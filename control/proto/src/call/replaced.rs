@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::Call;
 use super::peer::{ACK_PATIENCE, NOT_ACCEPTABLE, UNKNOWN, Unacked, answer, objection};
+use super::video::Saying;
 use crate::sdp::InsideAnswer;
 use crate::sip::header::{parameter_of, tag_of, token_of};
 use crate::sip::{Dialog, Request, Response, TransactionId};
@@ -70,11 +71,11 @@ impl Call {
             return Err(Box::new(refusal));
         }
         let offer = InsideAnswer::parse(&request.body).ok().filter(InsideAnswer::has_address);
-        let fit = offer.and_then(|offer| self.fit(offer).ok());
+        let (contact, agent) = (dialog.contact.clone(), dialog.agent.clone());
+        let fit = offer.and_then(|offer| self.fit_offer(offer).ok());
         if fit.is_none() && !request.body.is_empty() {
             return refuse(NOT_ACCEPTABLE);
         }
-        let (contact, agent) = (dialog.contact.clone(), dialog.agent.clone());
         let dialog = Dialog::invited(request, &self.next_tag(), contact, agent);
         let to = dialog.from.clone();
         if let Some(referral) = &mut self.inside.referral {
@@ -84,15 +85,14 @@ impl Call {
         let session = self.random.u64() >> 2;
         self.switch_to(dialog, session, now);
         self.inside.owner = false;
-        let (codecs, direction, offering) = match fit {
+        let (codecs, saying, offering) = match fit {
             Some(fit) => {
-                let direction = fit.answer.direction.answer(self.outside.direction);
                 self.adopt(fit);
-                (self.spoken(), direction, None)
+                (self.spoken(), Saying::Answer, None)
             }
-            None => (self.offered(), self.outside.direction, Some(self.outside.direction)),
+            None => (self.offered(), Saying::Offer, Some(self.outside.direction)),
         };
-        let text = self.describe(&codecs, direction);
+        let text = self.describe(&codecs, saying);
         let mut response = self.agreement(request, Some(text));
         response.to = to;
         self.timer_answered(request, &mut response, now);

@@ -8,6 +8,7 @@ use sallyport_plan::{FlowKey, Plan, Protection};
 use super::Call;
 use super::plan::Keys;
 use super::record::Record;
+use super::secrecy::Sdes;
 use crate::api::{CallEvent, EndCause, StepState};
 use crate::error::RestoreError;
 use crate::random::{Random, Seed};
@@ -37,6 +38,7 @@ impl Call {
             Self::bare(plan.call, (record.to.clone(), party), record.created, settings, random, dialog);
         call.incoming = record.incoming;
         call.party.user.clone_from(&record.from);
+        call.inside.sdes = Sdes::restored(plan, record.crypto);
         call.fill(plan.version, record, now);
         match outside(plan) {
             Some((flow, keys)) => call.outside_of(plan, flow, keys),
@@ -46,7 +48,7 @@ impl Call {
     }
 
     fn fill(&mut self, version: u32, record: Record, now: Instant) {
-        self.ssrc = record.ssrc;
+        (self.ssrc, self.video) = (record.ssrc, record.video);
         let outside = &mut self.outside;
         (outside.profile, outside.codecs) = (record.profile, record.outside);
         (outside.version, outside.direction) = (record.outside_version, record.direction);
@@ -87,7 +89,7 @@ impl Call {
 
 /// The nominated pair and its keys; `None` where the plan has none, or is not one of ours.
 fn outside(plan: &Plan) -> Option<(FlowKey, Keys)> {
-    let [inward, outward] = plan.directions.as_slice() else { return None };
+    let [inward, outward, ..] = plan.directions.as_slice() else { return None };
     let flow = inward.ingress.first()?;
     plan.consents.first().filter(|consent| consent.flow == *flow)?;
     match (&inward.open, &outward.seal) {

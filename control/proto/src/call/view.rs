@@ -19,6 +19,7 @@ impl Call {
             to: self.to.clone(),
             created: self.created,
             codec: sound.map(|codec| codec.kind.rtpmap().to_owned()),
+            video: self.video.name().map(str::to_owned),
             ice: match (&outside.nominated, self.replied) {
                 (Some(_), _) => StepState::Connected,
                 (None, true) => StepState::Checking,

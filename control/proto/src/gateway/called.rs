@@ -38,7 +38,7 @@ impl Phone {
         let transaction = self.transaction(Purpose::Invite(call));
         self.commands.push_back(PhoneCommand::Send { transaction, request });
         let state = State::Ringing { transaction, cancelled: false };
-        self.legs.insert(call, Leg { dialog, state, offering: None, subscription: None });
+        self.legs.insert(call, Leg { dialog, state, offering: None, subscription: None, timer: None });
     }
 
     pub(super) fn response(&mut self, transaction: TransactionId, response: &Response) {
@@ -54,6 +54,14 @@ impl Phone {
                     self.legs.remove(&call);
                     self.commands.push_back(PhoneCommand::HangUp(call));
                 }
+                return;
+            }
+            Purpose::Refresh(call) => {
+                self.clients.remove(&transaction);
+                if matches!(response.status, 408 | 481) && self.legs.remove(&call).is_some() {
+                    self.commands.push_back(PhoneCommand::HangUp(call));
+                }
+                self.refreshed(call, response.status);
                 return;
             }
             Purpose::Farewell => {
@@ -141,7 +149,8 @@ impl Phone {
     pub(super) fn silence(&mut self, transaction: TransactionId) {
         let call = match self.clients.remove(&transaction) {
             Some(Purpose::Invite(call) | Purpose::Within(call)) => call,
-            Some(Purpose::Farewell) | None => return,
+            // Its session runs out, unless the browser comes back.
+            Some(Purpose::Farewell | Purpose::Refresh(_)) | None => return,
         };
         match self.legs.get(&call).map(|leg| &leg.state) {
             Some(State::Ringing { cancelled: false, .. }) => {

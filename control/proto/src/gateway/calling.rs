@@ -3,6 +3,7 @@
 use sallyport_plan::CallId;
 
 use super::text::{called, host_of, is_type};
+use super::timers::long_enough;
 use super::{LEGS, Leg, Phone, PhoneCommand, Refusal, Secret, State};
 use crate::api::EndCause;
 use crate::sip::header::uri_of;
@@ -42,6 +43,7 @@ impl Phone {
             return Err(Refusal::plain(481));
         }
         offered(request)?;
+        long_enough(request)?;
         let own = if self.host.is_empty() { host_of(uri_of(&request.from)) } else { self.host.as_str() };
         let to = called(&request.uri, own).ok_or(Refusal::because(484, "the Request-URI names nobody"))?;
         if self.legs.len() >= LEGS {
@@ -64,8 +66,13 @@ impl Phone {
             answered: false,
         };
         let call = CallId(u128::from(self.random.u64()) << 64 | u128::from(self.random.u64()));
-        let leg =
-            Leg { dialog, state: State::Calling(Box::new(calling)), offering: None, subscription: None };
+        let leg = Leg {
+            dialog,
+            state: State::Calling(Box::new(calling)),
+            offering: None,
+            subscription: None,
+            timer: None,
+        };
         self.legs.insert(call, leg);
         let trying = self.answer(request, 100);
         self.reply(transaction, trying);
@@ -177,6 +184,10 @@ impl Phone {
             response.body = answer.clone().into_bytes();
         }
         let transaction = calling.transaction;
+        if status == 200 {
+            let request = calling.request.clone();
+            self.agree(call, &request, &mut response);
+        }
         self.reply(transaction, response);
     }
 

@@ -13,6 +13,7 @@ mod register;
 #[cfg(test)]
 mod tests;
 mod text;
+mod timers;
 mod within;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -123,8 +124,8 @@ pub enum PhoneInput {
     },
     /// A request of ours got no final response, or could not be sent.
     Silence(TransactionId),
-    /// What became of the oldest [`PhoneCommand::SignIn`] that has no outcome yet.
-    SignedIn(Result<(), Refusal>),
+    /// What became of the oldest [`PhoneCommand::SignIn`] that has no outcome yet: until when what was shown is good.
+    SignedIn(Result<Option<Instant>, Refusal>),
     /// What became of [`PhoneCommand::Create`].
     Created {
         /// Which call.
@@ -288,6 +289,7 @@ struct Leg {
     /// The browser's re-INVITE or UPDATE that waits for its answer.
     offering: Option<(TransactionId, Request)>,
     subscription: Option<Subscription>,
+    timer: Option<timers::Timer>,
 }
 
 /// What a request of ours was for.
@@ -296,6 +298,8 @@ enum Purpose {
     Invite(CallId),
     /// NOTIFY, INFO: a 481 ends the dialog (RFC 5057).
     Within(CallId),
+    /// UPDATE that keeps a session (RFC 4028).
+    Refresh(CallId),
     /// Nothing follows from its answer.
     Farewell,
 }
@@ -310,6 +314,9 @@ pub struct Phone {
     token: Option<Secret>,
     /// What it was signed in with as a customer.
     entered: Option<Secret>,
+    /// What it was signed in with under its number, and until when that is good.
+    shown: Option<Secret>,
+    until: Option<Instant>,
     registration: Option<Registration>,
     /// Sign-ins under way, oldest first; `None`: for the sake of calls.
     asked: VecDeque<Option<Asked>>,
@@ -320,6 +327,8 @@ pub struct Phone {
     commands: VecDeque<PhoneCommand>,
     /// When a browser that is gone is given up.
     lost: Option<Instant>,
+    /// When something happened last.
+    now: Instant,
 }
 
 impl fmt::Debug for Phone {
@@ -339,6 +348,8 @@ impl Phone {
             host: String::new(),
             token,
             entered: None,
+            shown: None,
+            until: None,
             registration: None,
             asked: VecDeque::new(),
             signed_in: false,
@@ -347,11 +358,13 @@ impl Phone {
             next: 0,
             commands: VecDeque::new(),
             lost: None,
+            now: Instant::now(),
         }
     }
 
     /// Takes in what happened.
     pub fn handle(&mut self, now: Instant, input: PhoneInput) {
+        self.now = now;
         match input {
             PhoneInput::Request { transaction, request } => self.request(transaction, request, now),
             PhoneInput::Cancelled(transaction) => self.cancelled(transaction),
@@ -381,7 +394,7 @@ impl Phone {
 
     /// When [`Self::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.lost, self.registration.as_ref().map(|registration| registration.until)]
+        [self.lost, self.registration.as_ref().map(|registration| registration.until), self.timers()]
             .into_iter()
             .flatten()
             .min()
@@ -389,6 +402,8 @@ impl Phone {
 
     /// Lets time pass.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        self.keep_time();
         if self.registration.as_ref().is_some_and(|registration| registration.until <= now) {
             self.registration = None;
         }
@@ -432,6 +447,11 @@ impl Phone {
     }
 
     fn request(&mut self, transaction: TransactionId, request: Request, now: Instant) {
+        let media = matches!(request.method, Method::Invite | Method::Update);
+        if media && unsupported(&request).next().is_some() {
+            self.refuse(transaction, &request, Refusal::plain(420));
+            return;
+        }
         if crate::sip::header::tag_of(&request.to).is_some() {
             self.within(transaction, request);
             return;
@@ -533,6 +553,13 @@ impl Phone {
         if refusal.status == 401 {
             response.headers.extend(self.guard.challenges());
         }
+        if refusal.status == 422 {
+            response.headers.push(("Min-SE".into(), timers::LEAST.to_string()));
+        }
+        if refusal.status == 420 {
+            let unsupported: Vec<&str> = unsupported(request).collect();
+            response.headers.push(("Unsupported".into(), unsupported.join(", ")));
+        }
         if refusal.status == 423 {
             response.headers.push(("Min-Expires".into(), register::EXPIRES_MIN.to_string()));
         }
@@ -545,4 +572,11 @@ impl Phone {
         }
         self.reply(transaction, response);
     }
+}
+
+/// Extensions that a request depends on and a phone's dialog does not have (RFC 3261 section 8.2.2.3): reliable provisional
+/// answers and Replaces are telephony's only.
+fn unsupported(request: &Request) -> impl Iterator<Item = &str> {
+    let required = request.header("Require").flat_map(|value| value.split(',')).map(str::trim);
+    required.filter(|extension| !extension.is_empty() && !extension.eq_ignore_ascii_case("timer"))
 }

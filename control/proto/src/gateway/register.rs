@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::text::{host_of, unescaped};
-use super::{Phone, PhoneCommand, Refusal};
+use super::{Phone, PhoneCommand, Refusal, Secret};
 use crate::sip::header::{address_parameter_of, tag_of, uri_of, user_of};
 use crate::sip::{Request, TransactionId};
 
@@ -33,6 +33,7 @@ pub struct Asked {
     transaction: TransactionId,
     request: Request,
     expires: u32,
+    shown: Option<Secret>,
 }
 
 impl Phone {
@@ -77,12 +78,13 @@ impl Phone {
         if expires == 0 {
             self.registration = None;
             self.registered(transaction, request, now);
-        } else if self.registration.is_some() && self.signed_in {
+        } else if self.registration.is_some() && self.signed_in && token == self.shown {
             self.bind(request, contact, expires, now);
             self.registered(transaction, request, now);
         } else {
             let instance = instance(contact);
-            let asked = Asked { transaction, request: request.clone(), expires };
+            // Another token than before has to be judged, and may be good for longer (RFC 8898).
+            let asked = Asked { transaction, request: request.clone(), expires, shown: token.clone() };
             self.asked.push_back(Some(asked));
             self.commands.push_back(PhoneCommand::SignIn { number: Some(number), instance, token });
         }
@@ -94,7 +96,7 @@ impl Phone {
             number: unescaped(user_of(uri_of(&request.to))),
             contact: uri_of(contact).to_owned(),
             instance: instance(contact),
-            until: now + Duration::from_secs(expires.into()),
+            until: self.until.into_iter().fold(now + Duration::from_secs(expires.into()), Instant::min),
             call_id: request.call_id.clone(),
             cseq: request.cseq,
             shown: without_expires(contact),
@@ -111,10 +113,11 @@ impl Phone {
         self.reply(transaction, response);
     }
 
-    pub(super) fn signed_in(&mut self, outcome: Result<(), Refusal>, now: Instant) {
+    pub(super) fn signed_in(&mut self, outcome: Result<Option<Instant>, Refusal>, now: Instant) {
         self.signed_in |= outcome.is_ok();
         match (self.asked.pop_front().flatten(), outcome) {
-            (Some(asked), Ok(())) => {
+            (Some(asked), Ok(until)) => {
+                (self.shown, self.until) = (asked.shown, until);
                 let contact = asked.request.contact.clone().unwrap_or_default();
                 self.bind(&asked.request, contact.trim(), asked.expires, now);
                 self.registered(asked.transaction, &asked.request, now);
@@ -125,7 +128,7 @@ impl Phone {
                 self.token = None;
                 self.refuse(asked.transaction, &asked.request, refusal);
             }
-            (None, Ok(())) => self.begin_calls(),
+            (None, Ok(_)) => self.begin_calls(),
             (None, Err(refusal)) => {
                 self.token = None;
                 self.entered = None;

@@ -70,7 +70,7 @@ impl Rig {
         self.cseq += 1;
         let done = self.asks(request("REGISTER", "sip:lab.example", self.cseq));
         assert!(matches!(&done[..], [PhoneCommand::SignIn { number: Some(number), .. }] if number == "2000"));
-        assert_eq!(statuses(&self.happens(PhoneInput::SignedIn(Ok(())))), [200]);
+        assert_eq!(statuses(&self.happens(PhoneInput::SignedIn(Ok(None)))), [200]);
     }
 
     /// A call that is up: its name, and a request of the browser in its dialog.
@@ -182,7 +182,7 @@ fn a_call_out_is_told_as_it_goes() {
     let done = rig.asks(with_offer(request("INVITE", "sip:1000@lab.example;user=phone", 1)));
     assert_eq!(statuses(&done), [100]);
     assert!(matches!(done.last(), Some(PhoneCommand::SignIn { number: None, .. })), "a customer");
-    let done = rig.happens(PhoneInput::SignedIn(Ok(())));
+    let done = rig.happens(PhoneInput::SignedIn(Ok(None)));
     let [PhoneCommand::Create { call, to, .. }] = &done[..] else { panic!("{done:?}") };
     let (call, to) = (*call, to.clone());
     assert_eq!(to, "1000");
@@ -372,8 +372,77 @@ fn a_browser_that_comes_back_goes_on_with_its_dialogs() {
     let mut rig = rig(false);
     rig.asks(request("REGISTER", "sip:lab.example", 1));
     rig.phone.adopt(&mut former.phone);
-    assert_eq!(statuses(&rig.happens(PhoneInput::SignedIn(Ok(())))), [200]);
+    assert_eq!(statuses(&rig.happens(PhoneInput::SignedIn(Ok(None)))), [200]);
     assert!(former.phone.is_over() && former.passes(GRACE).is_empty(), "nothing is left there to hang up");
     let bye = Request { method: Method::Bye, cseq: 9, ..within };
     assert_eq!(rig.asks(bye).last(), Some(&PhoneCommand::HangUp(call)));
+}
+
+fn with(mut request: Request, headers: &[(&str, &str)]) -> Request {
+    request.headers.extend(headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    request
+}
+
+fn reply(done: &[PhoneCommand]) -> &Response {
+    let found = done.iter().find_map(|command| match command {
+        PhoneCommand::Reply { response, .. } if response.status >= 200 => Some(response),
+        _ => None,
+    });
+    found.unwrap_or_else(|| panic!("{done:?}"))
+}
+
+#[test]
+fn what_an_invite_depends_on_and_is_not_there_is_named() {
+    let mut rig = rig(false);
+    rig.register();
+    let invite = || with_offer(request("INVITE", "sip:1000@lab.example", 1));
+    let done = rig.asks(with(invite(), &[("Require", "100rel, timer, Replaces")]));
+    let refused = reply(&done);
+    assert_eq!((refused.status, refused.header("Unsupported").next()), (420, Some("100rel, Replaces")));
+    let done = rig.asks(with(invite(), &[("Replaces", "a;to-tag=b;from-tag=c")]));
+    assert_eq!(statuses(&done), [481]);
+    let done = rig.asks(with(invite(), &[("Supported", "100rel, timer"), ("Session-Expires", "60")]));
+    let refused = reply(&done);
+    assert_eq!((refused.status, refused.header("Min-SE").next()), (422, Some("90")));
+}
+
+#[test]
+fn a_session_that_its_browser_does_not_refresh_ends() {
+    let mut rig = rig(false);
+    rig.register();
+    let (call, within) = rig.call("c3");
+    let update = |cseq| {
+        let update = Request { method: Method::Update, cseq, ..within.clone() };
+        with(update, &[("Supported", "timer"), ("Session-Expires", "120;refresher=uac")])
+    };
+    let done = rig.asks(update(2));
+    let agreed = reply(&done);
+    assert_eq!(agreed.header("Session-Expires").next(), Some("120;refresher=uac"));
+    assert_eq!(agreed.header("Require").next(), Some("timer"));
+    assert!(rig.passes(Duration::from_secs(80)).is_empty());
+    assert_eq!(statuses(&rig.asks(update(3))), [200]);
+    assert!(rig.passes(Duration::from_secs(80)).is_empty(), "it was refreshed");
+    let done = rig.passes(Duration::from_secs(9));
+    assert!(done.contains(&PhoneCommand::HangUp(call)), "32 s before its end: {done:?}");
+    assert_eq!(sent(&done)[0].method, Method::Bye);
+}
+
+#[test]
+fn a_session_that_is_ours_to_refresh_is_refreshed_and_ends_with_its_dialog() {
+    let mut rig = rig(false);
+    rig.register();
+    let (call, within) = rig.call("c4");
+    let update = Request { method: Method::Update, cseq: 2, ..within };
+    let done = rig.asks(with(update, &[("Session-Expires", "100;refresher=uas")]));
+    assert_eq!(reply(&done).header("Session-Expires").next(), Some("100;refresher=uas"));
+    let refresh = |rig: &mut Rig, seconds, status| {
+        let done = rig.passes(Duration::from_secs(seconds));
+        let [PhoneCommand::Send { transaction, request }] = &done[..] else { panic!("{done:?}") };
+        assert_eq!((&request.method, request.body.len()), (&Method::Update, 0));
+        assert_eq!(request.header("Session-Expires").next(), Some("100;refresher=uac"));
+        rig.happens(PhoneInput::Response { transaction: *transaction, response: answer(request, status, "") })
+    };
+    assert!(refresh(&mut rig, 51, 200).is_empty());
+    assert!(refresh(&mut rig, 51, 491).is_empty(), "refused for now");
+    assert_eq!(refresh(&mut rig, 6, 481), [PhoneCommand::HangUp(call)]);
 }

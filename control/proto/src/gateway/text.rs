@@ -18,6 +18,8 @@ pub const fn reason(status: u16) -> &'static str {
         408 => "Request Timeout",
         413 => "Request Entity Too Large",
         415 => "Unsupported Media Type",
+        420 => "Bad Extension",
+        422 => "Session Interval Too Small",
         423 => "Interval Too Brief",
         429 => "Too Many Requests",
         480 => "Temporarily Unavailable",

@@ -4,6 +4,7 @@ use sallyport_plan::CallId;
 
 use super::calling::offered;
 use super::text::is_type;
+use super::timers::long_enough;
 use super::{Phone, PhoneAct, PhoneCommand, Refusal, State};
 use crate::sip::header::tag_of;
 use crate::sip::{Method, Request, TransactionId};
@@ -57,11 +58,13 @@ impl Phone {
             Method::Invite => self.reinvited(call, transaction, request),
             Method::Update if !request.body.is_empty() => self.reinvited(call, transaction, request),
             Method::Update => {
+                long_enough(request)?;
                 if let Some(leg) = self.legs.get_mut(&call) {
                     leg.dialog.refresh(request.contact.as_deref());
                 }
                 let mut response = self.answer(request, 200);
                 response.contact = Some(self.contact());
+                self.agree(call, request, &mut response);
                 self.reply(transaction, response);
                 Ok(())
             }
@@ -99,6 +102,7 @@ impl Phone {
         request: &Request,
     ) -> Result<(), Refusal> {
         offered(request)?;
+        long_enough(request)?;
         let pending = Refusal::plain(491);
         let leg = self.legs.get_mut(&call).ok_or(Refusal::plain(481))?;
         if leg.offering.is_some() {
@@ -125,6 +129,7 @@ impl Phone {
                 response.contact = Some(self.contact());
                 response.content_type = Some("application/sdp".into());
                 response.body = answer.into_bytes();
+                self.agree(call, &request, &mut response);
                 self.reply(transaction, response);
             }
             Err(refusal) => self.refuse(transaction, &request, refusal),

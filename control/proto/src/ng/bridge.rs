@@ -257,6 +257,7 @@ impl Bridge {
             | Input::SipTransportError(_)
             | Input::SipRequest { .. }
             | Input::SipCancelled(_)
+            | Input::Digit { .. }
             | Input::Decline(_)
             | Input::Dtmf { .. }
             | Input::Info { .. }
@@ -388,6 +389,7 @@ impl Bridge {
             to: format!("ng:{}", self.call_id),
             created: self.created,
             codec: peer.and_then(|peer| peer.formats.first()).map(|format| format.name.clone()),
+            video: None,
             ice: match outside.map(|outside| outside.nominated.is_some()) {
                 Some(true) => StepState::Connected,
                 Some(false) if self.answered => StepState::Checking,

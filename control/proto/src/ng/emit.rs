@@ -4,10 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::flags::{Profile, Protection, Replace};
 use super::peer::{Format, Head};
-use super::sdes::Crypto;
 use super::sdp::{Line, Sdp, push};
 use crate::random::hex;
-use crate::sdp::Direction;
+use crate::sdp::{Crypto, Direction};
 
 /// Attributes that belong to one leg, or that we write ourselves.
 const LEG_ONLY: &[&str] = &[

@@ -13,7 +13,6 @@ pub mod json;
 mod peer;
 mod replies;
 mod request;
-mod sdes;
 mod sdp;
 mod value;
 

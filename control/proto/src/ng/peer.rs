@@ -5,9 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::flags::{Flags, Profile, Protection};
-use super::sdes::Crypto;
 use super::sdp::{Line, Sdp, Section};
-use crate::sdp::{Direction, Setup};
+use crate::sdp::{Crypto, Direction, Setup};
 
 /// Payload types that a plan may map.
 const FORMATS_MAX: usize = 32;
@@ -124,7 +123,11 @@ impl Peer {
             fingerprint,
             ice: ice(sdp, section),
             setup: setup(sdp.value(section, "setup"))?,
-            crypto: sdp.values(section, "crypto").into_iter().filter_map(Crypto::parse).collect(),
+            crypto: sdp
+                .values(section, "crypto")
+                .into_iter()
+                .filter_map(|line| Crypto::parse(line).ok())
+                .collect(),
         })
     }
 

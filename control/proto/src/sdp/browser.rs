@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::OFFER_MAX;
 use super::codec::{Chosen, Codec, Kind, codecs, rtpmaps};
 use super::direction::Direction;
+use super::video::{ChosenVideo, VideoFormat, describe, formats, list};
 use crate::error::OfferError;
 use crate::random::hex;
 
@@ -39,6 +40,8 @@ struct Section {
 pub struct BrowserOffer {
     sections: Vec<Section>,
     audio: usize,
+    /// Video that shares the sound's transport.
+    pub video: Option<BrowserVideo>,
     bundled: bool,
     /// The browser's user fragment.
     pub ufrag: String,
@@ -55,6 +58,27 @@ pub struct BrowserOffer {
     /// Whether the browser uses ICE lite.
     pub lite: bool,
     /// Direction of the audio section.
+    pub direction: Direction,
+}
+
+/// Video that a browser offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrowserVideo {
+    at: usize,
+    /// Formats that pass, as the browser prefers them.
+    pub formats: Vec<VideoFormat>,
+    /// What the browser does with the picture.
+    pub direction: Direction,
+}
+
+/// Our answer to a browser's video.
+#[derive(Debug)]
+pub struct AnswerVideo<'a> {
+    /// SSRC of the stream that we will send.
+    pub ssrc: u32,
+    /// Formats of the call.
+    pub chosen: &'a [ChosenVideo],
+    /// What we are ready for.
     pub direction: Direction,
 }
 
@@ -81,6 +105,8 @@ pub struct AnswerParts<'a> {
     pub chosen: &'a [Chosen],
     /// What we are ready for.
     pub direction: Direction,
+    /// Video, where the call has any.
+    pub video: Option<AnswerVideo<'a>>,
 }
 
 impl BrowserOffer {
@@ -123,6 +149,7 @@ impl BrowserOffer {
             candidates: candidates(media, carrier),
             lite: session_value(&session, "ice-lite").is_some(),
             direction: direction(media),
+            video: video(&session, &bundle, media),
             bundled: !bundle.is_empty(),
             sections: session.medias.iter().map(section).collect(),
             ufrag,
@@ -144,17 +171,34 @@ fn bundle(session: &Session) -> Vec<String> {
     if words.next() == Some("BUNDLE") { words.map(str::to_owned).collect() } else { Vec::new() }
 }
 
-/// Audio that is offered: by a port, or within a bundle only (RFC 8843 section 6).
+/// Audio that is offered.
 fn is_usable(media: &Media, bundle: &[String]) -> bool {
-    let bundled = || value(media, "mid").is_some_and(|mid| bundle.contains(&mid));
-    let offered = media.port != 0 || (value(media, "bundle-only").is_some() && bundled());
-    media.media == "audio" && offered
+    media.media == "audio" && is_offered(media, bundle)
+}
+
+/// By a port, or within a bundle only (RFC 8843 section 6).
+fn is_offered(media: &Media, bundle: &[String]) -> bool {
+    media.port != 0 || (value(media, "bundle-only").is_some() && is_within(media, bundle))
+}
+
+fn is_within(media: &Media, bundle: &[String]) -> bool {
+    value(media, "mid").is_some_and(|mid| bundle.contains(&mid))
+}
+
+/// The first video within the sound's bundle that has a format that passes.
+fn video(session: &Session, bundle: &[String], audio: &Media) -> Option<BrowserVideo> {
+    let mut sections = session.medias.iter().enumerate().filter(|_| is_within(audio, bundle));
+    sections.find_map(|(at, media)| {
+        let shares = media.media == "video" && is_offered(media, bundle) && is_within(media, bundle);
+        let formats = formats(&media.fmt, values(media, "rtpmap"), values(media, "fmtp"));
+        let found = shares && media.proto == audio.proto && !formats.is_empty();
+        found.then(|| BrowserVideo { at, formats, direction: direction(media) })
+    })
 }
 
 /// The section whose transport the audio shares: the bundle's tagged one, else its own.
 fn carrier<'a>(session: &'a Session, bundle: &[String], audio: &'a Media) -> &'a Media {
-    let within = value(audio, "mid").is_some_and(|mid| bundle.contains(&mid));
-    let tagged = bundle.first().filter(|_| within);
+    let tagged = bundle.first().filter(|_| is_within(audio, bundle));
     let found = tagged.and_then(|tag| {
         session.medias.iter().find(|media| value(media, "mid").as_ref() == Some(tag) && media.port != 0)
     });
@@ -234,22 +278,28 @@ fn fingerprint(medias: [&Media; 2], session: &Session) -> Option<[u8; 32]> {
     })
 }
 
-/// Our answer: same sections in the same order, audio taken, all others refused by port 0.
+/// Our answer: same sections in the same order, audio and the call's video taken, all others refused by port 0.
 pub fn browser_answer(offer: &BrowserOffer, parts: &AnswerParts<'_>) -> String {
     let (id, version) = parts.session;
     let mut text = format!("v=0\r\no=- {id} {version} IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n");
-    let mid = offer.sections.get(offer.audio).and_then(|section| section.mid.as_deref());
-    if let Some(mid) = mid.filter(|_| offer.bundled) {
-        let _ = write!(text, "a=group:BUNDLE {mid}\r\n");
+    let video = offer.video.as_ref().zip(parts.video.as_ref());
+    let taken = |at: usize| at == offer.audio || video.is_some_and(|(offered, _)| offered.at == at);
+    let sections = offer.sections.iter().enumerate().filter(|(at, _)| taken(*at));
+    let mids: Vec<&str> = sections.filter_map(|(_, section)| section.mid.as_deref()).collect();
+    if !mids.is_empty() && offer.bundled {
+        let _ = write!(text, "a=group:BUNDLE {}\r\n", mids.join(" "));
     }
     if parts.lite {
         text.push_str("a=ice-lite\r\n");
     }
     text.push_str("a=msid-semantic: WMS sallyport\r\n");
+    let setup = if offer.setup == Setup::Passive { "active" } else { "passive" };
     for (at, section) in offer.sections.iter().enumerate() {
         if at == offer.audio {
-            let setup = if offer.setup == Setup::Passive { "active" } else { "passive" };
             audio(&mut text, section, (setup, offer.direction.answer(parts.direction)), parts);
+        } else if let Some((offered, ours)) = video.filter(|(offered, _)| offered.at == at) {
+            let direction = offered.direction.answer(ours.direction);
+            film(&mut text, section, (setup, direction), (parts, ours));
         } else {
             let Section { kind, proto, formats, mid } = section;
             let _ = write!(text, "m={kind} 0 {proto} {formats}\r\nc=IN IP4 0.0.0.0\r\n");
@@ -287,27 +337,17 @@ fn audio(
     (setup, direction): (&str, Direction),
     parts: &AnswerParts<'_>,
 ) {
-    let types: Vec<String> = parts.chosen.iter().map(|chosen| chosen.outside.to_string()).collect();
-    // Port 9 and no address: candidates say where we are (RFC 8839 section 4.3.1.2).
-    let _ = write!(
-        text,
-        "m=audio 9 {} {}\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\n",
-        section.proto,
-        types.join(" ")
-    );
-    if let Some(mid) = &section.mid {
-        let _ = write!(text, "a=mid:{mid}\r\n");
-    }
-    let _ = write!(
-        text,
-        "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=ice-options:trickle\r\n",
-        parts.ufrag, parts.password
-    );
-    let digits = hex(parts.fingerprint).to_uppercase();
-    let pairs: Vec<&str> = (0..32).filter_map(|at| digits.get(2 * at..2 * at + 2)).collect();
-    let _ = write!(text, "a=fingerprint:sha-256 {}\r\na=setup:{setup}\r\n", pairs.join(":"));
-    let _ = write!(text, "a={}\r\na=rtcp-mux\r\n", direction.name());
+    // Events that the inside sends under several types are one type here.
+    let mut codecs: Vec<&Chosen> = Vec::new();
     for chosen in parts.chosen {
+        if codecs.iter().all(|had| had.outside != chosen.outside) {
+            codecs.push(chosen);
+        }
+    }
+    let types: Vec<String> = codecs.iter().map(|chosen| chosen.outside.to_string()).collect();
+    transport(text, section, &types.join(" "), setup, parts);
+    let _ = write!(text, "a={}\r\na=rtcp-mux\r\n", direction.name());
+    for chosen in codecs {
         let _ = write!(text, "a=rtpmap:{} {}\r\n", chosen.outside, chosen.kind.rtpmap());
         match chosen.kind {
             Kind::Event8000 | Kind::Event48000 => {
@@ -320,11 +360,52 @@ fn audio(
         }
     }
     text.push_str("a=ptime:20\r\n");
-    let (ssrc, cname) = (parts.ssrc, parts.cname);
+    stream(text, "audio", parts.ssrc, parts.cname);
+    ways(text, parts);
+}
+
+/// Video: of its transport it says what the audio says, for browsers that look there.
+fn film(
+    text: &mut String,
+    section: &Section,
+    (setup, direction): (&str, Direction),
+    (parts, video): (&AnswerParts<'_>, &AnswerVideo<'_>),
+) {
+    let formats: Vec<VideoFormat> = video.chosen.iter().map(|chosen| chosen.outside.clone()).collect();
+    transport(text, section, &list(&formats), setup, parts);
+    let _ = write!(text, "a={}\r\na=rtcp-mux\r\na=rtcp-rsize\r\n", direction.name());
+    describe(text, &formats, &["ccm fir", "nack pli"]);
+    stream(text, "video", video.ssrc, parts.cname);
+    ways(text, parts);
+}
+
+/// The line of a section, and what says where and who we are.
+fn transport(text: &mut String, section: &Section, formats: &str, setup: &str, parts: &AnswerParts<'_>) {
+    let Section { kind, proto, mid, .. } = section;
+    // Port 9 and no address: candidates say where we are (RFC 8839 section 4.3.1.2).
+    let _ = write!(text, "m={kind} 9 {proto} {formats}\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\n");
+    if let Some(mid) = mid {
+        let _ = write!(text, "a=mid:{mid}\r\n");
+    }
     let _ = write!(
         text,
-        "a=msid:sallyport audio\r\na=ssrc:{ssrc} cname:{cname}\r\na=ssrc:{ssrc} msid:sallyport audio\r\n"
+        "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=ice-options:trickle\r\n",
+        parts.ufrag, parts.password
     );
+    let digits = hex(parts.fingerprint).to_uppercase();
+    let pairs: Vec<&str> = (0..32).filter_map(|at| digits.get(2 * at..2 * at + 2)).collect();
+    let _ = write!(text, "a=fingerprint:sha-256 {}\r\na=setup:{setup}\r\n", pairs.join(":"));
+}
+
+/// The stream that we send.
+fn stream(text: &mut String, track: &str, ssrc: u32, cname: &str) {
+    let _ = write!(
+        text,
+        "a=msid:sallyport {track}\r\na=ssrc:{ssrc} cname:{cname}\r\na=ssrc:{ssrc} msid:sallyport {track}\r\n"
+    );
+}
+
+fn ways(text: &mut String, parts: &AnswerParts<'_>) {
     for candidate in parts.candidates {
         let _ = write!(text, "a={candidate}\r\n");
     }

@@ -1,5 +1,6 @@
 //! Codecs that both sides may know. Nothing is transcoded: what the inside chooses is what the browser gets.
 
+use sallyport_plan::{Clock, Format, Pt, PtMap};
 use serde::{Deserialize, Serialize};
 
 /// What we know of a codec.
@@ -43,16 +44,24 @@ impl Kind {
         }
     }
 
+    /// Clock of its timestamps, or of its durations (Opus: RFC 7587 section 4.1).
+    pub const fn clock(self) -> Clock {
+        match self {
+            Self::Pcmu | Self::Pcma | Self::Event8000 => Clock::Hz8000,
+            Self::Opus | Self::Event48000 => Clock::Hz48000,
+        }
+    }
+
     /// Whether it carries sound.
     pub const fn is_sound(self) -> bool {
         matches!(self, Self::Pcmu | Self::Pcma | Self::Opus)
     }
 
-    /// The named events that run beside a codec: on its clock.
-    pub const fn events(self) -> Self {
+    /// The named events that may run beside a codec: first those on its clock.
+    pub const fn events(self) -> [Self; 2] {
         match self {
-            Self::Opus | Self::Event48000 => Self::Event48000,
-            Self::Pcmu | Self::Pcma | Self::Event8000 => Self::Event8000,
+            Self::Opus | Self::Event48000 => [Self::Event48000, Self::Event8000],
+            Self::Pcmu | Self::Pcma | Self::Event8000 => [Self::Event8000, Self::Event48000],
         }
     }
 
@@ -89,14 +98,46 @@ pub struct Codec {
 /// One codec of a call under the payload types of both legs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chosen {
-    /// Which.
+    /// Which, as the browser knows it.
     pub kind: Kind,
     /// As the browser sends and receives it.
     pub outside: u8,
+    /// As it goes inside; `None` for named events that the inside does not take: they end in the relay, and digits go by INFO.
+    pub inside: Option<Inward>,
+}
+
+/// A codec of a call inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inward {
+    /// Which: the browser's, but for named events, which may run on another clock here.
+    pub kind: Kind,
     /// As the inside sends it to us.
-    pub from_inside: u8,
+    pub from: u8,
     /// As the inside wants to receive it.
-    pub to_inside: u8,
+    pub to: u8,
+}
+
+impl Chosen {
+    /// What becomes of it on its way inward.
+    pub fn inward(&self) -> PtMap {
+        let to = self.inside.map_or((self.outside, self.kind), |inside| (inside.to, inside.kind));
+        self.map((self.outside, self.kind), to)
+    }
+
+    /// What becomes of it on its way to the browser.
+    pub fn outward(&self) -> Option<PtMap> {
+        let inside = self.inside?;
+        Some(self.map((inside.from, inside.kind), (self.outside, self.kind)))
+    }
+
+    fn map(&self, from: (u8, Kind), to: (u8, Kind)) -> PtMap {
+        let format = if self.kind.is_sound() {
+            Format::Media(self.kind.clock())
+        } else {
+            Format::Event { from: from.1.clock(), to: to.1.clock() }
+        };
+        PtMap { from: Pt(from.0), to: Pt(to.0), format }
+    }
 }
 
 /// The codecs that a section describes, in its order.

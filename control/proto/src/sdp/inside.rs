@@ -8,8 +8,13 @@ use sdp_types::{Media, Session};
 use serde::{Deserialize, Serialize};
 
 use super::OFFER_MAX;
-use super::codec::{Chosen, Codec, Kind, codecs, rtpmaps};
+use super::codec::{Chosen, Codec, Inward, Kind, codecs, rtpmaps};
+use super::crypto::{Crypto, Flaw};
 use super::direction::Direction;
+use super::video::{VideoSection, describe, formats, list};
+
+/// `a=crypto` lines that are looked at.
+const CRYPTO_MAX: usize = 32;
 
 /// What we offer inside; its text is made anew with each version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +29,48 @@ pub struct InsideOffer {
     pub codecs: Vec<Codec>,
 }
 
+/// Profile of the audio inside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InsideProfile {
+    /// RTP/AVP (RFC 3551): plain, or encrypted where both sides have keys (RFC 8643).
+    #[default]
+    Avp,
+    /// RTP/AVPF (RFC 4585): the same with early feedback.
+    Avpf,
+    /// RTP/SAVP (RFC 3711).
+    Savp,
+    /// RTP/SAVPF (RFC 5124).
+    Savpf,
+}
+
+impl InsideProfile {
+    const ALL: [Self; 4] = [Self::Avp, Self::Avpf, Self::Savp, Self::Savpf];
+
+    /// As in an `m=` line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Avp => "RTP/AVP",
+            Self::Avpf => "RTP/AVPF",
+            Self::Savp => "RTP/SAVP",
+            Self::Savpf => "RTP/SAVPF",
+        }
+    }
+
+    /// Whether media must be encrypted.
+    pub const fn is_secure(self) -> bool {
+        matches!(self, Self::Savp | Self::Savpf)
+    }
+}
+
+/// What a description of ours says of keys.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Secrecy<'a> {
+    /// Profile.
+    pub profile: InsideProfile,
+    /// Keys of what we send, as we prefer them; an answer has one.
+    pub crypto: &'a [Crypto],
+}
+
 /// What telephony said of its side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InsideAnswer {
@@ -35,14 +82,42 @@ pub struct InsideAnswer {
     pub codecs: Vec<Codec>,
     /// Its direction; inactive where its address is unspecified (the old way to hold).
     pub direction: Direction,
-    /// All its sections in order: `None` for the audio, else kind, profile and formats of one that we refuse.
-    pub layout: Vec<Option<String>>,
+    /// Its video, where it has any that it wants.
+    pub video: Option<VideoSection>,
+    /// All its sections in order.
+    pub layout: Vec<MediaLine>,
+    /// Profile of the audio.
+    pub profile: InsideProfile,
+    /// Keys of what it sends, as it prefers them. Not for records: keys are in plans only.
+    #[serde(skip)]
+    pub crypto: Vec<Crypto>,
+    /// What is wrong with the first of its keys that cannot be used.
+    #[serde(skip)]
+    pub flaw: Option<Flaw>,
+}
+
+/// What a section of the session is to us.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MediaLine {
+    /// The sound of the call.
+    Audio,
+    /// The picture of the call; kind, profile and formats, should we refuse it.
+    Video(String),
+    /// One that we refuse: kind, profile and formats.
+    Refused(String),
 }
 
 impl InsideOffer {
-    /// Offers the codecs that browser and telephony may share, telephony's own first.
-    pub fn new(session: u64, ports: PortPair, browser: &[Codec]) -> Self {
-        let offered = |kind: &Kind| browser.iter().any(|codec| codec.kind == *kind);
+    /// Offers the codecs that browser and telephony may share, telephony's own first. With `events`, named events as well, for a
+    /// browser that knows them on whatever clock: at 8 kHz, which all telephony knows, and on the clock of each codec.
+    pub fn new(session: u64, ports: PortPair, browser: &[Codec], events: bool) -> Self {
+        let has = |kind: Kind| browser.iter().any(|codec| codec.kind == kind);
+        let events = events && browser.iter().any(|codec| !codec.kind.is_sound());
+        let offered = |kind: &Kind| match kind {
+            Kind::Event8000 => events,
+            Kind::Event48000 => events && has(Kind::Opus),
+            Kind::Pcmu | Kind::Pcma | Kind::Opus => has(*kind),
+        };
         let codec = |kind: Kind| Codec { kind, payload_type: kind.inside_type() };
         let codecs = Kind::ALL.into_iter().filter(offered).map(codec).collect();
         Self { session, rtp: ports.rtp, rtcp: ports.rtcp, codecs }
@@ -58,14 +133,16 @@ impl InsideOffer {
         self.codecs.retain(|own| offered.iter().any(|codec| codec.kind == own.kind));
     }
 
-    /// The text with these codecs. `layout` is that of the session so far: an answer, or a later offer, has as many
-    /// sections in the same order (RFC 3264 sections 6 and 8); empty for the first offer.
+    /// The text with these codecs, and with our video. `layout` is that of the session so far: an answer, or a later offer,
+    /// has as many sections in the same order (RFC 3264 sections 6 and 8); empty for the first offer.
     pub fn text(
         &self,
         version: u32,
         codecs: &[Codec],
         direction: Direction,
-        layout: &[Option<String>],
+        video: Option<&VideoSection>,
+        layout: &[MediaLine],
+        secrecy: Secrecy<'_>,
     ) -> String {
         let Self { session, rtp, .. } = self;
         let family = if rtp.is_ipv4() { "IP4" } else { "IP6" };
@@ -74,12 +151,14 @@ impl InsideOffer {
             "v=0\r\no=- {session} {version} IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\n"
         );
         if layout.is_empty() {
-            self.audio(&mut text, codecs, direction);
+            self.audio(&mut text, codecs, direction, secrecy);
+            video.into_iter().for_each(|video| video.write(&mut text));
         }
         for section in layout {
-            match section {
-                None => self.audio(&mut text, codecs, direction),
-                Some(refused) => {
+            match (section, video) {
+                (MediaLine::Audio, _) => self.audio(&mut text, codecs, direction, secrecy),
+                (MediaLine::Video(_), Some(video)) => video.write(&mut text),
+                (MediaLine::Video(refused) | MediaLine::Refused(refused), _) => {
                     let (kind, rest) = refused.split_once(' ').unwrap_or((refused, "RTP/AVP 0"));
                     let _ = write!(text, "m={kind} 0 {rest}\r\n");
                 }
@@ -88,18 +167,22 @@ impl InsideOffer {
         text
     }
 
-    fn audio(&self, text: &mut String, codecs: &[Codec], direction: Direction) {
+    fn audio(&self, text: &mut String, codecs: &[Codec], direction: Direction, secrecy: Secrecy<'_>) {
         let Self { rtp, rtcp, .. } = self;
         let family = if rtp.is_ipv4() { "IP4" } else { "IP6" };
         let types: Vec<String> = codecs.iter().map(|codec| codec.payload_type.to_string()).collect();
         let _ = write!(
             text,
-            "m=audio {} RTP/AVP {}\r\na=rtcp:{} IN {family} {}\r\n",
+            "m=audio {} {} {}\r\na=rtcp:{} IN {family} {}\r\n",
             rtp.port(),
+            secrecy.profile.name(),
             types.join(" "),
             rtcp.port(),
             rtcp.ip(),
         );
+        for crypto in secrecy.crypto {
+            let _ = write!(text, "a=crypto:{}\r\n", *crypto.text());
+        }
         for codec in codecs {
             let _ = write!(text, "a=rtpmap:{} {}\r\n", codec.payload_type, codec.kind.rtpmap());
             if !codec.kind.is_sound() {
@@ -110,36 +193,45 @@ impl InsideOffer {
     }
 
     /// The codecs of the call: every sound that all three sides have, in front the one that runs already, or else the one
-    /// that the answer prefers; behind them the events on their clocks. `None` where that first one is missing.
+    /// that the answer prefers; behind them the browser's named events. `None` where that first one is missing.
     pub fn choose(
         &self,
         answer: &InsideAnswer,
         outside: &[Codec],
         running: Option<Kind>,
     ) -> Option<Vec<Chosen>> {
-        let choose = |kind: Kind| {
-            let of = |codecs: &[Codec]| {
-                codecs.iter().find(|codec| codec.kind == kind).map(|codec| codec.payload_type)
-            };
-            let (outside, from_inside) = (of(outside)?, of(&self.codecs)?);
-            Some(Chosen { kind, outside, from_inside, to_inside: of(&answer.codecs)? })
+        let of = |codecs: &[Codec], kind: Kind| {
+            codecs.iter().find(|codec| codec.kind == kind).map(|codec| codec.payload_type)
         };
-        let mut kinds: Vec<Kind> = Vec::new();
-        for codec in &answer.codecs {
-            if !kinds.contains(&codec.kind) {
-                kinds.push(codec.kind);
+        let inside =
+            |kind: Kind| Some(Inward { kind, from: of(&self.codecs, kind)?, to: of(&answer.codecs, kind)? });
+        let mut chosen: Vec<Chosen> = Vec::new();
+        for kind in answer.codecs.iter().map(|codec| codec.kind).filter(|kind| kind.is_sound()) {
+            if let (Some(outside), Some(inside)) = (of(outside, kind), inside(kind))
+                && chosen.iter().all(|had| had.kind != kind)
+            {
+                chosen.push(Chosen { kind, outside, inside: Some(inside) });
             }
         }
-        let sounds = kinds.iter().filter(|kind| kind.is_sound()).filter_map(|kind| choose(*kind));
-        let mut chosen: Vec<Chosen> = sounds.collect();
         let first = match running {
             Some(kind) => chosen.iter().position(|codec| codec.kind == kind)?,
             None => 0,
         };
-        let clocks: Vec<Kind> = chosen.iter().map(|codec| codec.kind.events()).collect();
         chosen.get_mut(..=first)?.rotate_right(1);
-        let events = kinds.iter().filter(|kind| !kind.is_sound() && clocks.contains(kind));
-        chosen.extend(events.filter_map(|kind| choose(*kind)));
+        // One type of events for the browser, on the clock of what it speaks: Chromium would take the slowest of several, and
+        // count by the other clock. Whichever the inside sends becomes that one.
+        let events = chosen.first()?.kind.events();
+        let heard = events.iter().find_map(|kind| Some((*kind, of(outside, *kind)?)));
+        if let Some((kind, outside)) = heard {
+            let both: Vec<Chosen> = events
+                .iter()
+                .filter_map(|event| Some(Chosen { kind, outside, inside: Some(inside(*event)?) }))
+                .collect();
+            if both.is_empty() {
+                chosen.push(Chosen { kind, outside, inside: None });
+            }
+            chosen.extend(both);
+        }
         Some(chosen)
     }
 }
@@ -157,34 +249,85 @@ impl InsideAnswer {
         let usable = |media: &Media| media.media == "audio" && media.port != 0;
         let at = session.medias.iter().position(usable).ok_or("the inside refuses audio")?;
         let media = session.medias.get(at).ok_or("the inside refuses audio")?;
-        if media.proto != "RTP/AVP" && media.proto != "RTP/AVPF" {
-            return Err("the inside answers with another profile than RTP/AVP".into());
+        let profile = InsideProfile::ALL.into_iter().find(|profile| profile.name() == media.proto);
+        let profile = profile.ok_or("the inside wants another profile than RTP/AVP or RTP/SAVP")?;
+        let lines = media.attributes.iter().filter(|attribute| attribute.attribute == "crypto");
+        let lines =
+            lines.take(CRYPTO_MAX).map(|line| Crypto::parse(line.value.as_deref().unwrap_or_default()));
+        let (mut crypto, mut flaw) = (Vec::new(), None);
+        for line in lines {
+            match line {
+                Ok(line) => crypto.push(line),
+                Err(found) => flaw = flaw.or(Some(found)),
+            }
         }
-        let connection = media.connections.first().or(session.connection.as_ref());
-        let connection = connection.ok_or("the inside names no address")?;
-        let address = connection.connection_address.split('/').next().unwrap_or_default();
-        let ip: IpAddr = address.parse().map_err(|_| "the inside names no usable address")?;
-        let rtp = SocketAddr::new(ip, media.port);
-        let attribute = |name: &str| {
-            let found = media.attributes.iter().find(|attribute| attribute.attribute == name);
-            found.map(|attribute| attribute.value.clone().unwrap_or_default())
+        let (rtp, rtcp, direction) = place(&session, media)?;
+        let maps = rtpmaps(values(media, "rtpmap"));
+        let film = session.medias.iter().position(|media| media.media == "video" && media.port != 0);
+        // Of one that makes no sense the sound still does.
+        let video = film.and_then(|at| VideoSection::read(&session, session.medias.get(at)?));
+        let line = |(here, media): (usize, &Media)| {
+            let text = format!("{} {} {}", media.media, media.proto, media.fmt);
+            match here {
+                here if here == at => MediaLine::Audio,
+                here if Some(here) == film && video.is_some() => MediaLine::Video(text),
+                _ => MediaLine::Refused(text),
+            }
         };
-        let rtcp = rtcp(attribute("rtcp"), rtp).ok_or("the inside names no usable RTCP port")?;
-        let maps = media.attributes.iter().filter(|attribute| attribute.attribute == "rtpmap");
-        let maps = rtpmaps(maps.map(|attribute| attribute.value.as_deref().unwrap_or_default()));
-        let all = media.attributes.iter().chain(&session.attributes);
-        let said = all.clone().find_map(|attribute| Direction::of(&attribute.attribute)).unwrap_or_default();
-        let direction = if ip.is_unspecified() { Direction::Inactive } else { said };
-        let section = |media: &Media| format!("{} {} {}", media.media, media.proto, media.fmt);
-        let sections = session.medias.iter().enumerate();
-        let layout = sections.map(|(here, media)| (here != at).then(|| section(media))).collect();
-        Ok(Self { rtp, rtcp, codecs: codecs(&media.fmt, &maps), direction, layout })
+        let layout = session.medias.iter().enumerate().map(line).collect();
+        let codecs = codecs(&media.fmt, &maps);
+        Ok(Self { rtp, rtcp, codecs, direction, video, layout, profile, crypto, flaw })
     }
 
     /// Whether it says where media goes; the old way to hold does not.
     pub fn has_address(&self) -> bool {
         !self.rtp.ip().is_unspecified()
     }
+}
+
+impl VideoSection {
+    /// `None` where nothing in it is of use.
+    fn read(session: &Session, media: &Media) -> Option<Self> {
+        let known = media.proto == "RTP/AVP" || media.proto == "RTP/AVPF";
+        let (rtp, rtcp, direction) = place(session, media).ok().filter(|_| known)?;
+        let formats = formats(&media.fmt, values(media, "rtpmap"), values(media, "fmtp"));
+        (!formats.is_empty()).then_some(Self { rtp, rtcp, formats, direction })
+    }
+
+    fn write(&self, text: &mut String) {
+        let Self { rtp, rtcp, formats, direction } = self;
+        let family = if rtp.is_ipv4() { "IP4" } else { "IP6" };
+        let _ = write!(
+            text,
+            "m=video {} RTP/AVP {}\r\na=rtcp:{} IN {family} {}\r\n",
+            rtp.port(),
+            list(formats),
+            rtcp.port(),
+            rtcp.ip()
+        );
+        // Telephony knows these words under RTP/AVP as well, though they are AVPF's (RFC 4585, RFC 5104).
+        describe(text, formats, &["nack pli", "ccm fir"]);
+        let _ = write!(text, "a={}\r\n", direction.name());
+    }
+}
+
+/// Where a section's writer wants RTP and RTCP, and what it does with the medium.
+fn place(session: &Session, media: &Media) -> Result<(SocketAddr, SocketAddr, Direction), String> {
+    let connection = media.connections.first().or(session.connection.as_ref());
+    let connection = connection.ok_or("the inside names no address")?;
+    let address = connection.connection_address.split('/').next().unwrap_or_default();
+    let ip: IpAddr = address.parse().map_err(|_| "the inside names no usable address")?;
+    let rtp = SocketAddr::new(ip, media.port);
+    let attribute = values(media, "rtcp").next().map(str::to_owned);
+    let rtcp = rtcp(attribute, rtp).ok_or("the inside names no usable RTCP port")?;
+    let mut all = media.attributes.iter().chain(&session.attributes);
+    let said = all.find_map(|attribute| Direction::of(&attribute.attribute)).unwrap_or_default();
+    Ok((rtp, rtcp, if ip.is_unspecified() { Direction::Inactive } else { said }))
+}
+
+fn values<'a>(media: &'a Media, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let named = media.attributes.iter().filter(move |attribute| attribute.attribute == name);
+    named.map(|attribute| attribute.value.as_deref().unwrap_or_default())
 }
 
 /// `a=rtcp:PORT [IN IP4 ADDRESS]` (RFC 3605), else one port above.
@@ -206,7 +349,7 @@ mod tests {
     fn ours() -> InsideOffer {
         let port = |port| SocketAddr::from(([10, 0, 0, 1], port));
         let ports = PortPair { rtp: port(20_000), rtcp: port(20_001) };
-        InsideOffer::new(7, ports, &browser())
+        InsideOffer::new(7, ports, &browser(), true)
     }
 
     fn browser() -> Vec<Codec> {
@@ -237,15 +380,49 @@ mod tests {
         let chosen = ours().choose(&answer("8 96 0 97 8", ""), &browser(), None).unwrap();
         assert_eq!(kinds(&chosen), [Kind::Pcma, Kind::Pcmu, Kind::Opus, Kind::Event8000]);
         let opus = chosen[2];
-        assert_eq!((opus.outside, opus.from_inside, opus.to_inside), (111, 107, 97));
-        assert_eq!(chosen[3].to_inside, 96);
+        assert_eq!((opus.outside, opus.inside), (111, Some(Inward { kind: Kind::Opus, from: 107, to: 97 })));
+        assert_eq!(chosen[3].inside.unwrap().to, 96);
+    }
+
+    #[test]
+    fn events_run_on_the_clock_of_the_sound_outside_and_on_any_inside() {
+        let events = |formats: &str, more: &str, browser: &[Codec]| {
+            let chosen = ours().choose(&answer(formats, more), browser, None).unwrap();
+            let event = |codec: &Chosen| (!codec.kind.is_sound()).then_some((codec.outside, codec.inside));
+            chosen.iter().filter_map(event).collect::<Vec<_>>()
+        };
+        let slow = Some(Inward { kind: Kind::Event8000, from: 101, to: 96 });
+        let fast = Some(Inward { kind: Kind::Event48000, from: 102, to: 98 });
+        let both = "a=rtpmap:98 telephone-event/48000\r\n";
+        assert_eq!(events("97 96", "", &browser()), [(110, slow)], "Opus outside counts at 48 kHz");
+        assert_eq!(events("97 0 96 98", both, &browser()), [(110, fast), (110, slow)]);
+        assert_eq!(events("0 97 96 98", both, &browser()), [(126, slow), (126, fast)]);
+        assert_eq!(events("0", "", &browser()), [(126, None)], "the inside has none");
+        let firefox = [&browser()[..3], &browser()[4..]].concat();
+        assert_eq!(events("97 96 98", both, &firefox), [(126, fast), (126, slow)], "it knows 8 kHz only");
+        assert_eq!(events("0 96", "", &browser()[..3]), [], "the browser has none");
+    }
+
+    #[test]
+    fn events_are_offered_at_8_khz_and_on_the_clocks_of_the_codecs() {
+        let port = SocketAddr::from(([10, 0, 0, 1], 20_000));
+        let offered = |browser: &[Codec], events: bool| {
+            let offer = InsideOffer::new(7, PortPair { rtp: port, rtcp: port }, browser, events);
+            let numbers = offer.codecs.iter().filter(|codec| !codec.kind.is_sound());
+            numbers.map(|codec| codec.payload_type).collect::<Vec<_>>()
+        };
+        assert_eq!(offered(&browser(), true), [101, 102]);
+        assert_eq!(offered(&[browser()[1], browser()[3]], true), [101], "G.711 and events at 48 kHz");
+        assert_eq!(offered(&browser()[..3], true), [0u8; 0], "the browser has none");
+        assert_eq!(offered(&browser(), false), [0u8; 0], "digits go by INFO");
     }
 
     #[test]
     fn the_running_codec_stays_in_front_or_there_is_no_choice() {
         let ours = ours();
         let chosen = ours.choose(&answer("8 0", ""), &browser(), Some(Kind::Pcmu)).unwrap();
-        assert_eq!(kinds(&chosen), [Kind::Pcmu, Kind::Pcma]);
+        assert_eq!(kinds(&chosen), [Kind::Pcmu, Kind::Pcma, Kind::Event8000]);
+        assert_eq!(chosen[2].inside, None);
         assert_eq!(ours.choose(&answer("8", ""), &browser(), Some(Kind::Pcmu)), None);
         assert_eq!(ours.choose(&answer("18 96", ""), &browser(), None), None);
     }
@@ -264,10 +441,44 @@ mod tests {
 
     #[test]
     fn every_section_of_an_offer_has_one_in_the_answer() {
-        let offer = answer("0", "m=video 30002 RTP/AVP 99\r\na=rtpmap:99 H264/90000\r\n");
-        assert_eq!(offer.layout, [None, Some("video RTP/AVP 99".to_owned())]);
-        let text = ours().text(2, &browser()[1..2], Direction::SendRecv, &offer.layout);
-        let sections: Vec<&str> = text.lines().filter(|line| line.starts_with("m=")).collect();
-        assert_eq!(sections, ["m=audio 20000 RTP/AVP 0", "m=video 0 RTP/AVP 99"]);
+        let more = "m=application 30004 TCP/BFCP *\r\nm=video 30002 RTP/AVP 99\r\na=rtpmap:99 H264/90000\r\n";
+        let offer = answer("0", more);
+        let [refused, video] = ["application TCP/BFCP *", "video RTP/AVP 99"].map(str::to_owned);
+        assert_eq!(offer.layout, [MediaLine::Audio, MediaLine::Refused(refused), MediaLine::Video(video)]);
+        let film = offer.video.as_ref().map(|film| VideoSection {
+            rtp: "10.0.0.1:20002".parse().unwrap(),
+            rtcp: "10.0.0.1:20003".parse().unwrap(),
+            ..film.clone()
+        });
+        for (ours_too, last) in [(None, "m=video 0 RTP/AVP 99"), (film.as_ref(), "m=video 20002 RTP/AVP 99")]
+        {
+            let text = ours().text(
+                2,
+                &browser()[1..2],
+                Direction::SendRecv,
+                ours_too,
+                &offer.layout,
+                Secrecy::default(),
+            );
+            let sections: Vec<&str> = text.lines().filter(|line| line.starts_with("m=")).collect();
+            assert_eq!(sections, ["m=audio 20000 RTP/AVP 0", "m=application 0 TCP/BFCP *", last]);
+        }
+    }
+
+    #[test]
+    fn video_that_makes_no_sense_is_refused_and_the_sound_stays() {
+        for more in [
+            "m=video 0 RTP/AVP 99\r\na=rtpmap:99 H264/90000\r\n",
+            "m=video 30002 RTP/SAVP 99\r\na=rtpmap:99 H264/90000\r\n",
+            "m=video 30002 RTP/AVP 34\r\n",
+            "m=video 30002 RTP/AVP 99\r\nc=IN IP4 somewhere\r\na=rtpmap:99 VP8/90000\r\n",
+            "m=video 65535 RTP/AVP 99\r\na=rtpmap:99 VP8/90000\r\n",
+        ] {
+            let offer = answer("0", more);
+            assert_eq!(offer.video, None, "{more}");
+            assert!(matches!(offer.layout[1], MediaLine::Refused(_)), "{more}");
+        }
+        let held = answer("0", "m=video 30002 RTP/AVP 99\r\nc=IN IP4 0.0.0.0\r\na=rtpmap:99 VP8/90000\r\n");
+        assert_eq!(held.video.unwrap().direction, Direction::Inactive);
     }
 }

@@ -87,8 +87,9 @@ impl fmt::Display for Method {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TransactionId(pub u64);
 
-/// A request. Header values are as on the wire, without the name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A request. Header values are as on the wire, without the name. `Debug` shows neither headers nor body: they may hold
+/// keys and credentials.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     /// Its method.
     pub method: Method,
@@ -116,8 +117,8 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
-/// A response. Header values are as on the wire, without the name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A response. Header values are as on the wire, without the name. `Debug` shows neither headers nor body.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Response {
     /// 100..=699.
     pub status: u16,
@@ -143,6 +144,24 @@ pub struct Response {
     pub headers: Vec<(String, String)>,
     /// Body, empty for none.
     pub body: Vec<u8>,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { method, call_id, cseq, body, .. } = self;
+        let mut shown = f.debug_struct("Request");
+        shown.field("method", method).field("call_id", call_id).field("cseq", cseq);
+        shown.field("body", &body.len()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { status, method, call_id, cseq, body, .. } = self;
+        let mut shown = f.debug_struct("Response");
+        shown.field("status", status).field("method", method).field("call_id", call_id).field("cseq", cseq);
+        shown.field("body", &body.len()).finish_non_exhaustive()
+    }
 }
 
 fn find<'a>(headers: &'a [(String, String)], name: &str) -> impl Iterator<Item = &'a str> {

@@ -1,5 +1,6 @@
 //! Offers and answers in the manner of ROAP, for the calls of one browser.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use axum::http::StatusCode;
@@ -10,9 +11,9 @@ use serde_json::{Value, json};
 
 use crate::http::Shared;
 use crate::http::calls::{Call, call_problem, create_problem};
+use crate::http::checks::{check_info, data_headers};
 use crate::http::guests::Guest;
 use crate::http::problem::Problem;
-use crate::http::socket::check_info;
 use crate::message::{CreateError, Created, Handle, SessionEvent, Wish};
 use crate::random;
 
@@ -60,6 +61,9 @@ pub struct Said {
     #[serde(default, rename = "tieBreaker")]
     _tie_breaker: u32,
     sdp: Option<String>,
+    /// Headers of the INVITE that the first offer becomes.
+    #[serde(default)]
+    data: BTreeMap<String, String>,
     status: Option<u16>,
     content_type: Option<String>,
     body: Option<String>,
@@ -153,7 +157,6 @@ pub fn told(guest: &Guest, event: SessionEvent, progress: bool) -> Vec<Value> {
             let mut word = talk.word("INVITE");
             word["to"] = to.into();
             word["headers"] = headers.iter().map(|(name, value)| json!([name, value])).collect();
-            word["headers"] = headers.iter().map(|(name, value)| serde_json::json!([name, value])).collect();
             talks(guest).push(talk);
             vec![word]
         }
@@ -255,12 +258,13 @@ impl Errand<'_> {
                 return Err(no_match());
             }
             let to = to.ok_or_else(|| bad("?to= is missing: whom to call"))?;
+            let headers = data_headers(said.data)?;
             let (call, caller) = (Handle::name(), self.guest.caller());
             self.guest.enter(call)?;
             let answerer = random::hex::<8>();
             let (offerer, peer, seq) = (said.offerer_session_id, to.clone(), said.seq);
             let talk = Talk { call, peer, offerer, answerer, seq, state: State::Offered, answer: None };
-            let wish = Wish { to, offer: sdp, caller, headers: Vec::new() };
+            let wish = Wish { to, offer: sdp, caller, headers };
             return self.outcome(talk, async move { calls.create_as(call, wish).await });
         };
         if talk.state == State::Invited {

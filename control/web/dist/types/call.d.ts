@@ -48,8 +48,6 @@ export interface Settings {
     /** Whether the far side is played by itself. */
     play: boolean;
     qualityInterval: number;
-    /** Where REST is, for what no session knows any more. */
-    rest: string;
 }
 /** A call, from the first ring to the end. */
 export declare class Call extends Emitter<CallEvents> {
@@ -76,6 +74,7 @@ export declare class Call extends Emitter<CallEvents> {
     private readonly meter;
     private readonly player?;
     private ownMedia;
+    private claimed;
     private offered;
     private chain;
     private restarts;
@@ -89,8 +88,7 @@ export declare class Call extends Emitter<CallEvents> {
     decline(status?: number): Promise<void>;
     /** Ends the call. */
     hangup(): Promise<void>;
-    /** A new control at the appliance does not know whose calls run; their names do. */
-    private forget;
+    private lost;
     /** Nothing is sent nor heard until {@link resume}. */
     hold(): Promise<void>;
     /** Goes on after {@link hold}. */
@@ -112,6 +110,9 @@ export declare class Call extends Emitter<CallEvents> {
     serverStats(): Promise<Record<string, unknown>>;
     /** Goes on with another microphone. */
     useMicrophone(media: MediaTrackConstraints): Promise<void>;
+    private reclaim;
+    /** Asks of this call, once it is ours. */
+    private ask;
     private fail;
     private enter;
     private mark;

@@ -49,6 +49,8 @@ export declare class Sallyport extends Emitter<ClientEvents> {
     get number(): string | null;
     /** Signs in: an agent with its number, a customer without. */
     signIn(credentials?: Credentials): Promise<void>;
+    /** Stays signed in by another token, before the one in use expires; a session whose token has expired ends with its last call. */
+    renew(token: string): Promise<void>;
     /** Signs out; calls end. */
     signOut(): Promise<void>;
     /** Calls a number; signs in as a customer where nobody is signed in yet. `data`: headers of the INVITE, `X-...`. What becomes

@@ -32,6 +32,8 @@ export declare class Link extends Emitter<LinkEvents> {
     /** Asks; a request that the connection drops under is asked again on the next one, and obeyed once. `begun` hears of what
      * comes before the outcome. */
     request(word: Word, begun?: (word: Word) => void): Promise<Word>;
+    /** Another token for the next sign-in. */
+    remember(token: string): void;
     /** Signs out for good. */
     close(): void;
     /** Tries at once to come back. */

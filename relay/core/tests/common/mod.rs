@@ -16,6 +16,7 @@ pub enum Out {
     Reply(Vec<u8>),
     Punt(Option<CallId>),
     Consumed,
+    Heard,
     Drop(Reason),
 }
 
@@ -76,6 +77,7 @@ impl Bench {
             Verdict::Reply(_) => Out::Reply(out),
             Verdict::Punt(call) => Out::Punt(call),
             Verdict::Consumed => Out::Consumed,
+            Verdict::Heard => Out::Heard,
             Verdict::Drop(reason) => Out::Drop(reason),
         }
     }
@@ -84,6 +86,15 @@ impl Bench {
     pub fn timeout(&mut self) -> Vec<(FlowKey, Vec<u8>)> {
         let mut sent = Vec::new();
         self.core.handle_timeout(self.now, &mut |flow, bytes| sent.push((*flow, bytes.to_vec())));
+        sent
+    }
+
+    /// What it reports now by itself.
+    pub fn reports(&mut self) -> Vec<(FlowKey, Vec<u8>)> {
+        let mut sent = Vec::new();
+        while self.core.poll_report().is_some_and(|at| at <= self.now) {
+            self.core.handle_reports(self.now, &mut |flow, bytes| sent.push((*flow, bytes.to_vec())));
+        }
         sent
     }
 

@@ -6,8 +6,8 @@ use sallyport_wire::stun::{self, Class};
 
 use super::world::{
     self, Block, Check, INSIDE_SSRC, INWARD_START, LOCAL_PWD, OUTSIDE_SSRC, OUTWARD_START, Rtp, answer,
-    check, description, g711, goodbye, paths, paths6, picture_loss, plan, plan_with_consent, receiver_report,
-    sender_report, stranger,
+    check, counted, description, full_picture, g711, goodbye, nack, paths, paths6, picture_loss, plan,
+    plan_with_consent, receiver_report, sender_report, stranger,
 };
 use super::{Case, Expect, Moves, Script};
 
@@ -25,7 +25,7 @@ pub fn cases() -> Vec<Case> {
     }
     cases.extend([media_over_ipv6(), header_parts(), payload_types(), early(), held(), plain_both_ways()]);
     cases.extend([losses_and_reordering(), restarts(), repeated_inside(), broken_rtp(), foreign_kinds()]);
-    cases.extend([feedback_and_goodbyes(), reports_of_strangers(), broken_rtcp()]);
+    cases.extend([feedback_and_goodbyes(), wishes(), reports_of_strangers(), broken_rtcp()]);
     cases.extend([checks(), checks_over_ipv6(), bad_checks(), foreign_checks(), strangers()]);
     cases
 }
@@ -193,14 +193,22 @@ fn restarts() -> Case {
     script.outward(&g711(0x77, 5, 9), 0, 2, 1_000_320, 0);
     script.outward(&g711(0x77, 6, 169), 0, 3, 1_000_480, 0);
     script.drops_and_loses(rtp, g711(0x77, 4, 0).bytes(), Reason::Late, -1);
-    // The same source jumps by more than 1000; 40 ms after the last that left.
-    script.outward(&g711(0x77, 1007, 0), 0, 4, 1_000_800, 0);
-    // Back by the replay window and more.
-    script.outward(&g711(0x77, 879, 0), 0, 5, 1_000_960, 0);
-    script.outward(&g711(0x77, 880, 160), 0, 6, 1_001_120, 0);
+    // The same source jumps by more than 1000, with another clock: the first is in doubt. 60 ms after the last that left.
+    script.drops(rtp, g711(0x77, 1007, 0).bytes(), Reason::OutOfSequence);
+    script.outward(&g711(0x77, 1008, 0), 0, 4, 1_000_960, 0);
+    // Back by the replay window, and its clock goes on.
+    script.drops(rtp, g711(0x77, 880, 160).bytes(), Reason::OutOfSequence);
+    script.outward(&g711(0x77, 881, 320), 0, 5, 1_001_280, 0);
+    // A packet of the source before is far away, and another that is not the next one.
+    script.drops(rtp, g711(AGENT, 60_002, 1_000_320).bytes(), Reason::OutOfSequence);
+    script.drops(rtp, g711(AGENT, 60_004, 1_000_640).bytes(), Reason::OutOfSequence);
     // Opus counts at 48 kHz.
     let opus = Rtp { payload_type: 96, ..g711(0x78, 1, 0) };
-    script.outward(&opus, 111, 7, 1_001_120 + 960, 0);
+    script.outward(&opus, 111, 6, 1_001_280 + 2880, 0);
+    // Events are counted at 8 kHz inside and at 48 kHz outside, with Opus's timestamps.
+    let event = Rtp { payload_type: 102, payload: vec![5, 0x8a, 3, 0x20], ..g711(0x78, 2, 960) };
+    let left = Rtp { payload_type: 110, payload: vec![5, 0x8a, 18, 192], ..event.clone() };
+    script.outward_as(&event, &left, 7, 1_001_280 + 3840, 0);
     script.end()
 }
 
@@ -276,13 +284,13 @@ fn reports(profile: Profile) -> Case {
     let from =
         [sender_report(BROWSER, 1000, &[stray, heard]), description(BROWSER, "{secret machine}")].concat();
     let back = Block { ssrc: AGENT, highest: 0x1_0000 };
-    let to = [sender_report(INSIDE_SSRC, 1000, &[back]), description(INSIDE_SSRC, "11110001")].concat();
-    script.inward_rtcp(&from, to);
+    let report = counted(sender_report(INSIDE_SSRC, 1000, &[back]), 1);
+    script.inward_rtcp(&from, [report, description(INSIDE_SSRC, "11110001")].concat());
     let heard = Block { ssrc: INSIDE_SSRC, highest: u32::from(INWARD_START) };
     let from = [sender_report(AGENT, 9160, &[heard, stray]), goodbye(AGENT)].concat();
     let back = Block { ssrc: BROWSER, highest: 500 };
-    let to = [sender_report(OUTSIDE_SSRC, 9160, &[back]), description(OUTSIDE_SSRC, "22220002")].concat();
-    script.outward_rtcp(from, &to);
+    let report = counted(sender_report(OUTSIDE_SSRC, 9160, &[back]), 2);
+    script.outward_rtcp(from, &[report, description(OUTSIDE_SSRC, "22220002")].concat());
     // A receiver's SSRC need not be its sender's.
     let to = [receiver_report(INSIDE_SSRC, &[]), description(INSIDE_SSRC, "11110001")].concat();
     script.inward_rtcp(&receiver_report(1, &[stray]), to);
@@ -323,7 +331,7 @@ fn forged_reports(profile: Profile) -> Case {
 }
 
 fn feedback_and_goodbyes() -> Case {
-    let mut script = srtp("feedback and goodbyes end here", Profile::AeadAes128Gcm);
+    let mut script = srtp("feedback on nothing that was sent and goodbyes end here", Profile::AeadAes128Gcm);
     let (outside, rtcp) = (paths().outside, paths().rtcp);
     let feedback = script.sealed_rtcp(&picture_loss(BROWSER, OUTSIDE_SSRC));
     script.drops(outside, feedback, Reason::RtcpEmpty);
@@ -332,6 +340,33 @@ fn feedback_and_goodbyes() -> Case {
     let reduced = [picture_loss(BROWSER, OUTSIDE_SSRC), receiver_report(BROWSER, &[])].concat();
     let to = [receiver_report(INSIDE_SSRC, &[]), description(INSIDE_SSRC, "11110001")].concat();
     script.inward_rtcp(&reduced, to);
+    script.end()
+}
+
+/// Wishes go on to whoever sends the stream, under the names that it has there; pictures not too often.
+fn wishes() -> Case {
+    let mut script = srtp("receivers' wishes reach the sender", Profile::AeadAes128Gcm);
+    script.inward(&g711(BROWSER, 500, 1000), 0, 0, 1000, 0);
+    script.outward(&g711(AGENT, 65_535, 9000), 0, 0, 9000, 0);
+    script.outward(&g711(AGENT, 0, 9160), 0, 1, 9160, 0);
+    let head = |ssrc, name| [receiver_report(ssrc, &[]), description(ssrc, name)].concat();
+    let inside = || head(INSIDE_SSRC, "11110001");
+    let asked = [inside(), picture_loss(INSIDE_SSRC, AGENT), full_picture(INSIDE_SSRC, AGENT, 1)].concat();
+    script.inward_rtcp(&picture_loss(BROWSER, OUTSIDE_SSRC), asked);
+    let too_soon = script.sealed_rtcp(&full_picture(BROWSER, OUTSIDE_SSRC, 9));
+    script.drops(paths().outside, too_soon, Reason::RateLimited);
+    let lost = nack(BROWSER, OUTSIDE_SSRC, &[(OUTWARD_START, 1)]);
+    script.inward_rtcp(&lost, [inside(), nack(INSIDE_SSRC, AGENT, &[(65_535, 1)])].concat());
+    let lost = nack(BROWSER, OUTSIDE_SSRC, &[(OUTWARD_START + 2, 0), (OUTWARD_START - 200, 0)]);
+    let nobody_has_it = script.sealed_rtcp(&lost);
+    script.drops(paths().outside, nobody_has_it, Reason::RtcpEmpty);
+    let outside = || head(OUTSIDE_SSRC, "22220002");
+    let asked =
+        [outside(), picture_loss(OUTSIDE_SSRC, BROWSER), full_picture(OUTSIDE_SSRC, BROWSER, 1)].concat();
+    script.outward_rtcp(full_picture(AGENT, INSIDE_SSRC, 77), &asked);
+    let lost = nack(AGENT, INSIDE_SSRC, &[(INWARD_START, 0)]);
+    let whole = [receiver_report(AGENT, &[]), lost].concat();
+    script.outward_rtcp(whole, &[outside(), nack(OUTSIDE_SSRC, BROWSER, &[(500, 0)])].concat());
     script.end()
 }
 
@@ -354,7 +389,8 @@ fn reports_of_strangers() -> Case {
     let back = Block { ssrc: 0x77, highest: 50 };
     script.inward_rtcp(&receiver_report(1, &[new]), [receiver_report(INSIDE_SSRC, &[back]), tail].concat());
     // Its timestamps are shifted by what its packets are shifted by: 480 - 7160.
-    let to = [sender_report(OUTSIDE_SSRC, 480, &[]), description(OUTSIDE_SSRC, "22220002")].concat();
+    let report = counted(sender_report(OUTSIDE_SSRC, 480, &[]), 2);
+    let to = [report, description(OUTSIDE_SSRC, "22220002")].concat();
     script.outward_rtcp(sender_report(0x77, 7160, &[]), &to);
     script.end()
 }

@@ -54,6 +54,7 @@ pub enum Expect {
     /// Back to where it came from.
     Reply(Vec<u8>),
     Consumed,
+    Heard,
     /// To control, with the call where its flow is known; the bytes are as they came.
     Punt {
         known: bool,
@@ -69,6 +70,7 @@ impl Expect {
             Self::Forward { rtcp: true, .. } => "forward_rtcp",
             Self::Reply(_) => "reply_stun",
             Self::Consumed => "consume_stun",
+            Self::Heard => "consume_event",
             Self::Punt { known: true } => "punt_call",
             Self::Punt { known: false } => "punt_unknown",
             Self::Drop(reason) => reason.name(),
@@ -165,8 +167,13 @@ impl Script {
 
     /// The agent sends `rtp`; the browser gets it likewise.
     fn outward(&mut self, rtp: &Rtp, payload_type: u8, nth: i16, timestamp: u32, lost: i64) {
+        self.outward_as(rtp, &Rtp { payload_type, ..rtp.clone() }, nth, timestamp, lost);
+    }
+
+    /// The same, with another payload.
+    fn outward_as(&mut self, rtp: &Rtp, leaves: &Rtp, nth: i16, timestamp: u32, lost: i64) {
         let sequence = world::OUTWARD_START.wrapping_add_signed(nth);
-        let out = Rtp { payload_type, ..rtp.leaves(OUTSIDE_SSRC, sequence, timestamp) }.bytes();
+        let out = leaves.leaves(OUTSIDE_SSRC, sequence, timestamp).bytes();
         let out = self.relay.as_mut().map_or_else(|| out.clone(), |relay| relay.seal(&out));
         let expect = Expect::Forward { to: self.paths.outside, rtcp: false, bytes: out };
         let octets = rtp.payload.len() as u64;

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sallyport_plan::{
-    CallId, Consent, Direction, DirectionIndex, FlowKey, IceRole, KeyMaterial, Medium, Mute, Passage, Plan,
-    Profile, Protection, Pt, PtMap, Ssrc, Zone,
+    CallId, Clock, Consent, Digits, Direction, DirectionIndex, FlowKey, Format, IceRole, KeyMaterial, Medium,
+    Mute, Passage, Plan, Profile, Protection, Pt, PtMap, Ssrc, Zone,
 };
 use sallyport_srtp::{Opener, Sealer};
 use sallyport_wire::PacketBuf;
@@ -82,13 +82,26 @@ pub const FROM_AGENT: u8 = 0x33;
 /// See [`FROM_AGENT`].
 pub const TO_AGENT: u8 = 0x44;
 
-/// Payload types outside and inside: Opus is renumbered, G.711 is not, comfort noise has no place outside.
-const TYPES: [(u8, u8); 4] = [(0, 0), (8, 8), (111, 96), (126, 101)];
+const SOUND: [Format; 2] = [Format::Media(Clock::Hz8000), Format::Media(Clock::Hz48000)];
+const EVENT: Format = Format::Event { from: Clock::Hz8000, to: Clock::Hz8000 };
+const SLOWED: Format = Format::Event { from: Clock::Hz48000, to: Clock::Hz8000 };
+/// Payload types outside and inside: Opus is renumbered, G.711 is not, comfort noise has no place outside; events are counted
+/// at 8 kHz inside, whatever their clock outside.
+const TYPES: [(u8, u8, Format); 5] =
+    [(0, 0, SOUND[0]), (8, 8, SOUND[0]), (111, 96, SOUND[1]), (126, 101, EVENT), (110, 102, SLOWED)];
+
+/// The same on the way back.
+fn back(format: Format) -> Format {
+    match format {
+        Format::Event { from, to } => Format::Event { from: to, to: from },
+        media @ Format::Media(_) => media,
+    }
+}
 
 /// SRTP outside, plain RTP inside; `None` before the handshake has ended.
 pub fn plan(profile: Option<Profile>, paths: Paths) -> Plan {
     let srtp = |octet| profile.map(|profile| Protection::Srtp(key(profile, octet)));
-    let map = |(from, to): (u8, u8)| PtMap { from: Pt(from), to: Pt(to) };
+    let map = |(from, to, format): (u8, u8, Format)| PtMap { from: Pt(from), to: Pt(to), format };
     let inward = Direction {
         index: INWARD,
         medium: Medium::Audio,
@@ -100,6 +113,7 @@ pub fn plan(profile: Option<Profile>, paths: Paths) -> Plan {
         passage: Passage::Translated,
         ssrc: Ssrc(INSIDE_SSRC),
         payload_types: TYPES.map(map).to_vec(),
+        digits: Digits::Pass,
         reverse: OUTWARD,
         mute: Mute::Open,
     };
@@ -113,7 +127,8 @@ pub fn plan(profile: Option<Profile>, paths: Paths) -> Plan {
         rtcp: paths.outside,
         passage: Passage::Translated,
         ssrc: Ssrc(OUTSIDE_SSRC),
-        payload_types: TYPES.map(|(outside, inside)| map((inside, outside))).to_vec(),
+        payload_types: TYPES.map(|(outside, inside, format)| map((inside, outside, back(format)))).to_vec(),
+        digits: Digits::Pass,
         reverse: INWARD,
         mute: Mute::Open,
     };
@@ -218,8 +233,8 @@ pub struct Block {
     pub highest: u32,
 }
 
-/// Filling of a block: fraction and packets lost, jitter, last report, delay.
-const BLOCK: ([u8; 4], [u8; 12]) = ([0x19, 0, 0, 5], [0, 0, 0, 9, 0xa0, 0xa1, 0xa2, 0xa3, 0, 0, 0, 7]);
+/// Filling of a block: fraction and packets lost, jitter; it answers no report.
+const BLOCK: ([u8; 4], [u8; 12]) = ([0x19, 0, 0, 5], [0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0]);
 
 fn blocks(bytes: &mut Vec<u8>, blocks: &[Block]) {
     for block in blocks {
@@ -239,6 +254,13 @@ pub fn sender_report(ssrc: u32, timestamp: u32, reports: &[Block]) -> Vec<u8> {
     bytes.extend([0, 0, 0, 50, 0, 0, 0x1f, 0x40]);
     blocks(&mut bytes, reports);
     bytes
+}
+
+/// The same, as a relay sends it on that has sent so many packets of 16 octets itself.
+pub fn counted(mut report: Vec<u8>, packets: u32) -> Vec<u8> {
+    report[20..24].copy_from_slice(&packets.to_be_bytes());
+    report[24..28].copy_from_slice(&(16 * packets).to_be_bytes());
+    report
 }
 
 /// A receiver report.
@@ -273,6 +295,24 @@ pub fn picture_loss(sender: u32, media: u32) -> Vec<u8> {
     let mut bytes = vec![0x81, 206, 0, 2];
     bytes.extend(sender.to_be_bytes());
     bytes.extend(media.to_be_bytes());
+    bytes
+}
+
+/// A full intra request of one entry (RFC 5104 section 4.3.1).
+pub fn full_picture(sender: u32, media: u32, number: u8) -> Vec<u8> {
+    let mut bytes = vec![0x84, 206, 0, 4];
+    [sender, 0, media, u32::from(number) << 24].iter().for_each(|word| bytes.extend(word.to_be_bytes()));
+    bytes
+}
+
+/// A generic negative acknowledgement (RFC 4585 section 6.2.1): packets, and bits for the sixteen behind each.
+pub fn nack(sender: u32, media: u32, entries: &[(u16, u16)]) -> Vec<u8> {
+    let mut bytes = vec![0x81, 205, 0, (2 + entries.len()) as u8];
+    [sender, media].iter().for_each(|word| bytes.extend(word.to_be_bytes()));
+    entries.iter().for_each(|(packet, behind)| {
+        bytes.extend(packet.to_be_bytes());
+        bytes.extend(behind.to_be_bytes());
+    });
     bytes
 }
 

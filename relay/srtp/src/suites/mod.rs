@@ -4,7 +4,7 @@
 //! long. A [`Desc`] says what is to be done to one packet under it; [`protect`] and [`unprotect`] take a slice of them,
 //! mixed as they come.
 //!
-//! | [`Backend`] | AEAD_AES_GCM | AES_CM_HMAC_SHA1_80 |
+//! | [`Backend`] | AEAD_AES_GCM | AES_CM_HMAC_SHA1_80 and _32 |
 //! |---|---|---|
 //! | `Portable` | ring | RustCrypto's aes and the compression function of its sha1, from keyed states |
 //! | `Shani` | AES-NI and PCLMULQDQ | AES-NI, SHA-NI with two packets interleaved |
@@ -60,9 +60,37 @@ enum Keys {
     Gcm(keys::GcmKeys),
     #[cfg(target_arch = "x86_64")]
     AesCm(keys::CmKeys),
+    /// With tags of 32 bits: said here, where the line is that tells the suites apart.
+    #[cfg(target_arch = "x86_64")]
+    AesCmShort(keys::CmKeys),
     /// ring's key is longer than 512 octets.
     PortableGcm(Box<portable::Gcm>),
     PortableAesCm(portable::AesCm),
+    PortableAesCmShort(portable::AesCm),
+}
+
+/// Tags, by their octets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Tag {
+    /// HMAC-SHA1 cut to 32 bits, of SRTP only.
+    HmacSha1_32 = 4,
+    /// HMAC-SHA1 cut to 80 bits.
+    HmacSha1_80 = 10,
+    /// That of GCM.
+    Gcm = 16,
+}
+
+impl Tag {
+    /// Octets.
+    #[inline]
+    pub const fn octets(self) -> usize {
+        self as usize
+    }
+
+    const fn is_gcm(self) -> bool {
+        matches!(self, Self::Gcm)
+    }
 }
 
 /// Key block: the tag of the enumeration hides in it.
@@ -71,16 +99,29 @@ const _: () = assert!(size_of::<Suite>() <= 512);
 impl Suite {
     /// Keys for RTP.
     pub(crate) fn rtp(master: &KeyMaterial) -> Result<Self, KeyError> {
-        Self::derived(master, [Label::RtpEncryption, Label::RtpAuthentication, Label::RtpSalt])
+        let tag = match master.profile() {
+            Profile::AesCm128HmacSha1_32 | Profile::AesCm256HmacSha1_32 => Tag::HmacSha1_32,
+            Profile::AesCm128HmacSha1_80 | Profile::AesCm256HmacSha1_80 => Tag::HmacSha1_80,
+            Profile::AeadAes128Gcm | Profile::AeadAes256Gcm => Tag::Gcm,
+        };
+        Self::derived(master, tag, [Label::RtpEncryption, Label::RtpAuthentication, Label::RtpSalt])
     }
 
-    /// Keys for RTCP.
+    /// Keys for RTCP, whose tags are long in every profile.
     pub(crate) fn rtcp(master: &KeyMaterial) -> Result<Self, KeyError> {
-        Self::derived(master, [Label::RtcpEncryption, Label::RtcpAuthentication, Label::RtcpSalt])
+        let tag = match master.profile() {
+            Profile::AeadAes128Gcm | Profile::AeadAes256Gcm => Tag::Gcm,
+            Profile::AesCm128HmacSha1_32
+            | Profile::AesCm256HmacSha1_32
+            | Profile::AesCm128HmacSha1_80
+            | Profile::AesCm256HmacSha1_80 => Tag::HmacSha1_80,
+        };
+        Self::derived(master, tag, [Label::RtcpEncryption, Label::RtcpAuthentication, Label::RtcpSalt])
     }
 
     fn derived(
         master: &KeyMaterial,
+        tag: Tag,
         [encryption, authentication, salt]: [Label; 3],
     ) -> Result<Self, KeyError> {
         if !master.is_well_formed() {
@@ -95,15 +136,13 @@ impl Suite {
             short = derive::<16>(master, encryption)?;
             &short[..]
         };
-        match master.profile() {
-            Profile::AesCm128HmacSha1_80 | Profile::AesCm256HmacSha1_80 => {
-                let mac = derive::<20>(master, authentication)?;
-                let salt = derive::<14>(master, salt)?;
-                Self::aes_cm(backend, key, &mac, &salt)
-            }
-            Profile::AeadAes128Gcm | Profile::AeadAes256Gcm => {
-                Self::gcm(backend, key, &*derive::<12>(master, salt)?)
-            }
+        if tag.is_gcm() {
+            return Self::gcm(backend, key, &*derive::<12>(master, salt)?);
+        }
+        let (mac, salt) = (derive::<20>(master, authentication)?, derive::<14>(master, salt)?);
+        match tag {
+            Tag::HmacSha1_32 => Self::aes_cm_short(backend, key, &mac, &salt),
+            Tag::HmacSha1_80 | Tag::Gcm => Self::aes_cm(backend, key, &mac, &salt),
         }
     }
 
@@ -135,26 +174,49 @@ impl Suite {
         }))
     }
 
+    /// AES_CM_128_HMAC_SHA1_32 or AES_256_CM_HMAC_SHA1_32, for SRTP: their SRTCP is that of [`Suite::aes_cm`].
+    ///
+    /// # Errors
+    /// As [`Suite::aes_cm`].
+    pub fn aes_cm_short(
+        backend: Backend,
+        key: &[u8],
+        mac: &[u8; 20],
+        salt: &[u8; 14],
+    ) -> Result<Self, KeyError> {
+        Ok(Self(match backend {
+            Backend::Portable => Keys::PortableAesCmShort(portable::AesCm::new(key, mac, salt)?),
+            #[cfg(target_arch = "x86_64")]
+            Backend::Shani | Backend::Avx512 => Keys::AesCmShort(keys::CmKeys::new(backend, key, mac, salt)?),
+            #[cfg(not(target_arch = "x86_64"))]
+            Backend::Shani | Backend::Avx512 => return Err(KeyError),
+        }))
+    }
+
     /// The backend that the keys are for.
     pub const fn backend(&self) -> Backend {
         match &self.0 {
             #[cfg(target_arch = "x86_64")]
             Keys::Gcm(keys) => keys.backend(),
             #[cfg(target_arch = "x86_64")]
-            Keys::AesCm(keys) => keys.backend(),
-            Keys::PortableGcm(_) | Keys::PortableAesCm(_) => Backend::Portable,
+            Keys::AesCm(keys) | Keys::AesCmShort(keys) => keys.backend(),
+            Keys::PortableGcm(_) | Keys::PortableAesCm(_) | Keys::PortableAesCmShort(_) => Backend::Portable,
         }
     }
 
+    /// What its packets end with.
     #[inline]
-    const fn is_gcm(&self) -> bool {
+    pub const fn tag(&self) -> Tag {
         match &self.0 {
             #[cfg(target_arch = "x86_64")]
-            Keys::Gcm(_) => true,
+            Keys::Gcm(_) => Tag::Gcm,
             #[cfg(target_arch = "x86_64")]
-            Keys::AesCm(_) => false,
-            Keys::PortableGcm(_) => true,
-            Keys::PortableAesCm(_) => false,
+            Keys::AesCm(_) => Tag::HmacSha1_80,
+            #[cfg(target_arch = "x86_64")]
+            Keys::AesCmShort(_) => Tag::HmacSha1_32,
+            Keys::PortableGcm(_) => Tag::Gcm,
+            Keys::PortableAesCm(_) => Tag::HmacSha1_80,
+            Keys::PortableAesCmShort(_) => Tag::HmacSha1_32,
         }
     }
 
@@ -166,8 +228,10 @@ impl Suite {
                 Keys::PortableGcm(keys) => {
                     (std::ptr::from_ref(&**keys).cast::<u8>(), size_of::<portable::Gcm>())
                 }
-                Keys::PortableAesCm(keys) => (std::ptr::from_ref(keys).cast(), size_of::<portable::AesCm>()),
-                Keys::Gcm(_) | Keys::AesCm(_) => return,
+                Keys::PortableAesCm(keys) | Keys::PortableAesCmShort(keys) => {
+                    (std::ptr::from_ref(keys).cast(), size_of::<portable::AesCm>())
+                }
+                Keys::Gcm(_) | Keys::AesCm(_) | Keys::AesCmShort(_) => return,
             };
             for line in (0..octets).step_by(64) {
                 shani::prefetch_line(from.wrapping_add(line));
@@ -185,17 +249,18 @@ impl Suite {
     /// Octets of a tag.
     #[inline]
     pub const fn tag_len(&self) -> usize {
-        tag_len(self.is_gcm())
+        self.tag().octets()
     }
 
     /// Whether a packet of this length, clear up to `header`, can be sealed (the tag not being there yet).
     pub(crate) const fn takes(&self, header: usize, length: usize) -> bool {
-        length < PACKET_MAX - 64 && fits(self.is_gcm(), length, header, length)
+        length < PACKET_MAX - 64 && fits(self.tag(), length, header, length)
     }
 
     /// Where the index word lies in an SRTCP packet of `length` octets: behind the tag with GCM, before it with AES-CM.
     pub(crate) const fn rtcp_index_at(&self, length: usize) -> Option<usize> {
-        let behind = if self.is_gcm() { 0 } else { portable::CM_TAG };
+        let tag = self.tag();
+        let behind = if tag.is_gcm() { 0 } else { tag.octets() };
         length.checked_sub(behind + INDEX_WORD)
     }
 }
@@ -240,7 +305,7 @@ pub struct Desc<'a> {
     to: u32,
     ssrc: u32,
     kind: Kind,
-    gcm: bool,
+    tag: Tag,
     index: u64,
 }
 
@@ -257,12 +322,12 @@ impl<'a> Desc<'a> {
         ssrc: u32,
         index: u64,
     ) -> Result<Self, Refused> {
-        let gcm = suite.is_gcm();
-        let to = packet.len().wrapping_sub(tag_len(gcm));
-        if !fits(gcm, packet.len(), header, to) {
+        let tag = suite.tag();
+        let to = packet.len().wrapping_sub(tag.octets());
+        if !fits(tag, packet.len(), header, to) {
             return Err(Refused);
         }
-        Ok(Self { suite, packet, from: header as u32, to: to as u32, ssrc, kind: Kind::Rtp, gcm, index })
+        Ok(Self { suite, packet, from: header as u32, to: to as u32, ssrc, kind: Kind::Rtp, tag, index })
     }
 
     /// An RTCP compound to be sealed, with room for tag and index word, which it writes.
@@ -292,13 +357,13 @@ impl<'a> Desc<'a> {
         ssrc: u32,
         index: u32,
     ) -> Result<Self, Refused> {
-        let gcm = suite.is_gcm();
-        let to = packet.len().wrapping_sub(tag_len(gcm) + INDEX_WORD);
-        if !fits(gcm, packet.len(), CLEAR, to) {
+        let tag = suite.tag();
+        let to = packet.len().wrapping_sub(tag.octets() + INDEX_WORD);
+        if !fits(tag, packet.len(), CLEAR, to) {
             return Err(Refused);
         }
         let (from, to, index) = (CLEAR as u32, to as u32, u64::from(index));
-        Ok(Self { suite, packet, from, to, ssrc, kind: Kind::Rtcp, gcm, index })
+        Ok(Self { suite, packet, from, to, ssrc, kind: Kind::Rtcp, tag, index })
     }
 
     const fn from(&self) -> usize {
@@ -340,13 +405,8 @@ impl<'a> Desc<'a> {
 /// The unsafe code of the backends counts on it: `from <= to`, and `to` lies within the packet by what the kind has behind
 /// it, that difference having been taken without a check before.
 #[inline]
-const fn fits(gcm: bool, length: usize, from: usize, to: usize) -> bool {
-    length <= PACKET_MAX && to <= length && from <= to && (gcm || to - from <= STREAM_MAX)
-}
-
-#[inline]
-const fn tag_len(gcm: bool) -> usize {
-    if gcm { portable::GCM_TAG } else { portable::CM_TAG }
+const fn fits(tag: Tag, length: usize, from: usize, to: usize) -> bool {
+    length <= PACKET_MAX && to <= length && from <= to && (tag.is_gcm() || to - from <= STREAM_MAX)
 }
 
 /// What a backend does to a burst of at most [`BURST`] packets. Bit n of the answer: packet n was refused.

@@ -8,18 +8,18 @@ use ctr::cipher::{
     BlockCipherEncrypt, BlockSizeUser, InnerIvInit, KeyInit, StreamCipher, StreamCipherCoreWrapper,
 };
 use ctr::{CtrCore, flavors};
-use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, Tag, UnboundKey};
+use ring::aead::{self, AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use sha1::block_api::compress;
 use zeroize::Zeroize;
 
-use super::{Burst, Desc, Keys, Kind, Refused, protect_one, unprotect_one};
+use super::{Burst, Desc, Keys, Kind, Refused, Tag, protect_one, unprotect_one};
 use crate::KeyError;
 use crate::rtcp::{CLEAR, INDEX_WORD};
 
 /// Octets of a tag of GCM.
-pub const GCM_TAG: usize = 16;
-/// Octets of a tag of AES-CM: 80 bits.
-pub const CM_TAG: usize = 10;
+const GCM_TAG: usize = Tag::Gcm.octets();
+/// Octets of the longest tag of AES-CM.
+const CM_TAG: usize = Tag::HmacSha1_80.octets();
 
 /// See the module.
 pub struct Portable;
@@ -28,18 +28,18 @@ impl Burst for Portable {
     fn protect(self, burst: &mut [Desc<'_>], ahead: usize) -> u64 {
         run(burst, ahead, |desc| match &desc.suite.0 {
             Keys::PortableGcm(keys) => keys.seal(desc),
-            Keys::PortableAesCm(keys) => keys.seal(desc),
+            Keys::PortableAesCm(keys) | Keys::PortableAesCmShort(keys) => keys.seal(desc),
             #[cfg(target_arch = "x86_64")]
-            Keys::Gcm(_) | Keys::AesCm(_) => protect_one(desc.again()),
+            Keys::Gcm(_) | Keys::AesCm(_) | Keys::AesCmShort(_) => protect_one(desc.again()),
         })
     }
 
     fn unprotect(self, burst: &mut [Desc<'_>], ahead: usize) -> u64 {
         run(burst, ahead, |desc| match &desc.suite.0 {
             Keys::PortableGcm(keys) => keys.open(desc),
-            Keys::PortableAesCm(keys) => keys.open(desc),
+            Keys::PortableAesCm(keys) | Keys::PortableAesCmShort(keys) => keys.open(desc),
             #[cfg(target_arch = "x86_64")]
-            Keys::Gcm(_) | Keys::AesCm(_) => unprotect_one(desc.again()),
+            Keys::Gcm(_) | Keys::AesCm(_) | Keys::AesCmShort(_) => unprotect_one(desc.again()),
         })
     }
 }
@@ -116,7 +116,7 @@ impl Gcm {
         let rtcp = Self::rtcp_aad(desc);
         let (body, rest) = desc.packet.split_at_mut_checked(to).ok_or(Refused)?;
         let (header, payload) = body.split_at_mut_checked(from).ok_or(Refused)?;
-        let tag = Tag::from(*rest.first_chunk::<GCM_TAG>().ok_or(Refused)?);
+        let tag = aead::Tag::from(*rest.first_chunk::<GCM_TAG>().ok_or(Refused)?);
         let opened = match desc.kind {
             Kind::Rtp => self.key.open_in_place_separate_tag(nonce, Aad::from(&*header), tag, payload, 0..),
             Kind::Rtcp => self.key.open_in_place_separate_tag(nonce, Aad::from(rtcp?), tag, payload, 0..),
@@ -143,7 +143,7 @@ enum Cipher {
     Aes256(Aes256Enc),
 }
 
-/// AES-CM with HMAC-SHA1-80: the HMAC states are keyed once.
+/// AES-CM with HMAC-SHA1: the HMAC states are keyed once.
 pub struct AesCm {
     cipher: Cipher,
     inner: [u32; 5],
@@ -176,6 +176,7 @@ impl AesCm {
         }
     }
 
+    /// The longest tag; a shorter one is its beginning.
     fn tag(&self, desc: &Desc<'_>) -> Result<[u8; CM_TAG], Refused> {
         let body = desc.packet.get(..desc.authenticated()).ok_or(Refused)?;
         let (blocks, rest) = body.as_chunks::<64>();
@@ -205,13 +206,17 @@ impl AesCm {
     fn seal(&self, desc: &mut Desc<'_>) -> Result<(), Refused> {
         self.crypt(desc)?;
         let tag = self.tag(desc)?;
-        *desc.packet.last_chunk_mut().ok_or(Refused)? = tag;
+        let at = desc.authenticated();
+        for (octet, tag) in desc.packet.get_mut(at..).ok_or(Refused)?.iter_mut().zip(tag) {
+            *octet = tag;
+        }
         Ok(())
     }
 
     fn open(&self, desc: &mut Desc<'_>) -> Result<(), Refused> {
-        let (mut differ, sent) = (0, *desc.packet.last_chunk::<CM_TAG>().ok_or(Refused)?);
-        for (octet, sent) in self.tag(desc)?.iter().zip(sent) {
+        let sent = desc.packet.get(desc.authenticated()..).filter(|sent| sent.len() == desc.tag.octets());
+        let mut differ = 0;
+        for (octet, sent) in self.tag(desc)?.iter().zip(sent.ok_or(Refused)?) {
             differ |= octet ^ sent;
         }
         if std::hint::black_box(differ) != 0 {

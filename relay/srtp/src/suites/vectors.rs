@@ -74,6 +74,11 @@ fn hmac_matches_the_rfc() {
         let index = u64::from(u32::from_be_bytes(*b"here")) << 16;
         protect_one(Desc::rtp(&suite, &mut octets, 4, 0, index).unwrap()).unwrap();
         assert_eq!(octets[4..], hex("b617318655057264e28b"));
+        // Cut to 32 bits, which is all that RFC 3711 section 4.2 says of it.
+        let suite = Suite::aes_cm_short(backend, &[1; 16], &[0x0b; 20], &[0; 14]).unwrap();
+        let mut octets = [&b"Hi T"[..], &[0; 4]].concat();
+        protect_one(Desc::rtp(&suite, &mut octets, 4, 0, index).unwrap()).unwrap();
+        assert_eq!(octets[4..], hex("b6173186"));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Both suites against other libraries, put together by the letter of the RFCs: key derivation block by block with the
+//! All suites against other libraries, put together by the letter of the RFCs: key derivation block by block with the
 //! bare AES of RustCrypto, AES-GCM by RustCrypto's aes-gcm, HMAC-SHA1 by ring.
 
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
@@ -42,9 +42,9 @@ fn xor(octets: &[u8], stream: &[u8]) -> Vec<u8> {
     octets.iter().zip(stream).map(|(octet, stream)| octet ^ stream).collect()
 }
 
-fn sha1_80(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+fn sha1(octets: usize, key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key);
-    hmac::sign(&key, &parts.concat()).as_ref()[..10].to_vec()
+    hmac::sign(&key, &parts.concat()).as_ref()[..octets].to_vec()
 }
 
 fn cm(master: &KeyMaterial, labels: [u8; 3], ssrc: u32, index: u64, octets: &[u8]) -> (Vec<u8>, Vec<u8>) {
@@ -67,10 +67,15 @@ fn gcm(master: &KeyMaterial, labels: [u8; 2], ssrc: u32, index: u64, aad: &[u8],
 fn oracle_rtp(master: &KeyMaterial, ssrc: u32, index: u64, plain: &[u8]) -> Vec<u8> {
     let (header, payload) = plain.split_at(Header::parse(plain).unwrap().header_len());
     match master.profile() {
-        Profile::AesCm128HmacSha1_80 | Profile::AesCm256HmacSha1_80 => {
+        Profile::AesCm128HmacSha1_80
+        | Profile::AesCm256HmacSha1_80
+        | Profile::AesCm128HmacSha1_32
+        | Profile::AesCm256HmacSha1_32 => {
+            let short =
+                matches!(master.profile(), Profile::AesCm128HmacSha1_32 | Profile::AesCm256HmacSha1_32);
             let (payload, mac) = cm(master, [0, 1, 2], ssrc, index, payload);
             let roc = ((index >> 16) as u32).to_be_bytes();
-            let tag = sha1_80(&mac, &[header, &payload, &roc]);
+            let tag = sha1(if short { 4 } else { 10 }, &mac, &[header, &payload, &roc]);
             [header, &payload, &tag].concat()
         }
         Profile::AeadAes128Gcm | Profile::AeadAes256Gcm => {
@@ -83,9 +88,12 @@ fn oracle_rtcp(master: &KeyMaterial, ssrc: u32, index: u32, plain: &[u8]) -> Vec
     let (header, payload) = plain.split_at(8);
     let word = (index | 1 << 31).to_be_bytes();
     match master.profile() {
-        Profile::AesCm128HmacSha1_80 | Profile::AesCm256HmacSha1_80 => {
+        Profile::AesCm128HmacSha1_80
+        | Profile::AesCm256HmacSha1_80
+        | Profile::AesCm128HmacSha1_32
+        | Profile::AesCm256HmacSha1_32 => {
             let (payload, mac) = cm(master, [3, 4, 5], ssrc, u64::from(index), payload);
-            let tag = sha1_80(&mac, &[header, &payload, &word]);
+            let tag = sha1(10, &mac, &[header, &payload, &word]);
             [header, &payload, &word, &tag].concat()
         }
         Profile::AeadAes128Gcm | Profile::AeadAes256Gcm => {

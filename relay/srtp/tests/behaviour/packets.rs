@@ -13,12 +13,14 @@ use sallyport_wire::PacketBuf;
 
 /// The two that every test goes through.
 pub const PROFILES: [Profile; 2] = [Profile::AesCm128HmacSha1_80, Profile::AeadAes128Gcm];
-/// With those that differ from them in the length of the key only; in the order of their numbers on the wire.
-pub const ALL: [Profile; 4] = [
+/// With those that differ from them in the length of key or tag only; in the order of their numbers on the wire.
+pub const ALL: [Profile; 6] = [
     Profile::AesCm128HmacSha1_80,
     Profile::AeadAes128Gcm,
     Profile::AeadAes256Gcm,
     Profile::AesCm256HmacSha1_80,
+    Profile::AesCm128HmacSha1_32,
+    Profile::AesCm256HmacSha1_32,
 ];
 
 /// The backend that [`in_other_backends`] asks for, in whose processes all keys are for it.

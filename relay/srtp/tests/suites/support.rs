@@ -6,23 +6,26 @@ use sallyport_srtp::suites::{Backend, Desc, Refused, Suite, protect, unprotect};
 mod packets;
 pub use packets::Random;
 
-/// Both suites with both lengths of key.
+/// All suites with both lengths of key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Form {
     pub gcm: bool,
+    tag: usize,
     pub key: usize,
 }
 
-pub const FORMS: [Form; 4] = [
-    Form { gcm: true, key: 16 },
-    Form { gcm: true, key: 32 },
-    Form { gcm: false, key: 16 },
-    Form { gcm: false, key: 32 },
+pub const FORMS: [Form; 6] = [
+    Form { gcm: true, tag: 16, key: 16 },
+    Form { gcm: true, tag: 16, key: 32 },
+    Form { gcm: false, tag: 10, key: 16 },
+    Form { gcm: false, tag: 10, key: 32 },
+    Form { gcm: false, tag: 4, key: 16 },
+    Form { gcm: false, tag: 4, key: 32 },
 ];
 
 impl Form {
     pub fn tag(self) -> usize {
-        if self.gcm { 16 } else { 10 }
+        self.tag
     }
 
     /// The same keys for the same seed, whatever the backend.
@@ -33,6 +36,8 @@ impl Form {
         let salt: [u8; 14] = random.octets(14).try_into().unwrap();
         if self.gcm {
             Suite::gcm(backend, &key, salt.first_chunk().unwrap()).unwrap()
+        } else if self.tag == 4 {
+            Suite::aes_cm_short(backend, &key, &mac, &salt).unwrap()
         } else {
             Suite::aes_cm(backend, &key, &mac, &salt).unwrap()
         }

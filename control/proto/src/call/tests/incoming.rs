@@ -68,7 +68,7 @@ fn it_rings_and_is_taken_with_the_payload_types_of_the_offer() {
         let text = String::from_utf8(ok.body).unwrap();
         assert!(text.contains("m=audio 20000 RTP/AVP 96 0 101\r\n"), "{text}");
         assert!(ok.to.starts_with("<sip:2000@pbx>;tag=") && ok.contact.is_some());
-        assert!(answer(&all).is_some_and(|text| text.contains("m=audio 9 UDP/TLS/RTP/SAVPF 111 0 126")));
+        assert!(answer(&all).is_some_and(|text| text.contains("m=audio 9 UDP/TLS/RTP/SAVPF 111 0 110")));
         assert_eq!(take(&mut call), Err(AcceptError::Gone), "it is taken");
         let request = Request { method: Method::Ack, to: ok.to, ..invite(b"", &[]) };
         call.handle(Instant::now(), Input::SipRequest { transaction: TransactionId(71), request });
@@ -98,7 +98,9 @@ fn without_an_offer_the_answer_comes_in_the_ack() {
     assert!(offered.contains("m=audio 20000 RTP/AVP 0 8 107 101 102"), "{offered}");
     let request = Request { method: Method::Ack, to: ok.to, ..invite(&sdp("10.0.0.9", "8", ""), &[]) };
     call.handle(Instant::now(), Input::SipRequest { transaction: TransactionId(71), request });
-    assert!(answer(&done(&mut call)).is_some_and(|text| text.contains("m=audio 9 UDP/TLS/RTP/SAVPF 8\r\n")));
+    assert!(
+        answer(&done(&mut call)).is_some_and(|text| text.contains("m=audio 9 UDP/TLS/RTP/SAVPF 8 126\r\n"))
+    );
 }
 
 #[test]

@@ -15,10 +15,12 @@ mod ledger;
 mod network;
 mod random;
 mod relay;
+mod sdes;
 mod setup;
 mod timers;
 mod transfer;
 mod userdata;
+mod video;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -57,6 +59,7 @@ pub fn settings(password: &str) -> Arc<Settings> {
         }],
         own: vec![IpAddr::from([10, 0, 0, 1])],
         ice_lite: false,
+        video: true,
         fingerprint: [1; 32],
         toward: IpAddr::from([10, 0, 0, 5]),
         sip: SipSettings {
@@ -92,10 +95,11 @@ pub fn placing() -> Placing {
 pub fn offer(creds: &IceCreds, more: &str) -> String {
     let digits: Vec<String> = FINGERPRINT.iter().map(|octet| format!("{octet:02X}")).collect();
     format!(
-        "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
+        "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0{}\r\n\
          m=audio 9 UDP/TLS/RTP/SAVPF 111 0 8 110 126\r\nc=IN IP4 0.0.0.0\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\n\
          a=fingerprint:sha-256 {}\r\na=setup:actpass\r\na=mid:0\r\na=sendrecv\r\na=rtcp-mux\r\n\
          a=rtpmap:111 opus/48000/2\r\na=rtpmap:110 telephone-event/48000\r\na=rtpmap:126 telephone-event/8000\r\n{more}",
+        if more.contains("a=mid:1") { " 1" } else { "" },
         creds.ufrag,
         creds.pass,
         digits.join(":"),
@@ -191,6 +195,10 @@ impl Rig {
     }
 
     pub fn invited_by(request: Request) -> Result<Self, Box<Response>> {
+        Self::invited_with(request, settings("secret"))
+    }
+
+    pub fn invited_with(request: Request, settings: Arc<Settings>) -> Result<Self, Box<Response>> {
         let mut browser = IceAgent::new(IceCreds::new());
         browser.set_controlling(true);
         let at = vec![address("198.51.100.7:40000")];
@@ -199,7 +207,7 @@ impl Rig {
         let mut ledger = Ledger::default();
         ledger.input(&Input::SipRequest { transaction: INVITE, request: request.clone() });
         let name = (CallId(9), Seed([5; 32]), 0);
-        let call = Call::incoming(name, settings("secret"), "2000".into(), INVITE, request, now)?;
+        let call = Call::incoming(name, settings, "2000".into(), INVITE, request, now)?;
         let mut rig = Self::around(call, browser, (now, ledger), at);
         rig.remote_cseq = 5;
         rig.next_request = INVITE.0 + 1;
@@ -208,7 +216,12 @@ impl Rig {
 
     /// The browser takes the call.
     pub fn take(&mut self) -> Result<(), AcceptError> {
-        let text = offer(self.browser.local_credentials(), "");
+        self.take_with("")
+    }
+
+    /// The browser takes the call and offers more than sound.
+    pub fn take_with(&mut self, more: &str) -> Result<(), AcceptError> {
+        let text = offer(self.browser.local_credentials(), more);
         let outcome = self.call.accept(&text, Zone::Outside, self.now);
         self.drain();
         outcome
@@ -311,9 +324,15 @@ impl Rig {
         self.now = self.now.max(end);
     }
 
+    /// The relay gives as many port pairs as it was asked for.
     pub fn reserve(&mut self) {
-        let (rtp, rtcp) = (address("10.0.0.1:20000"), address("10.0.0.1:20001"));
-        self.put(Input::Reserved(vec![PortPair { rtp, rtcp }]));
+        let asked = self.done.iter().find_map(|command| match command {
+            Command::Reserve { pairs, .. } => Some(u16::from(*pairs)),
+            _ => None,
+        });
+        let port = |port| SocketAddr::from(([10, 0, 0, 1], port));
+        let pair = |nth| PortPair { rtp: port(20_000 + 2 * nth), rtcp: port(20_001 + 2 * nth) };
+        self.put(Input::Reserved((0..asked.unwrap_or(1)).map(pair).collect()));
     }
 
     pub fn requests(&self, method: &Method) -> Vec<(TransactionId, Request)> {

@@ -156,7 +156,7 @@ fn what_cannot_be_used_of_a_provisional_answer_is_passed_over() {
     rig.respond(&Method::Invite, 183, "one", b"garbage", &[]);
     assert_eq!((rig.answer(), rig.cause()), (None, None));
     rig.respond(&Method::Invite, 183, "one", &sdp("10.0.0.5", "8", ""), &[]);
-    assert!(rig.answer().unwrap().contains("m=audio 9 UDP/TLS/RTP/SAVPF 8\r\n"));
+    assert!(rig.answer().unwrap().contains("m=audio 9 UDP/TLS/RTP/SAVPF 8 126\r\n"));
     rig.respond(&Method::Invite, 183, "two", &sdp("10.0.0.6", "0", ""), &[]);
     assert_eq!(rig.cause(), None, "another fork with another codec ends nothing");
     rig.respond(&Method::Invite, 200, "two", &sdp("10.0.0.6", "0", ""), &[]);

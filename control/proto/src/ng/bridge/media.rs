@@ -3,15 +3,18 @@
 use std::time::Instant;
 
 use sallyport_plan::{
-    Direction, DirectionIndex, FlowKey, Medium, Mute, Passage, Plan, Profile, Pt, PtMap, Refusal, Ssrc, Zone,
+    self as plan, Clock, Digits, Direction, DirectionIndex, FlowKey, Medium, Mute, Passage, Plan, Profile,
+    Pt, PtMap, Refusal, Ssrc, Zone,
 };
 
-use super::super::peer::Peer;
+use super::super::peer::{Format, Peer};
 use super::record::Record;
 use super::side::{Keys, Side};
 use super::{Bridge, Waiting};
 use crate::api::{CallEvent, Command, DtlsStart, EndCause, StepState};
 
+/// Named events (RFC 4733 section 2.6.1).
+const EVENT: &str = "telephone-event/";
 /// Payload types that a direction may have.
 const MAPS_MAX: usize = 32;
 
@@ -187,6 +190,7 @@ fn direction(index: u8, from: &Side, to: &Side) -> Option<Direction> {
         passage: Passage::Translated,
         ssrc: Ssrc(to.ssrc),
         payload_types: payload_types(sender, receiver),
+        digits: Digits::Pass,
         reverse: DirectionIndex(1 - index),
         mute: if open { Mute::Open } else { Mute::Held },
     })
@@ -195,8 +199,12 @@ fn direction(index: u8, from: &Side, to: &Side) -> Option<Direction> {
 /// Payload types pass as they are: each side was shown those of the other. A side that sends under its own type for a
 /// codec, where the two differ, is helped.
 fn payload_types(sender: &Peer, receiver: &Peer) -> Vec<PtMap> {
-    let same = |number: u8| PtMap { from: Pt(number), to: Pt(number) };
-    let mut maps: Vec<PtMap> = receiver.formats.iter().map(|format| same(format.payload_type)).collect();
+    let map = |from: &Format, to: &Format| PtMap {
+        from: Pt(from.payload_type),
+        to: Pt(to.payload_type),
+        format: format(from, to),
+    };
+    let mut maps: Vec<PtMap> = receiver.formats.iter().map(|format| map(format, format)).collect();
     for own in &sender.formats {
         let taken = maps.iter().any(|map| map.from.0 == own.payload_type);
         let theirs = receiver
@@ -204,9 +212,28 @@ fn payload_types(sender: &Peer, receiver: &Peer) -> Vec<PtMap> {
             .iter()
             .find(|format| !own.name.is_empty() && format.name.eq_ignore_ascii_case(&own.name));
         if let Some(theirs) = theirs.filter(|_| !taken) {
-            maps.push(PtMap { from: Pt(own.payload_type), to: Pt(theirs.payload_type) });
+            maps.push(map(own, theirs));
         }
     }
     maps.truncate(MAPS_MAX);
     maps
+}
+
+/// What a format carries, by its name, or by its number where that is a static one (RFC 3551 section 6).
+fn format(from: &Format, to: &Format) -> plan::Format {
+    let clock = |format: &Format| {
+        let rate = format.name.split('/').nth(1).and_then(|rate| rate.trim().parse().ok());
+        rate.and_then(Clock::of).unwrap_or(match format.payload_type {
+            10 | 11 => Clock::Hz44100,
+            0..=95 => Clock::Hz8000,
+            _ => Clock::Hz48000,
+        })
+    };
+    let events =
+        |format: &Format| format.name.get(..EVENT.len()).is_some_and(|name| name.eq_ignore_ascii_case(EVENT));
+    if events(from) {
+        plan::Format::Event { from: clock(from), to: clock(to) }
+    } else {
+        plan::Format::Media(clock(from))
+    }
 }

@@ -9,13 +9,13 @@ use super::super::emit::{LocalIce, Shown, emit};
 use super::super::flags::{DtlsChoice, Flags, IceChoice, Profile, Protection};
 use super::super::peer::{Format, Head, Peer};
 use super::super::request::{Request, Verb};
-use super::super::sdes::Crypto;
 use super::super::sdp::Sdp;
 use super::side::{Keys, Outside, Side, role};
 use super::{Bridge, BridgeSettings, Offered, Waiting};
 use crate::api::Command;
 use crate::random::{Random, Seed};
 use crate::relayed::Relayed;
+use crate::sdp::Crypto;
 
 /// Where both sides are and how their media is protected.
 ///
@@ -201,7 +201,7 @@ impl Bridge {
             side.outside = Some(Box::new(Outside::new(&self.settings, controlling, &mut self.random)));
         }
         if side.profile.protection == Protection::Sdes && side.crypto.is_empty() {
-            side.crypto = Crypto::offer(&flags.sdes, &mut self.random);
+            side.crypto = Crypto::offer(|suite| flags.sdes.allows(suite), &mut self.random);
             if side.crypto.is_empty() {
                 return Err("No SDES suite is left".into());
             }

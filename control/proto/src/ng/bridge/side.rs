@@ -9,11 +9,10 @@ use sallyport_plan::{
 
 use super::super::flags::{Profile, Protection};
 use super::super::peer::{IceParameters, Peer};
-use super::super::sdes::Crypto;
 use crate::api::{DtlsRole, StepState};
 use crate::call::ice::Ice;
 use crate::random::Random;
-use crate::sdp::Setup;
+use crate::sdp::{Crypto, Setup};
 use crate::settings::Settings;
 
 /// Keys of a leg.

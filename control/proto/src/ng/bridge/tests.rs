@@ -31,6 +31,7 @@ fn settings() -> Arc<Settings> {
         }],
         own: Vec::new(),
         ice_lite: false,
+        video: true,
         fingerprint: [7; 32],
         toward: "10.0.0.1".parse().unwrap(),
         sip: SipSettings {

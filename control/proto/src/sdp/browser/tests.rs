@@ -59,7 +59,7 @@ a=rtpmap:101 telephone-event/8000/1\r\na=setup:actpass\r\na=ssrc:1732450612 cnam
 
 fn answer(offer: &BrowserOffer, inside: &str) -> String {
     let port = |port| std::net::SocketAddr::from(([10, 0, 0, 1], port));
-    let own = InsideOffer::new(1, PortPair { rtp: port(20_000), rtcp: port(20_001) }, &offer.codecs);
+    let own = InsideOffer::new(1, PortPair { rtp: port(20_000), rtcp: port(20_001) }, &offer.codecs, true);
     let text = format!(
         "v=0\r\no=- 1 1 IN IP4 10.0.0.5\r\ns=-\r\nc=IN IP4 10.0.0.5\r\nt=0 0\r\nm=audio 30000 RTP/AVP {inside}\r\n\
          a=rtpmap:101 telephone-event/8000\r\na=rtpmap:107 opus/48000/2\r\na=rtpmap:102 telephone-event/48000\r\n"
@@ -77,6 +77,7 @@ fn answer(offer: &BrowserOffer, inside: &str) -> String {
         cname: "c",
         chosen: &chosen,
         direction: Direction::SendRecv,
+        video: None,
     };
     browser_answer(offer, &parts)
 }

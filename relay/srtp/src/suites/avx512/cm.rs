@@ -91,7 +91,7 @@ pub fn tags<const OPEN: bool>(burst: &mut [Desc<'_>], which: u64) -> u64 {
         let desc = &mut burst[right.trailing_zeros() as usize];
         right &= right - 1;
         let suite = desc.suite;
-        if let Keys::AesCm(keys) = &suite.0 {
+        if let Keys::AesCm(keys) | Keys::AesCmShort(keys) = &suite.0 {
             crypt::<true>(keys, desc);
         }
     }

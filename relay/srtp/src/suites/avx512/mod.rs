@@ -38,13 +38,15 @@ fn run<const OPEN: bool>(burst: &mut [Desc<'_>], ahead: usize) -> u64 {
                 refused |= u64::from(!gcm::packet::<10, OPEN>(keys, desc)) << at;
             }
             Keys::Gcm(keys) => refused |= u64::from(!gcm::packet::<14, OPEN>(keys, desc)) << at,
-            Keys::AesCm(keys) => {
+            Keys::AesCm(keys) | Keys::AesCmShort(keys) => {
                 if !OPEN {
                     cm::crypt::<false>(keys, desc);
                 }
                 cm |= 1 << at;
             }
-            Keys::PortableGcm(_) | Keys::PortableAesCm(_) => refused |= foreign::<OPEN>(desc) << at,
+            Keys::PortableGcm(_) | Keys::PortableAesCm(_) | Keys::PortableAesCmShort(_) => {
+                refused |= foreign::<OPEN>(desc) << at;
+            }
         }
     }
     if cm != 0 {

@@ -38,7 +38,7 @@ pub fn tags<const OPEN: bool>(burst: &mut [Desc<'_>], places: &[u32]) -> u64 {
     };
     for (lane, place) in places.iter().enumerate().take(LANES) {
         let desc = &burst[packet_of(*place)];
-        let Keys::AesCm(keys) = &desc.suite.0 else { return 0 };
+        let (Keys::AesCm(keys) | Keys::AesCmShort(keys)) = &desc.suite.0 else { return 0 };
         lanes.set::<OPEN>(lane, blocks_of(*place), desc, keys);
     }
     // Idle lanes hash nothing, under the keys of the first.

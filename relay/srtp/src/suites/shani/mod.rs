@@ -36,13 +36,15 @@ fn run<const OPEN: bool>(burst: &mut [Desc<'_>], ahead: usize) -> u64 {
                 refused |= u64::from(!gcm::packet::<10, OPEN>(keys, desc)) << at;
             }
             Keys::Gcm(keys) => refused |= u64::from(!gcm::packet::<14, OPEN>(keys, desc)) << at,
-            Keys::AesCm(keys) => {
+            Keys::AesCm(keys) | Keys::AesCmShort(keys) => {
                 if !OPEN {
                     crypt(keys, desc);
                 }
                 cm |= 1 << at;
             }
-            Keys::PortableGcm(_) | Keys::PortableAesCm(_) => refused |= foreign::<OPEN>(desc) << at,
+            Keys::PortableGcm(_) | Keys::PortableAesCm(_) | Keys::PortableAesCmShort(_) => {
+                refused |= foreign::<OPEN>(desc) << at;
+            }
         }
     }
     if cm != 0 {
@@ -64,7 +66,7 @@ pub fn prefetch(burst: &[Desc<'_>], at: usize, ahead: usize) {
     let Some(next) = burst.get(at.saturating_add(ahead)) else { return };
     let block = std::ptr::from_ref(next.suite).cast::<u8>();
     let line = |at: usize| prefetch_line(block.wrapping_add(64 * at));
-    if next.gcm {
+    if next.tag.is_gcm() {
         // The powers H^4 to H^1, the round keys; with more than two blocks H^8 to H^5, with more than six all.
         let octets = next.to - next.from;
         [4, 5, 6, 7].into_iter().for_each(line);
@@ -99,7 +101,7 @@ fn tags<const OPEN: bool>(burst: &mut [Desc<'_>], which: u64) -> u64 {
         let desc = &mut burst[right.trailing_zeros() as usize];
         right &= right - 1;
         let suite = desc.suite;
-        if let Keys::AesCm(keys) = &suite.0 {
+        if let Keys::AesCm(keys) | Keys::AesCmShort(keys) = &suite.0 {
             crypt(keys, desc);
         }
     }

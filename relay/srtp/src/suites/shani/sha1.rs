@@ -4,7 +4,7 @@
 use core::arch::x86_64::*;
 
 use super::super::keys::to_vector;
-use super::super::{Desc, Keys};
+use super::super::{Desc, Keys, Tag};
 use super::{blocks, packet_of};
 
 /// Four rounds.
@@ -133,7 +133,8 @@ pub fn tags<const OPEN: bool>(burst: &mut [Desc<'_>], places: &[u32]) -> u64 {
     let (first, second) = (packet_of(first), packet_of(second));
     let ([x, y], (keys_x, keys_y)) = {
         let (x, y) = (&burst[first], &burst[second]);
-        let (Keys::AesCm(keys_x), Keys::AesCm(keys_y)) = (&x.suite.0, &y.suite.0) else { return 0 };
+        let (Keys::AesCm(keys_x) | Keys::AesCmShort(keys_x)) = &x.suite.0 else { return 0 };
+        let (Keys::AesCm(keys_y) | Keys::AesCmShort(keys_y)) = &y.suite.0 else { return 0 };
         let x = Message::new(&x.packet[..x.authenticated()], x);
         let y = Message::new(&y.packet[..y.authenticated()], y);
         (inner_of_two([&x, &y], [&keys_x.inner, &keys_y.inner]), (keys_x, keys_y))
@@ -173,7 +174,7 @@ fn inner_of_two([x, y]: [&Message<'_>; 2], [inner_x, inner_y]: [&[u32; 5]; 2]) -
 fn one<const OPEN: bool>(burst: &mut [Desc<'_>], at: usize) -> u64 {
     let desc = &mut burst[at];
     let suite = desc.suite;
-    let Keys::AesCm(keys) = &suite.0 else { return 0 };
+    let (Keys::AesCm(keys) | Keys::AesCmShort(keys)) = &suite.0 else { return 0 };
     let message = Message::new(&desc.packet[..desc.authenticated()], desc);
     clean();
     let mut state = State::load(&keys.inner);
@@ -189,12 +190,16 @@ fn settle_one<const OPEN: bool>(desc: &mut Desc<'_>, digest: [u8; 16]) -> u64 {
     settle::<OPEN>(desc, [a, b, c, d, e, f, g, h], [i, j, k, l])
 }
 
-/// Writes a tag, or compares it, without a branch on where they differ: 1 where they do. Of twelve octets it takes ten.
+/// Writes a tag, or compares it, without a branch on where they differ: 1 where they do. Of twelve octets it takes ten,
+/// or four.
 #[inline]
 pub fn settle<const OPEN: bool>(desc: &mut Desc<'_>, first: [u8; 8], last: [u8; 4]) -> u64 {
     let at = desc.authenticated();
-    debug_assert!(!desc.gcm && at + 10 == desc.packet.len());
-    // SAFETY: a packet for AES-CM ends with the ten octets of the tag, behind what it covers.
+    debug_assert!(!desc.tag.is_gcm() && at + desc.tag.octets() == desc.packet.len());
+    if desc.tag == Tag::HmacSha1_32 {
+        return settle_short::<OPEN>(desc, at, first);
+    }
+    // SAFETY: a packet for AES-CM with tags of 80 bits ends with the ten octets of one, behind what it covers.
     let tag = unsafe { &mut *desc.packet.as_mut_ptr().add(at).cast::<[u8; 10]>() };
     let [l0, l1, _, _] = last;
     if OPEN {
@@ -205,6 +210,19 @@ pub fn settle<const OPEN: bool>(desc: &mut Desc<'_>, first: [u8; 8], last: [u8; 
     } else {
         tag[..8].copy_from_slice(&first);
         tag[8..].copy_from_slice(&[l0, l1]);
+        0
+    }
+}
+
+/// The same with four octets, at `at`.
+#[inline]
+fn settle_short<const OPEN: bool>(desc: &mut Desc<'_>, at: usize, first: [u8; 8]) -> u64 {
+    let [f0, f1, f2, f3, ..] = first;
+    let Some(tag) = desc.packet.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<4>) else { return 1 };
+    if OPEN {
+        u64::from(u32::from_ne_bytes(*tag) ^ u32::from_ne_bytes([f0, f1, f2, f3]) != 0)
+    } else {
+        *tag = [f0, f1, f2, f3];
         0
     }
 }

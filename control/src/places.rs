@@ -1,12 +1,12 @@
-//! Connections that stay: so many at once, and so many of one client.
+//! WebSocket connections of one kind (JSON, SIP): so many at once, and so many of one client.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// In all, and of one client.
-const ALL: usize = 4096;
-const OF_CLIENT: usize = 256;
+pub const ALL: usize = 4096;
+pub const OF_CLIENT: usize = 256;
 
 /// Who is in.
 #[derive(Debug, Clone, Default)]
@@ -20,7 +20,7 @@ pub struct Place {
 }
 
 impl Places {
-    /// Lets one more connection of a client in; `None` where there are enough.
+    /// Lets one more connection of a client (an address, of IPv6 a /64) in; `None` where there are enough.
     pub fn enter(&self, client: IpAddr) -> Option<Place> {
         let mut places = self.lock();
         let own = places.get(&client).copied().unwrap_or_default();
@@ -62,5 +62,15 @@ mod tests {
         assert!(places.enter(one).is_some());
         held.clear();
         assert!(places.lock().is_empty());
+    }
+
+    #[test]
+    fn all_clients_together_have_so_many() {
+        let places = Places::default();
+        let client = |number: usize| IpAddr::from((number as u32).to_be_bytes());
+        let held: Vec<_> = (0..ALL).map(|number| places.enter(client(number)).unwrap()).collect();
+        assert!(places.enter(client(ALL)).is_none(), "all are taken");
+        drop(held);
+        assert!(places.enter(client(ALL)).is_some());
     }
 }

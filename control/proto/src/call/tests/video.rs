@@ -1,0 +1,255 @@
+//! A picture beside the sound: offered, refused, held, and gone, while the sound goes on.
+
+use std::sync::Arc;
+
+use sallyport_plan::{Clock, Direction, Format, Mute, Pt, PtMap};
+
+use super::{FINGERPRINT, Rig, sdp, settings};
+use crate::api::{Command, Input};
+use crate::settings::Settings;
+use crate::sip::Method;
+
+/// What a browser offers beside its sound.
+const FILM: &str = "m=video 9 UDP/TLS/RTP/SAVPF 96 97 98 102\r\nc=IN IP4 0.0.0.0\r\na=mid:1\r\na=sendrecv\r\na=rtcp-mux\r\n\
+a=rtpmap:96 VP8/90000\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\na=rtpmap:98 VP9/90000\r\na=fmtp:98 profile-id=0\r\n\
+a=rtpmap:102 H264/90000\r\na=fmtp:102 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n";
+/// What telephony says of it.
+const H264: &str = "m=video 30002 RTP/AVP 99 120\r\na=rtpmap:99 H264/90000\r\n\
+a=fmtp:99 profile-level-id=42801f;packetization-mode=1\r\na=rtpmap:120 VP8/90000\r\n";
+
+fn calling() -> Rig {
+    let mut rig = Rig::with(settings("secret"), FILM);
+    rig.reserve();
+    rig.ring();
+    rig
+}
+
+fn pick_up(rig: &mut Rig, more: &str) {
+    rig.respond(&Method::Invite, 200, "pbx", &sdp("10.0.0.5", "0 101", more), &[]);
+}
+
+fn connect(rig: &mut Rig) {
+    rig.connect();
+    rig.installed();
+    rig.keys(FINGERPRINT);
+    rig.installed();
+    rig.obedient = true;
+}
+
+fn connected() -> Rig {
+    let mut rig = calling();
+    pick_up(&mut rig, H264);
+    connect(&mut rig);
+    rig
+}
+
+fn directions(rig: &Rig) -> Vec<Direction> {
+    rig.plans().pop().unwrap().directions
+}
+
+fn film(rig: &Rig) -> (Mute, Mute) {
+    let directions = directions(rig);
+    (directions[2].mute, directions[3].mute)
+}
+
+fn last_body(rig: &Rig) -> String {
+    String::from_utf8(rig.requests(&Method::Invite).pop().unwrap().1.body).unwrap()
+}
+
+/// The section of video: its first line and its attributes.
+fn section(text: &str) -> String {
+    let at = text.find("m=video").unwrap_or(text.len());
+    text[at..].to_owned()
+}
+
+fn is_refused(answer: &str) -> bool {
+    section(answer).starts_with("m=video 0 ")
+}
+
+#[test]
+fn a_picture_has_directions_of_its_own_in_the_bundle() {
+    let rig = connected();
+    let invite = section(&last_body(&rig));
+    assert!(invite.starts_with("m=video 20002 RTP/AVP 96 98 102\r\na=rtcp:20003 "), "{invite}");
+    assert!(invite.contains("a=rtpmap:102 H264/90000\r\n") && !invite.contains("rtx"), "{invite}");
+    let answer = rig.answer().unwrap();
+    assert!(answer.contains("a=group:BUNDLE 0 1\r\n"), "{answer}");
+    let answer = section(&answer);
+    assert!(answer.starts_with("m=video 9 UDP/TLS/RTP/SAVPF 102 96\r\n"), "{answer}");
+    for line in ["a=mid:1", "a=sendrecv", "a=rtcp-fb:102 nack pli", "a=rtcp-fb:96 ccm fir", "a=rtcp-mux"] {
+        assert!(answer.contains(&format!("{line}\r\n")), "{line}: {answer}");
+    }
+    let all = directions(&rig);
+    let [sound, _, inward, outward] = all.as_slice() else { panic!("{all:?}") };
+    assert!(sound.may_share_with(inward), "one flow feeds both");
+    let map = |from, to| PtMap { from: Pt(from), to: Pt(to), format: Format::Media(Clock::Hz90000) };
+    assert_eq!(inward.payload_types, [map(102, 99), map(96, 120)]);
+    assert_eq!(outward.payload_types, [map(102, 102), map(96, 96)]);
+    assert_eq!(
+        (inward.rtp.local.port(), inward.rtp.remote.port(), inward.rtcp.remote.port()),
+        (20_002, 30_002, 30_003)
+    );
+    assert_eq!(outward.ingress, [inward.rtp, inward.rtcp]);
+    assert!(answer.contains(&format!("a=ssrc:{} cname", outward.ssrc.0)));
+    assert_eq!(film(&rig), (Mute::Open, Mute::Open));
+    assert_eq!(rig.call.view().video.as_deref(), Some("H264/90000"));
+    rig.finish();
+}
+
+#[test]
+fn what_does_not_fit_leaves_the_sound() {
+    let none = Arc::new(Settings { video: false, ..Settings::clone(&settings("secret")) });
+    let mut off = Rig::with(none, FILM);
+    off.reserve();
+    assert!(!last_body(&off).contains("m=video"));
+    pick_up(&mut off, "");
+    connect(&mut off);
+    assert!(is_refused(&off.answer().unwrap()));
+    off.finish();
+    for more in [
+        "",
+        "m=video 0 RTP/AVP 99\r\na=rtpmap:99 H264/90000\r\n",
+        "m=video 30002 RTP/AVP 99\r\na=rtpmap:99 H264/90000\r\na=fmtp:99 profile-level-id=640028;packetization-mode=1\r\n",
+        "m=video 30002 RTP/AVP 34\r\n",
+        "m=video 30002 RTP/AVP 99\r\nc=IN IP4 0.0.0.0\r\na=rtpmap:99 VP8/90000\r\n",
+    ] {
+        let mut rig = calling();
+        pick_up(&mut rig, more);
+        connect(&mut rig);
+        let answer = rig.answer().unwrap();
+        assert!(is_refused(&answer) && answer.contains("a=group:BUNDLE 0\r\n"), "{more}: {answer}");
+        assert_eq!((directions(&rig).len(), rig.call.view().video), (2, None), "{more}");
+        assert_eq!(rig.names().last(), Some(&"connected"));
+        // What the browser was refused the inside cannot bring about later.
+        let again = rig.ask(Method::Invite, "pbx", &sdp("10.0.0.5", "0 101", H264)).unwrap();
+        let text = String::from_utf8(again.body).unwrap();
+        assert!(again.status == 200 && is_refused(&text), "{text}");
+        assert_eq!(directions(&rig).len(), 2);
+        rig.finish();
+    }
+}
+
+#[test]
+fn the_inside_pauses_the_picture_and_brings_it_back() {
+    let paused = [("a=sendonly\r\n", (Mute::Held, Mute::Open)), ("a=inactive\r\n", (Mute::Held, Mute::Held))];
+    for (direction, muted) in paused {
+        let mut rig = connected();
+        let streams: Vec<_> = directions(&rig).iter().map(|one| one.ssrc).collect();
+        let body = sdp("10.0.0.5", "0 101", &format!("{H264}{direction}"));
+        assert_eq!(rig.ask(Method::Invite, "pbx", &body).unwrap().status, 200);
+        assert_eq!(film(&rig), muted, "{direction}");
+        let resumed = rig.ask(Method::Update, "pbx", &sdp("10.0.0.5", "0 101", H264)).unwrap();
+        assert!(
+            section(&String::from_utf8(resumed.body).unwrap())
+                .starts_with("m=video 20002 RTP/AVP 102 96\r\n")
+        );
+        assert_eq!(film(&rig), (Mute::Open, Mute::Open));
+        assert_eq!(directions(&rig).iter().map(|one| one.ssrc).collect::<Vec<_>>(), streams);
+        rig.finish();
+    }
+}
+
+#[test]
+fn somebody_without_a_picture_takes_over_and_another_brings_one() {
+    let mut rig = connected();
+    let before = directions(&rig);
+    let other = rig.ask(Method::Invite, "pbx", &sdp("10.0.0.6", "0 101", "")).unwrap();
+    assert!(!String::from_utf8(other.body).unwrap().contains("m=video"));
+    assert_eq!((film(&rig), directions(&rig).len()), ((Mute::Held, Mute::Held), 4));
+    let moved = sdp("10.0.0.7", "0 101", "m=video 40000 RTP/AVP 97\r\na=rtpmap:97 VP8/90000\r\n");
+    assert_eq!(rig.ask(Method::Invite, "pbx", &moved).unwrap().status, 200);
+    let after = directions(&rig);
+    assert_eq!(film(&rig), (Mute::Open, Mute::Open));
+    assert_eq!(after[2].rtp.remote.to_string(), "10.0.0.7:40000");
+    assert_eq!((after[2].ssrc, after[3].ssrc), (before[2].ssrc, before[3].ssrc));
+    assert!(
+        !rig.done.iter().any(|command| matches!(command, Command::Renegotiated(_))),
+        "the browser hears nothing"
+    );
+    rig.finish();
+}
+
+#[test]
+fn the_browser_turns_its_picture_off_and_on() {
+    let mut rig = connected();
+    for (browser, far, muted) in [
+        ("inactive", "inactive", (Mute::Held, Mute::Held)),
+        ("recvonly", "sendonly", (Mute::Held, Mute::Open)),
+        ("sendrecv", "sendrecv", (Mute::Open, Mute::Open)),
+    ] {
+        let sent = rig.requests(&Method::Invite).len();
+        let text = FILM.replace("a=sendrecv", &format!("a={browser}")).replace(" 96 97", " 96");
+        let answer =
+            rig.reoffer(|offer| format!("{}{text}", offer.replace("BUNDLE 0", "BUNDLE 0 1"))).unwrap();
+        assert!(section(&answer).contains(&format!("a={far}\r\n")), "{answer}");
+        assert_eq!(rig.requests(&Method::Invite).len(), sent + 1, "{browser}");
+        assert!(section(&last_body(&rig)).contains(&format!("a={browser}\r\n")));
+        let body = sdp("10.0.0.5", "0 101", &format!("{H264}a={far}\r\n"));
+        rig.respond(&Method::Invite, 200, "pbx", &body, &[]);
+        assert_eq!(film(&rig), muted, "{browser}");
+    }
+    // Without it, and once more: one that was taken may end, and no INVITE says the same twice.
+    let answer = rig.reoffer(|offer| offer).unwrap();
+    assert!(!answer.contains("m=video"));
+    rig.respond(&Method::Invite, 491, "pbx", b"", &[]);
+    let sent = rig.requests(&Method::Invite).len();
+    rig.wait(std::time::Duration::from_secs(6));
+    assert_eq!(rig.requests(&Method::Invite).len(), sent + 1, "after a 491 it is said again");
+    rig.respond(
+        &Method::Invite,
+        200,
+        "pbx",
+        &sdp("10.0.0.5", "0 101", &format!("{H264}a=inactive\r\n")),
+        &[],
+    );
+    assert_eq!(film(&rig), (Mute::Held, Mute::Held));
+    rig.finish();
+}
+
+#[test]
+fn calls_from_the_inside_have_pictures_too() {
+    for late in [false, true] {
+        let body = sdp("10.0.0.9", "0 101", H264);
+        let mut rig = Rig::incoming(if late { b"" } else { &body }, &[]).unwrap();
+        rig.reserve();
+        rig.take_with(FILM).unwrap();
+        let said = rig.replies(super::INVITE).pop().unwrap();
+        let text = String::from_utf8(said.body).unwrap();
+        let types = if late { "96 98 102" } else { "99 120" };
+        assert!(section(&text).starts_with(&format!("m=video 20002 RTP/AVP {types}\r\n")), "{text}");
+        rig.acknowledge(if late { &body } else { b"" });
+        connect(&mut rig);
+        assert!(section(&rig.answer().unwrap()).starts_with("m=video 9 UDP/TLS/RTP/SAVPF 102 96\r\n"));
+        assert_eq!(film(&rig), (Mute::Open, Mute::Open), "{late}");
+        rig.finish();
+    }
+    // A browser without one.
+    let mut rig = Rig::incoming(&sdp("10.0.0.9", "0 101", H264), &[]).unwrap();
+    rig.reserve();
+    rig.take().unwrap();
+    let text = String::from_utf8(rig.replies(super::INVITE).pop().unwrap().body).unwrap();
+    assert!(is_refused(&text), "{text}");
+    rig.acknowledge(b"");
+    connect(&mut rig);
+    assert_eq!(directions(&rig).len(), 2);
+    rig.finish();
+}
+
+#[test]
+fn a_new_control_goes_on_with_the_picture() {
+    let rig = connected();
+    let mut next = Rig::restored(&rig.plans().pop().unwrap(), rig.now);
+    next.obedient = true;
+    let before = directions(&rig);
+    assert_eq!(next.ask(Method::Invite, "pbx", &sdp("10.0.0.6", "0 101", "")).unwrap().status, 200);
+    assert_eq!(film(&next), (Mute::Held, Mute::Held));
+    assert_eq!(next.ask(Method::Invite, "pbx", &sdp("10.0.0.5", "0 101", H264)).unwrap().status, 200);
+    let after = directions(&next);
+    assert_eq!(
+        after.iter().map(|one| one.ssrc).collect::<Vec<_>>(),
+        before.iter().map(|one| one.ssrc).collect::<Vec<_>>()
+    );
+    assert_eq!(film(&next), (Mute::Open, Mute::Open));
+    next.put(Input::HangUp);
+    next.finish();
+}

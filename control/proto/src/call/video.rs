@@ -1,0 +1,183 @@
+//! The picture of a call: a second medium within the browser's bundle, on ports of its own inside. It follows the sound, and
+//! where anything about it does not fit it is left out; the sound goes on.
+
+use std::net::SocketAddr;
+
+use sallyport_plan::PortPair;
+use serde::{Deserialize, Serialize};
+
+use crate::random::Random;
+use crate::sdp::{
+    AnswerVideo, BrowserOffer, ChosenVideo, Direction, VideoFormat, VideoSection, choose_video,
+};
+
+/// What a description of ours is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Saying {
+    /// An offer.
+    Offer,
+    /// The answer to what the inside said last.
+    Answer,
+}
+
+/// All that a call knows of its picture.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Video {
+    /// SSRC announced outside and inside.
+    ssrc: (u32, u32),
+    /// Our ports inside.
+    ports: Option<(SocketAddr, SocketAddr)>,
+    /// What the browser may use: what it offered, then what our answer has of it.
+    outside: Vec<VideoFormat>,
+    /// What we offered inside, or took of its offer.
+    ours: Vec<VideoFormat>,
+    /// What the inside said last of any use.
+    theirs: Option<VideoSection>,
+    chosen: Vec<ChosenVideo>,
+    /// Whether the last exchange with the inside left it one.
+    live: bool,
+    /// What the browser does with the picture.
+    direction: Direction,
+    /// What the inside was told of that.
+    told: Option<Direction>,
+}
+
+/// What a plan needs of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Film<'a> {
+    /// Our RTP and RTCP addresses inside.
+    pub ports: (SocketAddr, SocketAddr),
+    /// Theirs.
+    pub theirs: (SocketAddr, SocketAddr),
+    /// Formats of the call.
+    pub chosen: &'a [ChosenVideo],
+    /// SSRC announced outside and inside.
+    pub ssrc: (u32, u32),
+    /// Whether the picture goes inward, and outward.
+    pub open: (bool, bool),
+}
+
+impl Video {
+    pub fn new(random: &mut Random) -> Self {
+        Self { ssrc: (random.u32(), random.u32()), ..Self::default() }
+    }
+
+    /// What the browser offers first.
+    pub fn offered(&mut self, offer: &BrowserOffer) {
+        if let Some(video) = &offer.video {
+            (self.outside, self.direction) = (video.formats.clone(), video.direction);
+        }
+    }
+
+    /// Whether the browser offers one.
+    pub fn is_wanted(&self) -> bool {
+        !self.outside.is_empty()
+    }
+
+    /// Ports inside; what we offer there is what the browser offered.
+    pub fn reserved(&mut self, pair: Option<&PortPair>) {
+        self.ports = pair.map(|pair| (pair.rtp, pair.rtcp));
+        self.ours.clone_from(&self.outside);
+    }
+
+    /// Takes over the payload types of the inside's offer (RFC 3264 section 6.1).
+    pub fn speak_as(&mut self, theirs: Option<&VideoSection>) {
+        let formats = theirs.map_or(&self.outside, |theirs| &theirs.formats);
+        self.ours.clone_from(formats);
+    }
+
+    /// Follows what the inside said. Once there was a picture it only pauses: its streams stay what they are.
+    pub fn follow(&mut self, said: Option<&VideoSection>) {
+        self.live = false;
+        let Some(said) = said.filter(|_| self.ports.is_some()) else { return };
+        let chosen = choose_video(&self.ours, &said.formats, &self.outside);
+        let held = said.rtp.ip().is_unspecified();
+        if chosen.is_empty() || (held && self.theirs.is_none()) {
+            return;
+        }
+        let mut said = said.clone();
+        if let Some(former) = self.theirs.as_ref().filter(|_| held) {
+            (said.rtp, said.rtcp) = (former.rtp, former.rtcp);
+        }
+        (self.live, self.chosen, self.theirs) = (true, chosen, Some(said));
+    }
+
+    /// Our section; `None` where it is refused, or not offered.
+    pub fn says(&mut self, saying: Saying) -> Option<VideoSection> {
+        let (rtp, rtcp) = self.ports?;
+        let settled = self.theirs.is_some();
+        let formats: Vec<VideoFormat> = if settled {
+            self.chosen.iter().map(|chosen| chosen.from_inside.clone()).collect()
+        } else {
+            self.ours.clone()
+        };
+        let direction = match (saying, &self.theirs) {
+            (Saying::Offer, _) => self.direction,
+            (Saying::Answer, Some(theirs)) if self.live => theirs.direction.answer(self.direction),
+            (Saying::Answer, _) => return None,
+        };
+        self.told = Some(self.direction);
+        (!formats.is_empty()).then_some(VideoSection { rtp, rtcp, formats, direction })
+    }
+
+    /// The inside refused to hear it now.
+    pub fn was_not_heard(&mut self) {
+        self.told = None;
+    }
+
+    /// Whether the inside has to be told what the browser does with the picture.
+    pub fn is_unsettled(&self) -> bool {
+        self.live && self.told != Some(self.direction)
+    }
+
+    /// Our answer to the browser, which holds it to the formats of the call.
+    pub fn answers(&mut self, offer: &BrowserOffer) -> Option<AnswerVideo<'_>> {
+        let chosen = &self.chosen;
+        self.outside.retain(|format| chosen.iter().any(|chosen| chosen.outside == *format));
+        self.answers_again(offer)
+    }
+
+    /// The same, to a later offer.
+    pub fn answers_again(&self, offer: &BrowserOffer) -> Option<AnswerVideo<'_>> {
+        let offered = &offer.video.as_ref()?.formats;
+        let known = self.chosen.iter().all(|chosen| offered.contains(&chosen.outside));
+        let told = known && !self.chosen.is_empty() && !self.outside.is_empty();
+        let direction = Direction::SendRecv;
+        told.then_some(AnswerVideo { ssrc: self.ssrc.0, chosen: &self.chosen, direction })
+    }
+
+    /// The browser offers anew: under other numbers, or no picture any more. One that was refused stays refused.
+    pub fn offered_again(&mut self, offer: &BrowserOffer) {
+        self.direction = Direction::Inactive;
+        let Some(video) = &offer.video else { return };
+        let again = |format: &VideoFormat| video.formats.iter().find(|one| one.is_alike(format)).cloned();
+        let same: Option<Vec<VideoFormat>> = self.outside.iter().map(again).collect();
+        let Some(same) = same else { return };
+        for chosen in &mut self.chosen {
+            chosen.outside = again(&chosen.outside).unwrap_or_else(|| chosen.outside.clone());
+        }
+        (self.outside, self.direction) = (same, video.direction);
+    }
+
+    /// What a plan needs; `None` while there is no picture.
+    pub fn film(&self) -> Option<Film<'_>> {
+        let (ports, theirs) = (self.ports?, self.theirs.as_ref()?);
+        let open = (
+            self.live && theirs.direction.receives() && self.direction.sends(),
+            self.live && theirs.direction.sends() && self.direction.receives(),
+        );
+        let there = !self.chosen.is_empty() && !self.outside.is_empty();
+        there.then_some(Film {
+            ports,
+            theirs: (theirs.rtp, theirs.rtcp),
+            chosen: &self.chosen,
+            ssrc: self.ssrc,
+            open,
+        })
+    }
+
+    /// Encoding of the picture.
+    pub fn name(&self) -> Option<&str> {
+        self.film()?.chosen.first().map(|chosen| chosen.outside.name.as_str())
+    }
+}

@@ -1,0 +1,226 @@
+//! Video as it passes: formats that both sides name, under their own numbers (RFC 6184, RFC 7741, RFC 9628). What repairs a
+//! stream (RTX, FEC, RED) stays on its leg and is not offered further.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::codec::rtpmaps;
+use super::direction::Direction;
+
+/// Formats of one side that are told to the other: INVITEs should fit into datagrams.
+const FORMATS: usize = 4;
+/// Characters of a format's parameters that pass.
+const PARAMETERS: usize = 256;
+/// Encodings that pass, on the clock of video.
+const NAMES: [&str; 5] = ["VP8/90000", "H264/90000", "VP9/90000", "AV1/90000", "H265/90000"];
+
+/// An encoding under a payload type of one leg.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VideoFormat {
+    /// Encoding and clock as in `a=rtpmap`.
+    pub name: String,
+    /// Value of `a=fmtp` behind the payload type; may be empty.
+    pub parameters: String,
+    /// Its payload type there.
+    pub payload_type: u8,
+}
+
+/// A video section of the inside: ours or theirs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VideoSection {
+    /// Where its writer wants RTP.
+    pub rtp: SocketAddr,
+    /// Where its writer wants RTCP.
+    pub rtcp: SocketAddr,
+    /// Formats under the writer's payload types, as it prefers them.
+    pub formats: Vec<VideoFormat>,
+    /// What its writer does with the picture.
+    pub direction: Direction,
+}
+
+/// One format of a call under the payload types of both legs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChosenVideo {
+    /// As the browser sends and receives it, and with its parameters.
+    pub outside: VideoFormat,
+    /// As the inside sends it to us, and with the parameters that it is told.
+    pub from_inside: VideoFormat,
+    /// As the inside wants to receive it.
+    pub to_inside: u8,
+}
+
+impl VideoFormat {
+    /// A value of one of its parameters.
+    fn parameter(&self, name: &str) -> Option<&str> {
+        let mut pairs = self.parameters.split(';').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(have, _)| have.trim().eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+
+    /// Whether what one calls this the other can decode: same encoding, and of H.264 the same profile and packetization
+    /// (RFC 6184 section 8.2.2), of VP9 the same profile (RFC 9628 section 6).
+    pub fn is_alike(&self, other: &Self) -> bool {
+        let same = |name: &str, default: &str| {
+            self.parameter(name).unwrap_or(default) == other.parameter(name).unwrap_or(default)
+        };
+        let profile = |format: &Self| {
+            // profile_idc and the constraints that make it what it is; the level is the receiver's limit only.
+            let id = format.parameter("profile-level-id").unwrap_or("42000a");
+            let octets = u32::from_str_radix(id, 16).unwrap_or(0x42_00_0a);
+            let (idc, baseline) = (octets >> 16, octets & 0x4000 != 0);
+            if idc == 0x42 { (0x42, false) } else { (idc, baseline) }
+        };
+        self.name.eq_ignore_ascii_case(&other.name)
+            && match self.name.to_ascii_uppercase().as_str() {
+                "H264/90000" => profile(self) == profile(other) && same("packetization-mode", "0"),
+                "VP9/90000" => same("profile-id", "0"),
+                "AV1/90000" => same("profile", "0"),
+                _ => true,
+            }
+    }
+}
+
+/// Formats that pass, of a section with these formats and values of `a=rtpmap` and `a=fmtp`.
+pub fn formats<'a>(
+    list: &str,
+    maps: impl Iterator<Item = &'a str>,
+    parameters: impl Iterator<Item = &'a str>,
+) -> Vec<VideoFormat> {
+    let maps = rtpmaps(maps);
+    let parameters = rtpmaps(parameters);
+    let of = |all: &[(u8, String)], payload_type: u8| {
+        all.iter().find(|(have, _)| *have == payload_type).map(|(_, text)| text.clone())
+    };
+    let types = list.split_whitespace().filter_map(|text| text.parse::<u8>().ok());
+    let mut found: Vec<VideoFormat> = Vec::new();
+    for payload_type in types.filter(|payload_type| *payload_type < 128) {
+        let Some(name) = of(&maps, payload_type) else { continue };
+        let parameters = of(&parameters, payload_type).unwrap_or_default();
+        let format = VideoFormat { name, parameters, payload_type };
+        let known = NAMES.iter().any(|name| name.eq_ignore_ascii_case(&format.name));
+        let sound =
+            format.parameters.len() <= PARAMETERS && format.parameters.chars().all(|c| !c.is_control());
+        if known && sound && !found.iter().any(|have| have.is_alike(&format)) {
+            found.push(format);
+        }
+    }
+    found.truncate(FORMATS);
+    found
+}
+
+/// The formats that all three sides have, as `theirs` prefers them; `ours` are those that the inside was offered.
+pub fn choose(ours: &[VideoFormat], theirs: &[VideoFormat], outside: &[VideoFormat]) -> Vec<ChosenVideo> {
+    let of = |formats: &[VideoFormat], like: &VideoFormat| {
+        formats.iter().find(|format| format.is_alike(like)).cloned()
+    };
+    let choose = |to: &VideoFormat| {
+        let (from_inside, outside) = (of(ours, to)?, of(outside, to)?);
+        Some(ChosenVideo { outside, from_inside, to_inside: to.payload_type })
+    };
+    theirs.iter().filter_map(choose).collect()
+}
+
+/// Lines of `a=rtpmap` and `a=fmtp`, with the feedback that we translate.
+pub fn describe(text: &mut String, formats: &[VideoFormat], feedback: &[&str]) {
+    for VideoFormat { name, parameters, payload_type } in formats {
+        let _ = write!(text, "a=rtpmap:{payload_type} {name}\r\n");
+        if !parameters.is_empty() {
+            let _ = write!(text, "a=fmtp:{payload_type} {parameters}\r\n");
+        }
+        for feedback in feedback {
+            let _ = write!(text, "a=rtcp-fb:{payload_type} {feedback}\r\n");
+        }
+    }
+}
+
+/// Payload types as the line `m=` lists them.
+pub fn list(formats: &[VideoFormat]) -> String {
+    let types: Vec<String> = formats.iter().map(|format| format.payload_type.to_string()).collect();
+    types.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn format(name: &str, parameters: &str, payload_type: u8) -> VideoFormat {
+        VideoFormat { name: name.into(), parameters: parameters.into(), payload_type }
+    }
+
+    #[test]
+    fn repair_formats_and_doubles_stay_behind() {
+        let maps = [
+            "96 VP8/90000",
+            "97 rtx/90000",
+            "98 VP9/90000",
+            "100 VP9/90000",
+            "102 H264/90000",
+            "35 ulpfec/90000",
+        ];
+        let parameters = [
+            "97 apt=96",
+            "98 profile-id=0",
+            "100 profile-id=2",
+            "102 profile-level-id=42e01f;packetization-mode=1",
+        ];
+        let found = formats("96 97 98 100 102 35 1000 x", maps.into_iter(), parameters.into_iter());
+        let types: Vec<u8> = found.iter().map(|format| format.payload_type).collect();
+        assert_eq!(types, [96, 98, 100, 102]);
+        assert!(
+            formats(
+                "96",
+                ["96 VP8/90000"].into_iter(),
+                [format!("96 {}", "x".repeat(300)).as_str()].into_iter()
+            )
+            .is_empty()
+        );
+    }
+
+    #[test]
+    fn alike_is_what_the_other_can_decode() {
+        let h264 = |parameters: &str| format("H264/90000", parameters, 102);
+        let alike = [
+            (
+                h264("profile-level-id=42e01f;packetization-mode=1"),
+                h264("packetization-mode=1; profile-level-id=42801F"),
+            ),
+            (
+                h264("profile-level-id=640032;packetization-mode=1"),
+                h264("profile-level-id=64001f;packetization-mode=1"),
+            ),
+            (h264(""), h264("packetization-mode=0;profile-level-id=42000a")),
+            (format("VP8/90000", "max-fs=12288", 96), format("vp8/90000", "", 120)),
+            (format("VP9/90000", "", 98), format("VP9/90000", "profile-id=0", 99)),
+        ];
+        let different = [
+            (h264("profile-level-id=42e01f;packetization-mode=1"), h264("profile-level-id=42e01f")),
+            (
+                h264("profile-level-id=42e01f;packetization-mode=1"),
+                h264("profile-level-id=64001f;packetization-mode=1"),
+            ),
+            (format("VP9/90000", "profile-id=2", 98), format("VP9/90000", "", 98)),
+            (format("VP8/90000", "", 96), format("VP9/90000", "", 96)),
+        ];
+        for (one, other) in alike {
+            assert!(one.is_alike(&other) && other.is_alike(&one), "{one:?} {other:?}");
+        }
+        for (one, other) in different {
+            assert!(!one.is_alike(&other) && !other.is_alike(&one), "{one:?} {other:?}");
+        }
+    }
+
+    #[test]
+    fn a_choice_has_the_numbers_of_all_sides() {
+        let outside = [format("VP8/90000", "", 96), format("VP9/90000", "profile-id=0", 98)];
+        let theirs =
+            [format("H264/90000", "", 99), format("VP9/90000", "", 107), format("VP8/90000", "", 120)];
+        let chosen = choose(&outside, &theirs, &outside);
+        let types: Vec<_> = chosen
+            .iter()
+            .map(|one| (one.outside.payload_type, one.from_inside.payload_type, one.to_inside))
+            .collect();
+        assert_eq!(types, [(98, 98, 107), (96, 96, 120)]);
+        assert!(choose(&outside[..1], &theirs[..2], &outside).is_empty());
+    }
+}
