@@ -9,6 +9,7 @@ use sallyport_lab::agent::{self, Agent};
 use sallyport_lab::net::{AGENT, INSIDE, Place};
 use sallyport_lab::tone::{self, Expected, listen};
 use sallyport_lab::visitor::{Kind, Visitor};
+use sallyport_lab::wav::Wav;
 use serde_json::{Value, json};
 
 use crate::stage::{possible, until};
@@ -56,14 +57,24 @@ impl Scene {
 
     /// The page hears this tone, and the agent hears the page as long.
     fn sounds(&self, what: &str, tone: u32, agent: &Agent) {
-        let heard = |agent: &Agent| agent.heard().map_or(0.0, |wav| whole_seconds(&wav));
+        // Whoever is resumed may begin another recording.
+        let all = |agent: &Agent| {
+            agent.recordings().iter().filter_map(|file| Wav::read(file).ok()).collect::<Vec<_>>()
+        };
+        let heard = |agent: &Agent| all(agent).iter().map(whole_seconds).sum::<f64>();
         let before = heard(agent);
         self.visitor.record().unwrap();
         std::thread::sleep(TALK);
         let wav = self.visitor.recorded().unwrap();
         let expected = Expected { tone, other: tone::BROWSER, seconds: TALK.as_secs_f64() - 1.5 };
         let page = listen(&wav, expected);
-        page.judge(expected).unwrap_or_else(|fault| panic!("{what}: the page: {fault}: {page}"));
+        page.judge(expected).unwrap_or_else(|fault| {
+            let calls = self.world.appliance.get("/v1/calls").unwrap_or_default();
+            let id = calls.split('"').find(|word| word.len() == 32).unwrap_or_default();
+            let call = self.world.appliance.get(&format!("/v1/calls/{id}")).unwrap_or_default();
+            let log = self.world.appliance.process().last_words(20);
+            panic!("{what}: the page: {fault}: {page}\n{call}\n{log}")
+        });
         let expected = before + TALK.as_secs_f64() - 2.0;
         until(&format!("{what}: the agent hears the page"), SOON, || heard(agent) > expected);
     }
@@ -80,7 +91,7 @@ impl Scene {
 }
 
 /// Seconds of the page's tone in a recording.
-fn whole_seconds(wav: &sallyport_lab::wav::Wav) -> f64 {
+fn whole_seconds(wav: &Wav) -> f64 {
     listen(wav, Expected { tone: tone::BROWSER, other: tone::AGENT, seconds: 1.0 }).seconds
 }
 
