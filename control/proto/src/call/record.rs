@@ -9,7 +9,7 @@ use crate::sdp::{Chosen, Codec, Direction, InsideAnswer, InsideOffer, Setup};
 use crate::sip::Dialog;
 
 /// Version of the form; another one is not read.
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 /// The part of a call that cannot be told from its plan. Keys are in the plan only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub struct Record {
     pub direction: Direction,
     /// SHA-256 over the browser's certificate.
     pub fingerprint: Option<[u8; 32]>,
+    /// And over ours.
+    pub identity: [u8; 32],
     /// What its first offer said of the ClientHello.
     pub setup: Setup,
     /// What the inside was told that the browser does with the sound.
