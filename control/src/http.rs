@@ -97,8 +97,9 @@ impl Server {
             sip,
             secure: tls.is_some(),
             places: Places::default(),
-            sockets: guests::Guests::default(),
-            hanging: guests::Guests::default(),
+            sockets: guests::Guests::new("seq"),
+            // `seq` is ROAP's there.
+            hanging: guests::Guests::new("number"),
             counts: Arc::default(),
             linger: Duration::from_secs(config.agents.grace_s.into()),
         };

@@ -91,8 +91,12 @@ pub struct Guest {
 }
 
 /// All of one transport.
-#[derive(Debug, Clone, Default)]
-pub struct Guests(Arc<Mutex<HashMap<SessionId, Arc<Guest>>>>);
+#[derive(Debug, Clone)]
+pub struct Guests {
+    all: Arc<Mutex<HashMap<SessionId, Arc<Guest>>>>,
+    /// Member of messages that has their number.
+    key: &'static str,
+}
 
 /// What browsers send, by what became of it.
 #[derive(Debug, Default)]
@@ -125,9 +129,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Guests {
+    /// Nobody is there yet; messages have their numbers as member `key`.
+    pub fn new(key: &'static str) -> Self {
+        Self { all: Arc::default(), key }
+    }
+
     /// Who has this session.
     pub fn find(&self, id: SessionId) -> Option<Arc<Guest>> {
-        lock(&self.0).get(&id).cloned()
+        lock(&self.all).get(&id).cloned()
     }
 
     /// Signs a browser in. From now on `tell` makes messages of what happens, until it signs out or is away for too long.
@@ -151,7 +160,7 @@ impl Guests {
         let guest = Arc::new(Guest {
             id: signed_in.id,
             number,
-            outbox: Outbox::new(),
+            outbox: Outbox::new(self.key),
             talks: Mutex::default(),
             caller: Caller { session: Some(signed_in.id), ..caller },
             calls: Mutex::default(),
@@ -160,7 +169,7 @@ impl Guests {
             places: Arc::new(Semaphore::new(REQUESTS)),
             leave: watch::Sender::new(None),
         });
-        lock(&self.0).insert(guest.id, guest.clone());
+        lock(&self.all).insert(guest.id, guest.clone());
         let (guests, shared, host) = (self.clone(), shared.clone(), guest.clone());
         tokio::spawn(async move { guests.entertain(&shared, &host, signed_in.events, tell).await });
         Ok(guest)
@@ -192,7 +201,7 @@ impl Guests {
         if reason == "slow" || reason == "away" {
             Counts::add(&shared.counts.lost);
         }
-        lock(&self.0).remove(&guest.id);
+        lock(&self.all).remove(&guest.id);
         lock(&guest.tasks).iter().for_each(AbortHandle::abort);
         shared.calls.tell(Message::SignOut(guest.id));
         guest.outbox.push(serde_json::json!({ "type": "signed_out", "reason": reason }));

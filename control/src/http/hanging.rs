@@ -128,7 +128,7 @@ impl Drop for Reading {
 /// The next message, or 204 when none came in time.
 #[utoipa::path(get, path = "/hanging/{session}",
     params(("session" = String, Path), ("timeout" = Option<u64>, Query, description = "seconds, 10 to 60"),
-        ("after" = Option<u64>, Query, description = "`seq` of the last message that was heard")),
+        ("after" = Option<u64>, Query, description = "`number` of the last message that was heard")),
     responses((status = 200, description = "A message, as in docs/browsers.md", body = Value), (status = 204, description = "None came"),
         (status = 410, description = "The session is over, or messages are lost", body = Problem, content_type = "application/problem+json"),
         (status = "4XX", body = Problem, content_type = "application/problem+json")))]

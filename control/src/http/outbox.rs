@@ -14,6 +14,8 @@ const OCTETS: usize = 512 * 1024;
 /// The queue of one browser.
 #[derive(Debug)]
 pub struct Outbox {
+    /// Member of a message that has its number.
+    key: &'static str,
     state: Mutex<State>,
     changed: watch::Sender<()>,
 }
@@ -53,8 +55,8 @@ pub enum Next {
 }
 
 impl Outbox {
-    /// An empty one that nobody reads yet.
-    pub fn new() -> Self {
+    /// An empty one that nobody reads yet; messages have their numbers as member `key`.
+    pub fn new(key: &'static str) -> Self {
         let state = State {
             first: 1,
             kept: VecDeque::new(),
@@ -64,14 +66,14 @@ impl Outbox {
             alone_since: Some(Instant::now()),
             over: false,
         };
-        Self { state: Mutex::new(state), changed: watch::Sender::new(()) }
+        Self { key, state: Mutex::new(state), changed: watch::Sender::new(()) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a message, an object that gets its number as `seq`. Whether there was room: messages that nobody has read
+    /// Adds a message, an object that gets its number. Whether there was room: messages that nobody has read
     /// are never dropped for it.
     pub fn push(&self, mut message: Value) -> bool {
         let mut state = self.state();
@@ -79,7 +81,7 @@ impl Outbox {
             return true;
         }
         let number = state.first + state.kept.len() as u64;
-        message["seq"] = number.into();
+        message[self.key] = number.into();
         let text = message.to_string();
         while state.kept.len() >= MESSAGES || state.octets + text.len() > OCTETS {
             if state.first > state.given {
@@ -183,7 +185,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_lost_on_the_way_is_told_again() {
-        let outbox = Outbox::new();
+        let outbox = Outbox::new("seq");
         (0..3).for_each(|_| assert!(outbox.push(json!({}))));
         let mut first = outbox.read_after(0).unwrap();
         assert_eq!((seq(&outbox, &mut first).await, seq(&outbox, &mut first).await), (1, 2));
@@ -199,7 +201,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_read_makes_room_and_what_was_not_does_not() {
-        let outbox = Outbox::new();
+        let outbox = Outbox::new("seq");
         (0..MESSAGES).for_each(|_| assert!(outbox.push(json!({}))));
         assert!(!outbox.push(json!({})), "nobody has read any");
         let mut reader = outbox.read_after(0).unwrap();
@@ -208,13 +210,13 @@ mod tests {
         assert!(!outbox.push(json!({})));
         assert!(outbox.read_after(0).is_none(), "the first is gone");
         assert!(outbox.read_after(1).is_some());
-        let large = Outbox::new();
+        let large = Outbox::new("seq");
         assert!(!large.push(json!({ "text": "x".repeat(OCTETS) })));
     }
 
     #[tokio::test]
     async fn a_message_wakes_who_waits() {
-        let outbox = std::sync::Arc::new(Outbox::new());
+        let outbox = std::sync::Arc::new(Outbox::new("seq"));
         let mut reader = outbox.read_after(0).unwrap();
         let waiting = tokio::spawn({
             let outbox = outbox.clone();

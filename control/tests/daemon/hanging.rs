@@ -132,6 +132,28 @@ fn a_page_is_invited_and_offers_or_does_not() {
 }
 
 #[test]
+fn an_answer_has_the_sequence_of_its_offer_whatever_was_told_before() {
+    let lab = lab("anonymous = ['1000']");
+    let page = Page::enter(&lab.control, &json!({ "events": 1 }));
+    let mut browser = lab.browser(1);
+    assert_eq!(page.say("1000", &offer(5, &browser.offer("actpass"))), 204);
+    let mut numbers = Vec::new();
+    let answer = loop {
+        let (word, _) = page.hear();
+        numbers.push(word["number"].as_u64().unwrap());
+        if word["messageType"] == "ANSWER" {
+            break word;
+        }
+        assert_eq!((&word["messageType"], &word["seq"]), (&"EVENT".into(), &5.into()), "{word}");
+    };
+    assert_eq!(answer["seq"], 5, "{answer}");
+    assert!(numbers.iter().copied().eq(1..=numbers.len() as u64), "{numbers:?}");
+    browser.connect(answer["sdp"].as_str().unwrap());
+    assert_eq!(page.say("1000", &answering(&answer, "BYE")), 204);
+    lab.is_clean();
+}
+
+#[test]
 fn a_get_hangs_so_long_and_who_stops_asking_is_signed_out() {
     let lab = lab_with(&[("http", "anonymous = ['*']"), ("agents", "grace_s = 1")]);
     let control = &lab.control;

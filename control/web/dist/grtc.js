@@ -233,7 +233,7 @@ var Grtc = (() => {
           if (!answer.ok) throw new Error(await detail(answer));
           if (answer.status === 200) {
             const word = await answer.json();
-            this.after = Number(word["seq"] ?? this.after);
+            this.after = Number(word["number"] ?? this.after);
             this.take(word);
           }
         } catch (error) {

@@ -234,7 +234,7 @@ export class Client {
         if (!answer.ok) throw new Error(await detail(answer));
         if (answer.status === 200) {
           const word = (await answer.json()) as Word;
-          this.after = Number(word["seq"] ?? this.after);
+          this.after = Number(word["number"] ?? this.after);
           this.take(word);
         }
       } catch (error) {

@@ -163,6 +163,7 @@ impl Call {
             outside_version: self.outside.version,
             direction: self.outside.direction,
             fingerprint: self.outside.fingerprint,
+            identity: self.outside.identity,
             setup: self.outside.setup,
             told: self.inside.told,
             timer: (self.inside.timer.interval, self.inside.timer.ours),

@@ -73,6 +73,8 @@ struct Outside {
     nominated: Option<FlowKey>,
     /// SHA-256 over the browser's certificate, which stays the same for the whole call.
     fingerprint: Option<[u8; 32]>,
+    /// And over ours: that of the control which shook hands, as the association goes on without another.
+    identity: [u8; 32],
     setup: Setup,
     dtls: StepState,
     dtls_begun: bool,
@@ -276,6 +278,7 @@ impl Call {
     ) -> Self {
         let ssrc = (random.u32(), random.u32());
         let (session, video) = (random.u64() >> 2, Video::new(&mut random));
+        let identity = settings.fingerprint;
         Self {
             id,
             incoming: false,
@@ -294,6 +297,7 @@ impl Call {
                 zone: Zone::Outside,
                 nominated: None,
                 fingerprint: None,
+                identity,
                 setup: Setup::ActPass,
                 dtls: StepState::New,
                 dtls_begun: false,

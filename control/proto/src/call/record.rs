@@ -30,6 +30,8 @@ pub struct Record {
     pub direction: Direction,
     /// SHA-256 over the browser's certificate.
     pub fingerprint: Option<[u8; 32]>,
+    /// And over ours.
+    pub identity: [u8; 32],
     /// What its first offer said of the ClientHello.
     pub setup: Setup,
     /// What the inside was told that the browser does with the sound.

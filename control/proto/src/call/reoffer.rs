@@ -105,7 +105,7 @@ impl Call {
             password,
             candidates: agent.map_or(&own, Ice::lines),
             lite: self.settings.ice_lite,
-            fingerprint: &self.settings.fingerprint,
+            fingerprint: &self.outside.identity,
             ssrc: self.ssrc.0,
             cname: &cname,
             chosen: &self.inside.chosen,

@@ -52,7 +52,8 @@ impl Call {
         let outside = &mut self.outside;
         (outside.profile, outside.codecs) = (record.profile, record.outside);
         (outside.version, outside.direction) = (record.outside_version, record.direction);
-        (outside.fingerprint, outside.setup) = (record.fingerprint, record.setup);
+        (outside.fingerprint, outside.identity) = (record.fingerprint, record.identity);
+        outside.setup = record.setup;
         self.session = record.session;
         let inside = &mut self.inside;
         (inside.offer, inside.version) = (Some(record.inside), record.inside_version);
