@@ -66,7 +66,7 @@ fn digits_of_the_browser_go_inside_as_it_is_configured_and_can_be() {
         (Dtmf::Both, "0 101", true, Some(Digits::PassAndTell), true),
         (Dtmf::Both, "0", true, Some(Digits::Tell), false),
     ] {
-        let mut rig = by(dtmf, formats);
+        let rig = by(dtmf, formats);
         let what = format!("{dtmf:?}, {formats}");
         let (_, invite) = rig.requests(&Method::Invite).remove(0);
         let text = String::from_utf8(invite.body).unwrap();
