@@ -230,8 +230,12 @@ impl Direction {
         };
         let digits = self.cold.hearing.hear_event(packet, leaves.clocks().0, now);
         let ends = self.rules.digits == Digits::Tell;
-        if ends {
-            self.stream.hold(header.ssrc(), header.sequence());
+        let (ssrc, sequence) = (header.ssrc(), header.sequence());
+        if ends && self.stream.hold(ssrc, sequence) {
+            let (timestamp, payload_type) = (header.timestamp(), header.payload_type());
+            let (clock, begins) = (self.rules.clock.hz(), self.stream.has_begun());
+            let arrival = Arrival { ssrc, sequence, timestamp, payload_type, clock, begins };
+            self.quality.skip(&arrival, now);
         }
         (digits, ends)
     }
