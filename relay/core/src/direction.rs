@@ -235,7 +235,7 @@ impl Direction {
             let (timestamp, payload_type) = (header.timestamp(), header.payload_type());
             let (clock, begins) = (self.rules.clock.hz(), self.stream.has_begun());
             let arrival = Arrival { ssrc, sequence, timestamp, payload_type, clock, begins };
-            self.quality.skip(&arrival, now);
+            self.quality.arrive_untimed(&arrival, now);
         }
         (digits, ends)
     }
