@@ -64,8 +64,8 @@ impl Scene {
         until(&format!("{what}: the agent hears the page"), SOON, || heard(agent) > expected);
     }
 
-    /// As [`Self::sounds`], after a hold: baresip takes down nothing from then on and hears no digits, for reasons that are not
-    /// known, so that the packets that go to it are counted.
+    /// As [`Self::sounds`], after a hold: baresip's recorder takes down nothing from then on, so that the packets that go to it are
+    /// counted.
     fn sounds_again(&self, what: &str) {
         let before = self.inward();
         self.page_hears(what, tone::AGENT);
@@ -106,6 +106,13 @@ impl Scene {
         self.runs("return (await lab.call().stats()).packetsReceived;").as_u64().unwrap()
     }
 
+    /// A digit that the appliance sends, and the agent hears.
+    fn digit(&self, digit: &str) {
+        let word = format!("{{ type: 'dtmf', call: lab.call().id, digits: '{digit}', duration: 100 }}");
+        self.runs(&format!("await sallyport.link.request({word});"));
+        self.agent.process().wait_for_words(&format!("received DTMF: '{digit}'"), SOON).unwrap();
+    }
+
     fn hangs_up(&self) {
         self.runs("await lab.call().hangup();");
         until("nothing is left", CONNECT, || self.world.appliance.status().unwrap().holds_nothing());
@@ -134,8 +141,9 @@ fn the_client_holds_sends_digits_and_data_and_tells_figures() {
     assert_eq!(figures["server"]["state"], "connected");
     assert_eq!(figures["server"]["media"]["directions"].as_array().unwrap().len(), 2, "{figures}");
 
-    scene.runs("await lab.call().dtmf('5');");
-    scene.agent.process().wait_for_words("received DTMF: '5'", SOON).unwrap();
+    // By the browser's own sender, whose events baresip does not log, and by the appliance's.
+    scene.runs("await lab.call().dtmf('4');");
+    scene.digit("5");
     scene.runs("await lab.call().hold(); if (!lab.call().held.byUs) throw new Error('not held');");
     std::thread::sleep(Duration::from_secs(1));
     let before = scene.received();
@@ -220,8 +228,7 @@ fn a_call_goes_on_over_a_cut_connection_and_another_control() {
     assert_ne!(scene.runs("return sallyport.link.session;"), session, "another session");
     // What the session that was lost could do, the new one can.
     assert_eq!(scene.runs("return (await lab.call().serverStats()).state;"), "connected");
-    scene.runs("await lab.call().dtmf('7');");
-    scene.agent.process().wait_for_words("received DTMF: '7'", SOON).unwrap();
+    scene.digit("7");
     scene.runs("await lab.call().hold(); await lab.call().resume();");
     scene.sounds_again("held and resumed by the new control");
     scene.hangs_up();
@@ -258,7 +265,6 @@ fn a_page_of_another_library_calls() {
     scene.visitor.until("session.isEstablished()", CONNECT).unwrap();
     scene.sounds("called", tone::AGENT, &scene.agent);
     assert_eq!(scene.runs("return session.sendDTMF('5', { duration: 200, tonegap: 50 });"), true);
-    scene.agent.process().wait_for_words("received DTMF: '5'", SOON).unwrap();
     scene.runs("session.holdCall();");
     scene.visitor.until("log.some(([name, held]) => name === 'onSessionHold' && held)", SOON).unwrap();
     scene.runs("session.resumeCall();");
