@@ -225,7 +225,7 @@ impl Bridge {
             bundle: true,
             name: None,
         };
-        Ok(show(side, sdp, &parts, flags, &self.settings.fingerprint, setup))
+        Ok(show(side, sdp, &parts, flags, setup))
     }
 
     /// An answer.
@@ -331,7 +331,7 @@ impl Bridge {
                 outside.meet(ice);
             }
             if let Some(fingerprint) = peer.fingerprint {
-                outside.expect(fingerprint, role(peer.setup, active));
+                outside.expect(fingerprint, role(peer.setup, active), self.settings.fingerprint);
             }
         }
         side.peer = Some(peer);
@@ -351,7 +351,7 @@ impl Bridge {
             // An answer has the offer's own.
             name: Some(offered.peer.profile_name()),
         };
-        show(side, sdp, &parts, flags, &self.settings.fingerprint, Outside::setup)
+        show(side, sdp, &parts, flags, Outside::setup)
     }
 }
 
@@ -371,7 +371,6 @@ fn show(
     sdp: &Sdp,
     parts: &Parts<'_>,
     flags: &Flags,
-    fingerprint: &[u8; 32],
     setup: impl Fn(&Outside) -> &'static str,
 ) -> String {
     let ice = side.outside.as_deref().map(|outside| LocalIce {
@@ -379,7 +378,7 @@ fn show(
         password: &outside.local.1,
         candidates: &outside.candidates,
         lite: outside.ice.as_ref().is_some_and(crate::call::ice::Ice::is_lite),
-        fingerprint,
+        fingerprint: &outside.identity,
         setup: setup(outside),
         ssrc: side.ssrc,
         bundle: parts.bundle,

@@ -19,7 +19,7 @@ use crate::relayed::Relayed;
 use crate::settings::Settings;
 
 /// Version of the form; none that [`crate::Call`] writes.
-const VERSION: u8 = 0x81;
+const VERSION: u8 = 0x82;
 
 /// The part of a bridge that cannot be told from its plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,7 @@ struct SideRecord {
     mid: Option<String>,
     active: bool,
     srtp: Option<SrtpProfile>,
+    identity: Option<[u8; 32]>,
 }
 
 impl Record {
@@ -60,6 +61,7 @@ impl Record {
             mid: side.mid.clone(),
             active: side.outside.as_ref().is_some_and(|outside| outside.role == DtlsRole::Active),
             srtp: side.outside.as_ref().and_then(|outside| outside.profile),
+            identity: side.outside.as_ref().map(|outside| outside.identity),
         };
         Self {
             call_id: bridge.call_id.clone(),
@@ -159,8 +161,9 @@ fn side(
     match record.profile.protection {
         Protection::Dtls => {
             let consent = plan.consents.first().ok_or(RestoreError::Contradiction)?;
-            let mut outside =
-                Outside::bare(Ice::open(settings, Zone::Outside, false, random).lines().to_vec());
+            let candidates = Ice::open(settings, Zone::Outside, false, random).lines().to_vec();
+            let identity = record.identity.ok_or(RestoreError::Contradiction)?;
+            let mut outside = Outside::bare(candidates, identity);
             outside.local = (consent.local_ufrag.clone(), consent.local_pwd.clone());
             outside.remote = (consent.remote_ufrag.clone(), consent.remote_pwd.clone());
             outside.nominated = Some(consent.flow);

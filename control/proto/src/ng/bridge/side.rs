@@ -49,6 +49,8 @@ pub struct Outside {
     pub role: DtlsRole,
     /// The certificate that the browser has to show.
     pub fingerprint: Option<[u8; 32]>,
+    /// SHA-256 over ours in this association, which a former control may have made.
+    pub identity: [u8; 32],
     /// What the handshake gave.
     pub keys: Option<Keys>,
     /// What it agreed on.
@@ -58,13 +60,13 @@ pub struct Outside {
 impl Outside {
     /// With an agent of its own.
     pub fn new(settings: &Settings, controlling: bool, random: &mut Random) -> Self {
-        let mut outside = Self::bare(Vec::new());
+        let mut outside = Self::bare(Vec::new(), settings.fingerprint);
         outside.restart(settings, controlling, random);
         outside
     }
 
     /// Without an agent.
-    pub fn bare(candidates: Vec<String>) -> Self {
+    pub fn bare(candidates: Vec<String>, identity: [u8; 32]) -> Self {
         Self {
             ice: None,
             local: (String::new(), String::new()),
@@ -77,6 +79,7 @@ impl Outside {
             dtls_begun: false,
             role: DtlsRole::Passive,
             fingerprint: None,
+            identity,
             keys: None,
             profile: None,
         }
@@ -118,10 +121,12 @@ impl Outside {
             && self.consent.as_ref().is_some_and(|consent| consent.local_ufrag == self.local.0)
     }
 
-    /// The certificate and role that the browser has told. Another certificate means another association.
-    pub fn expect(&mut self, fingerprint: [u8; 32], role: DtlsRole) {
+    /// The certificate and role that the browser has told. Another certificate means another association, in which ours is
+    /// `identity`.
+    pub fn expect(&mut self, fingerprint: [u8; 32], role: DtlsRole, identity: [u8; 32]) {
         if self.fingerprint != Some(fingerprint) {
             self.fingerprint = Some(fingerprint);
+            self.identity = identity;
             self.dtls_begun = false;
             self.dtls = StepState::New;
             self.keys = None;
