@@ -375,7 +375,7 @@ var SallyportClient = (() => {
       this.local = media instanceof MediaStream ? media : await navigator.mediaDevices.getUserMedia({ audio: media });
       const peer = new RTCPeerConnection({ iceServers: this.settings.iceServers, bundlePolicy: "max-bundle" });
       this.peer = peer;
-      for (const track of this.local.getAudioTracks()) peer.addTrack(track, this.local);
+      for (const track of this.local.getTracks()) peer.addTrack(track, this.local);
       peer.ontrack = (event) => {
         this.remote = event.streams[0] ?? new MediaStream([event.track]);
         if (this.player) this.player.srcObject = this.remote;

@@ -30,7 +30,7 @@ export interface CallEvents {
 
 /** How a call's media are made. */
 export interface MediaOptions {
-  /** A stream of yours, or what to ask the microphone for. */
+  /** A stream of yours, with a picture if it has one, or what to ask the microphone for. */
   media?: MediaStream | MediaTrackConstraints;
 }
 
@@ -310,7 +310,7 @@ export class Call extends Emitter<CallEvents> {
     this.local = media instanceof MediaStream ? media : await navigator.mediaDevices.getUserMedia({ audio: media });
     const peer = new RTCPeerConnection({ iceServers: this.settings.iceServers, bundlePolicy: "max-bundle" });
     this.peer = peer;
-    for (const track of this.local.getAudioTracks()) peer.addTrack(track, this.local);
+    for (const track of this.local.getTracks()) peer.addTrack(track, this.local);
     peer.ontrack = event => {
       this.remote = event.streams[0] ?? new MediaStream([event.track]);
       if (this.player) this.player.srcObject = this.remote;

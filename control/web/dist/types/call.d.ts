@@ -37,7 +37,7 @@ export interface CallEvents {
 }
 /** How a call's media are made. */
 export interface MediaOptions {
-    /** A stream of yours, or what to ask the microphone for. */
+    /** A stream of yours, with a picture if it has one, or what to ask the microphone for. */
     media?: MediaStream | MediaTrackConstraints;
 }
 /** What calls need of their client. */
