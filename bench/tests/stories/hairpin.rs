@@ -224,8 +224,12 @@ fn circles_and_dead_ends(path: &str) {
     }
     assert!(one.is_quiet() && other.is_quiet());
     let grew = bare.grown(&before);
-    assert_eq!((grew("drop_hairpin_loop"), grew("sent")), (RTP.into(), 0));
-    assert_eq!(grew("hairpins"), u64::from(RTP) * HAIRPINS_MAX);
+    // Each call hears the other's browser and its own circle in turn, two sources: one that comes back may be a straggler.
+    let (loops, stragglers) = (grew("drop_hairpin_loop"), grew("drop_out_of_sequence"));
+    assert!(loops > 0, "{stragglers} stragglers alone");
+    assert_eq!((loops + stragglers, grew("sent")), (RTP.into(), 0));
+    let steps = grew("hairpins");
+    assert!((loops * HAIRPINS_MAX..=u64::from(RTP) * HAIRPINS_MAX).contains(&steps), "{steps}");
     bare.end([one.call.id, other.call.id]);
 }
 
