@@ -107,6 +107,14 @@ impl Lookup {
             let kind = wanted.unwrap_or_default();
             places = self.hosts(&name, default_port(kind), kind, (0, 1), &name, &mut until).await;
         }
+        // Of one that is named twice the better name counts.
+        places.sort_by_key(|place| place.priority);
+        let mut known = Vec::new();
+        places.retain(|place| {
+            let another = !known.contains(&place.target);
+            known.push(place.target);
+            another
+        });
         places.truncate(PLACES);
         (places, until)
     }

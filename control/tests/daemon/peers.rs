@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hickory_resolver::proto::op::{Message, MessageType, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, SRV};
+use hickory_resolver::proto::rr::rdata::{A, NAPTR, SRV};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
@@ -89,7 +89,8 @@ fn a_port_where_nobody_listens_is_known_at_once() {
     });
 }
 
-/// A name server that knows one domain: two places of `_sip._udp`, the first silent.
+/// A name server that knows two domains: one with two places of `_sip._udp`, the first silent; and one that names its services, the
+/// other place before the first.
 fn name_server(address: SocketAddr, places: [SocketAddr; 2]) {
     let socket = UdpSocket::bind(address).unwrap();
     thread::spawn(move || {
@@ -111,6 +112,31 @@ fn name_server(address: SocketAddr, places: [SocketAddr; 2]) {
                             SRV::new(priority, 1, place.port(), host(&format!("h{at}.telephony.example.")));
                         answer.add_answer(Record::from_rdata(own.clone(), 3, RData::SRV(srv)));
                     }
+                }
+                ("named.example.", RecordType::NAPTR) => {
+                    // Order, preference, flags, service: one that is no SIP server's comes first and is passed over.
+                    for (order, preference, flags, service, at) in [
+                        (30, 10, "s", "SIP+D2U", "_first._udp.named.example."),
+                        (20, 20, "s", "SIP+D2U", "_first._udp.named.example."),
+                        (20, 10, "S", "sip+d2u", "_next._udp.named.example."),
+                        (10, 10, "u", "E2U+sip", "."),
+                    ] {
+                        let octets = |text: &str| text.as_bytes().into();
+                        let naptr = NAPTR::new(
+                            order,
+                            preference,
+                            octets(flags),
+                            octets(service),
+                            octets(""),
+                            host(at),
+                        );
+                        answer.add_answer(Record::from_rdata(own.clone(), 3, RData::NAPTR(naptr)));
+                    }
+                }
+                ("_first._udp.named.example." | "_next._udp.named.example.", RecordType::SRV) => {
+                    let at = usize::from(name.starts_with("_next"));
+                    let srv = SRV::new(1, 1, places[at].port(), host(&format!("h{at}.telephony.example.")));
+                    answer.add_answer(Record::from_rdata(own, 3, RData::SRV(srv)));
                 }
                 ("h0.telephony.example." | "h1.telephony.example.", RecordType::A) => {
                     let IpAddr::V4(v4) = places[usize::from(name.starts_with("h1"))].ip() else {
@@ -148,6 +174,27 @@ fn a_domain_s_servers_are_looked_up_and_called_in_their_order() {
     assert_eq!(control.call("1000", &browser.offer("actpass")).status, 201);
     let invite = pbx.heard("INVITE").remove(0);
     assert!(invite.starts_with("INVITE sip:1000@telephony.example SIP/2.0\r\n"), "{invite}");
+}
+
+#[test]
+fn a_domain_s_services_are_preferred_as_it_names_them() {
+    let net = Net::new();
+    let places = [SocketAddr::new(net.pbx().ip(), 5070), SocketAddr::new(second(&net).ip(), 5071)];
+    let pbx = Pbx::start(places[1]);
+    let dns = SocketAddr::new(net.stun().ip(), 5300);
+    name_server(dns, places);
+    let control =
+        Control::start(net, &[("sip", &format!("server = 'named.example'\ndns = '{dns}'\nprobe_s = 1"))]);
+    let relay = Relay::start(&control.socket(), &control.net);
+    control.wait_until_ready();
+    until("both are known, the preferred one first", || {
+        let states = peers(&control);
+        let known: Vec<&str> = states.iter().map(|state| state.0.as_str()).collect();
+        known == [places[1].to_string(), places[0].to_string()] && states[0].1 == Some(true)
+    });
+    let browser = Browser::new(&relay, control.net.browser(1));
+    assert_eq!(control.call("1000", &browser.offer("actpass")).status, 201);
+    assert!(pbx.heard("INVITE")[0].starts_with("INVITE sip:1000@named.example SIP/2.0\r\n"));
 }
 
 /// An authority, and a certificate and key of it for an address, in a folder.
