@@ -256,6 +256,10 @@ impl Generator {
         let now = || nanoseconds(begin.elapsed());
         self.inside.receive(burst, |_, packet| load.inward.take(scheduled(packet), now()));
         self.outside.receive(burst, |at, packet| {
+            // Reports of whom is measured share the browser's port (RFC 5761 section 4): they are no media.
+            if packet.packet().get(1).is_some_and(|kind| (192..=223).contains(kind)) {
+                return;
+            }
             let keys = ends.get_mut(at as usize).and_then(|end| end.keys.as_mut());
             let opened = keys.is_none_or(|keys| keys.open.open_rtp(packet).is_ok());
             load.outward.take(opened.then(|| scheduled(packet)).flatten(), now());
