@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::OFFER_MAX;
 use super::codec::{Chosen, Codec, Kind, codecs, rtpmaps};
 use super::direction::Direction;
+use super::values;
 use super::video::{ChosenVideo, VideoFormat, describe, formats, list};
 use crate::error::OfferError;
 use crate::random::hex;
@@ -218,11 +219,6 @@ fn section(media: &Media) -> Section {
         formats: media.fmt.clone(),
         mid: value(media, "mid"),
     }
-}
-
-fn values<'a>(media: &'a Media, name: &'a str) -> impl Iterator<Item = &'a str> {
-    let named = media.attributes.iter().filter(move |attribute| attribute.attribute == name);
-    named.map(|attribute| attribute.value.as_deref().unwrap_or_default())
 }
 
 fn value(media: &Media, name: &str) -> Option<String> {

@@ -11,6 +11,7 @@ use super::OFFER_MAX;
 use super::codec::{Chosen, Codec, Inward, Kind, codecs, rtpmaps};
 use super::crypto::{Crypto, Flaw};
 use super::direction::Direction;
+use super::values;
 use super::video::{VideoSection, describe, formats, list};
 
 /// `a=crypto` lines that are looked at.
@@ -168,18 +169,8 @@ impl InsideOffer {
     }
 
     fn audio(&self, text: &mut String, codecs: &[Codec], direction: Direction, secrecy: Secrecy<'_>) {
-        let Self { rtp, rtcp, .. } = self;
-        let family = if rtp.is_ipv4() { "IP4" } else { "IP6" };
         let types: Vec<String> = codecs.iter().map(|codec| codec.payload_type.to_string()).collect();
-        let _ = write!(
-            text,
-            "m=audio {} {} {}\r\na=rtcp:{} IN {family} {}\r\n",
-            rtp.port(),
-            secrecy.profile.name(),
-            types.join(" "),
-            rtcp.port(),
-            rtcp.ip(),
-        );
+        head(text, ("audio", secrecy.profile), (self.rtp, self.rtcp), &types.join(" "));
         for crypto in secrecy.crypto {
             let _ = write!(text, "a=crypto:{}\r\n", *crypto.text());
         }
@@ -251,9 +242,7 @@ impl InsideAnswer {
         let media = session.medias.get(at).ok_or("the inside refuses audio")?;
         let profile = InsideProfile::ALL.into_iter().find(|profile| profile.name() == media.proto);
         let profile = profile.ok_or("the inside wants another profile than RTP/AVP or RTP/SAVP")?;
-        let lines = media.attributes.iter().filter(|attribute| attribute.attribute == "crypto");
-        let lines =
-            lines.take(CRYPTO_MAX).map(|line| Crypto::parse(line.value.as_deref().unwrap_or_default()));
+        let lines = values(media, "crypto").take(CRYPTO_MAX).map(Crypto::parse);
         let (mut crypto, mut flaw) = (Vec::new(), None);
         for line in lines {
             match line {
@@ -296,19 +285,24 @@ impl VideoSection {
 
     fn write(&self, text: &mut String) {
         let Self { rtp, rtcp, formats, direction } = self;
-        let family = if rtp.is_ipv4() { "IP4" } else { "IP6" };
-        let _ = write!(
-            text,
-            "m=video {} RTP/AVP {}\r\na=rtcp:{} IN {family} {}\r\n",
-            rtp.port(),
-            list(formats),
-            rtcp.port(),
-            rtcp.ip()
-        );
+        head(text, ("video", InsideProfile::Avp), (*rtp, *rtcp), &list(formats));
         // Telephony knows these words under RTP/AVP as well, though they are AVPF's (RFC 4585, RFC 5104).
         describe(text, formats, &["nack pli", "ccm fir"]);
         let _ = write!(text, "a={}\r\n", direction.name());
     }
+}
+
+/// The line of a section of ours, and where we want its RTCP (RFC 3605).
+fn head(
+    text: &mut String,
+    (medium, profile): (&str, InsideProfile),
+    (rtp, rtcp): (SocketAddr, SocketAddr),
+    types: &str,
+) {
+    let (port, profile) = (rtp.port(), profile.name());
+    let family = if rtp.is_ipv4() { "IP4" } else { "IP6" };
+    let _ = write!(text, "m={medium} {port} {profile} {types}\r\n");
+    let _ = write!(text, "a=rtcp:{} IN {family} {}\r\n", rtcp.port(), rtcp.ip());
 }
 
 /// Where a section's writer wants RTP and RTCP, and what it does with the medium.
@@ -323,11 +317,6 @@ fn place(session: &Session, media: &Media) -> Result<(SocketAddr, SocketAddr, Di
     let mut all = media.attributes.iter().chain(&session.attributes);
     let said = all.find_map(|attribute| Direction::of(&attribute.attribute)).unwrap_or_default();
     Ok((rtp, rtcp, if ip.is_unspecified() { Direction::Inactive } else { said }))
-}
-
-fn values<'a>(media: &'a Media, name: &'a str) -> impl Iterator<Item = &'a str> {
-    let named = media.attributes.iter().filter(move |attribute| attribute.attribute == name);
-    named.map(|attribute| attribute.value.as_deref().unwrap_or_default())
 }
 
 /// `a=rtcp:PORT [IN IP4 ADDRESS]` (RFC 3605), else one port above.

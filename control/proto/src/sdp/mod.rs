@@ -8,6 +8,8 @@ mod fragment;
 mod inside;
 mod video;
 
+use sdp_types::Media;
+
 pub use browser::{AnswerParts, AnswerVideo, BrowserVideo};
 pub use browser::{BrowserOffer, Setup, UFRAG_MAX, browser_answer, browser_offer};
 pub use codec::{Chosen, Codec, Inward, Kind};
@@ -22,3 +24,9 @@ pub use video::{ChosenVideo, VideoFormat, VideoSection};
 pub const OFFER_MAX: usize = 64 * 1024;
 /// Characters of our own user fragment.
 pub(crate) const OUR_UFRAG: usize = 16;
+
+/// Values of a section's attributes of this name, in their order; empty ones of those without.
+fn values<'a>(media: &'a Media, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let named = media.attributes.iter().filter(move |attribute| attribute.attribute == name);
+    named.map(|attribute| attribute.value.as_deref().unwrap_or_default())
+}

@@ -241,12 +241,7 @@ impl Rig {
         rig.reserve();
         rig.take().unwrap();
         rig.acknowledge(b"");
-        rig.connect();
-        rig.installed();
-        rig.keys(FINGERPRINT);
-        rig.installed();
-        assert_eq!(rig.names().last(), Some(&"connected"));
-        rig.obedient = true;
+        rig.come_up();
         rig
     }
 
@@ -539,6 +534,16 @@ impl Rig {
         }
     }
 
+    /// From the browser's answer to media both ways; the relay is obedient from now on.
+    pub fn come_up(&mut self) {
+        self.connect();
+        self.installed();
+        self.keys(FINGERPRINT);
+        self.installed();
+        assert_eq!(self.names().last(), Some(&"connected"));
+        self.obedient = true;
+    }
+
     /// The browser reads its answer and checks until a pair is nominated.
     pub fn connect(&mut self) {
         self.meet();
@@ -570,12 +575,7 @@ impl Rig {
         rig.reserve();
         rig.ring();
         rig.pick_up("0 8 101");
-        rig.connect();
-        rig.installed();
-        rig.keys(FINGERPRINT);
-        rig.installed();
-        assert_eq!(rig.names().last(), Some(&"connected"));
-        rig.obedient = true;
+        rig.come_up();
         rig
     }
 

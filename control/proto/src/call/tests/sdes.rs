@@ -54,12 +54,7 @@ fn last_keys(rig: &Rig) -> Option<(KeyMaterial, KeyMaterial)> {
 }
 
 fn up(mut rig: Rig) -> Rig {
-    rig.connect();
-    rig.installed();
-    rig.keys(FINGERPRINT);
-    rig.installed();
-    assert_eq!(rig.names().last(), Some(&"connected"));
-    rig.obedient = true;
+    rig.come_up();
     rig
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sallyport_plan::{Clock, Direction, Format, Mute, Pt, PtMap};
 
-use super::{FINGERPRINT, Rig, sdp, settings};
+use super::{Rig, sdp, settings};
 use crate::api::{Command, Input};
 use crate::settings::Settings;
 use crate::sip::Method;
@@ -28,18 +28,10 @@ fn pick_up(rig: &mut Rig, more: &str) {
     rig.respond(&Method::Invite, 200, "pbx", &sdp("10.0.0.5", "0 101", more), &[]);
 }
 
-fn connect(rig: &mut Rig) {
-    rig.connect();
-    rig.installed();
-    rig.keys(FINGERPRINT);
-    rig.installed();
-    rig.obedient = true;
-}
-
 fn connected() -> Rig {
     let mut rig = calling();
     pick_up(&mut rig, H264);
-    connect(&mut rig);
+    rig.come_up();
     rig
 }
 
@@ -103,7 +95,7 @@ fn what_does_not_fit_leaves_the_sound() {
     off.reserve();
     assert!(!last_body(&off).contains("m=video"));
     pick_up(&mut off, "");
-    connect(&mut off);
+    off.come_up();
     assert!(is_refused(&off.answer().unwrap()));
     off.finish();
     for more in [
@@ -115,7 +107,7 @@ fn what_does_not_fit_leaves_the_sound() {
     ] {
         let mut rig = calling();
         pick_up(&mut rig, more);
-        connect(&mut rig);
+        rig.come_up();
         let answer = rig.answer().unwrap();
         assert!(is_refused(&answer) && answer.contains("a=group:BUNDLE 0\r\n"), "{more}: {answer}");
         assert_eq!((directions(&rig).len(), rig.call.view().video), (2, None), "{more}");
@@ -218,7 +210,7 @@ fn calls_from_the_inside_have_pictures_too() {
         let types = if late { "96 98 102" } else { "99 120" };
         assert!(section(&text).starts_with(&format!("m=video 20002 RTP/AVP {types}\r\n")), "{text}");
         rig.acknowledge(if late { &body } else { b"" });
-        connect(&mut rig);
+        rig.come_up();
         assert!(section(&rig.answer().unwrap()).starts_with("m=video 9 UDP/TLS/RTP/SAVPF 102 96\r\n"));
         assert_eq!(film(&rig), (Mute::Open, Mute::Open), "{late}");
         rig.finish();
@@ -230,7 +222,7 @@ fn calls_from_the_inside_have_pictures_too() {
     let text = String::from_utf8(rig.replies(super::INVITE).pop().unwrap().body).unwrap();
     assert!(is_refused(&text), "{text}");
     rig.acknowledge(b"");
-    connect(&mut rig);
+    rig.come_up();
     assert_eq!(directions(&rig).len(), 2);
     rig.finish();
 }
