@@ -9,12 +9,12 @@ use sallyport_lab::agent::{self, Agent};
 use sallyport_lab::appliance::{Appliance, Setup, Way, programs};
 use sallyport_lab::browser::{self, Browser, SignIn};
 use sallyport_lab::net::{AGENT, STUN};
-use sallyport_lab::registrar::{self, PASSWORD, REALM, Registrar};
+use sallyport_lab::registrar::{self, PASSWORD, Registrar};
 use sallyport_lab::tone;
 use sallyport_lab::{Lab, Options};
 use serde_json::{Value, json};
 
-use crate::stage::{browser_hears, judge, server_possible, tail, until};
+use crate::stage::{browser_hears, judge, registered, server_possible, tail, until};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The tone of a second phone.
@@ -88,17 +88,7 @@ impl Office {
         assert!(registrar.process().is_running());
         let mut setup = Setup::new(programs().unwrap(), Way::Xdp);
         setup.server = server.address;
-        setup.more = toml::toml! {
-            [agents]
-            numbers = "password"
-            [sip]
-            domain = "enterprise.example"
-            password = "open sesame"
-        };
-        assert_eq!(
-            (setup.more["sip"]["domain"].as_str(), setup.more["sip"]["password"].as_str()),
-            (Some(REALM), Some(PASSWORD))
-        );
+        setup.more = registered();
         let appliance = Appliance::start(&lab, &setup).unwrap();
         let browser = Browser::start(&lab, &browser::Setup::default()).unwrap();
         let base = appliance.public_url("");

@@ -9,12 +9,12 @@ use sallyport_lab::agent::{self, Agent};
 use sallyport_lab::appliance::{Appliance, Setup, Way, programs};
 use sallyport_lab::browser::{self, Browser, Call, SignIn};
 use sallyport_lab::net::{AGENT, STUN};
-use sallyport_lab::registrar::{self, PASSWORD, REALM, Registrar};
+use sallyport_lab::registrar::{self, PASSWORD, Registrar};
 use sallyport_lab::sipp::{self, Scenario, Sipp, Sound};
 use sallyport_lab::speaker::Speaker;
 use sallyport_lab::{Lab, Options, Place, tone};
 
-use crate::stage::{browser_hears, judge, server_possible, tail, until};
+use crate::stage::{browser_hears, judge, registered, server_possible, tail, until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The tone of a phone's loudspeaker.
@@ -42,16 +42,10 @@ impl World {
             Registrar::start(&lab, &registrar::Setup { address, aliases, digest: true }).unwrap()
         });
         let mut setup = Setup::new(programs().unwrap(), Way::Xdp);
-        setup.more = toml::toml! {
-            [agents]
-            numbers = "password"
-        };
-        let mut sip = toml::Table::new();
+        setup.more = registered();
+        let sip = setup.more.get_mut("sip").and_then(toml::Value::as_table_mut).unwrap();
         sip.insert("server".into(), addresses.map(|address| address.to_string()).to_vec().into());
-        sip.insert("domain".into(), REALM.into());
-        sip.insert("password".into(), PASSWORD.into());
         sip.insert("probe_s".into(), i64::from(probe_s).into());
-        setup.more.insert("sip".into(), sip.into());
         let appliance = Appliance::start(&lab, &setup).unwrap();
         let browser = Browser::start(&lab, &browser::Setup::default()).unwrap();
         Self { browser, servers, appliance, lab }

@@ -6,11 +6,11 @@ use sallyport_lab::appliance::{Appliance, Setup, Way, programs};
 use sallyport_lab::browser::{self, Browser, Call, SignIn};
 use sallyport_lab::linphone::{self, Linphone};
 use sallyport_lab::net::STUN;
-use sallyport_lab::registrar::{self, PASSWORD, REALM, Registrar};
+use sallyport_lab::registrar::{self, PASSWORD, Registrar};
 use sallyport_lab::{Lab, Options, tone};
 use serde_json::json;
 
-use crate::stage::{browser_hears, judge, server_possible, tail, until};
+use crate::stage::{browser_hears, judge, registered, server_possible, tail, until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What it plays.
@@ -33,17 +33,7 @@ fn linphone_registers_is_called_and_calls_an_agent() {
     let mut phone = Linphone::start(&lab, &phone).unwrap();
     let mut setup = Setup::new(programs().unwrap(), Way::Xdp);
     setup.server = server.address;
-    setup.more = toml::toml! {
-        [agents]
-        numbers = "password"
-        [sip]
-        domain = "enterprise.example"
-        password = "open sesame"
-    };
-    assert_eq!(
-        (setup.more["sip"]["domain"].as_str(), setup.more["sip"]["password"].as_str()),
-        (Some(REALM), Some(PASSWORD))
-    );
+    setup.more = registered();
     let appliance = Appliance::start(&lab, &setup).unwrap();
     let browser = Browser::start(&lab, &browser::Setup::default()).unwrap();
     let empty = || until("nothing is held", PATIENCE, || appliance.status().unwrap().holds_nothing());

@@ -9,13 +9,13 @@ use sallyport_lab::appliance::{Appliance, Setup, Way, programs};
 use sallyport_lab::browser::{self, Browser, Call, SignIn};
 use sallyport_lab::capture::Capture;
 use sallyport_lab::net::{AGENT, INSIDE_PEER, STUN};
-use sallyport_lab::registrar::{self, PASSWORD, REALM, Registrar};
+use sallyport_lab::registrar::{self, PASSWORD, Registrar};
 use sallyport_lab::sipp::{self, Scenario, Sipp, Sound};
 use sallyport_lab::speaker::{self, Speaker};
 use sallyport_lab::{Lab, Options, Place, tone};
 use serde_json::json;
 
-use crate::stage::{browser_hears, judge, judge_for, server_possible, tail, until};
+use crate::stage::{browser_hears, judge, judge_for, registered, server_possible, tail, until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What phones play.
@@ -44,14 +44,7 @@ impl World {
         Registrar::start(&lab, &server).unwrap();
         let mut setup = Setup::new(programs().unwrap(), Way::Xdp);
         setup.server = server.address;
-        setup.more = toml::toml! {
-            [agents]
-            numbers = "password"
-        };
-        let mut sip = toml::Table::new();
-        sip.insert("domain".into(), REALM.into());
-        sip.insert("password".into(), PASSWORD.into());
-        setup.more.insert("sip".into(), sip.into());
+        setup.more = registered();
         let appliance = Appliance::start(&lab, &setup).unwrap();
         let browser = Browser::start(&lab, &browser::Setup::default()).unwrap();
         Self { browser, appliance, lab }

@@ -11,6 +11,7 @@ use sallyport_lab::agent::start_echo;
 use sallyport_lab::appliance::{Appliance, Setup, Status, Way, programs};
 use sallyport_lab::browser::Browser;
 use sallyport_lab::net::AGENT;
+use sallyport_lab::registrar::{PASSWORD, REALM};
 use sallyport_lab::tone::{self, Expected, listen};
 use sallyport_lab::wav::Wav;
 use sallyport_lab::{Lab, Options, registrar};
@@ -97,6 +98,19 @@ impl Stage {
         std::thread::sleep(Duration::from_millis(1100));
         self.appliance.status().unwrap()
     }
+}
+
+/// Sections of an appliance whose numbers show their password to the lab's registrar.
+pub fn registered() -> toml::Table {
+    let section = |keys: &[(&str, &str)]| {
+        let keys = keys.iter().map(|(key, value)| ((*key).to_owned(), (*value).into()));
+        toml::Value::Table(keys.collect())
+    };
+    let sip = section(&[("domain", REALM), ("password", PASSWORD)]);
+    [("agents", section(&[("numbers", "password")])), ("sip", sip)]
+        .map(|(name, section)| (name.to_owned(), section))
+        .into_iter()
+        .collect()
 }
 
 /// Asks until the answer is yes.
