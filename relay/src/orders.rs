@@ -65,6 +65,15 @@ pub enum Order {
         /// Bound ones.
         sockets: Vec<UdpSocket>,
     },
+    /// Have a direction of a call send digits. No answer.
+    Dial {
+        /// Whose.
+        call: CallId,
+        /// Which.
+        direction: DirectionIndex,
+        /// In order.
+        digits: Vec<Digit>,
+    },
     /// Statistics of a call.
     Report(CallId),
     /// Counters and frames; the number comes back.

@@ -229,6 +229,11 @@ impl Uplink {
                 None => self.refuse(call, Refusal::UnknownCall),
             },
             Command::Status => self.gather(status::For::Status),
+            Command::Dial { call, direction, digits } => {
+                let Some(worker) = self.state.calls.get(&call).map(|running| running.worker) else { return };
+                let digits = digits.into_iter().map(|(event, duration)| Digit { event, duration }).collect();
+                self.order(worker, Order::Dial { call, direction, digits });
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use sha1::{Digest, Sha1};
 
 use crate::Now;
 use crate::continuity::Continuity;
+use crate::dial::{self, Dial, EVENT_ROOM};
 use crate::event::{self, Digit, Hearing};
 use crate::limit::{Bucket, PICTURE};
 use crate::packet::{Opening, Payload, Sealing};
@@ -36,6 +37,10 @@ pub struct Direction {
     pub next: usize,
     /// Consent of a pair that it receives from or sends to has lapsed.
     pub lapsed: bool,
+    /// A digit of ours is being sent: media is held meanwhile.
+    sounding: bool,
+    /// A digit is being heard whose end has not come.
+    hearing: bool,
     pub packets: u64,
     pub octets: u64,
     pub cold: Box<Cold>,
@@ -56,6 +61,8 @@ pub struct Cold {
     reporting: bool,
     /// The digit that it hears, where control is told of digits.
     pub hearing: Hearing,
+    /// Digits that it is to send.
+    pub dial: Option<Box<Dial>>,
 }
 
 impl Cold {
@@ -70,6 +77,7 @@ impl Cold {
             reports,
             reporting: false,
             hearing,
+            dial: None,
         }
     }
 }
@@ -171,6 +179,8 @@ impl Direction {
             reverse: usize::MAX,
             next: usize::MAX,
             lapsed: false,
+            sounding: false,
+            hearing: false,
             packets: 0,
             octets: 0,
             cold: Box::new(Cold::new(call, plan)),
@@ -226,9 +236,13 @@ impl Direction {
     pub fn hear(&mut self, packet: &[u8], now: Now) -> ([Option<Digit>; 2], bool) {
         let Ok(header) = Header::parse(packet) else { return ([None; 2], false) };
         let Some(leaves) = self.rules.leaves(header.payload_type()).filter(|leaves| leaves.is_event()) else {
-            return ([self.cold.hearing.hear_media(now), None], false);
+            // Most packets touch nothing that is cold.
+            let ended = if self.hearing { self.cold.hearing.hear_media(now) } else { None };
+            self.hearing &= ended.is_none();
+            return ([ended, None], false);
         };
         let digits = self.cold.hearing.hear_event(packet, leaves.clocks().0, now);
+        self.hearing = self.cold.hearing.is_waiting();
         let ends = self.rules.digits == Digits::Tell;
         let (ssrc, sequence) = (header.ssrc(), header.sequence());
         if ends && self.stream.hold(ssrc, sequence) {
@@ -245,9 +259,59 @@ impl Direction {
     /// # Errors
     /// Why it does not leave.
     pub fn rewrite_rtp(&mut self, buf: &mut PacketBuf<'_>, now: Now) -> Result<Rewritten, Reason> {
-        let waits = matches!(self.seal, Sealing::Waiting);
+        let holds = match self.seal {
+            Sealing::Waiting => Some(Reason::Early),
+            _ if self.rules.mute == Mute::Held || self.sounding => Some(Reason::Held),
+            _ => None,
+        };
         let state = (&mut self.stream, &mut self.continuity, &mut self.quality);
-        rewrite(buf, state, &self.rules, waits, now)
+        rewrite(buf, state, &self.rules, holds, now)
+    }
+
+    /// Writes what is due of the digits that it is to send: where it goes, how long it is, and whether it goes on with what
+    /// has left; `None` where nothing is due.
+    ///
+    /// # Errors
+    /// How many digits are lost, because nothing may leave, or no named events are taken.
+    pub fn dial(
+        &mut self,
+        now: Now,
+        room: &mut [u8; EVENT_ROOM],
+    ) -> Result<Option<(FlowKey, usize, bool)>, usize> {
+        let Some(dial) = self.cold.dial.as_mut() else { return Ok(None) };
+        let open = self.rules.passage == Passage::Translated && self.rules.mute == Mute::Open;
+        let event = self.cold.plan.payload_types.iter().find_map(|map| match map.format {
+            Format::Event { to, .. } => Some((map.to.0, to.hz())),
+            Format::Media(_) => None,
+        });
+        let may = open && !self.lapsed && !matches!(self.seal, Sealing::Waiting);
+        let Some((payload_type, clock)) = event.filter(|_| may) else {
+            self.sounding = false;
+            return Err(dial.clear());
+        };
+        let block = dial.step(now);
+        self.sounding = dial.is_sounding();
+        let Some(block) = block else { return Ok(None) };
+        let sequence = self.stream.insert();
+        let timestamp =
+            block.timestamp.unwrap_or_else(|| self.stream.begin_event(self.rules.clock.hz(), now));
+        dial.began(timestamp);
+        let packet = dial::packet(&block, payload_type, (sequence, timestamp, self.rules.ssrc), clock);
+        let follows = self.continuity.follows(&packet, None);
+        room[..packet.len()].copy_from_slice(&packet);
+        let sealed = PacketBuf::new(room, 0..packet.len()).ok().and_then(|mut buf| {
+            if let Sealing::Srtp(sealer) = &mut self.seal {
+                sealer.seal_rtp(&mut buf).ok()?;
+            }
+            Some(buf.len())
+        });
+        let Some(length) = sealed else {
+            self.sounding = false;
+            return Err(dial.clear());
+        };
+        self.packets += 1;
+        self.octets += dial::BLOCK;
+        Ok(Some((self.rules.rtp, length, follows)))
     }
 
     /// Puts one open RTCP compound into the other leg's words; `reverse` is the direction that runs the other way.
@@ -374,7 +438,7 @@ fn rewrite(
     buf: &mut PacketBuf<'_>,
     (stream, continuity, quality): (&mut Stream, &mut Continuity, &mut Statistics),
     rules: &Rules,
-    waits: bool,
+    holds: Option<Reason>,
     now: Now,
 ) -> Result<Rewritten, Reason> {
     let header = Header::parse(buf.packet()).map_err(|_| Reason::Malformed)?;
@@ -399,11 +463,11 @@ fn rewrite(
         true => quality.arrive_untimed(&arrival(stream.has_begun()), now),
         false => quality.arrive(&arrival(stream.has_begun()), now),
     };
-    if rules.mute == Mute::Held || waits {
+    if let Some(reason) = holds {
         if stream.hold(ssrc, sequence) {
             note(stream);
         }
-        return Err(if waits { Reason::Early } else { Reason::Held });
+        return Err(reason);
     }
     let clock = if event { rules.clock.hz() } else { from };
     let place = stream.place(&Numbers { ssrc, sequence, timestamp, clock, event }, now);

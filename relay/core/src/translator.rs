@@ -95,6 +95,8 @@ pub struct Translator {
     pub(crate) due: BinaryHeap<Reverse<(Now, CallId, FlowKey)>>,
     /// Directions by when they may have to report.
     pub(crate) reports_due: BinaryHeap<Reverse<(Now, DirectionId, u32)>>,
+    /// Directions by when they have packets of digits to send.
+    pub(crate) dials_due: BinaryHeap<Reverse<(Now, DirectionId, u32)>>,
     /// The NTP timestamp of `Now(0)`.
     epoch: u64,
     random: Random,
@@ -117,6 +119,7 @@ impl Translator {
             calls: HashMap::new(),
             due: BinaryHeap::new(),
             reports_due: BinaryHeap::new(),
+            dials_due: BinaryHeap::new(),
             epoch: 0,
             random: Random::new(seed),
             sources: Sources::new(),

@@ -52,6 +52,16 @@ pub enum Command {
     },
     /// State of the relay. Answer: [`Event::Status`].
     Status,
+    /// Send digits as named events (RFC 4733) in the stream of a direction, behind those that it was told before; its media is
+    /// held while each lasts. No answer; what cannot be sent is lost.
+    Dial {
+        /// Which call.
+        call: CallId,
+        /// Which direction.
+        direction: DirectionIndex,
+        /// Codes (0 to 9, 10 for star, 11 for hash, 12 to 15 for A to D) and milliseconds.
+        digits: Vec<(u8, u16)>,
+    },
 }
 
 /// What the relay reports.
