@@ -42,7 +42,9 @@ impl Calls {
             }
             Event::Punt { path, call, payload } => self.punt(path, call, payload),
             Event::ConsentLost { call, flow } => self.told(call, Input::ConsentLost(flow)),
-            Event::Digit { call, event, duration, .. } => self.told(call, Input::Digit { event, duration }),
+            Event::Digit { call, direction, event, duration } => {
+                self.told(call, Input::Digit { direction, event, duration });
+            }
             Event::Running(plan) => {
                 if let Some(found) = &mut self.adopting {
                     found.push(plan);

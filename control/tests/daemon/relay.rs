@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use sallyport_plan::{
-    CallId, Command, Counter, DirectionReport, Event, FlowKey, InterfaceStatus, Plan, PortPair, Pt, Quality,
-    Refusal, Ssrc, Status, Zone, decode, encode,
+    CallId, Command, Counter, DirectionIndex, DirectionReport, Event, FlowKey, InterfaceStatus, Plan,
+    PortPair, Pt, Quality, Refusal, Ssrc, Status, Zone, decode, encode,
 };
 
 use super::harness::{Net, until};
@@ -32,6 +32,8 @@ pub struct State {
     pub installed: Vec<Plan>,
     /// Every call that was ever removed, in order.
     pub removed: Vec<CallId>,
+    /// Every digit that control had sent as a named event, in order: direction, code, milliseconds.
+    pub dialled: Vec<(DirectionIndex, u8, u16)>,
     listeners: HashMap<SocketAddr, Sender<(FlowKey, Vec<u8>)>>,
     /// Answers the next reservation or plan by this.
     pub refuse_reserve: Option<Refusal>,
@@ -210,6 +212,11 @@ impl Relay {
             Command::Report { call } => {
                 let event = state.plans.get(&call).map(report);
                 state.tell(&event.unwrap_or(Event::Refused { call, refusal: Refusal::UnknownCall }));
+            }
+            Command::Dial { call, direction, digits } => {
+                assert!(state.plans.contains_key(&call));
+                let digits = digits.into_iter().map(|(event, duration)| (direction, event, duration));
+                state.dialled.extend(digits);
             }
             Command::Status => {
                 let status = self.status(&state);

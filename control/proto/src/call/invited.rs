@@ -244,7 +244,7 @@ impl Call {
                 }
                 _ => self.later(request),
             },
-            "INFO" => self.informed(request),
+            "INFO" => self.informed(request, now),
             "NOTIFY" => self.notified(request),
             "OPTIONS" => answer(request, OK),
             "CANCEL" => answer(request, UNKNOWN),

@@ -1,5 +1,6 @@
 //! One call.
 
+mod digits;
 mod farewell;
 pub(crate) mod ice;
 mod identity;
@@ -106,6 +107,7 @@ struct Inside {
     /// Other requests of ours under way.
     asking: Vec<Asking>,
     digits: VecDeque<(char, u16)>,
+    told_digits: Vec<digits::Told>,
     bye: Option<Bye>,
     bye_waits: bool,
     /// Whom the far end sends us to.
@@ -348,7 +350,7 @@ impl Call {
                 self.end(EndCause::ConsentLost, now)
             }
             Input::ConsentLost(_) => {}
-            Input::Digit { event, duration } => self.heard(event, duration),
+            Input::Digit { direction, event, duration } => self.heard(direction, event, duration, now),
             Input::RelayAway => self.relay_away(now),
             Input::RelayBack(version) => self.relay_back(version, now),
             Input::RelayLost => self.end(EndCause::RelayLost, now),

@@ -145,7 +145,8 @@ impl Ledger {
                 self.ended = matches!(event, CallEvent::Ended { .. });
             }
             Command::Ended => self.over = true,
-            Command::Send { .. } | Command::DtlsPath(_) | Command::Renegotiated(_) => {}
+            Command::Send { .. } | Command::Dial { .. } | Command::DtlsPath(_) | Command::Renegotiated(_) => {
+            }
         }
     }
 
