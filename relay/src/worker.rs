@@ -452,6 +452,9 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                 CoreEvent::Digit { call, direction, digit } => {
                     (self.notify)(Notice::Digit { call, direction, digit });
                 }
+                CoreEvent::Picture { call, direction } => {
+                    (self.notify)(Notice::Picture { call, direction });
+                }
             }
         }
     }
@@ -514,6 +517,14 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                     if self.worker.edge.adopt(Zone::Inside as u8, sockets).is_err() {
                         (self.notify)(Notice::Bound { call, bound: false });
                     }
+                }
+                Order::Picture { call, direction } => {
+                    let (now, mut due) = (self.now(), Vec::new());
+                    let translator = &mut self.worker.translator;
+                    translator.ask_picture(call, direction, now, &mut |path, bytes| {
+                        due.push((*path, bytes.to_vec()))
+                    });
+                    self.send_all(due, now);
                 }
                 Order::Dial { call, direction, digits } => {
                     let now = self.now();

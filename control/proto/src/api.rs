@@ -48,6 +48,8 @@ pub enum Input {
         /// How long it lasted, in milliseconds.
         duration: u16,
     },
+    /// Whoever sends on this direction of the plan wants a whole picture of the other side; the relay has asked for it by RTCP.
+    Picture(DirectionIndex),
     /// The relay is away: nothing can be told to it. What it runs goes on, for a while at least.
     RelayAway,
     /// The relay is back and runs this version of the plan.
@@ -199,6 +201,11 @@ pub enum Command {
         direction: DirectionIndex,
         /// Codes as of [`Input::Digit`], and milliseconds.
         digits: Vec<(u8, u16)>,
+    },
+    /// Have the relay ask whoever sends on a direction of the plan for a whole picture, by RTCP. Nothing comes back.
+    Picture {
+        /// Which one.
+        direction: DirectionIndex,
     },
     /// Remove the call from the relay. Nothing has to come back.
     Remove,

@@ -45,6 +45,7 @@ impl Calls {
             Event::Digit { call, direction, event, duration } => {
                 self.told(call, Input::Digit { direction, event, duration });
             }
+            Event::Picture { call, direction } => self.told(call, Input::Picture(direction)),
             Event::Running(plan) => {
                 if let Some(found) = &mut self.adopting {
                     found.push(plan);

@@ -113,6 +113,9 @@ impl Calls {
                 self.tell_relay(RelayCommand::Reserve { call: id, toward, pairs })
             }
             Command::Install(plan) => self.tell_relay(RelayCommand::Install(plan)),
+            Command::Picture { direction } => {
+                self.tell_relay(RelayCommand::Picture { call: id, direction });
+            }
             Command::Dial { direction, digits } => {
                 self.tell_relay(RelayCommand::Dial { call: id, direction, digits });
             }

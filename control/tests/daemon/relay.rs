@@ -213,6 +213,7 @@ impl Relay {
                 let event = state.plans.get(&call).map(report);
                 state.tell(&event.unwrap_or(Event::Refused { call, refusal: Refusal::UnknownCall }));
             }
+            Command::Picture { call, .. } => assert!(state.plans.contains_key(&call)),
             Command::Dial { call, direction, digits } => {
                 assert!(state.plans.contains_key(&call));
                 let digits = digits.into_iter().map(|(event, duration)| (direction, event, duration));
@@ -242,7 +243,7 @@ impl Relay {
                 rtcp: SocketAddr::new(self.inside, rtcp),
             });
         }
-        state.ports.insert(call, ports.clone());
+        state.ports.entry(call).or_default().extend(ports.clone());
         state.tell(&Event::Reserved { call, ports });
     }
 

@@ -148,9 +148,7 @@ impl Translator {
     /// Has a direction send digits as named events, one behind the other, behind those that it was asked for before. What
     /// cannot be sent is counted.
     pub fn dial(&mut self, call: CallId, direction: DirectionIndex, digits: &[Digit], now: Now) {
-        let slots = self.calls.get(&call).map(|call| call.slots.as_slice()).unwrap_or_default();
-        let named = |at: &usize| self.table.at(*at).is_some_and(|one| one.cold.plan.index == direction);
-        let Some(slot) = slots.iter().copied().find(named) else {
+        let Some(slot) = self.slot_of(call, direction) else {
             digits.iter().for_each(|_| self.stats.lose_digit());
             return;
         };

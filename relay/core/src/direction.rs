@@ -19,7 +19,7 @@ use crate::reason::Reason;
 use crate::reports::{self, REPORT_MAX, Report, Reports, Sender};
 use crate::rtcp::{self, Names};
 use crate::stats::Drops;
-use crate::stream::{Numbers, Stream};
+use crate::stream::{Numbers, Origin, Stream};
 
 /// Octets of a report of ours, sealed.
 pub const REPORT_ROOM: usize = REPORT_MAX + RTCP_OVERHEAD;
@@ -314,7 +314,8 @@ impl Direction {
         Ok(Some((self.rules.rtp, length, follows)))
     }
 
-    /// Puts one open RTCP compound into the other leg's words; `reverse` is the direction that runs the other way.
+    /// Puts one open RTCP compound into the other leg's words; `reverse` is the direction that runs the other way. Whether it
+    /// asks for a whole picture.
     ///
     /// # Errors
     /// Why it does not leave.
@@ -323,12 +324,12 @@ impl Direction {
         buf: &mut PacketBuf<'_>,
         reverse: Option<&mut Self>,
         now: Now,
-    ) -> Result<(), Reason> {
+    ) -> Result<bool, Reason> {
         if matches!(self.seal, Sealing::Waiting) {
             return Err(Reason::Early);
         }
         if self.rules.passage == Passage::Transparent {
-            return rtcp::pass(buf.packet());
+            return rtcp::pass(buf.packet()).map(|()| false);
         }
         let heard = reports::hear(buf.packet(), reverse.as_ref().map(|reverse| reverse.rules.ssrc));
         let Self { stream, rules, packets, octets, cold, .. } = self;
@@ -342,18 +343,42 @@ impl Direction {
             }),
         };
         let (pictures, number) = &mut cold.pictures;
+        let mut asks = false;
         rtcp::rewrite(buf, &names, || {
-            pictures.take(PICTURE, now).then(|| {
-                *number = number.wrapping_add(1);
-                *number
-            })
+            asks = pictures.take(PICTURE, now);
+            *number = number.wrapping_add(u8::from(asks));
+            asks.then_some(*number)
         })?;
         let reverse = reverse.map(|reverse| {
             let source = reverse.stream.origin().map(|origin| origin.source);
             (&mut reverse.cold.reports, source)
         });
         cold.reports.note(&heard, reverse, now);
-        Ok(())
+        Ok(asks)
+    }
+
+    /// Writes a wish for a whole picture of whoever receives this direction; `origin`: what it sends. Where it goes and how
+    /// long it is; `None` where it was asked just now, has not sent yet, or nothing may leave.
+    pub fn ask_picture(
+        &mut self,
+        origin: Option<Origin>,
+        now: Now,
+        room: &mut [u8; REPORT_ROOM],
+    ) -> Option<(FlowKey, usize)> {
+        let source = origin?.source;
+        let translated = self.rules.passage == Passage::Translated;
+        let may = translated && !self.lapsed && !matches!(self.seal, Sealing::Waiting);
+        let (pictures, number) = &mut self.cold.pictures;
+        if !may || !pictures.take(PICTURE, now) {
+            return None;
+        }
+        *number = number.wrapping_add(1);
+        let length = rtcp::ask_picture((self.rules.ssrc, source), *number, room)?;
+        let mut buf = PacketBuf::new(room, 0..length).ok()?;
+        if let Sealing::Srtp(sealer) = &mut self.seal {
+            sealer.seal_rtcp(&mut buf).ok()?;
+        }
+        Some((self.rules.rtcp, buf.len()))
     }
 
     /// Writes a report of its own where its sender is silent, or the last one it has to send; `ntp`: what `now` is in NTP's

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::Call;
 use super::digits::{Way, is_digit};
 use super::peer::{OK, answer};
+use super::picture::is_wish;
 use super::requests::Purpose;
 use crate::api::CallEvent;
 use crate::sip::{Method, Request, Response};
@@ -58,6 +59,10 @@ impl Call {
         }
         let content_type = request.content_type.as_deref().unwrap_or_default();
         let kind = bare(content_type);
+        if is_wish(request, kind) {
+            self.wished();
+            return answer(request, OK);
+        }
         let text = std::str::from_utf8(&request.body).unwrap_or_default();
         let told = if kind.eq_ignore_ascii_case(DTMF_RELAY) {
             relay(text).map(|(digit, duration)| CallEvent::Dtmf { digit, duration })
@@ -107,7 +112,7 @@ impl Call {
         }
     }
 
-    fn send_info(&mut self, purpose: Purpose, content_type: &str, body: Vec<u8>) {
+    pub(super) fn send_info(&mut self, purpose: Purpose, content_type: &str, body: Vec<u8>) {
         let mut request = self.inside.dialog.next(Method::Info);
         request.content_type = Some(content_type.to_owned());
         request.body = body;

@@ -73,21 +73,24 @@ impl Call {
         if let Some(refusal) = objection(&request).or_else(|| Self::too_brief(&request)) {
             return Err(Box::new(refusal));
         }
+        let unusable = |text: &str| Box::new(unacceptable(&request, text));
         let offer = match request.body.is_empty() {
             true => None,
-            false => Some(
-                InsideAnswer::parse(&request.body).map_err(|text| Box::new(unacceptable(&request, &text)))?,
-            ),
+            false => {
+                let mut offer = InsideAnswer::parse(&request.body).map_err(|text| unusable(&text))?;
+                offer.reach(settings.toward).map_err(unusable)?;
+                Some(offer)
+            }
         };
         let secrecy = offer.as_ref().and_then(|offer| secrecy::objection(settings.sip.policy.srtp, offer));
         if let Some(text) = secrecy {
             return Err(Box::new(unacceptable(&request, text)));
         }
-        if offer
-            .as_ref()
-            .is_some_and(|offer| !offer.has_address() || !offer.codecs.iter().any(|c| c.kind.is_sound()))
-        {
-            return Err(refuse(488, "Not Acceptable Here"));
+        if offer.as_ref().is_some_and(|offer| !offer.has_address()) {
+            return Err(unusable("the inside names no usable address"));
+        }
+        if offer.as_ref().is_some_and(|offer| !offer.codecs.iter().any(|codec| codec.kind.is_sound())) {
+            return Err(unusable(&EndCause::NoCodec.text()));
         }
         let mut random = Random::new(seed);
         let contact = format!("<{}>", settings.sip.contact);

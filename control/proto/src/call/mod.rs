@@ -1,5 +1,6 @@
 //! One call.
 
+mod adding;
 mod digits;
 mod farewell;
 pub(crate) mod ice;
@@ -10,6 +11,7 @@ mod invited;
 mod media;
 mod offering;
 mod peer;
+mod picture;
 mod plan;
 mod record;
 mod redirect;
@@ -108,6 +110,7 @@ struct Inside {
     asking: Vec<Asking>,
     digits: VecDeque<(char, u16)>,
     told_digits: Vec<digits::Told>,
+    wishes: picture::Wishes,
     bye: Option<Bye>,
     bye_waits: bool,
     /// Whom the far end sends us to.
@@ -173,6 +176,8 @@ struct Deadlines {
     expiry: Option<Instant>,
     referral: Option<Instant>,
     transfer: Option<Instant>,
+    /// The answer to a browser that adds a picture.
+    adding: Option<Instant>,
     former: Option<Instant>,
     linger: Option<Instant>,
 }
@@ -181,7 +186,7 @@ impl Deadlines {
     fn next(&self) -> Option<Instant> {
         let setup = [self.relay, self.ring, self.ice, self.dtls, self.restart];
         let dialog = [self.glare, self.refresh, self.expiry, self.referral, self.former, self.linger];
-        setup.into_iter().chain(dialog).chain([self.transfer]).flatten().min()
+        setup.into_iter().chain(dialog).chain([self.transfer, self.adding]).flatten().min()
     }
 }
 
@@ -204,6 +209,8 @@ pub struct Call {
     deadlines: Deadlines,
     ssrc: (u32, u32),
     video: Video,
+    /// The browser adds a picture, and waits for our answer.
+    adding: Option<adding::Adding>,
     session: u64,
     /// Answer or failure went to the browser.
     replied: bool,
@@ -315,6 +322,7 @@ impl Call {
             deadlines: Deadlines::default(),
             ssrc,
             video,
+            adding: None,
             session,
             replied: false,
             rang: false,
@@ -351,6 +359,7 @@ impl Call {
             }
             Input::ConsentLost(_) => {}
             Input::Digit { direction, event, duration } => self.heard(direction, event, duration, now),
+            Input::Picture(direction) => self.wishes(direction, now),
             Input::RelayAway => self.relay_away(now),
             Input::RelayBack(version) => self.relay_back(version, now),
             Input::RelayLost => self.end(EndCause::RelayLost, now),
@@ -436,6 +445,9 @@ impl Call {
         if passed(&mut self.deadlines.referral, now) {
             self.cancel(Line::Referred);
         }
+        if passed(&mut self.deadlines.adding, now) {
+            self.picture_refused();
+        }
         if passed(&mut self.deadlines.transfer, now) {
             self.transfer_forgotten();
         }
@@ -464,7 +476,7 @@ impl Call {
             return;
         }
         if self.inside.offer.is_some() {
-            return;
+            return self.reserved_for_picture(ports.first(), now);
         }
         self.deadlines.relay = None;
         self.video.reserved(ports.get(1));
@@ -489,6 +501,7 @@ impl Call {
             return;
         }
         self.relayed.away = true;
+        self.picture_refused();
         self.deadlines.relay = Some(now + self.settings.timeouts.away);
     }
 
@@ -505,6 +518,9 @@ impl Call {
     }
 
     fn refused(&mut self, refusal: Refusal, now: Instant) {
+        if refusal == Refusal::NoPorts && self.adding.is_some() {
+            return self.picture_refused();
+        }
         self.deadlines.relay = None;
         self.relayed.in_flight = false;
         self.end(EndCause::Refused(refusal), now);
