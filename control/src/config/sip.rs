@@ -82,7 +82,7 @@ pub struct Sip {
     pub pass_headers: Vec<String>,
     /// Types of bodies of INFOs that pass both ways.
     pub pass_types: Vec<String>,
-    /// How digits that browsers send as named events go inside.
+    /// How digits that browsers send as named events, and those of the API, go inside.
     pub dtmf: DtmfMode,
     /// SIP over TLS.
     pub tls: SipTls,

@@ -163,6 +163,12 @@ impl Video {
         self.answers_again(offer)
     }
 
+    /// Our offer to a browser of what the inside offers.
+    pub fn offers<'a>(&self, formats: &'a [ChosenVideo]) -> Option<AnswerVideo<'a>> {
+        let direction = Direction::SendRecv;
+        (!formats.is_empty()).then_some(AnswerVideo { ssrc: self.ssrc.0, chosen: formats, direction })
+    }
+
     /// The same, to a later offer.
     pub fn answers_again(&self, offer: &BrowserOffer) -> Option<AnswerVideo<'_>> {
         let offered = &offer.video.as_ref()?.formats;

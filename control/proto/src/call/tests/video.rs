@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use sallyport_plan::{Clock, Direction, Format, Mute, Pt, PtMap};
+use sallyport_plan::{Clock, Direction, Format, Mute, Pt, PtMap, Zone};
 
 use super::super::plan::{VIDEO_INWARD, VIDEO_OUTWARD};
-use super::{Rig, sdp, settings};
+use super::{Rig, offer, sdp, settings};
 use crate::api::{Command, Input};
 use crate::settings::Settings;
 use crate::sip::Method;
@@ -315,4 +315,51 @@ fn a_far_end_that_knows_no_feedback_is_asked_by_info() {
         assert_eq!(sent(&rig), 0, "{feedback}");
         rig.finish();
     }
+}
+
+#[test]
+fn a_browser_that_is_offered_a_picture_takes_it_or_not() {
+    // A number that the sound has already, and one that looks like RTCP.
+    let video = H264.replace("99 120", "101 72").replace(":99", ":101").replace(":120", ":72");
+    let body = sdp("10.0.0.9", "0 101", &video);
+    for taken in [true, false] {
+        let mut rig = Rig::incoming(&body, &[]).unwrap();
+        assert!(rig.call.rings_with_picture());
+        rig.reserve();
+        let text = rig.call.offer(Zone::Outside).unwrap();
+        assert!(text.contains("a=group:BUNDLE 0 1\r\n"), "{text}");
+        let offered = section(&text);
+        assert!(offered.starts_with("m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\n"), "{offered}");
+        for line in
+            ["a=mid:1", "a=setup:actpass", "a=rtpmap:96 H264/90000", "a=rtpmap:97 VP8/90000", "a=sendrecv"]
+        {
+            assert!(offered.contains(&format!("{line}\r\n")), "{line}: {offered}");
+        }
+        let answer = "m=video 9 UDP/TLS/RTP/SAVPF 97\r\nc=IN IP4 0.0.0.0\r\na=mid:1\r\na=recvonly\r\na=rtcp-mux\r\n\
+                      a=rtpmap:97 VP8/90000\r\n";
+        let answer = if taken { answer } else { "m=video 0 UDP/TLS/RTP/SAVPF 97\r\na=mid:1\r\n" };
+        let answer = offer(rig.browser.local_credentials(), answer).replace("actpass", "active");
+        rig.call.take(&answer, Zone::Outside, rig.now).unwrap();
+        rig.drain();
+        let said = String::from_utf8(rig.replies(super::INVITE).pop().unwrap().body).unwrap();
+        if taken {
+            assert!(section(&said).starts_with("m=video 20002 RTP/AVP 72\r\n"), "{said}");
+            assert!(section(&said).contains("a=recvonly\r\n"), "{said}");
+        } else {
+            assert!(is_refused(&said), "{said}");
+        }
+        rig.acknowledge(b"");
+        rig.come_up();
+        let expected = if taken { vec![Mute::Held, Mute::Open] } else { vec![] };
+        let mutes: Vec<Mute> = directions(&rig)[2..].iter().map(|direction| direction.mute).collect();
+        assert_eq!(mutes, expected);
+        rig.finish();
+    }
+    let none = Arc::new(Settings { video: false, ..Settings::clone(&settings("secret")) });
+    let rig = Rig::invited_with(super::invite(&body, &[]), none).unwrap();
+    assert!(!rig.call.rings_with_picture());
+    rig.finish();
+    let rig = Rig::incoming(&sdp("10.0.0.9", "0", ""), &[]).unwrap();
+    assert!(!rig.call.rings_with_picture());
+    rig.finish();
 }
