@@ -111,6 +111,13 @@ pub struct State {
     dropped_events: u64,
 }
 
+impl State {
+    /// A call that a worker has: one whose plan has more than its record.
+    fn playing(&self, call: CallId) -> Option<&Running> {
+        self.calls.get(&call).filter(|running| !running.plan.is_silent())
+    }
+}
+
 /// A call as it runs.
 struct Running {
     worker: u8,
@@ -224,10 +231,7 @@ impl Uplink {
                 self.state.listing = true;
                 self.list();
             }
-            Command::Report { call } => match self.state.calls.get(&call) {
-                Some(running) => self.order(running.worker, Order::Report(call)),
-                None => self.refuse(call, Refusal::UnknownCall),
-            },
+            Command::Report { call } => self.report(call),
             Command::Status => self.gather(status::For::Status),
             Command::Picture { call, direction } => {
                 if let Some(running) = self.state.calls.get(&call) {
@@ -239,6 +243,16 @@ impl Uplink {
                 let digits = digits.into_iter().map(|(event, duration)| Digit { event, duration }).collect();
                 self.order(worker, Order::Dial { call, direction, digits });
             }
+        }
+    }
+
+    fn report(&mut self, call: CallId) {
+        match self.state.calls.get(&call) {
+            Some(running) if running.plan.is_silent() => {
+                self.tell(&Event::Report { call, directions: Vec::new() });
+            }
+            Some(running) => self.order(running.worker, Order::Report(call)),
+            None => self.refuse(call, Refusal::UnknownCall),
         }
     }
 
