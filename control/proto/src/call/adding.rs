@@ -28,7 +28,8 @@ impl Call {
     pub(super) fn adds_picture(&self, offer: &BrowserOffer) -> bool {
         let shown =
             offer.video.as_ref().is_some_and(|video| video.direction.sends() || video.direction.receives());
-        shown && !self.video.is_wanted() && self.pairs(true) > 1 && self.inside.answered && !self.relayed.away
+        let runs = self.inside.answered && self.outside.keys.is_some() && !self.relayed.away;
+        shown && !self.video.is_wanted() && self.pairs(true) > 1 && runs
     }
 
     /// The answer to the offer waits.
