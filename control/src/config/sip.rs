@@ -85,7 +85,7 @@ pub struct Sip {
     pub pass_types: Vec<String>,
     /// Codecs that are spoken, the one that is preferred inside first: `PCMU`, `PCMA`, `G722`, `opus`, and `CN` for comfort noise.
     pub codecs: Vec<String>,
-    /// How digits that browsers send as named events go inside.
+    /// How digits that browsers send as named events, and those of the API, go inside.
     pub dtmf: DtmfMode,
     /// SIP over TLS.
     pub tls: SipTls,

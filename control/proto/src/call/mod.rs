@@ -1,5 +1,7 @@
 //! One call.
 
+mod adding;
+mod digits;
 mod farewell;
 pub(crate) mod ice;
 mod identity;
@@ -9,6 +11,7 @@ mod invited;
 mod media;
 mod offering;
 mod peer;
+mod picture;
 mod plan;
 mod record;
 mod redirect;
@@ -106,6 +109,8 @@ struct Inside {
     /// Other requests of ours under way.
     asking: Vec<Asking>,
     digits: VecDeque<(char, u16)>,
+    told_digits: Vec<digits::Told>,
+    wishes: picture::Wishes,
     bye: Option<Bye>,
     bye_waits: bool,
     /// Whom the far end sends us to.
@@ -171,6 +176,8 @@ struct Deadlines {
     expiry: Option<Instant>,
     referral: Option<Instant>,
     transfer: Option<Instant>,
+    /// The answer to a browser that adds a picture.
+    adding: Option<Instant>,
     former: Option<Instant>,
     linger: Option<Instant>,
 }
@@ -179,7 +186,7 @@ impl Deadlines {
     fn next(&self) -> Option<Instant> {
         let setup = [self.relay, self.ring, self.ice, self.dtls, self.restart];
         let dialog = [self.glare, self.refresh, self.expiry, self.referral, self.former, self.linger];
-        setup.into_iter().chain(dialog).chain([self.transfer]).flatten().min()
+        setup.into_iter().chain(dialog).chain([self.transfer, self.adding]).flatten().min()
     }
 }
 
@@ -202,6 +209,8 @@ pub struct Call {
     deadlines: Deadlines,
     ssrc: (u32, u32),
     video: Video,
+    /// The browser adds a picture, and waits for our answer.
+    adding: Option<adding::Adding>,
     session: u64,
     /// Answer or failure went to the browser.
     replied: bool,
@@ -319,6 +328,7 @@ impl Call {
             deadlines: Deadlines::default(),
             ssrc,
             video,
+            adding: None,
             session,
             replied: false,
             rang: false,
@@ -354,7 +364,8 @@ impl Call {
                 self.end(EndCause::ConsentLost, now)
             }
             Input::ConsentLost(_) => {}
-            Input::Digit { event, duration } => self.heard(event, duration),
+            Input::Digit { direction, event, duration } => self.heard(direction, event, duration, now),
+            Input::Picture(direction) => self.wishes(direction, now),
             Input::RelayAway => self.relay_away(now),
             Input::RelayBack(version) => self.relay_back(version, now),
             Input::RelayLost => self.end(EndCause::RelayLost, now),
@@ -440,6 +451,9 @@ impl Call {
         if passed(&mut self.deadlines.referral, now) {
             self.cancel(Line::Referred);
         }
+        if passed(&mut self.deadlines.adding, now) {
+            self.picture_refused();
+        }
         if passed(&mut self.deadlines.transfer, now) {
             self.transfer_forgotten();
         }
@@ -468,7 +482,7 @@ impl Call {
             return;
         }
         if self.inside.offer.is_some() {
-            return;
+            return self.reserved_for_picture(ports.first(), now);
         }
         self.deadlines.relay = None;
         self.video.reserved(ports.get(1));
@@ -497,6 +511,7 @@ impl Call {
             return;
         }
         self.relayed.away = true;
+        self.picture_refused();
         self.deadlines.relay = Some(now + self.settings.timeouts.away);
     }
 
@@ -513,6 +528,9 @@ impl Call {
     }
 
     fn refused(&mut self, refusal: Refusal, now: Instant) {
+        if refusal == Refusal::NoPorts && self.adding.is_some() {
+            return self.picture_refused();
+        }
         self.deadlines.relay = None;
         self.relayed.in_flight = false;
         self.end(EndCause::Refused(refusal), now);

@@ -275,6 +275,26 @@ impl InsideAnswer {
         Ok(Self { rtp, rtcp, codecs, direction, video, layout, profile, crypto, flaw })
     }
 
+    /// Why media cannot go where it says: to several at once, or to the machine that it is read on. An unspecified address is
+    /// the old way to hold. `ours`: our own address there; on one machine all may have such.
+    ///
+    /// # Errors
+    /// One sentence for people.
+    pub fn reach(&mut self, ours: IpAddr) -> Result<(), &'static str> {
+        let is_usable = |address: &SocketAddr| {
+            let ip = address.ip().to_canonical();
+            let broadcast = ip == IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
+            !ip.is_multicast() && !broadcast && (!ip.is_loopback() || ours.is_loopback())
+        };
+        // Of a picture that cannot go anywhere the sound still does.
+        self.video.take_if(|video| !is_usable(&video.rtp) || !is_usable(&video.rtcp));
+        if is_usable(&self.rtp) && is_usable(&self.rtcp) {
+            Ok(())
+        } else {
+            Err("the inside names an address that no media can go to (loopback, multicast or broadcast)")
+        }
+    }
+
     /// Whether it says where media goes; the old way to hold does not.
     pub fn has_address(&self) -> bool {
         !self.rtp.ip().is_unspecified()
@@ -287,11 +307,17 @@ impl VideoSection {
         let known = media.proto == "RTP/AVP" || media.proto == "RTP/AVPF";
         let (rtp, rtcp, direction) = place(session, media).ok().filter(|_| known)?;
         let formats = formats(&media.fmt, values(media, "rtpmap"), values(media, "fmtp"));
-        (!formats.is_empty()).then_some(Self { rtp, rtcp, formats, direction })
+        let asks = values(media, "rtcp-fb").any(|feedback| {
+            let words = feedback.split_once(' ').map(|(_, words)| words.trim());
+            words.is_some_and(|words| {
+                ["nack pli", "ccm fir"].iter().any(|asks| words.eq_ignore_ascii_case(asks))
+            })
+        });
+        (!formats.is_empty()).then_some(Self { rtp, rtcp, formats, direction, asks })
     }
 
     fn write(&self, text: &mut String) {
-        let Self { rtp, rtcp, formats, direction } = self;
+        let Self { rtp, rtcp, formats, direction, .. } = self;
         head(text, ("video", InsideProfile::Avp), (*rtp, *rtcp), &list(formats));
         // Telephony knows these words under RTP/AVP as well, though they are AVPF's (RFC 4585, RFC 5104).
         describe(text, formats, &["nack pli", "ccm fir"]);
