@@ -1,8 +1,8 @@
 //! From what both legs agreed on to a plan: a pure function.
 
 use sallyport_plan::{
-    CallId, Clock, Consent, Digits, Direction, DirectionIndex, FlowKey, Format, KeyMaterial, Medium, Mute,
-    Passage, Plan, Protection, Pt, PtMap, Refusal, Ssrc, Zone,
+    CallId, Clock, Consent, Digits, Direction, DirectionIndex, Extensions, FlowKey, Format, KeyMaterial,
+    Medium, Mute, Passage, Plan, Protection, Pt, PtMap, Refusal, Ssrc, Zone,
 };
 
 use super::video::Film;
@@ -85,6 +85,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         passage: Passage::Translated,
         ssrc: Ssrc(ssrc.1),
         payload_types: maps(chosen.iter().map(Chosen::inward)),
+        extensions: Extensions::default(),
         digits: digits(dtmf, chosen, answer.direction.receives() && direction.sends()),
         reverse: OUTWARD,
         mute: mute(answer.direction.receives() && direction.sends()),
@@ -100,6 +101,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         passage: Passage::Translated,
         ssrc: Ssrc(ssrc.0),
         payload_types: maps(chosen.iter().filter_map(Chosen::outward)),
+        extensions: Extensions::default(),
         digits: Digits::Pass,
         reverse: INWARD,
         mute: mute(answer.direction.sends() && direction.receives()),
@@ -133,6 +135,7 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
             rtcp,
             ssrc: Ssrc(film.ssrc.1),
             payload_types: map(|one| (one.outside.payload_type, one.to_inside)),
+            extensions: Extensions::default(),
             digits: Digits::Pass,
             reverse: VIDEO_OUTWARD,
             mute: mute(film.open.0),
