@@ -66,6 +66,8 @@ pub struct Policy {
     pub info_types: Vec<String>,
     /// How digits that a browser sends as named events go inside.
     pub dtmf: Dtmf,
+    /// Whether our offers inside speak of how loud packets are (RFC 6464).
+    pub audio_level: bool,
     /// Whether media inside is encrypted.
     pub srtp: Srtp,
 }

@@ -39,7 +39,9 @@ use crate::api::{
 use crate::error::OfferError;
 use crate::random::{Random, Seed};
 use crate::relayed::Relayed;
-use crate::sdp::{BrowserOffer, Chosen, Codec, Direction, InsideAnswer, InsideOffer, Setup};
+use crate::sdp::{
+    Agreed, BrowserOffer, Chosen, Codec, Direction, Extension, InsideAnswer, InsideOffer, Setup,
+};
 use crate::settings::{Settings, Srtp};
 use crate::sip::{Credentials, Dialog, Request, TransactionId};
 
@@ -85,6 +87,8 @@ struct Outside {
     version: u32,
     /// What the browser does with the sound.
     direction: Direction,
+    /// What is agreed with it of the sound's header extensions.
+    agreed: Agreed,
     ufrags: (String, String),
 }
 
@@ -148,6 +152,11 @@ impl std::fmt::Debug for Said {
 }
 
 impl Inside {
+    /// The id of a header extension that both we and the far end speak of.
+    fn extension(&self, extension: Extension) -> Option<u8> {
+        plan::inside_extension(self.offer.as_ref()?, self.answer.as_ref()?, extension)
+    }
+
     /// Whether the far end sends or receives less than it could.
     fn holds(&self) -> bool {
         let most = self.told.answer(Direction::SendRecv);
@@ -306,6 +315,7 @@ impl Call {
                 consent: None,
                 version: 1,
                 direction: Direction::SendRecv,
+                agreed: Agreed::default(),
                 ufrags: (String::new(), String::new()),
             },
             inside: Inside { dialog, ..Inside::default() },
@@ -472,7 +482,8 @@ impl Call {
             return;
         }
         let Some(offer) = &self.outside.offer else { return };
-        self.inside.offer = Some(InsideOffer::new(self.session, *pair, &offer.codecs, self.offers_events()));
+        let own = InsideOffer::new(self.session, *pair, &offer.codecs, self.offers_events());
+        self.inside.offer = Some(InsideOffer { extensions: self.first_extensions(), ..own });
         self.send_invite(Line::Own, now);
     }
 

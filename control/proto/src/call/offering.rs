@@ -7,7 +7,7 @@ use sallyport_plan::Zone;
 use super::Call;
 use super::ice::Ice;
 use crate::error::AcceptError;
-use crate::sdp::{AnswerParts, BrowserOffer, Chosen, Codec, Direction, Kind, browser_offer};
+use crate::sdp::{Agreed, AnswerParts, BrowserOffer, Chosen, Codec, Direction, Kind, browser_offer};
 use crate::settings::Dtmf;
 
 impl Call {
@@ -40,6 +40,7 @@ impl Call {
             cname: &cname,
             chosen: &chosen,
             direction: Direction::SendRecv,
+            agreed: &Agreed::default(),
             video: None,
         }))
     }

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
 use crate::sdp::{
-    AnswerVideo, BrowserOffer, ChosenVideo, Direction, VideoFormat, VideoSection, choose_video,
+    Agreed, AnswerVideo, BrowserOffer, ChosenVideo, Direction, Extension, VideoFormat, VideoSection,
+    choose_video,
 };
 
 /// What a description of ours is.
@@ -40,6 +41,8 @@ pub struct Video {
     direction: Direction,
     /// What the inside was told of that.
     told: Option<Direction>,
+    /// What is agreed with the browser of header extensions and bandwidth.
+    agreed: Agreed,
 }
 
 /// What a plan needs of it.
@@ -55,6 +58,8 @@ pub struct Film<'a> {
     pub ssrc: (u32, u32),
     /// Whether the picture goes inward, and outward.
     pub open: (bool, bool),
+    /// What is agreed with the browser of header extensions and bandwidth.
+    pub agreed: &'a Agreed,
 }
 
 impl Video {
@@ -134,7 +139,15 @@ impl Video {
     pub fn answers(&mut self, offer: &BrowserOffer) -> Option<AnswerVideo<'_>> {
         let chosen = &self.chosen;
         self.outside.retain(|format| chosen.iter().any(|chosen| chosen.outside == *format));
+        self.agree(offer);
         self.answers_again(offer)
+    }
+
+    /// Takes what the browser offers of header extensions, where it gets a picture at all.
+    pub fn agree(&mut self, offer: &BrowserOffer) {
+        let wanted = |extension| matches!(extension, Extension::Mid | Extension::TransportWide);
+        let said = offer.video.as_ref().filter(|_| self.answers_again(offer).is_some());
+        self.agreed = said.map(|video| video.says.only(wanted)).unwrap_or_default();
     }
 
     /// The same, to a later offer.
@@ -143,7 +156,8 @@ impl Video {
         let known = self.chosen.iter().all(|chosen| offered.contains(&chosen.outside));
         let told = known && !self.chosen.is_empty() && !self.outside.is_empty();
         let direction = Direction::SendRecv;
-        told.then_some(AnswerVideo { ssrc: self.ssrc.0, chosen: &self.chosen, direction })
+        let Self { chosen, agreed, .. } = self;
+        told.then_some(AnswerVideo { ssrc: self.ssrc.0, chosen, direction, agreed })
     }
 
     /// The browser offers anew: under other numbers, or no picture any more. One that was refused stays refused.
@@ -173,7 +187,13 @@ impl Video {
             chosen: &self.chosen,
             ssrc: self.ssrc,
             open,
+            agreed: &self.agreed,
         })
+    }
+
+    /// The section outside, with what is agreed on of it.
+    pub const fn agreed(&self) -> &Agreed {
+        &self.agreed
     }
 
     /// Encoding of the picture.
