@@ -44,6 +44,7 @@ impl Calls {
                     },
                     pass_headers: config.sip.pass_headers.clone(),
                     info_types: config.sip.pass_types.clone(),
+                    audio_level: config.sip.audio_level,
                     dtmf: match config.sip.dtmf {
                         DtmfMode::Auto => Dtmf::Auto,
                         DtmfMode::Rfc4733 => Dtmf::Rfc4733,

@@ -84,6 +84,8 @@ pub struct Sip {
     pub pass_types: Vec<String>,
     /// How digits that browsers send as named events go inside.
     pub dtmf: DtmfMode,
+    /// Whether INVITEs offer how loud packets are (RFC 6464), where the browser tells it.
+    pub audio_level: bool,
     /// SIP over TLS.
     pub tls: SipTls,
 }
@@ -164,6 +166,7 @@ impl Default for Sip {
             pass_headers: Vec::new(),
             pass_types: vec!["application/json".into(), "text/plain".into()],
             dtmf: DtmfMode::default(),
+            audio_level: false,
             tls: SipTls::default(),
         }
     }

@@ -9,6 +9,7 @@
 
 mod dialog;
 mod early;
+mod extensions;
 mod hold;
 mod incoming;
 mod ledger;
