@@ -69,7 +69,7 @@ fn talk(way: Way, lose: bool) {
     film.wait_for("over", Duration::from_secs(5)).unwrap();
 }
 
-/// Chromium begins at 300 kbit/s and stays there where nobody tells it what arrives.
+/// Chromium begins at 300 kbit/s; where nobody tells it what arrives it adds 8 % a second at the most, as reports show no loss.
 #[test]
 fn a_browser_that_is_told_what_arrives_sends_better_pictures() {
     if !possible() {
@@ -101,11 +101,11 @@ fn a_browser_that_is_told_what_arrives_sends_better_pictures() {
     browser.wait_connected(Duration::from_secs(20)).unwrap();
     let connected = Instant::now();
     let mut best = 0.0_f64;
-    until("more than twice what Chromium begins with", Duration::from_secs(20), || {
+    until("more than three times what Chromium begins with", Duration::from_secs(10), || {
         let film = browser.film().unwrap();
         best = best.max(film.target_bitrate.unwrap_or(0.0));
         std::thread::sleep(Duration::from_millis(200));
-        best > 600_000.0 && film.available_bitrate.is_some_and(|available| available > 600_000.0)
+        best > 1e6 && film.available_bitrate.is_some_and(|available| available > 1e6)
     });
     eprintln!("{best} bit/s are aimed at after {:?}", connected.elapsed());
     let (before, begin) = (browser.film().unwrap().sent_octets, Instant::now());
@@ -120,7 +120,7 @@ fn a_browser_that_is_told_what_arrives_sends_better_pictures() {
     {
         assert_eq!(status.counter(dropped), 0, "{dropped}");
     }
-    assert!(status.counter("feedback_rtcp") > 50);
+    assert!(status.counter("feedback_rtcp") > 15);
     assert_eq!(browser.hang_up().unwrap(), 204);
 }
 
