@@ -490,10 +490,10 @@ fn rewrite(
         event::scale(buf.packet_mut(), from, to);
     }
     // Most packets have none.
-    let sound = match &rules.extensions {
-        Some(extensions) if extended || names => extensions.apply(buf, names),
-        None if extended => extensions::strip(buf),
-        _ => Ok(true),
+    let sound = match (extended || names).then_some(&rules.extensions) {
+        None => Ok(true),
+        Some(Some(extensions)) => extensions.apply(buf, names),
+        Some(None) => extensions::strip(buf),
     };
     let sound = sound.map_err(|_| Reason::Malformed)?;
     let packet = buf.packet_mut();

@@ -122,7 +122,7 @@ impl Video {
             (Saying::Answer, _) => return None,
         };
         self.told = Some(self.direction);
-        (!formats.is_empty()).then_some(VideoSection { rtp, rtcp, formats, direction })
+        (!formats.is_empty()).then_some(VideoSection { rtp, rtcp, formats, direction, most: None })
     }
 
     /// The inside refused to hear it now.
@@ -157,7 +157,8 @@ impl Video {
         let told = known && !self.chosen.is_empty() && !self.outside.is_empty();
         let direction = Direction::SendRecv;
         let Self { chosen, agreed, .. } = self;
-        told.then_some(AnswerVideo { ssrc: self.ssrc.0, chosen, direction, agreed })
+        let most = self.theirs.as_ref().and_then(|theirs| theirs.most);
+        told.then_some(AnswerVideo { most, ssrc: self.ssrc.0, chosen, direction, agreed })
     }
 
     /// The browser offers anew: under other numbers, or no picture any more. One that was refused stays refused.

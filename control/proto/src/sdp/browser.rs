@@ -87,6 +87,8 @@ pub struct AnswerVideo<'a> {
     pub chosen: &'a [ChosenVideo],
     /// What we are ready for.
     pub direction: Direction,
+    /// Bits a second that the inside wants at the most.
+    pub most: Option<u64>,
     /// Header extensions and feedback on bandwidth.
     pub agreed: &'a Agreed,
 }
@@ -352,7 +354,7 @@ fn audio(
         }
     }
     let types: Vec<String> = codecs.iter().map(|chosen| chosen.outside.to_string()).collect();
-    transport(text, section, &types.join(" "), setup, parts);
+    transport(text, section, (&types.join(" "), None), setup, parts);
     let _ = write!(text, "a={}\r\na=rtcp-mux\r\n", direction.name());
     for chosen in &codecs {
         let _ = write!(text, "a=rtpmap:{} {}\r\n", chosen.outside, chosen.kind.rtpmap());
@@ -383,7 +385,7 @@ fn film(
     (parts, video): (&AnswerParts<'_>, &AnswerVideo<'_>),
 ) {
     let formats: Vec<VideoFormat> = video.chosen.iter().map(|chosen| chosen.outside.clone()).collect();
-    transport(text, section, &list(&formats), setup, parts);
+    transport(text, section, (&list(&formats), video.most), setup, parts);
     let _ = write!(text, "a={}\r\na=rtcp-mux\r\na=rtcp-rsize\r\n", direction.name());
     describe(text, &formats, &["ccm fir", "nack pli"]);
     video.agreed.write(text, formats.iter().map(|format| format.payload_type));
@@ -392,10 +394,21 @@ fn film(
 }
 
 /// The line of a section, and what says where and who we are.
-fn transport(text: &mut String, section: &Section, formats: &str, setup: &str, parts: &AnswerParts<'_>) {
+fn transport(
+    text: &mut String,
+    section: &Section,
+    (formats, most): (&str, Option<u64>),
+    setup: &str,
+    parts: &AnswerParts<'_>,
+) {
     let Section { kind, proto, mid, .. } = section;
     // Port 9 and no address: candidates say where we are (RFC 8839 section 4.3.1.2).
-    let _ = write!(text, "m={kind} 9 {proto} {formats}\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\n");
+    let _ = write!(text, "m={kind} 9 {proto} {formats}\r\nc=IN IP4 0.0.0.0\r\n");
+    if let Some(bits) = most {
+        // Chromium knows the one, Firefox both.
+        let _ = write!(text, "b=AS:{}\r\nb=TIAS:{bits}\r\n", bits.div_ceil(1000));
+    }
+    text.push_str("a=rtcp:9 IN IP4 0.0.0.0\r\n");
     if let Some(mid) = mid {
         let _ = write!(text, "a=mid:{mid}\r\n");
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use sdp_types::Media;
+use sdp_types::{Bandwidth, Media, Session};
 use serde::{Deserialize, Serialize};
 
 use super::values;
@@ -167,6 +167,20 @@ impl Agreed {
     }
 }
 
+/// Bits a second that the writer of a section wants to receive, headers left out where it tells (`b=TIAS`, RFC 3890; `b=AS`, RFC
+/// 8866 section 5.8): its own line, or the session's.
+pub fn bandwidth(session: &Session, media: &Media) -> Option<u64> {
+    let of = |all: &[Bandwidth]| {
+        let bits = |line: &Bandwidth| match line.bwtype.as_str() {
+            "TIAS" => Some(line.bandwidth),
+            "AS" => line.bandwidth.checked_mul(1000),
+            _ => None,
+        };
+        all.iter().filter_map(bits).filter(|bits| *bits > 0).min()
+    };
+    of(&media.bandwidths).or_else(|| of(&session.bandwidths))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,6 +206,23 @@ mod tests {
              a=extmap:255 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time\r\n",
         ));
         assert_eq!(read.0, [(Extension::AudioLevel, 3), (Extension::AbsSendTime, 255)]);
+    }
+
+    #[test]
+    fn the_least_bandwidth_of_the_nearest_lines_counts() {
+        for (of_session, of_media, expected) in [
+            ("", "", None),
+            ("b=AS:500\r\n", "", Some(500_000)),
+            ("b=AS:500\r\n", "b=TIAS:640000\r\nb=AS:700\r\nb=CT:1\r\n", Some(640_000)),
+            ("", "b=AS:0\r\n", None),
+            ("", "b=AS:18446744073709551615\r\n", None),
+        ] {
+            let text = format!(
+                "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\n{of_session}t=0 0\r\nm=video 9 RTP/AVP 96\r\n{of_media}"
+            );
+            let session = Session::parse(text.as_bytes()).unwrap();
+            assert_eq!(bandwidth(&session, &session.medias[0]), expected, "{text}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::OFFER_MAX;
 use super::codec::{Chosen, Codec, Inward, Kind, codecs, rtpmaps};
 use super::crypto::{Crypto, Flaw};
 use super::direction::Direction;
-use super::extension::Extensions;
+use super::extension::{Extensions, bandwidth};
 use super::values;
 use super::video::{VideoSection, describe, formats, list};
 
@@ -297,11 +297,17 @@ impl VideoSection {
         let known = media.proto == "RTP/AVP" || media.proto == "RTP/AVPF";
         let (rtp, rtcp, direction) = place(session, media).ok().filter(|_| known)?;
         let formats = formats(&media.fmt, values(media, "rtpmap"), values(media, "fmtp"));
-        (!formats.is_empty()).then_some(Self { rtp, rtcp, formats, direction })
+        (!formats.is_empty()).then_some(Self {
+            rtp,
+            rtcp,
+            formats,
+            direction,
+            most: bandwidth(session, media),
+        })
     }
 
     fn write(&self, text: &mut String) {
-        let Self { rtp, rtcp, formats, direction } = self;
+        let Self { rtp, rtcp, formats, direction, .. } = self;
         head(text, ("video", InsideProfile::Avp), (*rtp, *rtcp), &list(formats));
         // Telephony knows these words under RTP/AVP as well, though they are AVPF's (RFC 4585, RFC 5104).
         describe(text, formats, &["nack pli", "ccm fir"]);

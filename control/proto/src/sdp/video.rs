@@ -38,6 +38,8 @@ pub struct VideoSection {
     pub formats: Vec<VideoFormat>,
     /// What its writer does with the picture.
     pub direction: Direction,
+    /// Bits a second that its writer wants to receive at the most.
+    pub most: Option<u64>,
 }
 
 /// One format of a call under the payload types of both legs.

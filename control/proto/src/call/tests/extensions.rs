@@ -102,6 +102,17 @@ fn beside_a_picture_sections_are_named_and_arrivals_fed_back() {
 }
 
 #[test]
+fn the_bandwidth_that_the_inside_wants_is_told_to_the_browser() {
+    let limited = VP8.replacen("\r\n", "\r\nb=AS:384\r\n", 1);
+    let rig = call(settings("secret"), &format!("{SOUND}{FILM}"), &limited);
+    let answer = rig.answer().unwrap();
+    let (sound, picture) = answer.split_once("m=video").unwrap();
+    assert!(picture.contains("\r\nc=IN IP4 0.0.0.0\r\nb=AS:384\r\nb=TIAS:384000\r\na="), "{picture}");
+    assert!(!sound.contains("b="), "{sound}");
+    rig.finish();
+}
+
+#[test]
 fn without_feedback_in_the_offer_there_is_none() {
     for missing in ["a=rtcp-fb:96 transport-cc\r\n", "a=rtcp-rsize\r\n"] {
         let film = FILM.replace(missing, "");
