@@ -42,7 +42,9 @@ use crate::api::{
 use crate::error::OfferError;
 use crate::random::{Random, Seed};
 use crate::relayed::Relayed;
-use crate::sdp::{BrowserOffer, Chosen, Codec, Direction, InsideAnswer, InsideOffer, Setup};
+use crate::sdp::{
+    Agreed, BrowserOffer, Chosen, Codec, Direction, Extension, InsideAnswer, InsideOffer, Setup,
+};
 use crate::settings::{Settings, Srtp};
 use crate::sip::{Credentials, Dialog, Request, TransactionId};
 
@@ -88,6 +90,8 @@ struct Outside {
     version: u32,
     /// What the browser does with the sound.
     direction: Direction,
+    /// What is agreed with it of the sound's header extensions.
+    agreed: Agreed,
     ufrags: (String, String),
 }
 
@@ -153,6 +157,11 @@ impl std::fmt::Debug for Said {
 }
 
 impl Inside {
+    /// The id of a header extension that both we and the far end speak of.
+    fn extension(&self, extension: Extension) -> Option<u8> {
+        plan::inside_extension(self.offer.as_ref()?, self.answer.as_ref()?, extension)
+    }
+
     /// Whether the far end sends or receives less than it could.
     fn holds(&self) -> bool {
         let most = self.told.answer(Direction::SendRecv);
@@ -321,6 +330,7 @@ impl Call {
                 consent: None,
                 version: 1,
                 direction: Direction::SendRecv,
+                agreed: Agreed::default(),
                 ufrags: (String::new(), String::new()),
             },
             inside: Inside { dialog, ..Inside::default() },
@@ -496,7 +506,7 @@ impl Call {
         }
         let (spoken, events) = (&self.settings.sip.policy.codecs, self.offers_events());
         let offer = InsideOffer::new(self.session, *pair, &self.outside.codecs, spoken, events);
-        self.inside.offer = Some(offer);
+        self.inside.offer = Some(InsideOffer { extensions: self.first_extensions(), ..offer });
         self.send_invite(Line::Own, now);
     }
 
