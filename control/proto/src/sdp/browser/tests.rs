@@ -254,7 +254,12 @@ proptest! {
             prop_assert!(offer.ufrag.len() <= UFRAG_MAX);
             prop_assert!(offer.codecs.iter().any(|codec| codec.kind.is_sound()));
             let kind = offer.codecs.iter().find(|codec| codec.kind.is_sound()).map(|codec| codec.kind);
-            let inside = match kind { Some(Kind::Opus) => "107", Some(Kind::Pcma) => "8", _ => "0" };
+            let inside = match kind {
+                Some(Kind::Opus) => "107",
+                Some(Kind::G722) => "9",
+                Some(Kind::Pcma) => "8",
+                _ => "0",
+            };
             let text = answer(&offer, inside);
             prop_assert!(Session::parse(text.as_bytes()).is_ok(), "{}", text);
         }
