@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use sallyport_plan::{
     CallId, Command, Digits, Direction, DirectionIndex, DirectionReport, Event, FlowKey, Format, KeyMaterial,
-    Mute, Passage, Plan, PortPair, Protection, Pt, PtMap, Ssrc, Status, Zone, decode, encode,
+    Mute, Passage, Plan, PortPair, Protection, Pt, PtMap, Resend, Ssrc, Status, Zone, decode, encode,
 };
 
 use super::mix::Mix;
@@ -214,6 +214,7 @@ pub fn plan(call: &LoadCall, media: SocketAddr, ports: PortPair) -> Plan {
         ssrc: Ssrc(call.inside_ssrc),
         payload_types: payload_types.clone(),
         digits: Digits::Pass,
+        resend: Resend::Never,
         reverse: DirectionIndex(1),
         mute: Mute::Open,
     };
@@ -229,6 +230,7 @@ pub fn plan(call: &LoadCall, media: SocketAddr, ports: PortPair) -> Plan {
         ssrc: Ssrc(call.outside_ssrc),
         payload_types,
         digits: Digits::Pass,
+        resend: Resend::Never,
         reverse: DirectionIndex(0),
         mute: Mute::Open,
     };

@@ -13,7 +13,7 @@ use std::time::Instant;
 use sallyport_core::{Arrival, Inbound, Limits, Now, Quality, Tag, Translator, Verdict};
 use sallyport_plan::{
     CallId, Clock, Digits, Direction, DirectionIndex, FlowKey, Format, Medium, Mute, Passage, Plan,
-    Protection, Pt, PtMap, Ssrc, Zone,
+    Protection, Pt, PtMap, Resend, Ssrc, Zone,
 };
 use sallyport_srtp::prefetch;
 use sallyport_wire::PacketBuf;
@@ -48,6 +48,7 @@ fn call(number: usize) -> Plan {
         ssrc: Ssrc(number as u32 * 2 + u32::from(index)),
         payload_types: vec![PtMap { from: Pt(0), to: Pt(0), format: Format::Media(Clock::Hz8000) }],
         digits: Digits::Pass,
+        resend: Resend::Never,
         reverse: DirectionIndex(reverse),
         mute: Mute::Open,
     };

@@ -1,5 +1,6 @@
 //! The state of one direction, and the way of one packet through it.
 
+use arrayvec::ArrayVec;
 use sallyport_plan::{
     CallId, Clock, Digits, Direction as Plan, FlowKey, Format, Mute, Passage, PtMap, Quality,
 };
@@ -11,14 +12,16 @@ use sha1::{Digest, Sha1};
 use crate::Now;
 use crate::continuity::Continuity;
 use crate::event::{self, Digit, Hearing};
+use crate::feedback::LOST;
 use crate::limit::{Bucket, PICTURE};
 use crate::packet::{Opening, Payload, Sealing};
 use crate::quality::{Arrival, Quality as Statistics};
 use crate::reason::Reason;
 use crate::reports::{self, REPORT_MAX, Report, Reports, Sender};
+use crate::resend::{self, Asked, RESEND_ROOM, Ring};
 use crate::rtcp::{self, Names};
 use crate::stats::Drops;
-use crate::stream::{Numbers, Stream};
+use crate::stream::{Numbers, START, STARTS, Stream};
 
 /// Octets of a report of ours, sealed.
 pub const REPORT_ROOM: usize = REPORT_MAX + RTCP_OVERHEAD;
@@ -36,6 +39,8 @@ pub struct Direction {
     pub next: usize,
     /// Consent of a pair that it receives from or sends to has lapsed.
     pub lapsed: bool,
+    /// What it may have to send again.
+    pub ring: Option<Box<Ring>>,
     pub packets: u64,
     pub octets: u64,
     pub cold: Box<Cold>,
@@ -56,11 +61,14 @@ pub struct Cold {
     reporting: bool,
     /// The digit that it hears, where control is told of digits.
     pub hearing: Hearing,
+    /// The sequence number of its last retransmission, extended; before the first one, the one in front of it.
+    pub again: u32,
 }
 
 impl Cold {
     fn new(call: CallId, plan: Plan) -> Self {
         let (drops, punts, reports, hearing) = Default::default();
+        let again = first_again(call, &plan);
         Self {
             call,
             plan,
@@ -70,6 +78,7 @@ impl Cold {
             reports,
             reporting: false,
             hearing,
+            again,
         }
     }
 }
@@ -135,11 +144,14 @@ struct Leaves(u16);
 
 impl Leaves {
     const UNMAPPED: Self = Self(u16::MAX);
+    /// Of retransmissions: a clock that there is none of, behind the type of what they repeat.
+    const RTX: u16 = 0xe << 7;
 
     fn new(map: &PtMap) -> Self {
         let (from, to, event) = match map.format {
             Format::Media(clock) => (clock, clock, 0),
             Format::Event { from, to } => (from, to, 1),
+            Format::Rtx(of) => return Self(u16::from(of.0 & 0x7f) | Self::RTX),
         };
         Self(u16::from(map.to.0 & 0x7f) | (from as u16) << 7 | (to as u16) << 11 | event << 15)
     }
@@ -150,6 +162,11 @@ impl Leaves {
 
     const fn is_event(self) -> bool {
         self.0 >> 15 == 1
+    }
+
+    /// The payload type of what such packets repeat, as it comes.
+    fn repeats(self) -> Option<u8> {
+        (self.0 >> 7 & 0xf == Self::RTX >> 7).then_some(self.payload_type())
     }
 
     /// Rates in Hz, as it comes and as it leaves.
@@ -171,6 +188,7 @@ impl Direction {
             reverse: usize::MAX,
             next: usize::MAX,
             lapsed: false,
+            ring: Ring::new(&plan.resend).map(Box::new),
             packets: 0,
             octets: 0,
             cold: Box::new(Cold::new(call, plan)),
@@ -187,8 +205,21 @@ impl Direction {
         if self.rules.mute == Mute::Held && plan.mute == Mute::Open {
             self.stream.reopen();
         }
+        if !self.ring.as_mut().is_some_and(|ring| ring.follow(&plan.resend)) {
+            self.ring = Ring::new(&plan.resend).map(Box::new);
+        }
         self.rules = Rules::new(&plan);
         self.cold.plan = plan;
+    }
+
+    /// Seals with another key from now on: what was sealed with the former one is of no use to anybody, and retransmissions
+    /// begin as a restart would have them begin that knows nothing of the key.
+    pub fn reseal(&mut self, seal: Sealing) {
+        self.seal = seal;
+        self.cold.again = first_again(self.cold.call, &self.cold.plan);
+        if let Some(ring) = &mut self.ring {
+            ring.clear();
+        }
     }
 
     /// Whether packets of the flow feed it.
@@ -246,18 +277,66 @@ impl Direction {
     /// Why it does not leave.
     pub fn rewrite_rtp(&mut self, buf: &mut PacketBuf<'_>, now: Now) -> Result<Rewritten, Reason> {
         let waits = matches!(self.seal, Sealing::Waiting);
+        let recovered = self.recover(buf)?;
         let state = (&mut self.stream, &mut self.continuity, &mut self.quality);
-        rewrite(buf, state, &self.rules, waits, now)
+        let rewritten = rewrite(buf, state, &self.rules, (waits, recovered), now)?;
+        if let Some(ring) = self.ring.as_mut().filter(|ring| !ring.keeps_sealed()) {
+            ring.keep(buf.packet(), now);
+        }
+        Ok(rewritten)
     }
 
-    /// Puts one open RTCP compound into the other leg's words; `reverse` is the direction that runs the other way.
+    /// Takes out of a retransmission what it repeats, if that is missing; whether it is one.
+    fn recover(&mut self, buf: &mut PacketBuf<'_>) -> Result<bool, Reason> {
+        let payload_type = buf.packet().get(1).map_or(0, |octet| octet & 0x7f);
+        let Some(of) = self.rules.leaves(payload_type).and_then(Leaves::repeats) else { return Ok(false) };
+        let source = self.stream.source().ok_or(Reason::Repeated)?;
+        resend::unwrap(buf, source, of)?;
+        let sequence = Header::parse(buf.packet()).map_err(|_| Reason::Malformed)?.sequence();
+        if self.quality.recover(source, sequence) { Ok(true) } else { Err(Reason::Repeated) }
+    }
+
+    /// Keeps a packet as it leaves, where packets are sent again as they left.
+    pub fn keep_sealed(&mut self, packet: &[u8], now: Now) {
+        if let Some(ring) = self.ring.as_mut().filter(|ring| ring.keeps_sealed()) {
+            ring.keep(packet, now);
+        }
+    }
+
+    /// Writes a packet once more, by the number under which it left. Where it goes and how long it is; `None` where it must
+    /// not leave, or is gone.
+    pub fn resend(
+        &mut self,
+        number: u16,
+        room: &mut [u8; RESEND_ROOM],
+        now: Now,
+    ) -> Option<(FlowKey, usize)> {
+        if self.lapsed || self.rules.mute == Mute::Held || matches!(self.seal, Sealing::Waiting) {
+            return None;
+        }
+        let again = self.cold.again.wrapping_add(1);
+        let (length, to_seal) = self.ring.as_ref()?.write(number, low_half(again), room, now)?;
+        if !to_seal {
+            return Some((self.rules.rtp, length));
+        }
+        self.cold.again = again;
+        let mut buf = PacketBuf::new(room, 0..length).ok()?;
+        if let Sealing::Srtp(sealer) = &mut self.seal {
+            sealer.seal_rtp(&mut buf).ok()?;
+        }
+        Some((self.rules.rtp, buf.len()))
+    }
+
+    /// Puts one open RTCP compound into the other leg's words; `reverse` is the direction that runs the other way, which may
+    /// have packets that are to be sent again.
     ///
     /// # Errors
     /// Why it does not leave.
     pub fn rewrite_rtcp(
         &mut self,
         buf: &mut PacketBuf<'_>,
-        reverse: Option<&mut Self>,
+        mut reverse: Option<&mut Self>,
+        lost: &mut Lost,
         now: Now,
     ) -> Result<(), Reason> {
         if matches!(self.seal, Sealing::Waiting) {
@@ -268,6 +347,8 @@ impl Direction {
         }
         let heard = reports::hear(buf.packet(), reverse.as_ref().map(|reverse| reverse.rules.ssrc));
         let Self { stream, rules, packets, octets, cold, .. } = self;
+        let round_trip = cold.reports.round_trip();
+        let mut ring = reverse.as_mut().and_then(|reverse| reverse.ring.take());
         let names = Names {
             own_ssrc: rules.ssrc,
             source: stream.source(),
@@ -278,12 +359,25 @@ impl Direction {
             }),
         };
         let (pictures, number) = &mut cold.pictures;
-        rtcp::rewrite(buf, &names, || {
+        let picture = || {
             pictures.take(PICTURE, now).then(|| {
                 *number = number.wrapping_add(1);
                 *number
             })
-        })?;
+        };
+        let answer = |sequence| match ring.as_mut().map(|ring| ring.ask(sequence, round_trip, now)) {
+            Some(Asked::Again) => lost.again.try_push(sequence).is_ok(),
+            Some(Asked::Enough) => {
+                lost.limited += 1;
+                true
+            }
+            Some(Asked::Gone) | None => false,
+        };
+        let asked = rtcp::rewrite(buf, &names, picture, answer);
+        if let Some(reverse) = &mut reverse {
+            reverse.ring = ring;
+        }
+        lost.forwarded = asked? as u64;
         let reverse = reverse.map(|reverse| {
             let source = reverse.stream.origin().map(|origin| origin.source);
             (&mut reverse.cold.reports, source)
@@ -346,9 +440,9 @@ impl Direction {
         self.rules.leaves(payload_type).is_some()
     }
 
-    /// SSRC of the stream that leaves.
-    pub const fn ssrc(&self) -> u32 {
-        self.rules.ssrc
+    /// Whether packets of this SSRC leave on it.
+    pub fn seals(&self, ssrc: u32) -> bool {
+        self.rules.ssrc == ssrc || self.cold.plan.sealed().any(|own| own.0 == ssrc)
     }
 
     /// Where it sends to.
@@ -360,6 +454,17 @@ impl Direction {
     }
 }
 
+/// What becomes of the packets that a compound has lost.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// Those that are to be sent again, by the numbers under which they left.
+    pub again: ArrayVec<u16, LOST>,
+    /// Those that were asked for too often.
+    pub limited: u64,
+    /// Those that their sender is asked for.
+    pub forwarded: u64,
+}
+
 /// A packet in the words of the other leg.
 #[derive(Debug, Clone, Copy)]
 pub struct Rewritten {
@@ -367,6 +472,8 @@ pub struct Rewritten {
     pub octets: u64,
     /// Whether it goes on with what has left before it; anything else is a fault of ours.
     pub follows: bool,
+    /// Whether it came by retransmission.
+    pub recovered: bool,
 }
 
 /// Rewrites an open packet in place.
@@ -374,7 +481,7 @@ fn rewrite(
     buf: &mut PacketBuf<'_>,
     (stream, continuity, quality): (&mut Stream, &mut Continuity, &mut Statistics),
     rules: &Rules,
-    waits: bool,
+    (waits, recovered): (bool, bool),
     now: Now,
 ) -> Result<Rewritten, Reason> {
     let header = Header::parse(buf.packet()).map_err(|_| Reason::Malformed)?;
@@ -382,7 +489,7 @@ fn rewrite(
     let octets = (header.payload_len() - padding) as u64;
     let (ssrc, sequence, payload_type) = (header.ssrc(), header.sequence(), header.payload_type());
     if rules.passage == Passage::Transparent {
-        return rules.lets_pass(payload_type).map(|()| Rewritten { octets, follows: true });
+        return rules.lets_pass(payload_type).map(|()| Rewritten { octets, follows: true, recovered });
     }
     let leaves = rules.leaves(payload_type);
     let (from, to) = leaves.map_or((rules.clock.hz(), 0), Leaves::clocks);
@@ -396,6 +503,7 @@ fn rewrite(
     };
     let event = leaves.is_event();
     let mut note = |stream: &Stream| match event {
+        _ if recovered => {}
         true => quality.arrive_untimed(&arrival(stream.has_begun()), now),
         false => quality.arrive(&arrival(stream.has_begun()), now),
     };
@@ -422,11 +530,22 @@ fn rewrite(
     rtp::set_timestamp(packet, place.timestamp);
     rtp::set_ssrc(packet, rules.ssrc);
     let follows = continuity.follows(packet, (!event).then_some(clock));
-    Ok(Rewritten { octets, follows })
+    Ok(Rewritten { octets, follows, recovered })
 }
 
 fn low(value: u64) -> u32 {
     (value & 0xffff_ffff) as u32
+}
+
+fn low_half(value: u32) -> u16 {
+    (value & 0xffff) as u16
+}
+
+/// The number in front of that of a direction's first retransmission: it follows from the direction, so that a restarted relay
+/// knows it too.
+fn first_again(call: CallId, plan: &Plan) -> u32 {
+    let [high, low] = name(call, plan);
+    u32::from(START + u16::from_be_bytes([low, high]) % STARTS)
 }
 
 /// Two octets that look random and are the same after a restart.

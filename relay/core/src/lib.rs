@@ -14,7 +14,7 @@
 //! ```
 //! use sallyport_core::{Limits, Now, Translator, Verdict};
 //! use sallyport_plan::{
-//!     CallId, Clock, Digits, Direction, DirectionIndex, FlowKey, Format, Medium, Mute, Passage, Plan, Protection, Pt, PtMap, Ssrc, Zone,
+//!     CallId, Clock, Digits, Direction, DirectionIndex, FlowKey, Format, Medium, Mute, Passage, Plan, Protection, Pt, PtMap, Resend, Ssrc, Zone,
 //! };
 //! use sallyport_wire::PacketBuf;
 //!
@@ -35,6 +35,7 @@
 //!     ssrc: Ssrc(ssrc),
 //!     payload_types: vec![PtMap { from: Pt(0), to: Pt(0), format: Format::Media(Clock::Hz8000) }],
 //!     digits: Digits::Pass,
+//!     resend: Resend::Never,
 //!     reverse: DirectionIndex(reverse),
 //!     mute: Mute::Open,
 //! };
@@ -69,6 +70,7 @@ mod packet;
 mod quality;
 mod reason;
 mod reports;
+mod resend;
 mod rtcp;
 mod stats;
 mod stream;
@@ -82,6 +84,7 @@ pub use ledger::KeyId;
 pub use packet::{Payload, Verdict};
 pub use quality::{Arrival, Quality};
 pub use reason::Reason;
+pub use resend::RESEND_ROOM;
 pub use stream::StreamState;
 pub use table::{DirectionId, Flows, Tag};
 pub use translator::{CoreEvent, FlowChanges, Limits, Removed, Translator};

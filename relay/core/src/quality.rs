@@ -201,6 +201,18 @@ impl Quality {
         }
     }
 
+    /// A packet came by retransmission: whether it is one of those that are missing and may still come. It is no loss then,
+    /// but did not arrive as reports count it, which speak of the path (RFC 4588 section 7.1).
+    pub fn recover(&mut self, ssrc: u32, sequence: u16) -> bool {
+        let behind = ((self.highest & 0xffff) as u16).wrapping_sub(sequence);
+        let missing = !self.came & 1u64.checked_shl(behind.into()).unwrap_or(0);
+        if self.ssrc != Some(ssrc) {
+            return false;
+        }
+        self.came |= missing;
+        missing != 0
+    }
+
     /// Interarrival jitter (RFC 3550 section A.8). Packets that share a timestamp, as those of one picture or one digit do,
     /// tell nothing of it but by the first of them.
     #[inline]

@@ -1,6 +1,8 @@
 //! What a worker counts: every packet that it judges moves exactly one of its counters. Beside them
 //! `continuity_broken` must stay 0 (packets whose SSRC, sequence or timestamp does not go on with what has left on their leg),
-//! and `digit_lost` counts digits beyond what a peer may send to control.
+//! and `digit_lost` counts digits beyond what a peer may send to control. Of packets that a NACK asks for, `nack_answered` were
+//! sent again from here, `nack_limited` were not because they just had been or too much was, `nack_forwarded` were asked of the
+//! sender; `rtx_recovered` were lost and came by retransmission.
 
 use sallyport_plan::CallId;
 
@@ -38,6 +40,14 @@ pub struct Stats {
     broken: u64,
     event: u64,
     lost_digits: u64,
+    /// Packets that were sent again.
+    pub answered: u64,
+    /// Packets that were asked for too often.
+    pub limited: u64,
+    /// Packets that their sender was asked for.
+    pub forwarded: u64,
+    /// Packets that came by retransmission.
+    pub recovered: u64,
 }
 
 impl Stats {
@@ -80,6 +90,10 @@ impl Stats {
             ("report_rtcp", self.reported),
             ("continuity_broken", self.broken),
             ("digit_lost", self.lost_digits),
+            ("nack_answered", self.answered),
+            ("nack_limited", self.limited),
+            ("nack_forwarded", self.forwarded),
+            ("rtx_recovered", self.recovered),
         ];
         ways.into_iter().chain(self.drops.iter())
     }

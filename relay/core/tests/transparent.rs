@@ -9,7 +9,7 @@ use common::{Bench, Out};
 use sallyport_core::Reason;
 use sallyport_plan::{
     CallId, Clock, Digits, Direction, DirectionIndex, FlowKey, Format, Medium, Mute, Passage, Plan,
-    Protection, Pt, PtMap, Ssrc, Zone,
+    Protection, Pt, PtMap, Resend, Ssrc, Zone,
 };
 use table::world::{Rtp, g711};
 
@@ -43,6 +43,7 @@ fn plan(version: u32, passage: Passage) -> Plan {
             .map(|n| PtMap { from: Pt(n), to: Pt(n), format: Format::Media(Clock::Hz8000) })
             .to_vec(),
         digits: Digits::Pass,
+        resend: Resend::Never,
         reverse: DirectionIndex(1 - index),
         mute: Mute::Open,
     };

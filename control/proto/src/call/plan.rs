@@ -2,7 +2,7 @@
 
 use sallyport_plan::{
     CallId, Clock, Consent, Digits, Direction, DirectionIndex, FlowKey, Format, KeyMaterial, Medium, Mute,
-    Passage, Plan, Protection, Pt, PtMap, Refusal, Ssrc, Zone,
+    Passage, Plan, Protection, Pt, PtMap, Refusal, Resend, Ssrc, Zone,
 };
 
 use super::video::Film;
@@ -86,6 +86,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         ssrc: Ssrc(ssrc.1),
         payload_types: maps(chosen.iter().map(Chosen::inward)),
         digits: digits(dtmf, chosen, answer.direction.receives() && direction.sends()),
+        resend: Resend::Never,
         reverse: OUTWARD,
         mute: mute(answer.direction.receives() && direction.sends()),
     };
@@ -101,6 +102,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         ssrc: Ssrc(ssrc.0),
         payload_types: maps(chosen.iter().filter_map(Chosen::outward)),
         digits: Digits::Pass,
+        resend: Resend::Never,
         reverse: INWARD,
         mute: mute(answer.direction.sends() && direction.receives()),
     };
@@ -124,6 +126,19 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
         numbers.map(|(from, to)| PtMap { from: Pt(from), to: Pt(to), format }).collect::<Vec<_>>()
     };
     let mute = |open: bool| if open { Mute::Open } else { Mute::Held };
+    // Retransmissions are between the browser and us.
+    let again = || film.chosen.iter().filter_map(|one| Some((one, one.outside.rtx?)));
+    let mut inward_types = map(|one| (one.outside.payload_type, one.to_inside));
+    inward_types.extend(again().map(|(one, rtx)| {
+        let of = Pt(one.outside.payload_type);
+        PtMap { from: Pt(rtx), to: Pt(one.to_inside), format: Format::Rtx(of) }
+    }));
+    let payload_types: Vec<_> = again().map(|(one, rtx)| (Pt(one.outside.payload_type), Pt(rtx))).collect();
+    let resend = if payload_types.is_empty() {
+        Resend::Same
+    } else {
+        Resend::Rtx { ssrc: Ssrc(film.rtx), payload_types }
+    };
     [
         Direction {
             index: VIDEO_INWARD,
@@ -132,8 +147,9 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
             rtp,
             rtcp,
             ssrc: Ssrc(film.ssrc.1),
-            payload_types: map(|one| (one.outside.payload_type, one.to_inside)),
+            payload_types: inward_types,
             digits: Digits::Pass,
+            resend: Resend::Never,
             reverse: VIDEO_OUTWARD,
             mute: mute(film.open.0),
             ..inward.clone()
@@ -145,6 +161,7 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
             open: Some(Protection::Plain),
             ssrc: Ssrc(film.ssrc.0),
             payload_types: map(|one| (one.from_inside.payload_type, one.outside.payload_type)),
+            resend,
             reverse: VIDEO_INWARD,
             mute: mute(film.open.1),
             ..outward.clone()

@@ -25,6 +25,8 @@ pub(super) enum Saying {
 pub struct Video {
     /// SSRC announced outside and inside.
     ssrc: (u32, u32),
+    /// SSRC of retransmissions outside.
+    rtx: u32,
     /// Our ports inside.
     ports: Option<(SocketAddr, SocketAddr)>,
     /// What the browser may use: what it offered, then what our answer has of it.
@@ -53,13 +55,15 @@ pub struct Film<'a> {
     pub chosen: &'a [ChosenVideo],
     /// SSRC announced outside and inside.
     pub ssrc: (u32, u32),
+    /// SSRC of retransmissions outside.
+    pub rtx: u32,
     /// Whether the picture goes inward, and outward.
     pub open: (bool, bool),
 }
 
 impl Video {
     pub fn new(random: &mut Random) -> Self {
-        Self { ssrc: (random.u32(), random.u32()), ..Self::default() }
+        Self { ssrc: (random.u32(), random.u32()), rtx: random.u32(), ..Self::default() }
     }
 
     /// What the browser offers first.
@@ -143,7 +147,7 @@ impl Video {
         let known = self.chosen.iter().all(|chosen| offered.contains(&chosen.outside));
         let told = known && !self.chosen.is_empty() && !self.outside.is_empty();
         let direction = Direction::SendRecv;
-        told.then_some(AnswerVideo { ssrc: self.ssrc.0, chosen: &self.chosen, direction })
+        told.then_some(AnswerVideo { ssrc: self.ssrc.0, rtx: self.rtx, chosen: &self.chosen, direction })
     }
 
     /// The browser offers anew: under other numbers, or no picture any more. One that was refused stays refused.
@@ -172,6 +176,7 @@ impl Video {
             theirs: (theirs.rtp, theirs.rtcp),
             chosen: &self.chosen,
             ssrc: self.ssrc,
+            rtx: self.rtx,
             open,
         })
     }

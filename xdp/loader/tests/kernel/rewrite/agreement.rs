@@ -7,7 +7,7 @@ use proptest::test_runner::{Config, TestRunner};
 use sallyport_core::{Limits, Now, Payload, Translator, Verdict};
 use sallyport_plan::{
     CallId, Clock, Digits, Direction, DirectionIndex, FlowKey, Format, Medium, Mute, Passage, Plan,
-    Protection, Pt, PtMap, Ssrc, Zone,
+    Protection, Pt, PtMap, Resend, Ssrc, Zone,
 };
 use sallyport_wire::PacketBuf;
 use sallyport_wire::frame::{self, Link};
@@ -39,6 +39,7 @@ fn translator(phones: &[Phone; 2]) -> Translator {
                 .map(|kind| PtMap { from: Pt(kind), to: Pt(kind), format: Format::Media(Clock::Hz8000) })
                 .to_vec(),
             digits: Digits::Pass,
+            resend: Resend::Never,
             reverse: DirectionIndex(1 - index),
             mute: Mute::Open,
         }
