@@ -559,11 +559,23 @@ fn name(call: CallId, plan: &Plan) -> [u8; 2] {
 mod tests {
     use super::*;
 
+    const ROOM: usize = 4096;
+
     /// What a packet touches besides keys; the payload types alone are four cache lines, of which it touches one, addresses
     /// four.
     #[test]
     fn hot_state_is_small() {
         let hot = size_of::<Direction>() - size_of::<Statistics>();
         assert!(hot <= 12 * 64, "{hot} octets beside the statistics");
+    }
+
+    /// What a direction has from its installation to its end, encrypted on one side, but for a ring and the plan's lists. Both
+    /// sides encrypted is the sum of all.
+    #[test]
+    fn a_direction_has_its_room() {
+        let keys = [size_of::<sallyport_srtp::Opener>(), size_of::<sallyport_srtp::Sealer>()];
+        let own = size_of::<Direction>() + size_of::<Cold>() + crate::quality::SELDOM;
+        eprintln!("{own} octets of its own, {keys:?} of keys and indices, {} of a ring", crate::resend::RING);
+        assert!(keys.iter().all(|keys| own + keys <= ROOM), "{own} and {keys:?} octets");
     }
 }

@@ -60,6 +60,10 @@ pub struct Quality {
     stays: [u8; STAYS],
 }
 
+/// Octets of what few packets touch.
+#[cfg(test)]
+pub const SELDOM: usize = size_of::<Seldom>();
+
 /// What few packets touch.
 #[derive(Debug, Clone, Default)]
 struct Seldom {

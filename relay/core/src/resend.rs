@@ -44,6 +44,10 @@ pub enum Asked {
     Gone,
 }
 
+/// Octets of a ring.
+#[cfg(test)]
+pub const RING: usize = size_of::<Ring>() + PACKETS * size_of::<Entry>() + OCTETS;
+
 /// A packet that is kept; times in milliseconds.
 #[derive(Debug, Clone, Copy, Default)]
 struct Entry {
