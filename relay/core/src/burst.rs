@@ -288,7 +288,10 @@ impl Translator {
                 let (direction, reverse) = self.table.pair(slot).ok_or(Reason::StaleFlow)?;
                 let rewritten = direction.rewrite_rtcp(packet.buf, reverse, &mut lost, now);
                 self.resend_later(slot, &lost);
-                rewritten.map(|()| Step::Rewritten)
+                if rewritten? {
+                    self.tell_picture(slot);
+                }
+                Ok(Step::Rewritten)
             }
         }
     }

@@ -33,6 +33,11 @@ impl Wishes {
         self.lost.len()
     }
 
+    /// A picture, and nothing else.
+    pub fn for_picture() -> Self {
+        Self { picture: true, ..Self::default() }
+    }
+
     /// Whether nothing is asked for.
     pub fn is_empty(&self) -> bool {
         !self.picture && self.lost.is_empty()
