@@ -14,7 +14,7 @@ use arrayvec::ArrayVec;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::eventfd::EventFd;
 use nix::unistd::Pid;
-use sallyport_core::{Checkpoint, CoreEvent, Flows, Inbound, Now, Tag, Translator, Verdict};
+use sallyport_core::{Checkpoint, CoreEvent, Flows, Inbound, Now, RESEND_ROOM, Tag, Translator, Verdict};
 use sallyport_io::{Burst, Egress, Frame, HEADROOM, Received, TransmitError};
 use sallyport_plan::{CallId, FlowKey, Medium, Plan, Zone};
 use sallyport_wire::PacketBuf;
@@ -428,6 +428,18 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         }
     }
 
+    /// Sends once more what browsers have asked for.
+    fn resend(&mut self, now: Now) {
+        let mut room = [0; RESEND_ROOM];
+        while let Some((path, length)) = self.worker.translator.poll_resend(now, &mut room) {
+            let link = self.links.get(&path).copied();
+            self.send(path, link, room.get(..length).unwrap_or_default());
+        }
+        if !self.passed.is_empty() {
+            self.translate(now);
+        }
+    }
+
     /// Consent checks, reports and digits that are due, and what happened since.
     fn tick(&mut self) {
         let now = self.now();
@@ -444,6 +456,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             translator.handle_dials(now, &mut |path, bytes| due.push((*path, bytes.to_vec())));
         }
         self.send_all(due, now);
+        self.resend(now);
         while let Some(event) = self.worker.translator.poll_event() {
             match event {
                 CoreEvent::ConsentLost { call, flow } => {

@@ -177,6 +177,12 @@ pub struct Film {
     pub keys: u64,
     /// RTP packets missing by sequence number.
     pub lost: i64,
+    /// NACKs sent, and packets that came by retransmission.
+    pub nacked: u64,
+    /// See `nacked`.
+    pub repeated: u64,
+    /// Packets sent again.
+    pub sent_again: u64,
     /// Key frames asked for.
     pub asked: u64,
     /// Pictures encoded.

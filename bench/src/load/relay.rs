@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use sallyport_plan::{
     CallId, Command, Digits, Direction, DirectionIndex, DirectionReport, Event, Extensions, FlowKey, Format,
-    KeyMaterial, Mute, Passage, Plan, PortPair, Protection, Pt, PtMap, Ssrc, Status, Zone, decode, encode,
+    KeyMaterial, Mute, Passage, Plan, PortPair, Protection, Pt, PtMap, Resend, Ssrc, Status, Zone, decode,
+    encode,
 };
 
 use super::mix::Mix;
@@ -215,6 +216,7 @@ pub fn plan(call: &LoadCall, media: SocketAddr, ports: PortPair) -> Plan {
         payload_types: payload_types.clone(),
         extensions: Extensions::default(),
         digits: Digits::Pass,
+        resend: Resend::Never,
         reverse: DirectionIndex(1),
         mute: Mute::Open,
     };
@@ -231,6 +233,7 @@ pub fn plan(call: &LoadCall, media: SocketAddr, ports: PortPair) -> Plan {
         payload_types,
         extensions: Extensions::default(),
         digits: Digits::Pass,
+        resend: Resend::Never,
         reverse: DirectionIndex(0),
         mute: Mute::Open,
     };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sallyport_lab::appliance::{Appliance, Setup, Way, programs};
 use sallyport_lab::browser::{self, Browser, Call, FILM};
 use sallyport_lab::film::Film;
-use sallyport_lab::net::{AGENT, STUN};
+use sallyport_lab::net::{AGENT, Place, STUN};
 use sallyport_lab::tone::{self, Expected, listen};
 use sallyport_lab::{Lab, Options};
 
@@ -22,7 +22,16 @@ fn is_green([red, green, blue]: [u8; 3]) -> bool {
     green > 80 && green > red.saturating_add(20) && green > blue.saturating_add(20)
 }
 
-fn talk(way: Way, lose: bool) {
+/// A call with a picture that both sides see.
+struct Seen {
+    lab: Lab,
+    film: Film,
+    appliance: Appliance,
+    browser: Browser,
+    answer: String,
+}
+
+fn seen(way: Way, lose: bool) -> Seen {
     let lab = Lab::new(Options::default()).unwrap();
     let film = Film::start(&lab, AGENT.into(), lose).unwrap();
     let mut setup = Setup::new(programs().unwrap(), way);
@@ -53,6 +62,11 @@ fn talk(way: Way, lose: bool) {
         assert!(browser.film().unwrap().was_asked > 0, "the lost key frame was asked for again");
     }
     both_run(&film, &browser);
+    Seen { lab, film, appliance, browser, answer: answered.answer }
+}
+
+fn talk(way: Way, lose: bool) {
+    let Seen { lab: _lab, film, appliance, browser, .. } = seen(way, lose);
     // Off and on again, while the sound goes on.
     browser.turn("inactive").unwrap();
     std::thread::sleep(Duration::from_secs(1));
@@ -65,6 +79,43 @@ fn talk(way: Way, lose: bool) {
     let status = appliance.status().unwrap();
     for dropped in ["drop_malformed", "drop_no_room", "drop_bad_tag", "drop_stale_flow"] {
         assert_eq!(status.counter(dropped), 0, "{dropped}");
+    }
+    assert_eq!(browser.hang_up().unwrap(), 204);
+    film.wait_for("over", Duration::from_secs(5)).unwrap();
+}
+
+/// A tenth of the packets of the picture is lost toward the browser, retransmissions among them, for ten seconds.
+fn lose_toward_the_browser(way: Way) {
+    let Seen { lab, film, appliance, browser, answer } = seen(way, false);
+    let type_of = |what: &str| -> u8 {
+        let line = answer.lines().find(|line| line.starts_with("a=rtpmap:") && line.ends_with(what));
+        let (number, _) = line.unwrap()["a=rtpmap:".len()..].split_once(' ').unwrap();
+        number.parse().unwrap()
+    };
+    let (vp8, rtx) = (type_of(" VP8/90000"), type_of(" rtx/90000"));
+    // The second octet of an RTP packet: marker and payload type.
+    let types = [vp8, vp8 | 0x80, rtx, rtx | 0x80].map(|octet| octet.to_string()).join(", ");
+    let before = browser.film().unwrap();
+    let rules = format!(
+        "add table ip loss\nadd chain ip loss toward {{ type filter hook forward priority -10; }}\n\
+         add rule ip loss toward oifname \"lan0\" udp length > 30 @th,72,8 {{ {types} }} numgen random mod 10 < 1 drop\n"
+    );
+    lab.namespace(Place::Nat).nft(&rules).unwrap();
+    let begin = Instant::now();
+    std::thread::sleep(Duration::from_secs(10));
+    let after = browser.film().unwrap();
+    let (pictures, seconds) = (after.decoded - before.decoded, begin.elapsed().as_secs_f64());
+    eprintln!("{pictures} pictures in {seconds:.1} s, {before:?} {after:?}");
+    assert!(after.nacked > before.nacked && after.repeated > before.repeated + 5, "{before:?} {after:?}");
+    assert_eq!(after.asked, before.asked, "no key frame had to be asked for");
+    // Of fifteen a second; a machine that has much else to do shows fewer.
+    assert!(pictures as f64 > 10.0 * seconds, "the picture went on: {pictures} in {seconds} s");
+    let status = appliance.status().unwrap();
+    // Status may be a moment older than what the browser says.
+    assert!(status.counter("nack_answered") > 5);
+    assert_eq!(status.counter("nack_forwarded"), 0, "the phone was not asked for what is here");
+    for never in ["drop_index_reuse", "drop_bad_tag", "continuity_broken"] {
+        assert_eq!(status.counter(never), 0, "{never}");
     }
     assert_eq!(browser.hang_up().unwrap(), 204);
     film.wait_for("over", Duration::from_secs(5)).unwrap();
@@ -197,9 +248,23 @@ fn a_lost_key_frame_is_asked_for_again_by_sockets() {
 }
 
 #[test]
+fn what_is_lost_toward_the_browser_is_sent_again_by_native_xdp() {
+    if possible() {
+        lose_toward_the_browser(Way::Xdp);
+    }
+}
+
+#[test]
 fn a_camera_is_added_in_mid_call_by_native_xdp() {
     if possible() {
         adds_a_camera(Way::Xdp);
+    }
+}
+
+#[test]
+fn what_is_lost_toward_the_browser_is_sent_again_by_sockets() {
+    if possible() {
+        lose_toward_the_browser(Way::Socket);
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Instant;
 use sallyport_core::{Arrival, Inbound, Limits, Now, Quality, Tag, Translator, Verdict};
 use sallyport_plan::{
     CallId, Clock, Digits, Direction, DirectionIndex, Extensions, FlowKey, Format, Medium, Mute, Passage,
-    Plan, Protection, Pt, PtMap, Ssrc, Zone,
+    Plan, Protection, Pt, PtMap, Resend, Ssrc, Zone,
 };
 use sallyport_srtp::prefetch;
 use sallyport_wire::PacketBuf;
@@ -49,6 +49,7 @@ fn call(number: usize) -> Plan {
         payload_types: vec![PtMap { from: Pt(0), to: Pt(0), format: Format::Media(Clock::Hz8000) }],
         extensions: Extensions::default(),
         digits: Digits::Pass,
+        resend: Resend::Never,
         reverse: DirectionIndex(reverse),
         mute: Mute::Open,
     };

@@ -16,6 +16,7 @@ use sallyport_wire::{demux, stun};
 
 use crate::Now;
 use crate::consent::Met;
+use crate::direction::Lost;
 use crate::limit::FLOW;
 use crate::packet::{Payload, Sealing, Verdict, open_reason, seal_reason};
 use crate::reason::Reason;
@@ -127,7 +128,7 @@ impl Translator {
         for ways in ways.chunk_by_mut(goes_along) {
             let (some, rest) = packets.split_at_mut(ways.len());
             self.rewrite(some, ways, now);
-            self.seal(some, ways);
+            self.seal(some, ways, now);
             packets = rest;
         }
     }
@@ -285,11 +286,15 @@ impl Translator {
                 way.octets = u32::try_from(rewritten.octets).unwrap_or(u32::MAX);
                 self.stats.continue_or_break(rewritten.follows);
                 self.stats.note_extensions(rewritten.sound);
+                self.stats.recovered += u64::from(rewritten.recovered);
                 Ok(Step::Rewritten)
             }
             Payload::Rtcp => {
+                let mut lost = Lost::default();
                 let (direction, reverse) = self.table.pair(slot).ok_or(Reason::StaleFlow)?;
-                if direction.rewrite_rtcp(packet.buf, reverse, now)? {
+                let rewritten = direction.rewrite_rtcp(packet.buf, reverse, &mut lost, now);
+                self.resend_later(slot, &lost);
+                if rewritten? {
                     self.tell_picture(slot);
                 }
                 Ok(Step::Rewritten)
@@ -298,12 +303,12 @@ impl Translator {
     }
 
     /// Encrypts and signs, or leaves plain what is of a leg that agreed to that.
-    fn seal(&mut self, packets: &mut [Inbound<'_, '_>], ways: &mut [Way]) {
+    fn seal(&mut self, packets: &mut [Inbound<'_, '_>], ways: &mut [Way], now: Now) {
         for (packet, way) in packets.iter_mut().zip(&mut *ways) {
             if way.step == Step::Rewritten {
                 match self.table.at(way.slot as usize).map(|direction| &direction.seal) {
                     Some(Sealing::Srtp(_)) => {}
-                    Some(Sealing::Plain) => self.clear(packet, way),
+                    Some(Sealing::Plain) => self.clear(packet, way, now),
                     Some(Sealing::Waiting) => way.follow(packet, Err(Reason::Early)),
                     None => way.follow(packet, Err(Reason::StaleFlow)),
                 }
@@ -321,20 +326,21 @@ impl Translator {
         let due = packets.iter_mut().zip(ways).filter(|(_, way)| way.step == Step::Rewritten);
         for ((packet, way), outcome) in due.zip(outcomes) {
             match outcome {
-                Ok(()) => self.clear(packet, way),
+                Ok(()) => self.clear(packet, way, now),
                 Err(error) => way.follow(packet, Err(seal_reason(error))),
             }
         }
     }
 
     /// Lets a packet leave.
-    fn clear(&mut self, packet: &mut Inbound<'_, '_>, way: &mut Way) {
+    fn clear(&mut self, packet: &mut Inbound<'_, '_>, way: &mut Way, now: Now) {
         let Some(direction) = self.table.at_mut(way.slot as usize) else {
             return way.follow(packet, Err(Reason::StaleFlow));
         };
         if way.payload == Payload::Rtp {
             direction.packets += 1;
             direction.octets += u64::from(way.octets);
+            direction.keep_sealed(packet.buf.packet(), now);
             // A turn that forwards more is not counted in full.
             let _ = self.leaving.try_push(way.slot);
         }

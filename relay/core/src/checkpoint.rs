@@ -1,6 +1,6 @@
 //! What of a call's state must outlive the process: indices, no keys.
 
-use sallyport_plan::{CallId, DirectionIndex};
+use sallyport_plan::{CallId, DirectionIndex, Resend};
 use sallyport_srtp::{OpenerState, SealedSource, SealerState};
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +65,14 @@ impl Direction {
             match sealed.sources.iter_mut().find(|source| source.ssrc == ssrc) {
                 Some(source) => source.rtp = source.rtp.or(first),
                 None => sealed.sources.push(SealedSource { ssrc, rtp: first, rtcp: 0 }),
+            }
+            if let Resend::Rtx { ssrc, .. } = self.cold.plan.resend {
+                let known = sealed.sources.iter().find(|source| source.ssrc == ssrc.0);
+                let last = known.and_then(|source| source.rtp).unwrap_or(u64::from(self.cold.again));
+                if known.is_none() {
+                    sealed.sources.push(SealedSource { ssrc: ssrc.0, rtp: Some(last), rtcp: 0 });
+                }
+                self.cold.again = (last & 0xffff_ffff) as u32 + u32::from(ahead);
             }
             sealer.restore(&sealed, u32::from(ahead));
         }

@@ -1,5 +1,6 @@
 //! The state of one direction, and the way of one packet through it.
 
+use arrayvec::ArrayVec;
 use sallyport_plan::{
     CallId, Clock, Digits, Direction as Plan, FlowKey, Format, Mute, Passage, PtMap, Quality,
 };
@@ -14,14 +15,16 @@ use crate::continuity::Continuity;
 use crate::dial::{self, Dial, EVENT_ROOM};
 use crate::event::{self, Digit, Hearing};
 use crate::extensions::{self, Extensions};
+use crate::feedback::LOST;
 use crate::limit::{Bucket, PICTURE};
 use crate::packet::{Opening, Payload, Sealing};
 use crate::quality::{Arrival, Quality as Statistics};
 use crate::reason::Reason;
 use crate::reports::{self, REPORT_MAX, Report, Reports, Sender};
+use crate::resend::{self, Asked, RESEND_ROOM, Ring};
 use crate::rtcp::{self, Names};
 use crate::stats::Drops;
-use crate::stream::{Numbers, Origin, Stream};
+use crate::stream::{Numbers, Origin, START, STARTS, Stream};
 
 /// Octets of a report of ours, sealed.
 pub const REPORT_ROOM: usize = REPORT_MAX + RTCP_OVERHEAD;
@@ -41,14 +44,14 @@ pub struct Direction {
     pub next: usize,
     /// Consent of a pair that it receives from or sends to has lapsed.
     pub lapsed: bool,
+    /// What it may have to send again.
+    pub ring: Option<Box<Ring>>,
     /// A digit of ours is being sent: media is held meanwhile.
     sounding: bool,
     /// A digit is being heard whose end has not come.
     hearing: bool,
     /// Whether its receiver is still to learn what section it is of.
     names: bool,
-    /// What arrived of its bundle, where its sender is told of that.
-    arrivals: Option<Box<Arrivals>>,
     pub packets: u64,
     pub octets: u64,
     pub cold: Box<Cold>,
@@ -69,8 +72,12 @@ pub struct Cold {
     reporting: bool,
     /// The same for feedback.
     feeding: bool,
+    /// What arrived of its bundle, where its sender is told of that.
+    arrivals: Option<Box<Arrivals>>,
     /// The digit that it hears, where control is told of digits.
     pub hearing: Hearing,
+    /// The sequence number of its last retransmission, extended; before the first one, the one in front of it.
+    pub again: u32,
     /// Digits that it is to send.
     pub dial: Option<Box<Dial>>,
 }
@@ -78,6 +85,7 @@ pub struct Cold {
 impl Cold {
     fn new(call: CallId, plan: Plan) -> Self {
         let (drops, punts, reports, hearing) = Default::default();
+        let again = first_again(call, &plan);
         Self {
             call,
             plan,
@@ -87,7 +95,9 @@ impl Cold {
             reports,
             reporting: false,
             feeding: false,
+            arrivals: None,
             hearing,
+            again,
             dial: None,
         }
     }
@@ -160,11 +170,14 @@ struct Leaves(u16);
 
 impl Leaves {
     const UNMAPPED: Self = Self(u16::MAX);
+    /// Of retransmissions: a clock that there is none of, behind the type of what they repeat.
+    const RTX: u16 = 0xe << 7;
 
     fn new(map: &PtMap) -> Self {
         let (from, to, event) = match map.format {
             Format::Media(clock) => (clock, clock, 0),
             Format::Event { from, to } => (from, to, 1),
+            Format::Rtx(of) => return Self(u16::from(of.0 & 0x7f) | Self::RTX),
         };
         Self(u16::from(map.to.0 & 0x7f) | (from as u16) << 7 | (to as u16) << 11 | event << 15)
     }
@@ -175,6 +188,11 @@ impl Leaves {
 
     const fn is_event(self) -> bool {
         self.0 >> 15 == 1
+    }
+
+    /// The payload type of what such packets repeat, as it comes.
+    fn repeats(self) -> Option<u8> {
+        (self.0 >> 7 & 0xf == Self::RTX >> 7).then_some(self.payload_type())
     }
 
     /// Rates in Hz, as it comes and as it leaves.
@@ -193,12 +211,12 @@ impl Direction {
             seal,
             stream: Stream::new(name(call, &plan)),
             names: rules.extensions.as_ref().is_some_and(|extensions| extensions.begins_to_name(None)),
-            arrivals: None,
             rules,
             continuity: Continuity::default(),
             reverse: usize::MAX,
             next: usize::MAX,
             lapsed: false,
+            ring: Ring::new(&plan.resend).map(Box::new),
             sounding: false,
             hearing: false,
             packets: 0,
@@ -217,12 +235,25 @@ impl Direction {
         if self.rules.mute == Mute::Held && plan.mute == Mute::Open {
             self.stream.reopen();
         }
+        if !self.ring.as_mut().is_some_and(|ring| ring.follow(&plan.resend)) {
+            self.ring = Ring::new(&plan.resend).map(Box::new);
+        }
         let rules = Rules::new(&plan);
         if let Some(extensions) = &rules.extensions {
             self.names |= extensions.begins_to_name(self.rules.extensions.as_deref());
         }
         self.rules = rules;
         self.cold.plan = plan;
+    }
+
+    /// Seals with another key from now on: what was sealed with the former one is of no use to anybody, and retransmissions
+    /// begin as a restart would have them begin that knows nothing of the key.
+    pub fn reseal(&mut self, seal: Sealing) {
+        self.seal = seal;
+        self.cold.again = first_again(self.cold.call, &self.cold.plan);
+        if let Some(ring) = &mut self.ring {
+            ring.clear();
+        }
     }
 
     /// Whether packets of the flow feed it.
@@ -288,8 +319,54 @@ impl Direction {
             _ if self.rules.mute == Mute::Held || self.sounding => Some(Reason::Held),
             _ => None,
         };
+        let recovered = self.recover(buf)?;
         let state = (&mut self.stream, &mut self.continuity, &mut self.quality);
-        rewrite(buf, state, (&self.rules, self.names), holds, now)
+        let rewritten = rewrite(buf, state, (&self.rules, self.names), (holds, recovered), now)?;
+        if let Some(ring) = self.ring.as_mut().filter(|ring| !ring.keeps_sealed()) {
+            ring.keep(buf.packet(), now);
+        }
+        Ok(rewritten)
+    }
+
+    /// Takes out of a retransmission what it repeats, if that is missing; whether it is one.
+    fn recover(&mut self, buf: &mut PacketBuf<'_>) -> Result<bool, Reason> {
+        let payload_type = buf.packet().get(1).map_or(0, |octet| octet & 0x7f);
+        let Some(of) = self.rules.leaves(payload_type).and_then(Leaves::repeats) else { return Ok(false) };
+        let source = self.stream.source().ok_or(Reason::Repeated)?;
+        resend::unwrap(buf, source, of)?;
+        let sequence = Header::parse(buf.packet()).map_err(|_| Reason::Malformed)?.sequence();
+        if self.quality.recover(source, sequence) { Ok(true) } else { Err(Reason::Repeated) }
+    }
+
+    /// Keeps a packet as it leaves, where packets are sent again as they left.
+    pub fn keep_sealed(&mut self, packet: &[u8], now: Now) {
+        if let Some(ring) = self.ring.as_mut().filter(|ring| ring.keeps_sealed()) {
+            ring.keep(packet, now);
+        }
+    }
+
+    /// Writes a packet once more, by the number under which it left. Where it goes and how long it is; `None` where it must
+    /// not leave, or is gone.
+    pub fn resend(
+        &mut self,
+        number: u16,
+        room: &mut [u8; RESEND_ROOM],
+        now: Now,
+    ) -> Option<(FlowKey, usize)> {
+        if self.lapsed || self.rules.mute == Mute::Held || matches!(self.seal, Sealing::Waiting) {
+            return None;
+        }
+        let again = self.cold.again.wrapping_add(1);
+        let (length, to_seal) = self.ring.as_ref()?.write(number, low_half(again), room, now)?;
+        if !to_seal {
+            return Some((self.rules.rtp, length));
+        }
+        self.cold.again = again;
+        let mut buf = PacketBuf::new(room, 0..length).ok()?;
+        if let Sealing::Srtp(sealer) = &mut self.seal {
+            sealer.seal_rtp(&mut buf).ok()?;
+        }
+        Some((self.rules.rtp, buf.len()))
     }
 
     /// Writes what is due of the digits that it is to send: where it goes, how long it is, and whether it goes on with what
@@ -306,7 +383,7 @@ impl Direction {
         let open = self.rules.passage == Passage::Translated && self.rules.mute == Mute::Open;
         let event = self.cold.plan.payload_types.iter().find_map(|map| match map.format {
             Format::Event { to, .. } => Some((map.to.0, to.hz())),
-            Format::Media(_) => None,
+            Format::Media(_) | Format::Rtx(_) => None,
         });
         let may = open && !self.lapsed && !matches!(self.seal, Sealing::Waiting);
         let Some((payload_type, clock)) = event.filter(|_| may) else {
@@ -338,15 +415,16 @@ impl Direction {
         Ok(Some((self.rules.rtp, length, follows)))
     }
 
-    /// Puts one open RTCP compound into the other leg's words; `reverse` is the direction that runs the other way. Whether it
-    /// asks for a whole picture.
+    /// Puts one open RTCP compound into the other leg's words; `reverse` is the direction that runs the other way, which may
+    /// have packets that are to be sent again. Whether it asks for a whole picture.
     ///
     /// # Errors
     /// Why it does not leave.
     pub fn rewrite_rtcp(
         &mut self,
         buf: &mut PacketBuf<'_>,
-        reverse: Option<&mut Self>,
+        mut reverse: Option<&mut Self>,
+        lost: &mut Lost,
         now: Now,
     ) -> Result<bool, Reason> {
         if matches!(self.seal, Sealing::Waiting) {
@@ -357,6 +435,8 @@ impl Direction {
         }
         let heard = reports::hear(buf.packet(), reverse.as_ref().map(|reverse| reverse.rules.ssrc));
         let Self { stream, rules, packets, octets, cold, .. } = self;
+        let round_trip = cold.reports.round_trip();
+        let mut ring = reverse.as_mut().and_then(|reverse| reverse.ring.take());
         let names = Names {
             own_ssrc: rules.ssrc,
             source: stream.source(),
@@ -369,11 +449,24 @@ impl Direction {
         };
         let (pictures, number) = &mut cold.pictures;
         let mut asks = false;
-        rtcp::rewrite(buf, &names, || {
+        let picture = || {
             asks = pictures.take(PICTURE, now);
             *number = number.wrapping_add(u8::from(asks));
             asks.then_some(*number)
-        })?;
+        };
+        let answer = |sequence| match ring.as_mut().map(|ring| ring.ask(sequence, round_trip, now)) {
+            Some(Asked::Again) => lost.again.try_push(sequence).is_ok(),
+            Some(Asked::Enough) => {
+                lost.limited += 1;
+                true
+            }
+            Some(Asked::Gone) | None => false,
+        };
+        let asked = rtcp::rewrite(buf, &names, picture, answer);
+        if let Some(reverse) = &mut reverse {
+            reverse.ring = ring;
+        }
+        lost.forwarded = asked? as u64;
         let reverse = reverse.map(|reverse| {
             // Who reports on a stream knows it.
             reverse.names &= !heard.is_about_ours();
@@ -439,7 +532,9 @@ impl Direction {
 
     /// Takes note of an open RTP packet of its bundle, where its sender is told when each arrived.
     pub fn note_arrival(&mut self, packet: &[u8], now: Now) {
-        if let (Some(arrivals), Some(id)) = (&mut self.arrivals, self.rules.transport_wide)
+        // The number is looked at first: of the rest most directions have nothing, and it lies elsewhere.
+        if let Some(id) = self.rules.transport_wide
+            && let Some(arrivals) = &mut self.cold.arrivals
             && let Some(sequence) = extensions::transport_wide(packet, id)
             && let Ok(header) = Header::parse(packet)
         {
@@ -457,7 +552,7 @@ impl Direction {
         if reverse.lapsed || matches!(reverse.seal, Sealing::Waiting) {
             return None;
         }
-        let length = self.arrivals.as_mut()?.write(reverse.rules.ssrc, room.first_chunk_mut()?)?;
+        let length = self.cold.arrivals.as_mut()?.write(reverse.rules.ssrc, room.first_chunk_mut()?)?;
         let mut buf = PacketBuf::new(room, 0..length).ok()?;
         if let Sealing::Srtp(sealer) = &mut reverse.seal {
             sealer.seal_rtcp(&mut buf).ok()?;
@@ -469,16 +564,16 @@ impl Direction {
     pub fn begins_to_feed_back(&mut self, leads: bool) -> bool {
         let translated = self.rules.passage == Passage::Translated;
         if !leads || !translated || self.rules.transport_wide.is_none() {
-            self.arrivals = None;
+            self.cold.arrivals = None;
             return false;
         }
-        self.arrivals.get_or_insert_default();
+        self.cold.arrivals.get_or_insert_default();
         !std::mem::replace(&mut self.cold.feeding, true)
     }
 
     /// That timer has run out: whether another is to be started.
     pub fn goes_on_feeding_back(&mut self) -> bool {
-        self.cold.feeding = self.arrivals.is_some();
+        self.cold.feeding = self.cold.arrivals.is_some();
         self.cold.feeding
     }
 
@@ -507,9 +602,9 @@ impl Direction {
         self.rules.leaves(payload_type).is_some()
     }
 
-    /// SSRC of the stream that leaves.
-    pub const fn ssrc(&self) -> u32 {
-        self.rules.ssrc
+    /// Whether packets of this SSRC leave on it.
+    pub fn seals(&self, ssrc: u32) -> bool {
+        self.rules.ssrc == ssrc || self.cold.plan.sealed().any(|own| own.0 == ssrc)
     }
 
     /// Where it sends to.
@@ -521,6 +616,17 @@ impl Direction {
     }
 }
 
+/// What becomes of the packets that a compound has lost.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// Those that are to be sent again, by the numbers under which they left.
+    pub again: ArrayVec<u16, LOST>,
+    /// Those that were asked for too often.
+    pub limited: u64,
+    /// Those that their sender is asked for.
+    pub forwarded: u64,
+}
+
 /// A packet in the words of the other leg.
 #[derive(Debug, Clone, Copy)]
 pub struct Rewritten {
@@ -530,6 +636,8 @@ pub struct Rewritten {
     pub follows: bool,
     /// Whether its header extensions made sense.
     pub sound: bool,
+    /// Whether it came by retransmission.
+    pub recovered: bool,
 }
 
 /// Rewrites an open packet in place.
@@ -537,7 +645,7 @@ fn rewrite(
     buf: &mut PacketBuf<'_>,
     (stream, continuity, quality): (&mut Stream, &mut Continuity, &mut Statistics),
     (rules, names): (&Rules, bool),
-    holds: Option<Reason>,
+    (holds, recovered): (Option<Reason>, bool),
     now: Now,
 ) -> Result<Rewritten, Reason> {
     let header = Header::parse(buf.packet()).map_err(|_| Reason::Malformed)?;
@@ -546,7 +654,12 @@ fn rewrite(
     let (ssrc, sequence, payload_type) = (header.ssrc(), header.sequence(), header.payload_type());
     let extended = header.has_extension();
     if rules.passage == Passage::Transparent {
-        return rules.lets_pass(payload_type).map(|()| Rewritten { octets, follows: true, sound: true });
+        return rules.lets_pass(payload_type).map(|()| Rewritten {
+            octets,
+            follows: true,
+            sound: true,
+            recovered,
+        });
     }
     let leaves = rules.leaves(payload_type);
     let (from, to) = leaves.map_or((rules.clock.hz(), 0), Leaves::clocks);
@@ -560,6 +673,7 @@ fn rewrite(
     };
     let event = leaves.is_event();
     let mut note = |stream: &Stream| match event {
+        _ if recovered => {}
         true => quality.arrive_untimed(&arrival(stream.has_begun()), now),
         false => quality.arrive(&arrival(stream.has_begun()), now),
     };
@@ -591,11 +705,22 @@ fn rewrite(
     rtp::set_timestamp(packet, place.timestamp);
     rtp::set_ssrc(packet, rules.ssrc);
     let follows = continuity.follows(packet, (!event).then_some(clock));
-    Ok(Rewritten { octets, follows, sound })
+    Ok(Rewritten { octets, follows, sound, recovered })
 }
 
 fn low(value: u64) -> u32 {
     (value & 0xffff_ffff) as u32
+}
+
+fn low_half(value: u32) -> u16 {
+    (value & 0xffff) as u16
+}
+
+/// The number in front of that of a direction's first retransmission: it follows from the direction, so that a restarted relay
+/// knows it too.
+fn first_again(call: CallId, plan: &Plan) -> u32 {
+    let [high, low] = name(call, plan);
+    u32::from(START + u16::from_be_bytes([low, high]) % STARTS)
 }
 
 /// Two octets that look random and are the same after a restart.
@@ -609,11 +734,23 @@ fn name(call: CallId, plan: &Plan) -> [u8; 2] {
 mod tests {
     use super::*;
 
+    const ROOM: usize = 4096;
+
     /// What a packet touches besides keys; the payload types alone are four cache lines, of which it touches one, addresses
     /// four.
     #[test]
     fn hot_state_is_small() {
         let hot = size_of::<Direction>() - size_of::<Statistics>();
         assert!(hot <= 12 * 64, "{hot} octets beside the statistics");
+    }
+
+    /// What a direction has from its installation to its end, encrypted on one side, but for a ring and the plan's lists. Both
+    /// sides encrypted is the sum of all.
+    #[test]
+    fn a_direction_has_its_room() {
+        let keys = [size_of::<sallyport_srtp::Opener>(), size_of::<sallyport_srtp::Sealer>()];
+        let own = size_of::<Direction>() + size_of::<Cold>() + crate::quality::SELDOM;
+        eprintln!("{own} octets of its own, {keys:?} of keys and indices, {} of a ring", crate::resend::RING);
+        assert!(keys.iter().all(|keys| own + keys <= ROOM), "{own} and {keys:?} octets");
     }
 }

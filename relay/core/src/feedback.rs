@@ -1,6 +1,6 @@
 //! What a receiver asks of a sender between reports (RFC 4585, RFC 5104): for a picture, for lost packets.
 //!
-//! Both go on to whoever sends the stream, under the names that it has there. A wish for a picture leaves in both its forms,
+//! Lost packets that are kept here are sent again from here ([`crate::resend`]). All else goes on to whoever sends the stream, under the names that it has there. A wish for a picture leaves in both its forms,
 //! since what the other leg has agreed to is not known here: PLI, and FIR with a number of its own. The bandwidth that a
 //! receiver wants (REMB, draft-alvestrand-rmcat-remb, or TMMBR) goes on as REMB where the sender knows that; transport-wide
 //! feedback speaks of one leg's path and ends here.
@@ -20,7 +20,7 @@ const TMMBR: u8 = 3;
 const APPLICATION: u8 = 15;
 const REMB: &[u8] = b"REMB";
 /// Lost packets that one compound can ask for; what is beyond is asked for again.
-const LOST: usize = 256;
+pub const LOST: usize = 256;
 
 /// What one compound asks for.
 #[derive(Debug, Default)]
@@ -34,6 +34,11 @@ pub struct Wishes {
 }
 
 impl Wishes {
+    /// Packets that their sender is asked for.
+    pub fn lost(&self) -> usize {
+        self.lost.len()
+    }
+
     /// A picture, and nothing else.
     pub fn for_picture() -> Self {
         Self { picture: true, ..Self::default() }
@@ -49,8 +54,15 @@ impl Wishes {
         self.limit = None;
     }
 
-    /// Reads one packet of a compound; `own`: the stream of ours that it may be about, and how its sender knows it.
-    pub fn read(&mut self, bytes: &[u8], packet: &Packet, (own, origin): (u32, Origin)) {
+    /// Reads one packet of a compound; `own`: the stream of ours that it may be about, and how its sender knows it. `answer`:
+    /// whether a lost packet, by our number, is none that its sender has to be asked for.
+    pub fn read(
+        &mut self,
+        bytes: &[u8],
+        packet: &Packet,
+        (own, origin): (u32, Origin),
+        answer: &mut impl FnMut(u16) -> bool,
+    ) {
         let body = bytes.get(packet.body()).unwrap_or_default();
         match (packet.packet_type, packet.count) {
             (PSFB, PLI) => self.picture |= word(body, 4) == own,
@@ -60,7 +72,7 @@ impl Wishes {
             }
             (RTPFB, NACK) if word(body, 4) == own => {
                 for entry in body.get(8..).unwrap_or_default().chunks_exact(4) {
-                    self.miss(word(entry, 0), origin);
+                    self.miss(word(entry, 0), origin, answer);
                 }
             }
             (RTPFB, TMMBR) => {
@@ -89,10 +101,13 @@ impl Wishes {
     }
 
     /// A packet and those of the sixteen behind it whose bits are set.
-    fn miss(&mut self, entry: u32, origin: Origin) {
+    fn miss(&mut self, entry: u32, origin: Origin, answer: &mut impl FnMut(u16) -> bool) {
         let (first, behind) = ((entry >> 16) as u16, entry & 0xffff);
         let named = (0..=16u16).filter(|at| *at == 0 || behind >> (at - 1) & 1 == 1);
         for sequence in named.map(|at| first.wrapping_add(at)) {
+            if answer(sequence) {
+                continue;
+            }
             let back = ((origin.last & 0xffff) as u16).wrapping_sub(sequence);
             let extended = origin.last.wrapping_sub(u32::from(back));
             // Of former sources nobody has the packets any more, and others were never sent.
@@ -165,7 +180,7 @@ mod tests {
 
     fn asked(entries: &[u32]) -> Vec<u32> {
         let mut wishes = Wishes::default();
-        entries.iter().for_each(|entry| wishes.miss(*entry, ORIGIN));
+        entries.iter().for_each(|entry| wishes.miss(*entry, ORIGIN, &mut |sequence| sequence == 0x0008));
         wishes.entries().to_vec()
     }
 
@@ -178,5 +193,6 @@ mod tests {
         assert_eq!(asked(&[0xff01_0001, 0xfeff_0003]), [0xfefe_0001, 0xfefd_0001], "nothing below the floor");
         assert_eq!(asked(&[0x0010_0001]), [0x000d_0000], "nothing that was not sent");
         assert_eq!(asked(&[0x7000_ffff]), []);
+        assert_eq!(asked(&[0x0007_0003]), [0x0004_0002], "what is here need not be asked for");
     }
 }

@@ -145,7 +145,7 @@ impl Translator {
                 direction.open = open;
             }
             if let Some(seal) = seal {
-                direction.seal = seal;
+                direction.reseal(seal);
             }
             direction.swap(plan);
             self.begin_reports(at, now);

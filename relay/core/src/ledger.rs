@@ -48,11 +48,13 @@ impl Ledger {
     pub fn admit(&self, plan: &Plan, running: Option<&Plan>) -> Result<(), Refusal> {
         for direction in &plan.directions {
             let Some(key) = KeyId::of_side(direction.seal.as_ref()) else { continue };
-            match self.owners.get(&(key, direction.ssrc.0)) {
-                None => {}
-                // The sealer that used it runs on: it knows its indices.
-                Some(owner) if *owner == (plan.call, direction.index) && runs_on(direction, running) => {}
-                Some(_) => return Err(Refusal::KeyReuse),
+            for ssrc in direction.sealed() {
+                match self.owners.get(&(key, ssrc.0)) {
+                    None => {}
+                    // The sealer that used it runs on: it knows its indices.
+                    Some(owner) if *owner == (plan.call, direction.index) && runs_on(direction, running) => {}
+                    Some(_) => return Err(Refusal::KeyReuse),
+                }
             }
         }
         let used = self.calls.get(&plan.call).map_or(0, Vec::len);
@@ -63,9 +65,11 @@ impl Ledger {
     pub fn enter(&mut self, plan: &Plan) {
         for direction in &plan.directions {
             let Some(key) = KeyId::of_side(direction.seal.as_ref()) else { continue };
-            let entry = (key, direction.ssrc.0);
-            if self.owners.insert(entry, (plan.call, direction.index)).is_none() {
-                self.calls.entry(plan.call).or_default().push(entry);
+            for ssrc in direction.sealed() {
+                let entry = (key, ssrc.0);
+                if self.owners.insert(entry, (plan.call, direction.index)).is_none() {
+                    self.calls.entry(plan.call).or_default().push(entry);
+                }
             }
         }
     }
@@ -87,7 +91,7 @@ fn runs_on(direction: &Direction, running: Option<&Plan>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sallyport_plan::{Digits, Extensions, FlowKey, Medium, Mute, Passage, Profile, Ssrc, Zone};
+    use sallyport_plan::{Digits, Extensions, FlowKey, Medium, Mute, Passage, Profile, Resend, Ssrc, Zone};
     use std::net::SocketAddr;
 
     fn direction(index: u8, key: u8, ssrc: u32) -> Direction {
@@ -107,6 +111,7 @@ mod tests {
             payload_types: vec![],
             extensions: Extensions::default(),
             digits: Digits::Pass,
+            resend: Resend::Never,
             reverse: DirectionIndex(index),
             mute: Mute::Open,
         }

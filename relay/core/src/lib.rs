@@ -15,7 +15,7 @@
 //! ```
 //! use sallyport_core::{Limits, Now, Translator, Verdict};
 //! use sallyport_plan::{
-//!     CallId, Clock, Digits, Direction, DirectionIndex, Extensions, FlowKey, Format, Medium, Mute, Passage, Plan, Protection, Pt, PtMap, Ssrc, Zone,
+//!     CallId, Clock, Digits, Direction, DirectionIndex, Extensions, FlowKey, Format, Medium, Mute, Passage, Plan, Protection, Pt, PtMap, Resend, Ssrc, Zone,
 //! };
 //! use sallyport_wire::PacketBuf;
 //!
@@ -37,6 +37,7 @@
 //!     payload_types: vec![PtMap { from: Pt(0), to: Pt(0), format: Format::Media(Clock::Hz8000) }],
 //!     extensions: Extensions::default(),
 //!     digits: Digits::Pass,
+//!     resend: Resend::Never,
 //!     reverse: DirectionIndex(reverse),
 //!     mute: Mute::Open,
 //! };
@@ -74,6 +75,7 @@ mod packet;
 mod quality;
 mod reason;
 mod reports;
+mod resend;
 mod rtcp;
 mod stats;
 mod stream;
@@ -87,6 +89,7 @@ pub use ledger::KeyId;
 pub use packet::{Payload, Verdict};
 pub use quality::{Arrival, Quality};
 pub use reason::Reason;
+pub use resend::RESEND_ROOM;
 pub use stream::StreamState;
 pub use table::{DirectionId, Flows, Tag};
 pub use translator::{CoreEvent, FlowChanges, Limits, Removed, Translator};

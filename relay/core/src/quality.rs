@@ -34,31 +34,45 @@ pub struct Arrival {
 }
 
 /// Statistics of one direction.
-/// One line is touched by each packet that comes, and one by each that leaves.
+/// One line is touched by a packet that comes, and again when it leaves; what happens seldom lies elsewhere.
 #[derive(Debug, Clone)]
 #[repr(C, align(64))]
 pub struct Quality {
-    /// The source now.
-    ssrc: Option<u32>,
-    /// Its highest sequence number, extended from its first one.
-    highest: u32,
-    /// Its first sequence number.
-    first: u32,
-    /// Packets of it.
-    received: u32,
+    seldom: Box<Seldom>,
     /// Bit n: the packet n below the highest came, or lies below the first.
     came: u64,
+    /// The source now.
+    ssrc: u32,
+    /// Its highest sequence number, extended from its first one.
+    highest: u32,
+    /// Packets of it.
+    received: u32,
     /// Arrival minus timestamp of the packet before, in units of its clock.
     transit: u32,
     timestamp: u32,
     /// Interarrival jitter, sixteenths of a unit.
     jitter: u32,
     clock: u32,
+    payload_type: u8,
+    /// Whether there is a source.
+    begun: bool,
+    /// Packets by how long they stayed: up to 1, 2, 4, ... microseconds; as many as [`Seldom::stays`] does not have yet.
+    stays: [u8; STAYS],
+}
+
+/// Octets of what few packets touch.
+#[cfg(test)]
+pub const SELDOM: usize = size_of::<Seldom>();
+
+/// What few packets touch.
+#[derive(Debug, Clone, Default)]
+struct Seldom {
+    /// The source's first sequence number.
+    first: u32,
     /// The last loss, and how many lie in one burst with it.
     lost_at: u32,
     lost_near: u32,
-    payload_type: u8,
-    /// Packets by how long they stayed: up to 1, 2, 4, ... microseconds.
+    /// Packets by how long they stayed, in multiples of 256.
     stays: [u32; STAYS],
     counts: Counts,
 }
@@ -80,19 +94,17 @@ struct Counts {
 impl Default for Quality {
     fn default() -> Self {
         Self {
-            ssrc: None,
-            highest: 0,
-            first: 0,
-            received: 0,
+            seldom: Box::default(),
             came: u64::MAX,
+            ssrc: 0,
+            highest: 0,
+            received: 0,
             transit: 0,
             timestamp: 0,
             jitter: 0,
             clock: 0,
-            lost_at: 0,
-            lost_near: 0,
             payload_type: 0,
-            counts: Counts::default(),
+            begun: false,
             stays: [0; STAYS],
         }
     }
@@ -104,7 +116,7 @@ impl Quality {
     #[inline]
     pub fn arrive(&mut self, packet: &Arrival, now: Now) {
         let step = packet.sequence.wrapping_sub((self.highest & 0xffff) as u16).cast_signed();
-        if packet.begins || self.ssrc != Some(packet.ssrc) || step > JUMP || step <= LATE {
+        if packet.begins || self.source() != Some(packet.ssrc) || step > JUMP || step <= LATE {
             return self.begin(packet, now);
         }
         self.received = self.received.wrapping_add(1);
@@ -123,7 +135,7 @@ impl Quality {
     /// does not carry.
     #[inline]
     pub fn arrive_untimed(&mut self, packet: &Arrival, now: Now) {
-        let known = self.ssrc == Some(packet.ssrc);
+        let known = self.source() == Some(packet.ssrc);
         let untimed = Arrival { timestamp: self.timestamp, clock: self.clock, ..*packet };
         self.arrive(if known { &untimed } else { packet }, now);
     }
@@ -131,13 +143,13 @@ impl Quality {
     #[cold]
     fn begin(&mut self, packet: &Arrival, now: Now) {
         self.settle(WINDOW);
-        self.counts.received += u64::from(self.received);
-        self.ssrc = Some(packet.ssrc);
+        self.seldom.counts.received += u64::from(self.received);
+        (self.ssrc, self.begun) = (packet.ssrc, true);
         self.highest = packet.sequence.into();
-        self.first = self.highest;
+        self.seldom.first = self.highest;
         self.received = 1;
         self.came = u64::MAX;
-        self.lost_near = 0;
+        self.seldom.lost_near = 0;
         self.clock = packet.clock;
         self.jitter = 0;
         self.timestamp = packet.timestamp;
@@ -171,14 +183,15 @@ impl Quality {
 
     /// `count` packets from `at` on are lost.
     fn lose(&mut self, at: u32, count: u32) {
-        let distance = at.wrapping_sub(self.lost_at);
-        let near = self.lost_near > 0 && distance <= GMIN;
-        let counts = &mut self.counts;
+        let seldom = &mut *self.seldom;
+        let distance = at.wrapping_sub(seldom.lost_at);
+        let near = seldom.lost_near > 0 && distance <= GMIN;
+        let counts = &mut seldom.counts;
         counts.lost += u64::from(count);
         counts.runs += u32::from(!(near && distance == 1));
-        let former = if near { self.lost_near } else { 0 };
-        self.lost_near = former.saturating_add(count);
-        if self.lost_near > 1 {
+        let former = if near { seldom.lost_near } else { 0 };
+        seldom.lost_near = former.saturating_add(count);
+        if seldom.lost_near > 1 {
             // A single loss is one of the gap's; with the second one both are a burst's.
             let begins = former < 2;
             counts.bursts += u32::from(begins);
@@ -186,19 +199,31 @@ impl Quality {
             let stretch = if near { distance - 1 } else { 0 } + count + if former == 1 { 1 } else { 0 };
             counts.burst_packets = counts.burst_packets.saturating_add(stretch);
         }
-        self.lost_at = at.wrapping_add(count - 1);
+        seldom.lost_at = at.wrapping_add(count - 1);
     }
 
     /// A packet that is `behind` the highest.
     fn late(&mut self, behind: u32) {
         let bit = 1u64.checked_shl(behind).unwrap_or(0);
-        let after_first = self.highest.wrapping_sub(self.first) >= behind;
+        let after_first = self.highest.wrapping_sub(self.seldom.first) >= behind;
         if after_first && self.came & bit != 0 {
-            self.counts.duplicates = self.counts.duplicates.wrapping_add(1);
+            self.seldom.counts.duplicates = self.seldom.counts.duplicates.wrapping_add(1);
         } else {
-            self.counts.reordered = self.counts.reordered.wrapping_add(1);
+            self.seldom.counts.reordered = self.seldom.counts.reordered.wrapping_add(1);
             self.came |= bit;
         }
+    }
+
+    /// A packet came by retransmission: whether it is one of those that are missing and may still come. It is no loss then,
+    /// but did not arrive as reports count it, which speak of the path (RFC 4588 section 7.1).
+    pub fn recover(&mut self, ssrc: u32, sequence: u16) -> bool {
+        let behind = ((self.highest & 0xffff) as u16).wrapping_sub(sequence);
+        let missing = !self.came & 1u64.checked_shl(behind.into()).unwrap_or(0);
+        if self.source() != Some(ssrc) {
+            return false;
+        }
+        self.came |= missing;
+        missing != 0
     }
 
     /// Interarrival jitter (RFC 3550 section A.8). Packets that share a timestamp, as those of one picture or one digit do,
@@ -234,16 +259,31 @@ impl Quality {
     pub fn stay(&mut self, ns: u64) {
         // A microsecond is taken for 1,024 ns: one shift for one division.
         let bucket = (u64::BITS - (ns.saturating_sub(1) >> 10).leading_zeros()) as usize;
-        if let Some(count) = self.stays.get_mut(bucket.min(STAYS - 1)) {
-            *count = count.saturating_add(1);
+        let bucket = bucket.min(STAYS - 1);
+        if let Some(count) = self.stays.get_mut(bucket) {
+            *count = count.wrapping_add(1);
+            if *count == 0 {
+                self.carry(bucket);
+            }
         }
+    }
+
+    #[cold]
+    fn carry(&mut self, bucket: usize) {
+        if let Some(count) = self.seldom.stays.get_mut(bucket) {
+            *count = count.saturating_add(256);
+        }
+    }
+
+    fn source(&self) -> Option<u32> {
+        self.begun.then_some(self.ssrc)
     }
 
     /// What a report block tells of the source (RFC 3550 section 6.4.1); `None` before its first packet.
     pub fn reception(&self) -> Option<Reception> {
-        let expected = self.highest.wrapping_sub(self.first).wrapping_add(1);
+        let expected = self.highest.wrapping_sub(self.seldom.first).wrapping_add(1);
         Some(Reception {
-            ssrc: self.ssrc?,
+            ssrc: self.source()?,
             highest: self.highest,
             expected,
             received: self.received,
@@ -259,7 +299,7 @@ impl Quality {
     /// All of it, but for what only reports of the peer tell.
     pub fn report(&self) -> Report {
         let Counts { received, lost, runs, bursts, burst_lost, burst_packets, reordered, duplicates } =
-            self.counts;
+            self.seldom.counts;
         let us = u64::from(self.jitter >> 4) * 1_000_000 / u64::from(self.clock.max(1));
         Report {
             received: received + u64::from(self.received),
@@ -271,9 +311,9 @@ impl Quality {
             reordered,
             duplicates,
             jitter_us: u32::try_from(us).unwrap_or(u32::MAX),
-            source: self.ssrc.map(Ssrc),
-            payload_type: self.ssrc.map(|_| Pt(self.payload_type)),
-            stays: self.stays,
+            source: self.source().map(Ssrc),
+            payload_type: self.source().map(|_| Pt(self.payload_type)),
+            stays: std::array::from_fn(|at| self.seldom.stays[at].saturating_add(self.stays[at].into())),
             round_trip_us: None,
             told: None,
         }
@@ -435,7 +475,17 @@ mod tests {
 
     /// With what is hot of a direction it is fetched ahead of the packet.
     #[test]
-    fn three_lines_are_enough() {
-        assert!(size_of::<Quality>() <= 3 * 64, "{} octets", size_of::<Quality>());
+    fn one_line_is_enough() {
+        assert!(size_of::<Quality>() <= 64, "{} octets", size_of::<Quality>());
+    }
+
+    #[test]
+    fn stays_are_carried() {
+        let mut quality = Quality::default();
+        for n in 1..=1000u32 {
+            quality.stay(0);
+            quality.stay(5000);
+            assert_eq!((quality.report().stays[0], quality.report().stays[3]), (n, n));
+        }
     }
 }

@@ -36,6 +36,8 @@ pub enum Reason {
     OutOfSequence,
     /// Older than the point at which the outgoing stream was re-based.
     Late,
+    /// A retransmission of a packet that came, or of none.
+    Repeated,
     /// A sender report of a source that is not this direction's.
     RtcpSource,
     /// Nothing of the compound belongs on the other leg.
@@ -50,7 +52,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::UnknownFlow,
         Self::RateLimited,
         Self::StaleFlow,
@@ -67,6 +69,7 @@ impl Reason {
         Self::PayloadType,
         Self::OutOfSequence,
         Self::Late,
+        Self::Repeated,
         Self::RtcpSource,
         Self::RtcpEmpty,
         Self::IndexReuse,
@@ -93,6 +96,7 @@ impl Reason {
             Self::PayloadType => "drop_payload_type",
             Self::OutOfSequence => "drop_out_of_sequence",
             Self::Late => "drop_late",
+            Self::Repeated => "drop_repeated",
             Self::RtcpSource => "drop_rtcp_source",
             Self::RtcpEmpty => "drop_rtcp_empty",
             Self::IndexReuse => "drop_index_reuse",

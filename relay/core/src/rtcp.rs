@@ -56,7 +56,8 @@ impl Out {
 }
 
 /// Rewrites a compound in place. `picture` is asked once where the compound asks for a picture: the number of the request to
-/// send, `None` where there were too many.
+/// send, `None` where there were too many; `answer` whether a packet that it has lost, by our number, is sent again from here. How
+/// many packets the other leg is asked for.
 ///
 /// # Errors
 /// [`Reason::Malformed`], [`Reason::RtcpSource`] where it reports another source than the direction's,
@@ -66,14 +67,15 @@ pub fn rewrite(
     buf: &mut PacketBuf<'_>,
     names: &Names<'_>,
     picture: impl FnOnce() -> Option<u8>,
-) -> Result<(), Reason> {
+    mut answer: impl FnMut(u16) -> bool,
+) -> Result<usize, Reason> {
     check(buf.packet())?;
     let (mut out, mut wishes) = (Out::new(), Wishes::default());
     let bytes = buf.packet();
     for packet in rtcp::compound(bytes).map_while(Result::ok) {
         match (packet.packet_type, names.reverse) {
             (SR | RR, _) => report(bytes, &packet, names, &mut out)?,
-            (_, Some((own, origin, _))) => wishes.read(bytes, &packet, (own, origin)),
+            (_, Some((own, origin, _))) => wishes.read(bytes, &packet, (own, origin), &mut answer),
             (_, None) => {}
         }
     }
@@ -98,7 +100,7 @@ pub fn rewrite(
     }
     resize(buf, out.length)?;
     buf.packet_mut().copy_from_slice(&out.bytes[..out.length]);
-    Ok(())
+    Ok(wishes.lost())
 }
 
 /// Writes a compound of our own that asks for a picture: by whom, of whom, and the number of the request. Its length.
@@ -263,7 +265,7 @@ mod tests {
         let mut room = bytes.to_vec();
         room.resize(bytes.len() + 64, 0);
         let mut buf = PacketBuf::new(&mut room, 0..bytes.len()).unwrap();
-        rewrite(&mut buf, &names(&Reports::default()), || number)?;
+        rewrite(&mut buf, &names(&Reports::default()), || number, |lost| lost == 7)?;
         Ok(buf.packet().to_vec())
     }
 
@@ -323,5 +325,6 @@ mod tests {
         assert_eq!(run(&asks(rtcp::XR, 0, 0, &[4, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0])), empty);
         let out = run(&asks(rtcp::RTPFB, 1, 0xbbbb_0001, &[0, 5, 0, 1])).unwrap();
         assert_eq!(out[8 + SDES..], *b"\x81\xcd\0\x03\xaa\xaa\0\x01\0\0\0\x09\0\x02\0\x01");
+        assert_eq!(run(&asks(rtcp::RTPFB, 1, 0xbbbb_0001, &[0, 7, 0, 0])), empty, "it is answered from here");
     }
 }

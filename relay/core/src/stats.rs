@@ -1,7 +1,9 @@
 //! What a worker counts: every packet that it judges moves exactly one of its counters. Beside them
 //! `continuity_broken` must stay 0 (packets whose SSRC, sequence or timestamp does not go on with what has left on their leg),
 //! `digit_lost` counts digits beyond what a peer may send to control, and those of control's that could not be sent,
-//! and `extension_malformed` packets that went on without their header extensions.
+//! and `extension_malformed` packets that went on without their header extensions. Of packets that a NACK asks for, `nack_answered`
+//! were sent again from here, `nack_limited` were not because they just had been or too much was, `nack_forwarded` were asked of the
+//! sender; `rtx_recovered` were lost and came by retransmission.
 
 use sallyport_plan::CallId;
 
@@ -44,6 +46,14 @@ pub struct Stats {
     malformed_extensions: u64,
     /// Packets of transport-wide feedback of our own.
     pub fed_back: u64,
+    /// Packets that were sent again.
+    pub answered: u64,
+    /// Packets that were asked for too often.
+    pub limited: u64,
+    /// Packets that their sender was asked for.
+    pub forwarded: u64,
+    /// Packets that came by retransmission.
+    pub recovered: u64,
 }
 
 impl Stats {
@@ -94,6 +104,10 @@ impl Stats {
             ("continuity_broken", self.broken),
             ("digit_lost", self.lost_digits),
             ("extension_malformed", self.malformed_extensions),
+            ("nack_answered", self.answered),
+            ("nack_limited", self.limited),
+            ("nack_forwarded", self.forwarded),
+            ("rtx_recovered", self.recovered),
         ];
         ways.into_iter().chain(self.drops.iter())
     }

@@ -18,8 +18,8 @@ pub const JUMP: i16 = 1000;
 pub const LATE: i16 = -128;
 /// First outgoing sequence numbers lie in `START..START + STARTS`: room below for packets that overtook each other, and far
 /// enough below 2^15 that neither lost first packets nor a restart's step ahead can hide a rollover (RFC 3711 section 3.3.1).
-const START: u16 = 256;
-const STARTS: u16 = 0x3000;
+pub const START: u16 = 256;
+pub const STARTS: u16 = 0x3000;
 /// How far below the last packet the floor may lie.
 const FLOOR_MAX: u32 = 1 << 20;
 /// Seconds by which a timestamp may run ahead of the time that has passed: bursts after a stall, senders' own clocks.

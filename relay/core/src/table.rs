@@ -128,7 +128,7 @@ impl Table {
                 let sends = |direction: &Direction| sender.is_some() && direction.stream.source() == sender;
                 let sent = |direction: &Direction| {
                     let reverse = self.at(direction.reverse);
-                    reported.is_some() && reverse.map(Direction::ssrc) == reported
+                    reported.is_some_and(|ssrc| reverse.is_some_and(|reverse| reverse.seals(ssrc)))
                 };
                 find(&sends).or_else(|| find(&sent))
             }

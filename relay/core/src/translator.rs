@@ -10,11 +10,12 @@ use crate::Now;
 use crate::arrivals;
 use crate::checkpoint::Checkpoint;
 use crate::consent::{Consent, MESSAGE_MAX, Random};
-use crate::direction::{Direction, FEEDBACK_ROOM, REPORT_ROOM};
+use crate::direction::{Direction, FEEDBACK_ROOM, Lost, REPORT_ROOM};
 use crate::event::Digit;
 use crate::ledger::Ledger;
 use crate::limit::{FLOW, Sources};
 use crate::reports;
+use crate::resend::RESEND_ROOM;
 use crate::stats::Stats;
 use crate::table::{DirectionId, Table, Tag};
 
@@ -23,6 +24,9 @@ const EVENTS: usize = 64;
 
 /// Packets whose stay is kept in mind until they have left: those of a turn of a worker. What is beyond is not counted.
 const LEAVING: usize = 512;
+
+/// Packets that may wait to be sent again. What is beyond is asked for again.
+const RESENDS: usize = 1024;
 
 /// Reports that are looked after at once: packets wait meanwhile.
 const REPORTS: usize = 32;
@@ -116,6 +120,8 @@ pub struct Translator {
     events: VecDeque<CoreEvent>,
     /// Slots of directions, one for each packet that was forwarded since the last burst came.
     pub(crate) leaving: ArrayVec<u32, LEAVING>,
+    /// Packets to be sent again, by direction and number.
+    resends: VecDeque<(Tag, u16)>,
     pub(crate) stats: Stats,
 }
 
@@ -137,6 +143,7 @@ impl Translator {
             browsers: None,
             events: VecDeque::with_capacity(EVENTS),
             leaving: ArrayVec::new(),
+            resends: VecDeque::with_capacity(RESENDS),
             stats: Stats::default(),
         }
     }
@@ -266,6 +273,34 @@ impl Translator {
             {
                 self.stats.fed_back += 1;
                 send(&to, room.get(..length).unwrap_or_default());
+            }
+        }
+    }
+
+    /// The next packet that is sent once more because its receiver has lost it, as it is to be sent: where it goes and how long
+    /// it is. To be asked for after each burst until there is none. Allocates nothing.
+    pub fn poll_resend(&mut self, now: Now, room: &mut [u8; RESEND_ROOM]) -> Option<(FlowKey, usize)> {
+        while let Some((tag, number)) = self.resends.pop_front() {
+            let direction = self.table.owned(tag).and_then(|slot| self.table.at_mut(slot));
+            if let Some(sent) = direction.and_then(|direction| direction.resend(number, room, now)) {
+                self.stats.answered += 1;
+                return Some(sent);
+            }
+        }
+        None
+    }
+
+    /// Takes note of what a compound of a direction has lost: packets of the one that runs the other way.
+    pub(crate) fn resend_later(&mut self, slot: usize, lost: &Lost) {
+        self.stats.limited += lost.limited;
+        self.stats.forwarded += lost.forwarded;
+        let reverse = self.table.at(slot).map(|direction| direction.reverse);
+        let Some(tag) = reverse.and_then(|reverse| self.table.tag(reverse)) else { return };
+        for number in &lost.again {
+            if self.resends.len() < RESENDS {
+                self.resends.push_back((tag, *number));
+            } else {
+                self.stats.limited += 1;
             }
         }
     }

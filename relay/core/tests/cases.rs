@@ -23,7 +23,9 @@ fn numbers(translator: &Translator) -> Numbers {
     let mut reports = translator.report(CallId(1)).unwrap();
     // What it is worth is compared with a model elsewhere.
     reports.iter_mut().for_each(|report| report.quality = Quality::default());
-    Numbers { worker: translator.counters().collect(), reports }
+    // Packets that a compound asks for are no packets that came: resend.rs looks after those.
+    let counters = translator.counters().filter(|(name, _)| *name != "nack_forwarded");
+    Numbers { worker: counters.collect(), reports }
 }
 
 /// What the numbers must be behind a packet.

@@ -9,8 +9,8 @@ mod table;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use sallyport_core::{Inbound, Limits, Now, Translator, Verdict};
-use sallyport_plan::{ExtensionMap, FlowKey, Plan, Profile};
+use sallyport_core::{Inbound, Limits, Now, RESEND_ROOM, Translator, Verdict};
+use sallyport_plan::{ExtensionMap, FlowKey, Plan, Profile, Pt, Resend, Ssrc};
 use sallyport_wire::PacketBuf;
 use table::world::*;
 use table::{Datagram, STEP, Step};
@@ -163,6 +163,36 @@ fn no_report_allocates() {
     let fed_back = core.counters().find(|(name, _)| *name == "feedback_rtcp").unwrap().1;
     assert!((590..=610).contains(&fed_back), "{fed_back} in a minute");
     assert!((20..60).contains(&(sent - fed_back)), "{sent} reports of both directions in a minute");
+}
+
+#[test]
+fn no_retransmission_allocates() {
+    let profile = Profile::AeadAes128Gcm;
+    let rtx = Resend::Rtx { ssrc: Ssrc(OUTSIDE_SSRC + 1), payload_types: vec![(Pt(0), Pt(97))] };
+    for resend in [rtx, Resend::Same] {
+        let mut core = Translator::new(0, Limits { calls: 1, directions: 2 }, [7; 32]);
+        let mut kept = plan(Some(profile), paths());
+        kept.directions[1].resend = resend;
+        core.install(kept, Now(0)).unwrap();
+        let mut browser = Peer::new(&key(profile, FROM_BROWSER), &key(profile, TO_BROWSER));
+        let (mut first, mut sent) = (None, 0);
+        for n in 0..3000u32 {
+            let now = Now(u64::from(n) * STEP);
+            let rtp = g711(5, n as u16, n * 160).bytes();
+            let lost = nack(5, OUTSIDE_SSRC, &[(first.unwrap_or(0u16).wrapping_add(n as u16), 0)]);
+            for (from, bytes) in [(paths().rtp, rtp), (paths().outside, browser.seal_rtcp(&lost))] {
+                let mut room = [vec![0; HEAD], bytes.clone(), vec![0; TAIL]].concat();
+                let mut buf = PacketBuf::new(&mut room, HEAD..HEAD + bytes.len()).unwrap();
+                assert_eq!(calls(|| judge(&mut core, &from, &mut buf, now)).0, 0);
+                first.get_or_insert_with(|| u16::from_be_bytes([buf.packet()[2], buf.packet()[3]]));
+            }
+            let mut room = [0; RESEND_ROOM];
+            let (count, again) = calls(|| core.poll_resend(now, &mut room));
+            assert_eq!(count, 0);
+            sent += u32::from(again.is_some());
+        }
+        assert!(sent > 1000, "{sent} packets were sent again");
+    }
 }
 
 #[test]

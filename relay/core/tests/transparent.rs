@@ -9,7 +9,7 @@ use common::{Bench, Out};
 use sallyport_core::Reason;
 use sallyport_plan::{
     CallId, Clock, Digits, Direction, DirectionIndex, Extensions, FlowKey, Format, Medium, Mute, Passage,
-    Plan, Protection, Pt, PtMap, Ssrc, Zone,
+    Plan, Protection, Pt, PtMap, Resend, Ssrc, Zone,
 };
 use table::world::{Rtp, g711};
 
@@ -44,6 +44,7 @@ fn plan(version: u32, passage: Passage) -> Plan {
             .to_vec(),
         extensions: Extensions::default(),
         digits: Digits::Pass,
+        resend: Resend::Never,
         reverse: DirectionIndex(1 - index),
         mute: Mute::Open,
     };

@@ -27,10 +27,10 @@ pub use key::{KeyMaterial, Profile, Protection, SALT_MAX};
 pub use message::{Command, Counter, DirectionReport, Event, InterfaceStatus, PortPair, Refusal, Status};
 pub use plan::{
     CallId, Consent, Digits, Direction, DirectionIndex, FlowKey, Format, IceRole, Medium, Mute,
-    ParseCallIdError, Passage, Plan, Pt, PtMap, Ssrc, Zone,
+    ParseCallIdError, Passage, Plan, Pt, PtMap, Resend, Ssrc, Zone,
 };
 pub use quality::{Quality, STAYS, Told};
 pub use wire::{DecodeError, MESSAGE_MAX, bytes, decode, encode};
 
 /// Version of this contract. Both sides send it first and refuse any other.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;

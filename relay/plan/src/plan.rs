@@ -106,6 +106,9 @@ pub enum Format {
         /// Clock of the leg on which they leave.
         to: Clock,
     },
+    /// Retransmissions (RFC 4588) of packets that arrive as this type: what they repeat is taken out and leaves as that does,
+    /// once. Such an entry's `to` is not used.
+    Rtx(Pt),
 }
 
 impl Format {
@@ -148,6 +151,23 @@ pub enum Digits {
     PassAndTell,
 }
 
+/// How a direction sends packets once more that its receiver asks for by NACK (RFC 4585 section 6.2.1). It keeps the last ones
+/// for that; what it does not have any more the sender is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resend {
+    /// It keeps none: the sender is asked.
+    Never,
+    /// As they left, octet for octet.
+    Same,
+    /// As retransmissions (RFC 4588).
+    Rtx {
+        /// SSRC of the stream of retransmissions, announced to the peer.
+        ssrc: Ssrc,
+        /// Payload types as packets leave first, and as they leave again; at most 32. Others are not kept.
+        payload_types: Vec<(Pt, Pt)>,
+    },
+}
+
 /// What becomes of the streams that a direction carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Passage {
@@ -187,6 +207,8 @@ pub struct Direction {
     pub extensions: Extensions,
     /// What becomes of named events among the payload types.
     pub digits: Digits,
+    /// What is sent again.
+    pub resend: Resend,
     /// The direction that runs the other way; its streams give RTCP report blocks their names.
     pub reverse: DirectionIndex,
     /// Whether media passes.
@@ -199,8 +221,16 @@ impl Direction {
     pub fn may_be_transparent(&self) -> bool {
         let plain = |side: &Option<Protection>| matches!(side, Some(Protection::Plain));
         let kept = |map: &PtMap| map.from == map.to && map.format.is_kept();
-        let pass = self.digits == Digits::Pass && self.extensions == Extensions::default();
+        let pass = self.digits == Digits::Pass
+            && self.extensions == Extensions::default()
+            && self.resend == Resend::Never;
         pass && plain(&self.open) && plain(&self.seal) && self.payload_types.iter().all(kept)
+    }
+
+    /// SSRCs that it seals: its stream's, and that of its retransmissions.
+    pub fn sealed(&self) -> impl Iterator<Item = Ssrc> + '_ {
+        let again = if let Resend::Rtx { ssrc, .. } = &self.resend { Some(*ssrc) } else { None };
+        core::iter::once(self.ssrc).chain(again)
     }
 
     /// Whether both may be fed by the same flows, as media of a bundle are (RFC 8843 section 9.2): one context opens what
@@ -323,6 +353,24 @@ impl Plan {
         if !direction.extensions.is_well_formed() {
             return Err(Refusal::Malformed);
         }
+        let repeated = |of: Pt| {
+            let mut all = direction.payload_types.iter();
+            all.any(|map| map.from == of && !matches!(map.format, Format::Rtx(_)))
+        };
+        let repeats = direction
+            .payload_types
+            .iter()
+            .filter_map(|map| if let Format::Rtx(of) = map.format { Some(of) } else { None });
+        if !repeats.into_iter().all(repeated) {
+            return Err(Refusal::Malformed);
+        }
+        if let Resend::Rtx { ssrc, payload_types } = &direction.resend
+            && (*ssrc == direction.ssrc
+                || payload_types.len() > 32
+                || payload_types.iter().any(|(first, again)| first.0 > 127 || again.0 > 127))
+        {
+            return Err(Refusal::Malformed);
+        }
         let reverse = self.directions.iter().find(|other| other.index == direction.reverse);
         // Reports of the one speak of the other's stream: both are known by the same names, or neither is.
         if reverse.is_none_or(|reverse| reverse.passage != direction.passage) {
@@ -350,8 +398,9 @@ fn conflict(one: &Direction, other: &Direction) -> Result<(), Refusal> {
         return Err(Refusal::FlowTaken);
     }
     match (&one.seal, &other.seal) {
-        (Some(Protection::Srtp(a)), Some(Protection::Srtp(b))) if a == b && one.ssrc == other.ssrc => {
-            Err(Refusal::KeyReuse)
+        (Some(Protection::Srtp(a)), Some(Protection::Srtp(b))) if a == b => {
+            let shared = one.sealed().any(|ssrc| other.sealed().any(|also| also == ssrc));
+            if shared { Err(Refusal::KeyReuse) } else { Ok(()) }
         }
         _ => Ok(()),
     }
@@ -400,6 +449,7 @@ mod tests {
             payload_types: vec![map(0, 0)],
             extensions: Extensions::default(),
             digits: Digits::Pass,
+            resend: Resend::Never,
             reverse: DirectionIndex(reverse),
             mute: Mute::Open,
         }
@@ -422,6 +472,35 @@ mod tests {
         assert_eq!(plan.validate(), Err(Refusal::KeyReuse));
         plan.directions[1].ssrc = Ssrc(8);
         assert_eq!(plan.validate(), Ok(()));
+    }
+
+    #[test]
+    fn retransmissions_have_a_stream_of_their_own() {
+        let rtx = |ssrc| Resend::Rtx { ssrc: Ssrc(ssrc), payload_types: vec![(Pt(0), Pt(97))] };
+        let mut plan = plan();
+        plan.directions[0].resend = rtx(9);
+        assert_eq!(plan.validate(), Ok(()));
+        plan.directions[1].seal = plan.directions[0].seal.clone();
+        plan.directions[1].ssrc = Ssrc(9);
+        assert_eq!(plan.validate(), Err(Refusal::KeyReuse), "one key and SSRC");
+        plan.directions[1].ssrc = Ssrc(8);
+        plan.directions[1].resend = rtx(9);
+        assert_eq!(plan.validate(), Err(Refusal::KeyReuse), "nor two of retransmissions");
+        plan.directions[1].resend = rtx(10);
+        assert_eq!(plan.validate(), Ok(()));
+        plan.directions[1].resend = rtx(8);
+        assert_eq!(plan.validate(), Err(Refusal::Malformed), "its own");
+        plan.directions[1].resend = Resend::Rtx { ssrc: Ssrc(10), payload_types: vec![(Pt(0), Pt(128))] };
+        assert_eq!(plan.validate(), Err(Refusal::Malformed));
+        let rtx = |from, of| PtMap { from: Pt(from), to: Pt(0), format: Format::Rtx(Pt(of)) };
+        for (of, wanted) in [(0, Ok(())), (97, Err(Refusal::Malformed)), (5, Err(Refusal::Malformed))] {
+            plan.directions[1].resend = Resend::Same;
+            plan.directions[1].payload_types = vec![map(0, 0), rtx(97, of)];
+            assert_eq!(plan.validate(), wanted, "{of}");
+        }
+        plan.directions[1].payload_types = vec![map(0, 0)];
+        plan.directions[1].seal = Some(Protection::Plain);
+        assert!(!plan.directions[1].may_be_transparent(), "what passes by the kernel nobody keeps");
     }
 
     /// Each way has its own key: not that of the way back, nor that of the other leg, nor one that a peer sent back to us.

@@ -33,6 +33,8 @@ lab.film = async () => {
   const colour = [0, 1, 2].map(at => Math.round(pixels.filter((_, index) => index % 4 === at).reduce((a, b) => a + b) / 256));
   return {
     decoded: inbound.framesDecoded || 0, keys: inbound.keyFramesDecoded || 0, lost: inbound.packetsLost || 0,
+    nacked: inbound.nackCount || 0, repeated: inbound.retransmittedPacketsReceived || 0,
+    sent_again: outbound.retransmittedPacketsSent || 0,
     asked: (inbound.pliCount || 0) + (inbound.firCount || 0), encoded: outbound.framesEncoded || 0,
     was_asked: (outbound.pliCount || 0) + (outbound.firCount || 0), sent: outbound.packetsSent || 0,
     reported_lost: far.packetsLost ?? null, colour, sent_octets: outbound.bytesSent || 0,

@@ -86,7 +86,7 @@ impl Call {
             let own = Some(format.payload_type).filter(|number| !(64..96).contains(number));
             let number = own.into_iter().chain(96..=127).find(|number| !taken.contains(number))?;
             taken.push(number);
-            let outside = VideoFormat { payload_type: number, ..format.clone() };
+            let outside = VideoFormat { payload_type: number, rtx: None, ..format.clone() };
             Some(ChosenVideo { outside, from_inside: format.clone(), to_inside: format.payload_type })
         };
         theirs.formats.iter().filter_map(&mut renumber).collect()

@@ -2,7 +2,7 @@
 
 use sallyport_plan::{
     CallId, Clock, Consent, Digits, Direction, DirectionIndex, ExtensionMap, Extensions, FlowKey, Format,
-    KeyMaterial, Medium, Mid, Mute, Passage, Plan, Protection, Pt, PtMap, Refusal, Ssrc, Zone,
+    KeyMaterial, Medium, Mid, Mute, Passage, Plan, Protection, Pt, PtMap, Refusal, Resend, Ssrc, Zone,
 };
 
 use super::digits;
@@ -82,14 +82,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
     let mute = |open: bool| if open { Mute::Open } else { Mute::Held };
     // Numbers are those of the bundle, so that its first section hears them all.
     let transport_wide = video.as_ref().and_then(|film| film.agreed.transport_wide());
-    let carried = |outward: bool| {
-        let map = |kind: Extension| {
-            let ids = (parts.agreed.extensions.id(kind)?, inside_extension(inside, answer, kind)?);
-            let (from, to) = if outward { (ids.1, ids.0) } else { ids };
-            Some(ExtensionMap { from, to })
-        };
-        Extension::CARRIED.into_iter().filter_map(map).collect::<Vec<_>>()
-    };
+    let carried = |outward| carried(parts.agreed, (inside, answer), outward);
     let inward = Direction {
         index: INWARD,
         medium: Medium::Audio,
@@ -103,6 +96,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         payload_types: maps(chosen.iter().map(Chosen::inward)),
         extensions: Extensions { carried: carried(false), transport_wide, ..Extensions::default() },
         digits: digits::inward(dtmf, taken, answer.direction.receives() && direction.sends()),
+        resend: Resend::Never,
         reverse: OUTWARD,
         mute: mute(answer.direction.receives() && direction.sends()),
     };
@@ -120,6 +114,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         extensions: Extensions { carried: carried(true), mid: mid(parts.agreed), ..Extensions::default() },
         // Browsers play them, and tell no page.
         digits: if taken { Digits::PassAndTell } else { Digits::Pass },
+        resend: Resend::Never,
         reverse: INWARD,
         mute: mute(answer.direction.sends() && direction.receives()),
     };
@@ -133,6 +128,16 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
     Ok(plan)
 }
 
+/// Header extensions that both legs know, under the ids of each.
+fn carried(agreed: &Agreed, inside: (&InsideOffer, &InsideAnswer), outward: bool) -> Vec<ExtensionMap> {
+    let map = |kind: Extension| {
+        let ids = (agreed.extensions.id(kind)?, inside_extension(inside.0, inside.1, kind)?);
+        let (from, to) = if outward { (ids.1, ids.0) } else { ids };
+        Some(ExtensionMap { from, to })
+    };
+    Extension::CARRIED.into_iter().filter_map(map).collect()
+}
+
 /// The picture's directions: within the sound's bundle outside, on its own ports inside.
 fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2] {
     let inner = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
@@ -143,6 +148,19 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
         numbers.map(|(from, to)| PtMap { from: Pt(from), to: Pt(to), format }).collect::<Vec<_>>()
     };
     let mute = |open: bool| if open { Mute::Open } else { Mute::Held };
+    // Retransmissions are between the browser and us.
+    let again = || film.chosen.iter().filter_map(|one| Some((one, one.outside.rtx?)));
+    let mut inward_types = map(|one| (one.outside.payload_type, one.to_inside));
+    inward_types.extend(again().map(|(one, rtx)| {
+        let of = Pt(one.outside.payload_type);
+        PtMap { from: Pt(rtx), to: Pt(one.to_inside), format: Format::Rtx(of) }
+    }));
+    let payload_types: Vec<_> = again().map(|(one, rtx)| (Pt(one.outside.payload_type), Pt(rtx))).collect();
+    let resend = if payload_types.is_empty() {
+        Resend::Same
+    } else {
+        Resend::Rtx { ssrc: Ssrc(film.rtx), payload_types }
+    };
     [
         Direction {
             index: VIDEO_INWARD,
@@ -151,12 +169,13 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
             rtp,
             rtcp,
             ssrc: Ssrc(film.ssrc.1),
-            payload_types: map(|one| (one.outside.payload_type, one.to_inside)),
+            payload_types: inward_types,
             extensions: Extensions {
                 transport_wide: inward.extensions.transport_wide,
                 ..Extensions::default()
             },
             digits: Digits::Pass,
+            resend: Resend::Never,
             reverse: VIDEO_OUTWARD,
             mute: mute(film.open.0),
             ..inward.clone()
@@ -174,6 +193,7 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
             },
             payload_types: map(|one| (one.from_inside.payload_type, one.outside.payload_type)),
             digits: Digits::Pass,
+            resend,
             reverse: VIDEO_INWARD,
             mute: mute(film.open.1),
             ..outward.clone()

@@ -26,6 +26,8 @@ pub(super) enum Saying {
 pub struct Video {
     /// SSRC announced outside and inside.
     ssrc: (u32, u32),
+    /// SSRC of retransmissions outside.
+    rtx: u32,
     /// Our ports inside.
     ports: Option<(SocketAddr, SocketAddr)>,
     /// What the browser may use: what it offered, then what our answer has of it.
@@ -56,6 +58,8 @@ pub struct Film<'a> {
     pub chosen: &'a [ChosenVideo],
     /// SSRC announced outside and inside.
     pub ssrc: (u32, u32),
+    /// SSRC of retransmissions outside.
+    pub rtx: u32,
     /// Whether the picture goes inward, and outward.
     pub open: (bool, bool),
     /// What is agreed with the browser of header extensions and bandwidth.
@@ -64,7 +68,7 @@ pub struct Film<'a> {
 
 impl Video {
     pub fn new(random: &mut Random) -> Self {
-        Self { ssrc: (random.u32(), random.u32()), ..Self::default() }
+        Self { ssrc: (random.u32(), random.u32()), rtx: random.u32(), ..Self::default() }
     }
 
     /// What the browser offers first.
@@ -187,7 +191,8 @@ impl Video {
     pub fn offers<'a>(&'a self, formats: &'a [ChosenVideo]) -> Option<AnswerVideo<'a>> {
         let (direction, agreed) = (Direction::SendRecv, &self.agreed);
         let most = self.theirs.as_ref().and_then(|theirs| theirs.most);
-        let offered = AnswerVideo { most, ssrc: self.ssrc.0, chosen: formats, direction, agreed };
+        let (ssrc, rtx) = (self.ssrc.0, self.rtx);
+        let offered = AnswerVideo { most, ssrc, rtx, chosen: formats, direction, agreed };
         (!formats.is_empty()).then_some(offered)
     }
 
@@ -199,7 +204,7 @@ impl Video {
         let direction = Direction::SendRecv;
         let Self { chosen, agreed, .. } = self;
         let most = self.theirs.as_ref().and_then(|theirs| theirs.most);
-        told.then_some(AnswerVideo { most, ssrc: self.ssrc.0, chosen, direction, agreed })
+        told.then_some(AnswerVideo { most, ssrc: self.ssrc.0, rtx: self.rtx, chosen, direction, agreed })
     }
 
     /// The browser offers anew: under other numbers, or no picture any more. One that was refused stays refused.
@@ -228,6 +233,7 @@ impl Video {
             theirs: (theirs.rtp, theirs.rtcp),
             chosen: &self.chosen,
             ssrc: self.ssrc,
+            rtx: self.rtx,
             open,
             agreed: &self.agreed,
         })

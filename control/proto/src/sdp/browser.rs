@@ -10,7 +10,7 @@ use super::codec::{Chosen, Codec, Kind, codecs, rtpmaps};
 use super::direction::Direction;
 use super::extension::Agreed;
 use super::values;
-use super::video::{ChosenVideo, VideoFormat, describe, formats, list};
+use super::video::{ChosenVideo, VideoFormat, describe, describe_rtx, formats, list};
 use crate::error::OfferError;
 use crate::random::hex;
 
@@ -83,6 +83,8 @@ pub struct BrowserVideo {
 pub struct AnswerVideo<'a> {
     /// SSRC of the stream that we will send.
     pub ssrc: u32,
+    /// SSRC of its retransmissions.
+    pub rtx: u32,
     /// Formats of the call.
     pub chosen: &'a [ChosenVideo],
     /// What we are ready for.
@@ -389,11 +391,19 @@ fn film(
     (parts, video): (&AnswerParts<'_>, &AnswerVideo<'_>),
 ) {
     let formats: Vec<VideoFormat> = video.chosen.iter().map(|chosen| chosen.outside.clone()).collect();
-    transport(text, section, (&list(&formats), video.most), setup, parts);
+    let again: String = formats.iter().filter_map(|format| Some(format!(" {}", format.rtx?))).collect();
+    transport(text, section, (&(list(&formats) + &again), video.most), setup, parts);
     let _ = write!(text, "a={}\r\na=rtcp-mux\r\na=rtcp-rsize\r\n", direction.name());
-    describe(text, &formats, &["ccm fir", "nack pli"]);
+    describe(text, &formats, &["ccm fir", "nack", "nack pli"]);
+    describe_rtx(text, &formats);
     video.agreed.write(text, formats.iter().map(|format| format.payload_type));
+    if !again.is_empty() {
+        let _ = write!(text, "a=ssrc-group:FID {} {}\r\n", video.ssrc, video.rtx);
+    }
     stream(text, "video", video.ssrc, parts.cname);
+    if !again.is_empty() {
+        sources(text, "video", video.rtx, parts.cname);
+    }
     ways(text, parts);
 }
 
@@ -428,10 +438,13 @@ fn transport(
 
 /// The stream that we send.
 fn stream(text: &mut String, track: &str, ssrc: u32, cname: &str) {
-    let _ = write!(
-        text,
-        "a=msid:sallyport {track}\r\na=ssrc:{ssrc} cname:{cname}\r\na=ssrc:{ssrc} msid:sallyport {track}\r\n"
-    );
+    let _ = write!(text, "a=msid:sallyport {track}\r\n");
+    sources(text, track, ssrc, cname);
+}
+
+/// One SSRC of it (RFC 5576).
+fn sources(text: &mut String, track: &str, ssrc: u32, cname: &str) {
+    let _ = write!(text, "a=ssrc:{ssrc} cname:{cname}\r\na=ssrc:{ssrc} msid:sallyport {track}\r\n");
 }
 
 fn ways(text: &mut String, parts: &AnswerParts<'_>) {

@@ -1,5 +1,5 @@
 //! Video as it passes: formats that both sides name, under their own numbers (RFC 6184, RFC 7741, RFC 9628). What repairs a
-//! stream (RTX, FEC, RED) stays on its leg and is not offered further.
+//! stream stays on its leg and is not offered further: of it we speak retransmissions (RFC 4588), no FEC and no RED.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -13,6 +13,8 @@ use super::direction::Direction;
 const FORMATS: usize = 4;
 /// Characters of a format's parameters that pass.
 const PARAMETERS: usize = 256;
+/// What retransmissions of them are called.
+const RTX: &str = "rtx/90000";
 /// Encodings that pass, on the clock of video.
 const NAMES: [&str; 5] = ["VP8/90000", "H264/90000", "VP9/90000", "AV1/90000", "H265/90000"];
 
@@ -25,6 +27,8 @@ pub struct VideoFormat {
     pub parameters: String,
     /// Its payload type there.
     pub payload_type: u8,
+    /// That of its retransmissions there (RFC 4588), where its writer knows them.
+    pub rtx: Option<u8>,
 }
 
 /// A video section of the inside: ours or theirs.
@@ -97,11 +101,17 @@ pub fn formats<'a>(
         all.iter().find(|(have, _)| *have == payload_type).map(|(_, text)| text.clone())
     };
     let types = list.split_whitespace().filter_map(|text| text.parse::<u8>().ok());
+    let types: Vec<u8> = types.filter(|payload_type| *payload_type < 128).collect();
+    let repeats = |rtx: u8, payload_type: u8| {
+        let named = of(&maps, rtx).is_some_and(|name| name.eq_ignore_ascii_case(RTX));
+        named && of(&parameters, rtx).is_some_and(|text| associated(&text) == Some(payload_type))
+    };
     let mut found: Vec<VideoFormat> = Vec::new();
-    for payload_type in types.filter(|payload_type| *payload_type < 128) {
+    for payload_type in types.iter().copied() {
         let Some(name) = of(&maps, payload_type) else { continue };
+        let rtx = types.iter().copied().find(|rtx| repeats(*rtx, payload_type));
         let parameters = of(&parameters, payload_type).unwrap_or_default();
-        let format = VideoFormat { name, parameters, payload_type };
+        let format = VideoFormat { name, parameters, payload_type, rtx };
         let known = NAMES.iter().any(|name| name.eq_ignore_ascii_case(&format.name));
         let sound =
             format.parameters.len() <= PARAMETERS && format.parameters.chars().all(|c| !c.is_control());
@@ -111,6 +121,13 @@ pub fn formats<'a>(
     }
     found.truncate(FORMATS);
     found
+}
+
+/// The payload type that one of retransmissions belongs to (RFC 4588 section 8.6).
+fn associated(parameters: &str) -> Option<u8> {
+    let mut pairs = parameters.split(';').filter_map(|pair| pair.split_once('='));
+    let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("apt"))?;
+    value.trim().parse().ok()
 }
 
 /// The formats that all three sides have, as `theirs` prefers them; `ours` are those that the inside was offered.
@@ -127,7 +144,7 @@ pub fn choose(ours: &[VideoFormat], theirs: &[VideoFormat], outside: &[VideoForm
 
 /// Lines of `a=rtpmap` and `a=fmtp`, with the feedback that we translate.
 pub fn describe(text: &mut String, formats: &[VideoFormat], feedback: &[&str]) {
-    for VideoFormat { name, parameters, payload_type } in formats {
+    for VideoFormat { name, parameters, payload_type, .. } in formats {
         let _ = write!(text, "a=rtpmap:{payload_type} {name}\r\n");
         if !parameters.is_empty() {
             let _ = write!(text, "a=fmtp:{payload_type} {parameters}\r\n");
@@ -135,6 +152,13 @@ pub fn describe(text: &mut String, formats: &[VideoFormat], feedback: &[&str]) {
         for feedback in feedback {
             let _ = write!(text, "a=rtcp-fb:{payload_type} {feedback}\r\n");
         }
+    }
+}
+
+/// Lines of `a=rtpmap` and `a=fmtp` of the retransmissions of formats that have any.
+pub fn describe_rtx(text: &mut String, formats: &[VideoFormat]) {
+    for (rtx, of) in formats.iter().filter_map(|format| Some((format.rtx?, format.payload_type))) {
+        let _ = write!(text, "a=rtpmap:{rtx} {RTX}\r\na=fmtp:{rtx} apt={of}\r\n");
     }
 }
 
@@ -149,7 +173,7 @@ mod tests {
     use super::*;
 
     fn format(name: &str, parameters: &str, payload_type: u8) -> VideoFormat {
-        VideoFormat { name: name.into(), parameters: parameters.into(), payload_type }
+        VideoFormat { name: name.into(), parameters: parameters.into(), payload_type, rtx: None }
     }
 
     #[test]
@@ -161,16 +185,25 @@ mod tests {
             "100 VP9/90000",
             "102 H264/90000",
             "35 ulpfec/90000",
+            "36 red/90000",
+            "37 flexfec-03/90000",
+            "38 rtx/90000",
+            "39 rtx/90000",
         ];
         let parameters = [
             "97 apt=96",
+            "38 apt=36",
+            "39 rtx-time=500; APT=102",
             "98 profile-id=0",
             "100 profile-id=2",
             "102 profile-level-id=42e01f;packetization-mode=1",
         ];
-        let found = formats("96 97 98 100 102 35 1000 x", maps.into_iter(), parameters.into_iter());
+        let found =
+            formats("96 97 98 100 102 35 36 37 38 39 1000 x", maps.into_iter(), parameters.into_iter());
         let types: Vec<u8> = found.iter().map(|format| format.payload_type).collect();
         assert_eq!(types, [96, 98, 100, 102]);
+        let again: Vec<Option<u8>> = found.iter().map(|format| format.rtx).collect();
+        assert_eq!(again, [Some(97), None, None, Some(39)]);
         assert!(
             formats(
                 "96",

@@ -2,7 +2,7 @@
 
 #![allow(dead_code)]
 
-use sallyport_core::{CoreEvent, Limits, Now, Payload, Reason, Tag, Translator, Verdict};
+use sallyport_core::{CoreEvent, Limits, Now, Payload, RESEND_ROOM, Reason, Tag, Translator, Verdict};
 use sallyport_plan::{CallId, DirectionReport, FlowKey};
 use sallyport_wire::PacketBuf;
 
@@ -94,6 +94,16 @@ impl Bench {
         let mut sent = Vec::new();
         while self.core.poll_report().is_some_and(|at| at <= self.now) {
             self.core.handle_reports(self.now, &mut |flow, bytes| sent.push((*flow, bytes.to_vec())));
+        }
+        sent
+    }
+
+    /// What it sends once more.
+    pub fn resends(&mut self) -> Vec<(FlowKey, Vec<u8>)> {
+        let mut room = [0; RESEND_ROOM];
+        let mut sent = Vec::new();
+        while let Some((to, length)) = self.core.poll_resend(self.now, &mut room) {
+            sent.push((to, room[..length].to_vec()));
         }
         sent
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use hmac::{Hmac, KeyInit, Mac};
 use sallyport_plan::{
     CallId, Clock, Consent, Digits, Direction, DirectionIndex, Extensions, FlowKey, Format, IceRole,
-    KeyMaterial, Medium, Mute, Passage, Plan, Profile, Protection, Pt, PtMap, Ssrc, Zone,
+    KeyMaterial, Medium, Mute, Passage, Plan, Profile, Protection, Pt, PtMap, Resend, Ssrc, Zone,
 };
 use sallyport_srtp::{Opener, Sealer};
 use sallyport_wire::PacketBuf;
@@ -94,7 +94,7 @@ const TYPES: [(u8, u8, Format); 5] =
 fn back(format: Format) -> Format {
     match format {
         Format::Event { from, to } => Format::Event { from: to, to: from },
-        media @ Format::Media(_) => media,
+        media @ (Format::Media(_) | Format::Rtx(_)) => media,
     }
 }
 
@@ -115,6 +115,7 @@ pub fn plan(profile: Option<Profile>, paths: Paths) -> Plan {
         payload_types: TYPES.map(map).to_vec(),
         extensions: Extensions::default(),
         digits: Digits::Pass,
+        resend: Resend::Never,
         reverse: OUTWARD,
         mute: Mute::Open,
     };
@@ -131,6 +132,7 @@ pub fn plan(profile: Option<Profile>, paths: Paths) -> Plan {
         payload_types: TYPES.map(|(outside, inside, format)| map((inside, outside, back(format)))).to_vec(),
         extensions: Extensions::default(),
         digits: Digits::Pass,
+        resend: Resend::Never,
         reverse: INWARD,
         mute: Mute::Open,
     };
@@ -349,6 +351,14 @@ impl Peer {
 
     pub fn open(&mut self, srtp: &[u8]) -> Vec<u8> {
         in_place(srtp, |buf| self.opener.open_rtp(buf).map(drop))
+    }
+
+    /// A packet that may not be for it, or have come before.
+    pub fn try_open(&mut self, srtp: &[u8]) -> Option<Vec<u8>> {
+        let mut room = [vec![0; HEAD], srtp.to_vec(), vec![0; TAIL]].concat();
+        let mut buf = PacketBuf::new(&mut room, HEAD..HEAD + srtp.len()).unwrap();
+        self.opener.open_rtp(&mut buf).ok()?;
+        Some(buf.packet().to_vec())
     }
 
     pub fn open_rtcp(&mut self, srtcp: &[u8]) -> Vec<u8> {

@@ -60,7 +60,7 @@ fn films(rig: &Rig) -> Vec<Mute> {
 fn goes_on(mut rig: Rig) {
     assert_eq!(films(&rig), [Mute::Open, Mute::Open]);
     let answer = answers(&rig).pop().unwrap();
-    assert!(section(&answer).starts_with("m=video 9 UDP/TLS/RTP/SAVPF 102 96\r\n"), "{answer}");
+    assert!(section(&answer).starts_with("m=video 9 UDP/TLS/RTP/SAVPF 102 96 97\r\n"), "{answer}");
     assert!(answer.contains("a=group:BUNDLE 0 1\r\n"), "{answer}");
     let body = sdp("10.0.0.5", "0 101", &format!("{H264}a=sendonly\r\n"));
     let held = rig.ask(Method::Invite, "pbx", &body).unwrap();

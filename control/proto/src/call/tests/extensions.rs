@@ -79,10 +79,10 @@ fn beside_a_picture_sections_are_named_and_arrivals_fed_back() {
     let mid = "a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid";
     assert_eq!(told(sound), ["a=rtcp-rsize", wide, mid], "the codec of the call has no such feedback");
     let of_96 = |what| format!("a=rtcp-fb:96 {what}");
-    let all = ["ccm fir", "nack pli", "transport-cc", "goog-remb"].map(of_96);
+    let all = ["ccm fir", "nack", "nack pli", "transport-cc", "goog-remb"].map(of_96);
     assert_eq!(
         told(picture),
-        [&["a=rtcp-rsize"][..], &[&all[0], &all[1]], &[wide, mid], &[&all[2], &all[3]]].concat()
+        [&["a=rtcp-rsize"][..], &[&all[0], &all[1], &all[2]], &[wide, mid], &[&all[3], &all[4]]].concat()
     );
     let inward = Extensions { transport_wide: Some(3), ..Extensions::default() };
     let outward = |name: &str, remb| Extensions {

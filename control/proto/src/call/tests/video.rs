@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sallyport_plan::{Clock, Direction, Format, Mute, Pt, PtMap, Zone};
+use sallyport_plan::{Clock, Direction, Format, Mute, Pt, PtMap, Resend, Zone};
 
 use super::super::plan::{VIDEO_INWARD, VIDEO_OUTWARD};
 use super::{Rig, offer, sdp, settings};
@@ -68,15 +68,31 @@ fn a_picture_has_directions_of_its_own_in_the_bundle() {
     let answer = rig.answer().unwrap();
     assert!(answer.contains("a=group:BUNDLE 0 1\r\n"), "{answer}");
     let answer = section(&answer);
-    assert!(answer.starts_with("m=video 9 UDP/TLS/RTP/SAVPF 102 96\r\n"), "{answer}");
-    for line in ["a=mid:1", "a=sendrecv", "a=rtcp-fb:102 nack pli", "a=rtcp-fb:96 ccm fir", "a=rtcp-mux"] {
+    assert!(answer.starts_with("m=video 9 UDP/TLS/RTP/SAVPF 102 96 97\r\n"), "{answer}");
+    let lines = [
+        "a=mid:1",
+        "a=sendrecv",
+        "a=rtcp-fb:102 nack",
+        "a=rtcp-fb:102 nack pli",
+        "a=rtcp-fb:96 ccm fir",
+        "a=rtcp-mux",
+    ];
+    for line in lines.into_iter().chain(["a=rtpmap:97 rtx/90000", "a=fmtp:97 apt=96"]) {
         assert!(answer.contains(&format!("{line}\r\n")), "{line}: {answer}");
     }
     let all = directions(&rig);
     let [sound, _, inward, outward] = all.as_slice() else { panic!("{all:?}") };
     assert!(sound.may_share_with(inward), "one flow feeds both");
     let map = |from, to| PtMap { from: Pt(from), to: Pt(to), format: Format::Media(Clock::Hz90000) };
-    assert_eq!(inward.payload_types, [map(102, 99), map(96, 120)]);
+    let again = PtMap { from: Pt(97), to: Pt(120), format: Format::Rtx(Pt(96)) };
+    assert_eq!(inward.payload_types, [map(102, 99), map(96, 120), again]);
+    let Resend::Rtx { ssrc, payload_types } = &outward.resend else { panic!("{outward:?}") };
+    assert_eq!((payload_types.as_slice(), &inward.resend), (&[(Pt(96), Pt(97))][..], &Resend::Never));
+    for line in
+        [format!("a=ssrc-group:FID {} {}", outward.ssrc.0, ssrc.0), format!("a=ssrc:{} cname:", ssrc.0)]
+    {
+        assert!(answer.contains(&line), "{line}: {answer}");
+    }
     assert_eq!(outward.payload_types, [map(102, 102), map(96, 96)]);
     assert_eq!(
         (inward.rtp.local.port(), inward.rtp.remote.port(), inward.rtcp.remote.port()),
@@ -212,7 +228,7 @@ fn calls_from_the_inside_have_pictures_too() {
         assert!(section(&text).starts_with(&format!("m=video 20002 RTP/AVP {types}\r\n")), "{text}");
         rig.acknowledge(if late { &body } else { b"" });
         rig.come_up();
-        assert!(section(&rig.answer().unwrap()).starts_with("m=video 9 UDP/TLS/RTP/SAVPF 102 96\r\n"));
+        assert!(section(&rig.answer().unwrap()).starts_with("m=video 9 UDP/TLS/RTP/SAVPF 102 96 97\r\n"));
         assert_eq!(film(&rig), (Mute::Open, Mute::Open), "{late}");
         rig.finish();
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use sallyport_plan::{
     self as plan, Clock, Digits, Direction, DirectionIndex, Extensions, FlowKey, Medium, Mute, Passage, Plan,
-    Profile, Pt, PtMap, Refusal, Ssrc, Zone,
+    Profile, Pt, PtMap, Refusal, Resend, Ssrc, Zone,
 };
 
 use super::super::peer::{Format, Peer};
@@ -192,6 +192,7 @@ fn direction(index: u8, from: &Side, to: &Side) -> Option<Direction> {
         payload_types: payload_types(sender, receiver),
         extensions: Extensions::default(),
         digits: Digits::Pass,
+        resend: Resend::Never,
         reverse: DirectionIndex(1 - index),
         mute: if open { Mute::Open } else { Mute::Held },
     })

@@ -7,7 +7,7 @@ use proptest::test_runner::{Config, TestRunner};
 use sallyport_core::{Limits, Now, Payload, Translator, Verdict};
 use sallyport_plan::{
     CallId, Clock, Digits, Direction, DirectionIndex, Extensions, FlowKey, Format, Medium, Mute, Passage,
-    Plan, Protection, Pt, PtMap, Ssrc, Zone,
+    Plan, Protection, Pt, PtMap, Resend, Ssrc, Zone,
 };
 use sallyport_wire::PacketBuf;
 use sallyport_wire::frame::{self, Link};
@@ -40,6 +40,7 @@ fn translator(phones: &[Phone; 2]) -> Translator {
                 .to_vec(),
             extensions: Extensions::default(),
             digits: Digits::Pass,
+            resend: Resend::Never,
             reverse: DirectionIndex(1 - index),
             mute: Mute::Open,
         }
