@@ -43,7 +43,7 @@ use crate::error::OfferError;
 use crate::random::{Random, Seed};
 use crate::relayed::Relayed;
 use crate::sdp::{BrowserOffer, Chosen, Codec, Direction, InsideAnswer, InsideOffer, Setup};
-use crate::settings::{Settings, Srtp};
+use crate::settings::Settings;
 use crate::sip::{Credentials, Dialog, Request, TransactionId};
 
 use farewell::{Bye, LINGER};
@@ -466,13 +466,6 @@ impl Call {
     fn ack_due(&self) -> Option<Instant> {
         let waits = self.cause.is_none() || self.inside.bye_waits;
         self.inside.unacked.as_ref().filter(|_| waits).map(|unacked| unacked.until)
-    }
-
-    /// Port pairs inside that a call with or without a picture needs. Pictures have no keys of their own: where sound may be
-    /// encrypted there are none.
-    fn pairs(&self, video: bool) -> u8 {
-        let plain = self.settings.sip.policy.srtp == Srtp::Off;
-        if video && self.settings.video && plain { 2 } else { 1 }
     }
 
     fn reserved(&mut self, ports: &[PortPair], now: Instant) {
