@@ -187,6 +187,12 @@ pub struct Film {
     pub sent: u64,
     /// RTP packets missing at the far side, by its reports.
     pub reported_lost: Option<i64>,
+    /// Octets of payload sent.
+    pub sent_octets: u64,
+    /// Bits a second that the encoder aims at.
+    pub target_bitrate: Option<f64>,
+    /// Bits a second that the browser believes its path to bear.
+    pub available_bitrate: Option<f64>,
     /// Mean red, green and blue of the last picture.
     pub colour: [u8; 3],
 }
@@ -310,6 +316,15 @@ impl Browser {
     /// As [`Self::direct`].
     pub fn add_camera(&self) -> anyhow::Result<String> {
         self.do_with("addCamera", &Value::Null)
+    }
+
+    /// As [`Self::camera`], with pictures of this size and so many a second.
+    ///
+    /// # Errors
+    /// As [`Self::camera`].
+    pub fn camera_of(&self, width: u32, height: u32, rate: u32) -> anyhow::Result<()> {
+        let wanted = json!({ "width": width, "height": height, "frameRate": rate });
+        self.session.call("camera", &wanted).map(|_| ())
     }
 
     /// Its view of the picture. Needs [`FILM`].

@@ -2,7 +2,8 @@
 
 film.py ADDRESS SIP-PORT MEDIA-PORT [lose]: RTP of the sound at MEDIA-PORT, of the picture two above, RTCP one above each. A
 JSON object a line on standard output tells what happens: "ready", "call", "added" (a picture, in mid-call), "picture" (the first one), "seen" (twice a second:
-pictures decoded so far, the mean colour of the last one), "lost" (a key frame, whole), "key" (one was asked of us), "over".
+pictures decoded so far, the mean colour of the last one), "lost" (a key frame, whole), "key" (one was asked of us), "level"
+(the first packet of the sound that says how loud it is, where that was offered: RFC 6464), "over".
 With "lose" the first key frame that comes is lost, and by SIGUSR1 the next one.
 """
 
@@ -39,6 +40,7 @@ class Media:
 
     def __init__(self, sockets, offer):
         self.decoded, self.lose, self.colour, self.lost_at = 0, "lose" in sys.argv[4:], None, None
+        self.level = offer["level"] and int(offer["level"])
         self.pipeline = Gst.Pipeline.new(None)
         # AVPF: a key frame is asked for at once, by PLI.
         self.bin = self.make("rtpbin", rtp_profile="avpf", latency=40, autoremove=True)
@@ -74,6 +76,8 @@ class Media:
         self.bin.link_pads(f"send_rtcp_src_{at}", sink, "sink")
         if medium == "video":
             rtp.get_static_pad("src").add_probe(Gst.PadProbeType.BUFFER, self.incoming)
+        elif self.level:
+            rtp.get_static_pad("src").add_probe(Gst.PadProbeType.BUFFER, self.loud)
         self.sinks = getattr(self, "sinks", {})
         self.sinks[at] = self.make("udpsink", socket=pair[0], close_socket=False, host=far[0], port=far[1], sync=False)
         setattr(self.sinks[at].props, "async", False)
@@ -113,6 +117,17 @@ class Media:
             tell("lost")
         return Gst.PadProbeReturn.DROP if self.lost_at == stamp else Gst.PadProbeReturn.OK
 
+    def loud(self, _, info):
+        """The one element of one-byte form that was agreed on, and nothing else (RFC 8285 section 4.2)."""
+        ok, view = info.get_buffer().map(Gst.MapFlags.READ)
+        octets = bytes(view.data) if ok else bytes(12)
+        if ok:
+            info.get_buffer().unmap(view)
+        if self.level and octets[0] == 0x90 and octets[12:17] == bytes([0xbe, 0xde, 0, 1, self.level << 4]):
+            self.level = None
+            tell("level", level=octets[17] & 0x7f)
+        return Gst.PadProbeReturn.OK
+
     def arrived(self, _, pad):
         if not pad.get_name().startswith("recv_rtp_src_"):
             return
@@ -151,7 +166,7 @@ class Media:
 
 def read_offer(text):
     """Where the other side wants its media, and its number of VP8."""
-    found = {"audio": None, "video": None, "numbers": 96, "order": []}
+    found = {"audio": None, "video": None, "numbers": 96, "order": [], "level": None}
     address = re.search(r"^c=IN IP[46] (\S+)", text, re.M).group(1)
     for section in re.split(r"^(?=m=)", text, flags=re.M)[1:]:
         kind, port = re.match(r"m=(\w+) (\d+)", section).groups()
@@ -159,6 +174,9 @@ def read_offer(text):
         rtcp = re.search(r"^a=rtcp:(\d+)", section, re.M)
         found["order"].append(section.split("\r\n", 1)[0])
         vp8 = re.search(r"^a=rtpmap:(\d+) VP8/90000", section, re.M | re.I)
+        level = re.search(r"^a=extmap:(\d+) urn:ietf:params:rtp-hdrext:ssrc-audio-level", section, re.M)
+        if kind == "audio" and level:
+            found["level"] = level.group(1)
         if int(port) and (kind == "audio" or vp8):
             rtcp_port = int(rtcp.group(1)) if rtcp else int(port) + 1
             found[kind] = (own.group(1) if own else address, int(port), rtcp_port)
@@ -173,6 +191,8 @@ def describe(offer):
         kind, _, rest = line[2:].split(" ", 2)
         if kind == "audio":
             lines += [f"m=audio {MEDIA} RTP/AVP 0", "a=rtpmap:0 PCMU/8000"]
+            if offer["level"]:
+                lines.append(f"a=extmap:{offer['level']} urn:ietf:params:rtp-hdrext:ssrc-audio-level")
         elif kind == "video" and offer["video"]:
             number = offer["numbers"]
             lines += [f"m=video {MEDIA + 2} RTP/AVP {number}", f"a=rtpmap:{number} VP8/90000",

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// What it tells.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Told {
-    /// `call`, `added`, `picture`, `seen`, `lost`, `key` or `over`.
+    /// `call`, `added`, `picture`, `seen`, `lost`, `key`, `level` or `over`.
     pub what: String,
     /// Seconds since the Unix epoch.
     pub at: f64,
@@ -27,6 +27,8 @@ pub struct Told {
     pub pictures: Option<u64>,
     /// Mean red, green and blue of the last one.
     pub colour: Option<[u8; 3]>,
+    /// How far below the loudest a packet of the sound is, in dB (RFC 6464 section 3).
+    pub level: Option<u8>,
 }
 
 /// One that runs.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use sallyport_plan::{
-    CallId, Command, Digits, Direction, DirectionIndex, DirectionReport, Event, FlowKey, Format, KeyMaterial,
-    Mute, Passage, Plan, PortPair, Protection, Pt, PtMap, Ssrc, Status, Zone, decode, encode,
+    CallId, Command, Digits, Direction, DirectionIndex, DirectionReport, Event, Extensions, FlowKey, Format,
+    KeyMaterial, Mute, Passage, Plan, PortPair, Protection, Pt, PtMap, Ssrc, Status, Zone, decode, encode,
 };
 
 use super::mix::Mix;
@@ -213,6 +213,7 @@ pub fn plan(call: &LoadCall, media: SocketAddr, ports: PortPair) -> Plan {
         passage: Passage::Translated,
         ssrc: Ssrc(call.inside_ssrc),
         payload_types: payload_types.clone(),
+        extensions: Extensions::default(),
         digits: Digits::Pass,
         reverse: DirectionIndex(1),
         mute: Mute::Open,
@@ -228,6 +229,7 @@ pub fn plan(call: &LoadCall, media: SocketAddr, ports: PortPair) -> Plan {
         passage: Passage::Translated,
         ssrc: Ssrc(call.outside_ssrc),
         payload_types,
+        extensions: Extensions::default(),
         digits: Digits::Pass,
         reverse: DirectionIndex(0),
         mute: Mute::Open,

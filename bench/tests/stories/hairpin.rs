@@ -7,8 +7,8 @@ use sallyport_bench::load::station::Station;
 use sallyport_bench::load::target::MEDIA;
 use sallyport_io::steer;
 use sallyport_plan::{
-    CallId, Clock, Digits, Direction, DirectionIndex, FlowKey, Format, Medium, Mute, Passage, Plan, PortPair,
-    Protection, Pt, PtMap, Refusal, Ssrc, Zone,
+    CallId, Clock, Digits, Direction, DirectionIndex, Extensions, FlowKey, Format, Medium, Mute, Passage,
+    Plan, PortPair, Protection, Pt, PtMap, Refusal, Ssrc, Zone,
 };
 
 use crate::bare::{BROWSERS, Bare, Browser, World, worlds};
@@ -127,6 +127,7 @@ fn plain(call: u128, [near, far]: [(PortPair, SocketAddr); 2]) -> Plan {
         passage: Passage::Transparent,
         ssrc: Ssrc(1),
         payload_types: vec![PtMap { from: Pt(0), to: Pt(0), format: Format::Media(Clock::Hz8000) }],
+        extensions: Extensions::default(),
         digits: Digits::Pass,
         reverse: DirectionIndex(reverse),
         mute: Mute::Open,

@@ -69,6 +69,8 @@ pub struct Policy {
     pub codecs: Vec<Kind>,
     /// How digits that a browser sends as named events go inside.
     pub dtmf: Dtmf,
+    /// Whether our offers inside speak of how loud packets are (RFC 6464).
+    pub audio_level: bool,
     /// Whether media inside is encrypted.
     pub srtp: Srtp,
 }
@@ -82,6 +84,7 @@ impl Default for Policy {
             pass_headers: Vec::new(),
             info_types: Vec::new(),
             codecs: Kind::SPOKEN.to_vec(),
+            audio_level: false,
             dtmf: Dtmf::Auto,
             srtp: Srtp::Off,
         }

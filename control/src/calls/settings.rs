@@ -47,6 +47,7 @@ impl Calls {
                     info_types: config.sip.pass_types.clone(),
                     // What cannot be read was refused when the configuration was.
                     codecs: config.sip.spoken().unwrap_or_else(|_| Kind::SPOKEN.to_vec()),
+                    audio_level: config.sip.audio_level,
                     dtmf: match config.sip.dtmf {
                         DtmfMode::Auto => Dtmf::Auto,
                         DtmfMode::Rfc4733 => Dtmf::Rfc4733,

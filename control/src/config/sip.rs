@@ -87,6 +87,8 @@ pub struct Sip {
     pub codecs: Vec<String>,
     /// How digits that browsers send as named events, and those of the API, go inside.
     pub dtmf: DtmfMode,
+    /// Whether INVITEs offer how loud packets are (RFC 6464), where the browser tells it.
+    pub audio_level: bool,
     /// SIP over TLS.
     pub tls: SipTls,
 }
@@ -168,6 +170,7 @@ impl Default for Sip {
             pass_types: vec!["application/json".into(), "text/plain".into()],
             codecs: Kind::SPOKEN.iter().map(|kind| kind.name().to_owned()).collect(),
             dtmf: DtmfMode::default(),
+            audio_level: false,
             tls: SipTls::default(),
         }
     }

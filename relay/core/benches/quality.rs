@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use sallyport_core::{Arrival, Inbound, Limits, Now, Quality, Tag, Translator, Verdict};
 use sallyport_plan::{
-    CallId, Clock, Digits, Direction, DirectionIndex, FlowKey, Format, Medium, Mute, Passage, Plan,
-    Protection, Pt, PtMap, Ssrc, Zone,
+    CallId, Clock, Digits, Direction, DirectionIndex, Extensions, FlowKey, Format, Medium, Mute, Passage,
+    Plan, Protection, Pt, PtMap, Ssrc, Zone,
 };
 use sallyport_srtp::prefetch;
 use sallyport_wire::PacketBuf;
@@ -47,6 +47,7 @@ fn call(number: usize) -> Plan {
         passage: Passage::Translated,
         ssrc: Ssrc(number as u32 * 2 + u32::from(index)),
         payload_types: vec![PtMap { from: Pt(0), to: Pt(0), format: Format::Media(Clock::Hz8000) }],
+        extensions: Extensions::default(),
         digits: Digits::Pass,
         reverse: DirectionIndex(reverse),
         mute: Mute::Open,

@@ -253,6 +253,11 @@ impl Translator {
     fn rewrite(&mut self, packets: &mut [Inbound<'_, '_>], ways: &mut [Way], now: Now) {
         for (packet, way) in packets.iter_mut().zip(ways) {
             if way.step == Step::Open {
+                if way.payload == Payload::Rtp
+                    && let Some(first) = self.table.at_mut(way.slot as usize)
+                {
+                    first.note_arrival(packet.buf.packet(), now);
+                }
                 let carrier = self.table.carrier(way.slot as usize, way.payload, packet.buf.packet());
                 way.slot = u32::try_from(carrier).unwrap_or(u32::MAX);
                 let outcome = self.rewrite_one(packet, way, now);
@@ -279,6 +284,7 @@ impl Translator {
                 // No packet is longer than 2^16 octets.
                 way.octets = u32::try_from(rewritten.octets).unwrap_or(u32::MAX);
                 self.stats.continue_or_break(rewritten.follows);
+                self.stats.note_extensions(rewritten.sound);
                 Ok(Step::Rewritten)
             }
             Payload::Rtcp => {

@@ -1,5 +1,7 @@
 //! The state of one direction, and the way of one packet through it.
 
+mod own;
+
 use sallyport_plan::{
     CallId, Clock, Digits, Direction as Plan, FlowKey, Format, Mute, Passage, PtMap, Quality,
 };
@@ -9,9 +11,11 @@ use sallyport_wire::rtp::{self, Header};
 use sha1::{Digest, Sha1};
 
 use crate::Now;
+use crate::arrivals::{Arrivals, FEEDBACK_MAX};
 use crate::continuity::Continuity;
-use crate::dial::{self, Dial, EVENT_ROOM};
+use crate::dial::Dial;
 use crate::event::{self, Digit, Hearing};
+use crate::extensions::{self, Extensions};
 use crate::limit::{Bucket, PICTURE};
 use crate::packet::{Opening, Payload, Sealing};
 use crate::quality::{Arrival, Quality as Statistics};
@@ -19,10 +23,12 @@ use crate::reason::Reason;
 use crate::reports::{self, REPORT_MAX, Report, Reports, Sender};
 use crate::rtcp::{self, Names};
 use crate::stats::Drops;
-use crate::stream::{Numbers, Origin, Stream};
+use crate::stream::{Numbers, Stream};
 
 /// Octets of a report of ours, sealed.
 pub const REPORT_ROOM: usize = REPORT_MAX + RTCP_OVERHEAD;
+/// The same of feedback.
+pub const FEEDBACK_ROOM: usize = FEEDBACK_MAX + RTCP_OVERHEAD;
 
 /// One direction as it runs. What every packet touches lies here, the rest behind `cold`.
 pub struct Direction {
@@ -41,6 +47,10 @@ pub struct Direction {
     sounding: bool,
     /// A digit is being heard whose end has not come.
     hearing: bool,
+    /// Whether its receiver is still to learn what section it is of.
+    names: bool,
+    /// What arrived of its bundle, where its sender is told of that.
+    arrivals: Option<Box<Arrivals>>,
     pub packets: u64,
     pub octets: u64,
     pub cold: Box<Cold>,
@@ -59,6 +69,8 @@ pub struct Cold {
     pub reports: Reports,
     /// Whether a timer runs for its reports.
     reporting: bool,
+    /// The same for feedback.
+    feeding: bool,
     /// The digit that it hears, where control is told of digits.
     pub hearing: Hearing,
     /// Digits that it is to send.
@@ -76,6 +88,7 @@ impl Cold {
             pictures: (Bucket::default(), 0),
             reports,
             reporting: false,
+            feeding: false,
             hearing,
             dial: None,
         }
@@ -93,6 +106,10 @@ struct Rules {
     mute: Mute,
     passage: Passage,
     digits: Digits,
+    /// Id of transport-wide sequence numbers.
+    transport_wide: Option<u8>,
+    /// Header extensions that leave; all others are taken out.
+    extensions: Option<Box<Extensions>>,
     payload_types: [Leaves; 128],
 }
 
@@ -114,6 +131,8 @@ impl Rules {
             mute: plan.mute,
             passage: plan.passage,
             digits: plan.digits,
+            transport_wide: plan.extensions.transport_wide,
+            extensions: Extensions::new(&plan.extensions),
             payload_types,
         }
     }
@@ -170,11 +189,14 @@ impl Leaves {
 impl Direction {
     /// A direction that nothing has passed yet.
     pub fn new(call: CallId, plan: Plan, open: Opening, seal: Sealing) -> Self {
+        let rules = Rules::new(&plan);
         Self {
             open,
             seal,
             stream: Stream::new(name(call, &plan)),
-            rules: Rules::new(&plan),
+            names: rules.extensions.as_ref().is_some_and(|extensions| extensions.begins_to_name(None)),
+            arrivals: None,
+            rules,
             continuity: Continuity::default(),
             reverse: usize::MAX,
             next: usize::MAX,
@@ -197,7 +219,11 @@ impl Direction {
         if self.rules.mute == Mute::Held && plan.mute == Mute::Open {
             self.stream.reopen();
         }
-        self.rules = Rules::new(&plan);
+        let rules = Rules::new(&plan);
+        if let Some(extensions) = &rules.extensions {
+            self.names |= extensions.begins_to_name(self.rules.extensions.as_deref());
+        }
+        self.rules = rules;
         self.cold.plan = plan;
     }
 
@@ -265,53 +291,7 @@ impl Direction {
             _ => None,
         };
         let state = (&mut self.stream, &mut self.continuity, &mut self.quality);
-        rewrite(buf, state, &self.rules, holds, now)
-    }
-
-    /// Writes what is due of the digits that it is to send: where it goes, how long it is, and whether it goes on with what
-    /// has left; `None` where nothing is due.
-    ///
-    /// # Errors
-    /// How many digits are lost, because nothing may leave, or no named events are taken.
-    pub fn dial(
-        &mut self,
-        now: Now,
-        room: &mut [u8; EVENT_ROOM],
-    ) -> Result<Option<(FlowKey, usize, bool)>, usize> {
-        let Some(dial) = self.cold.dial.as_mut() else { return Ok(None) };
-        let open = self.rules.passage == Passage::Translated && self.rules.mute == Mute::Open;
-        let event = self.cold.plan.payload_types.iter().find_map(|map| match map.format {
-            Format::Event { to, .. } => Some((map.to.0, to.hz())),
-            Format::Media(_) => None,
-        });
-        let may = open && !self.lapsed && !matches!(self.seal, Sealing::Waiting);
-        let Some((payload_type, clock)) = event.filter(|_| may) else {
-            self.sounding = false;
-            return Err(dial.clear());
-        };
-        let block = dial.step(now);
-        self.sounding = dial.is_sounding();
-        let Some(block) = block else { return Ok(None) };
-        let sequence = self.stream.insert();
-        let timestamp =
-            block.timestamp.unwrap_or_else(|| self.stream.begin_event(self.rules.clock.hz(), now));
-        dial.began(timestamp);
-        let packet = dial::packet(&block, payload_type, (sequence, timestamp, self.rules.ssrc), clock);
-        let follows = self.continuity.follows(&packet, None);
-        room[..packet.len()].copy_from_slice(&packet);
-        let sealed = PacketBuf::new(room, 0..packet.len()).ok().and_then(|mut buf| {
-            if let Sealing::Srtp(sealer) = &mut self.seal {
-                sealer.seal_rtp(&mut buf).ok()?;
-            }
-            Some(buf.len())
-        });
-        let Some(length) = sealed else {
-            self.sounding = false;
-            return Err(dial.clear());
-        };
-        self.packets += 1;
-        self.octets += dial::BLOCK;
-        Ok(Some((self.rules.rtp, length, follows)))
+        rewrite(buf, state, (&self.rules, self.names), holds, now)
     }
 
     /// Puts one open RTCP compound into the other leg's words; `reverse` is the direction that runs the other way. Whether it
@@ -338,6 +318,7 @@ impl Direction {
             source: stream.source(),
             timestamp_offset: stream.timestamp_offset(),
             counts: [low(*packets), low(*octets)],
+            remb: cold.plan.extensions.remb,
             reverse: reverse.as_deref().and_then(|reverse| {
                 Some((reverse.rules.ssrc, reverse.stream.origin()?, &reverse.cold.reports))
             }),
@@ -350,35 +331,13 @@ impl Direction {
             asks.then_some(*number)
         })?;
         let reverse = reverse.map(|reverse| {
+            // Who reports on a stream knows it.
+            reverse.names &= !heard.is_about_ours();
             let source = reverse.stream.origin().map(|origin| origin.source);
             (&mut reverse.cold.reports, source)
         });
         cold.reports.note(&heard, reverse, now);
         Ok(asks)
-    }
-
-    /// Writes a wish for a whole picture of whoever receives this direction; `origin`: what it sends. Where it goes and how
-    /// long it is; `None` where it was asked just now, has not sent yet, or nothing may leave.
-    pub fn ask_picture(
-        &mut self,
-        origin: Option<Origin>,
-        now: Now,
-        room: &mut [u8; REPORT_ROOM],
-    ) -> Option<(FlowKey, usize)> {
-        let source = origin?.source;
-        let translated = self.rules.passage == Passage::Translated;
-        let may = translated && !self.lapsed && !matches!(self.seal, Sealing::Waiting);
-        let (pictures, number) = &mut self.cold.pictures;
-        if !may || !pictures.take(PICTURE, now) {
-            return None;
-        }
-        *number = number.wrapping_add(1);
-        let length = rtcp::ask_picture((self.rules.ssrc, source), *number, room)?;
-        let mut buf = PacketBuf::new(room, 0..length).ok()?;
-        if let Sealing::Srtp(sealer) = &mut self.seal {
-            sealer.seal_rtcp(&mut buf).ok()?;
-        }
-        Some((self.rules.rtcp, buf.len()))
     }
 
     /// Writes a report of its own where its sender is silent, or the last one it has to send; `ntp`: what `now` is in NTP's
@@ -408,6 +367,51 @@ impl Direction {
             sealer.seal_rtcp(&mut buf).ok()?;
         }
         Some((self.rules.rtcp, buf.len()))
+    }
+
+    /// Takes note of an open RTP packet of its bundle, where its sender is told when each arrived.
+    pub fn note_arrival(&mut self, packet: &[u8], now: Now) {
+        if let (Some(arrivals), Some(id)) = (&mut self.arrivals, self.rules.transport_wide)
+            && let Some(sequence) = extensions::transport_wide(packet, id)
+            && let Ok(header) = Header::parse(packet)
+        {
+            arrivals.arrive(sequence, header.ssrc(), now);
+        }
+    }
+
+    /// Writes the next feedback on what arrived, as it leaves on `reverse`. Where it goes and how long it is; `None` where there
+    /// is nothing more to tell, or must leave.
+    pub fn feed_back(
+        &mut self,
+        reverse: &mut Self,
+        room: &mut [u8; FEEDBACK_ROOM],
+    ) -> Option<(FlowKey, usize)> {
+        if reverse.lapsed || matches!(reverse.seal, Sealing::Waiting) {
+            return None;
+        }
+        let length = self.arrivals.as_mut()?.write(reverse.rules.ssrc, room.first_chunk_mut()?)?;
+        let mut buf = PacketBuf::new(room, 0..length).ok()?;
+        if let Sealing::Srtp(sealer) = &mut reverse.seal {
+            sealer.seal_rtcp(&mut buf).ok()?;
+        }
+        Some((reverse.rules.rtcp, buf.len()))
+    }
+
+    /// Takes note whether its flow leads to it. Whether a timer for its feedback is to be started now.
+    pub fn begins_to_feed_back(&mut self, leads: bool) -> bool {
+        let translated = self.rules.passage == Passage::Translated;
+        if !leads || !translated || self.rules.transport_wide.is_none() {
+            self.arrivals = None;
+            return false;
+        }
+        self.arrivals.get_or_insert_default();
+        !std::mem::replace(&mut self.cold.feeding, true)
+    }
+
+    /// That timer has run out: whether another is to be started.
+    pub fn goes_on_feeding_back(&mut self) -> bool {
+        self.cold.feeding = self.arrivals.is_some();
+        self.cold.feeding
     }
 
     /// Whether a timer for its reports is to be started now: it may have to report, and none runs.
@@ -456,13 +460,15 @@ pub struct Rewritten {
     pub octets: u64,
     /// Whether it goes on with what has left before it; anything else is a fault of ours.
     pub follows: bool,
+    /// Whether its header extensions made sense.
+    pub sound: bool,
 }
 
 /// Rewrites an open packet in place.
 fn rewrite(
     buf: &mut PacketBuf<'_>,
     (stream, continuity, quality): (&mut Stream, &mut Continuity, &mut Statistics),
-    rules: &Rules,
+    (rules, names): (&Rules, bool),
     holds: Option<Reason>,
     now: Now,
 ) -> Result<Rewritten, Reason> {
@@ -470,8 +476,9 @@ fn rewrite(
     let padding = header.padding_len().map_err(|_| Reason::Malformed)?;
     let octets = (header.payload_len() - padding) as u64;
     let (ssrc, sequence, payload_type) = (header.ssrc(), header.sequence(), header.payload_type());
+    let extended = header.has_extension();
     if rules.passage == Passage::Transparent {
-        return rules.lets_pass(payload_type).map(|()| Rewritten { octets, follows: true });
+        return rules.lets_pass(payload_type).map(|()| Rewritten { octets, follows: true, sound: true });
     }
     let leaves = rules.leaves(payload_type);
     let (from, to) = leaves.map_or((rules.clock.hz(), 0), Leaves::clocks);
@@ -503,15 +510,20 @@ fn rewrite(
     if event && from != to {
         event::scale(buf.packet_mut(), from, to);
     }
-    // Extensions were agreed with one leg only.
-    rtp::strip_extension(buf).map_err(|_| Reason::Malformed)?;
+    // Most packets have none.
+    let sound = match (extended || names).then_some(&rules.extensions) {
+        None => Ok(true),
+        Some(Some(extensions)) => extensions.apply(buf, names),
+        Some(None) => extensions::strip(buf),
+    };
+    let sound = sound.map_err(|_| Reason::Malformed)?;
     let packet = buf.packet_mut();
     rtp::set_payload_type(packet, leaves.payload_type());
     rtp::set_sequence(packet, place.sequence);
     rtp::set_timestamp(packet, place.timestamp);
     rtp::set_ssrc(packet, rules.ssrc);
     let follows = continuity.follows(packet, (!event).then_some(clock));
-    Ok(Rewritten { octets, follows })
+    Ok(Rewritten { octets, follows, sound })
 }
 
 fn low(value: u64) -> u32 {

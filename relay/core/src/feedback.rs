@@ -1,8 +1,9 @@
 //! What a receiver asks of a sender between reports (RFC 4585, RFC 5104): for a picture, for lost packets.
 //!
 //! Both go on to whoever sends the stream, under the names that it has there. A wish for a picture leaves in both its forms,
-//! since what the other leg has agreed to is not known here: PLI, and FIR with a number of its own. Estimates of bandwidth
-//! (REMB, transport-wide congestion control) speak of one leg's path and end here.
+//! since what the other leg has agreed to is not known here: PLI, and FIR with a number of its own. The bandwidth that a
+//! receiver wants (REMB, draft-alvestrand-rmcat-remb, or TMMBR) goes on as REMB where the sender knows that; transport-wide
+//! feedback speaks of one leg's path and ends here.
 
 use arrayvec::ArrayVec;
 use sallyport_wire::rtcp::{PSFB, Packet, RTPFB};
@@ -14,6 +15,10 @@ use crate::stream::{Origin, is_before};
 const NACK: u8 = 1;
 const PLI: u8 = 1;
 const FIR: u8 = 4;
+/// TMMBR (RFC 5104 section 4.2.1), and what the application defines (RFC 4585 section 6.4), such as REMB.
+const TMMBR: u8 = 3;
+const APPLICATION: u8 = 15;
+const REMB: &[u8] = b"REMB";
 /// Lost packets that one compound can ask for; what is beyond is asked for again.
 const LOST: usize = 256;
 
@@ -24,6 +29,8 @@ pub struct Wishes {
     pub picture: bool,
     /// Packets, by the sequence numbers of their sender.
     lost: ArrayVec<u16, LOST>,
+    /// No more than so many bits a second.
+    limit: Option<u64>,
 }
 
 impl Wishes {
@@ -34,7 +41,12 @@ impl Wishes {
 
     /// Whether nothing is asked for.
     pub fn is_empty(&self) -> bool {
-        !self.picture && self.lost.is_empty()
+        !self.picture && self.lost.is_empty() && self.limit.is_none()
+    }
+
+    /// Forgets the wish for less bandwidth, where the sender does not know REMB.
+    pub fn forget_limit(&mut self) {
+        self.limit = None;
     }
 
     /// Reads one packet of a compound; `own`: the stream of ours that it may be about, and how its sender knows it.
@@ -51,8 +63,29 @@ impl Wishes {
                     self.miss(word(entry, 0), origin);
                 }
             }
+            (RTPFB, TMMBR) => {
+                let entries = body.get(8..).unwrap_or_default().chunks_exact(8);
+                for entry in entries.filter(|entry| word(entry, 0) == own) {
+                    self.bound(word(entry, 4) >> 9, 17);
+                }
+            }
+            (PSFB, APPLICATION) if body.get(8..12) == Some(REMB) => {
+                let named = body.get(16..).unwrap_or_default().chunks_exact(4);
+                if named
+                    .take(usize::from(body.get(12).copied().unwrap_or(0)))
+                    .any(|ssrc| word(ssrc, 0) == own)
+                {
+                    self.bound(word(body, 12) & 0x00ff_ffff, 18);
+                }
+            }
             _ => {}
         }
+    }
+
+    /// Takes note of a bound: six bits of exponent, then a mantissa. The least of several counts.
+    fn bound(&mut self, value: u32, mantissa: u32) {
+        let bits = u64::from(value & ((1 << mantissa) - 1)) << (value >> mantissa & 0x3f).min(40);
+        self.limit = Some(self.limit.map_or(bits, |limit| limit.min(bits)));
     }
 
     /// A packet and those of the sixteen behind it whose bits are set.
@@ -81,6 +114,15 @@ impl Wishes {
             put(fir, 4, own_ssrc);
             put(fir, 12, source);
             fir[16] = number;
+        }
+        if let Some(limit) = self.limit {
+            let exponent = (u64::BITS - limit.leading_zeros()).saturating_sub(18);
+            let remb = out.grow(24)?;
+            remb[..4].copy_from_slice(&[0x80 | APPLICATION, PSFB, 0, 5]);
+            put(remb, 4, own_ssrc);
+            remb[12..16].copy_from_slice(REMB);
+            put(remb, 16, 1 << 24 | exponent << 18 | u32::try_from(limit >> exponent).unwrap_or(0));
+            put(remb, 20, source);
         }
         let entries = self.entries();
         if entries.is_empty() {

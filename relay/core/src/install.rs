@@ -126,6 +126,7 @@ impl Translator {
             }
         }
         self.pair(&slots);
+        self.lead(&slots, now);
         let changes = self.flow_changes(&slots, &old_flows);
         let consents = self.keep_consents(&plan, consents, old_consents);
         self.ledger.enter(&plan);
@@ -172,6 +173,15 @@ impl Translator {
                 let reverse = named.iter().find(|(_, index)| *index == direction.cold.plan.reverse);
                 direction.reverse = reverse.map_or(usize::MAX, |(at, _)| *at);
             }
+        }
+    }
+
+    /// The first direction of each bundle, to which its flow leads, hears all that arrives.
+    fn lead(&mut self, slots: &[usize], now: Now) {
+        for (nth, at) in slots.iter().enumerate() {
+            let fed = |at: &usize| self.table.at(*at).map(|direction| &direction.cold.plan.ingress);
+            let leads = slots.iter().take(nth).all(|other| fed(other) != fed(at));
+            self.begin_feedback(*at, leads, now);
         }
     }
 

@@ -87,7 +87,7 @@ fn runs_on(direction: &Direction, running: Option<&Plan>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sallyport_plan::{Digits, FlowKey, Medium, Mute, Passage, Profile, Ssrc, Zone};
+    use sallyport_plan::{Digits, Extensions, FlowKey, Medium, Mute, Passage, Profile, Ssrc, Zone};
     use std::net::SocketAddr;
 
     fn direction(index: u8, key: u8, ssrc: u32) -> Direction {
@@ -105,6 +105,7 @@ mod tests {
             passage: Passage::Translated,
             ssrc: Ssrc(ssrc),
             payload_types: vec![],
+            extensions: Extensions::default(),
             digits: Digits::Pass,
             reverse: DirectionIndex(index),
             mute: Mute::Open,

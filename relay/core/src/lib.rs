@@ -15,7 +15,7 @@
 //! ```
 //! use sallyport_core::{Limits, Now, Translator, Verdict};
 //! use sallyport_plan::{
-//!     CallId, Clock, Digits, Direction, DirectionIndex, FlowKey, Format, Medium, Mute, Passage, Plan, Protection, Pt, PtMap, Ssrc, Zone,
+//!     CallId, Clock, Digits, Direction, DirectionIndex, Extensions, FlowKey, Format, Medium, Mute, Passage, Plan, Protection, Pt, PtMap, Ssrc, Zone,
 //! };
 //! use sallyport_wire::PacketBuf;
 //!
@@ -35,6 +35,7 @@
 //!     passage: Passage::Translated,
 //!     ssrc: Ssrc(ssrc),
 //!     payload_types: vec![PtMap { from: Pt(0), to: Pt(0), format: Format::Media(Clock::Hz8000) }],
+//!     extensions: Extensions::default(),
 //!     digits: Digits::Pass,
 //!     reverse: DirectionIndex(reverse),
 //!     mute: Mute::Open,
@@ -56,6 +57,7 @@
 
 #![forbid(unsafe_code)]
 
+mod arrivals;
 mod burst;
 mod checkpoint;
 mod consent;
@@ -63,6 +65,7 @@ mod continuity;
 mod dial;
 mod direction;
 mod event;
+mod extensions;
 mod feedback;
 mod install;
 mod ledger;

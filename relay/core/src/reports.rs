@@ -58,6 +58,13 @@ pub struct Heard {
     block: Option<Block>,
 }
 
+impl Heard {
+    /// Whether it reports on our own stream.
+    pub const fn is_about_ours(&self) -> bool {
+        self.block.is_some()
+    }
+}
+
 /// Reads a compound whose lengths are right; `ssrc`: of the stream of ours that its sender receives.
 pub fn hear(bytes: &[u8], ssrc: Option<u32>) -> Heard {
     let mut heard = Heard::default();

@@ -24,6 +24,8 @@ pub struct Names<'a> {
     pub timestamp_offset: u32,
     /// Packets and octets that have left, as far as 32 bits go.
     pub counts: [u32; 2],
+    /// Whether the reader knows REMB.
+    pub remb: bool,
     /// The stream that the sender of the compound receives from us: its SSRC there, how the reader knows it, and the reports
     /// that left on it.
     pub reverse: Option<(u32, Origin, &'a Reports)>,
@@ -74,6 +76,9 @@ pub fn rewrite(
             (_, Some((own, origin, _))) => wishes.read(bytes, &packet, (own, origin)),
             (_, None) => {}
         }
+    }
+    if !names.remb {
+        wishes.forget_limit();
     }
     let number = if wishes.picture { picture() } else { None };
     let too_soon = wishes.picture && number.is_none();
@@ -230,6 +235,7 @@ mod tests {
             source: Some(7),
             timestamp_offset: 1000,
             counts: [70, 11_200],
+            remb: false,
             reverse: Some((0xbbbb_0001, ORIGIN, reports)),
         }
     }

@@ -1,6 +1,7 @@
 //! What a worker counts: every packet that it judges moves exactly one of its counters. Beside them
 //! `continuity_broken` must stay 0 (packets whose SSRC, sequence or timestamp does not go on with what has left on their leg),
-//! and `digit_lost` counts digits beyond what a peer may send to control, and those of control's that could not be sent.
+//! `digit_lost` counts digits beyond what a peer may send to control, and those of control's that could not be sent,
+//! and `extension_malformed` packets that went on without their header extensions.
 
 use sallyport_plan::CallId;
 
@@ -40,12 +41,20 @@ pub struct Stats {
     broken: u64,
     event: u64,
     lost_digits: u64,
+    malformed_extensions: u64,
+    /// Packets of transport-wide feedback of our own.
+    pub fed_back: u64,
 }
 
 impl Stats {
     /// Takes note whether a packet goes on with what has left on its leg.
     pub fn continue_or_break(&mut self, follows: bool) {
         self.broken += u64::from(!follows);
+    }
+
+    /// Counts a packet whose header extensions made no sense.
+    pub fn note_extensions(&mut self, sound: bool) {
+        self.malformed_extensions += u64::from(!sound);
     }
 
     /// Counts a digit that control is not told of, or that it wanted sent and was not.
@@ -81,8 +90,10 @@ impl Stats {
             ("punt_unknown", self.punted_unknown),
             ("report_rtcp", self.reported),
             ("event_rtp", self.dialled),
+            ("feedback_rtcp", self.fed_back),
             ("continuity_broken", self.broken),
             ("digit_lost", self.lost_digits),
+            ("extension_malformed", self.malformed_extensions),
         ];
         ways.into_iter().chain(self.drops.iter())
     }

@@ -7,9 +7,10 @@ use arrayvec::ArrayVec;
 use sallyport_plan::{CallId, Counter, DirectionIndex, DirectionReport, FlowKey, Medium, Plan, Zone};
 
 use crate::Now;
+use crate::arrivals;
 use crate::checkpoint::Checkpoint;
 use crate::consent::{Consent, MESSAGE_MAX, Random};
-use crate::direction::{Direction, REPORT_ROOM};
+use crate::direction::{Direction, FEEDBACK_ROOM, REPORT_ROOM};
 use crate::event::Digit;
 use crate::ledger::Ledger;
 use crate::limit::{FLOW, Sources};
@@ -104,6 +105,8 @@ pub struct Translator {
     pub(crate) reports_due: BinaryHeap<Reverse<(Now, DirectionId, u32)>>,
     /// Directions by when they have packets of digits to send.
     pub(crate) dials_due: BinaryHeap<Reverse<(Now, DirectionId, u32)>>,
+    /// Directions by when they have to feed back what arrived.
+    feedback_due: BinaryHeap<Reverse<(Now, DirectionId, u32)>>,
     /// The NTP timestamp of `Now(0)`.
     epoch: u64,
     random: Random,
@@ -127,6 +130,7 @@ impl Translator {
             due: BinaryHeap::new(),
             reports_due: BinaryHeap::new(),
             dials_due: BinaryHeap::new(),
+            feedback_due: BinaryHeap::new(),
             epoch: 0,
             random: Random::new(seed),
             sources: Sources::new(),
@@ -215,12 +219,14 @@ impl Translator {
 
     /// When [`Translator::handle_reports`] wants to be called; `None` where no direction may have to report.
     pub fn poll_report(&self) -> Option<Now> {
-        self.reports_due.peek().map(|Reverse((at, ..))| *at)
+        let due = [self.reports_due.peek(), self.feedback_due.peek()];
+        due.into_iter().flatten().map(|Reverse((at, ..))| *at).min()
     }
 
-    /// Sends reports of our own through `send`, for directions whose senders are silent: those that are due, a few at once.
-    /// Allocates nothing.
+    /// Sends reports of our own through `send`, for directions whose senders are silent, and feedback on what arrived: those
+    /// that are due, a few at once. Allocates nothing.
     pub fn handle_reports(&mut self, now: Now, send: &mut dyn FnMut(&FlowKey, &[u8])) {
+        self.handle_feedback(now, send);
         for _ in 0..REPORTS {
             let Some(Reverse((at, direction, epoch))) = self.reports_due.peek().copied() else { return };
             if at > now {
@@ -239,6 +245,40 @@ impl Translator {
                 self.stats.reported += 1;
                 send(&to, room.get(..length).unwrap_or_default());
             }
+        }
+    }
+
+    fn handle_feedback(&mut self, now: Now, send: &mut dyn FnMut(&FlowKey, &[u8])) {
+        for _ in 0..REPORTS {
+            let Some(Reverse((at, direction, epoch))) = self.feedback_due.peek().copied() else { return };
+            if at > now {
+                return;
+            }
+            self.feedback_due.pop();
+            let Some(slot) = self.table.owned(Tag { direction, epoch }) else { continue };
+            if !self.table.at_mut(slot).is_some_and(Direction::goes_on_feeding_back) {
+                continue;
+            }
+            self.feedback_due.push(Reverse((now.plus(arrivals::INTERVAL), direction, epoch)));
+            let mut room = [0; FEEDBACK_ROOM];
+            while let Some((direction, Some(reverse))) = self.table.pair(slot)
+                && let Some((to, length)) = direction.feed_back(reverse, &mut room)
+            {
+                self.stats.fed_back += 1;
+                send(&to, room.get(..length).unwrap_or_default());
+            }
+        }
+    }
+
+    /// Has a direction tell its sender what arrives from some time on, if it is to and does not yet. `leads`: whether its flow
+    /// leads to it.
+    pub(crate) fn begin_feedback(&mut self, slot: usize, leads: bool, now: Now) {
+        if self.table.at_mut(slot).is_some_and(|direction| direction.begins_to_feed_back(leads))
+            && let Some(Tag { direction, epoch }) = self.table.tag(slot)
+        {
+            // Not all at once.
+            let first = now.plus(arrivals::INTERVAL * u64::from(self.random.part()) / 65_536);
+            self.feedback_due.push(Reverse((first, direction, epoch)));
         }
     }
 

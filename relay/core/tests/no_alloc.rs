@@ -10,7 +10,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use sallyport_core::{Inbound, Limits, Now, Translator, Verdict};
-use sallyport_plan::{FlowKey, Plan, Profile};
+use sallyport_plan::{ExtensionMap, FlowKey, Plan, Profile};
 use sallyport_wire::PacketBuf;
 use table::world::*;
 use table::{Datagram, STEP, Step};
@@ -143,20 +143,26 @@ fn neither_timers_nor_lapses_nor_events_allocate() {
 fn no_report_allocates() {
     let profile = Profile::AeadAes128Gcm;
     let mut core = Translator::new(0, Limits { calls: 1, directions: 2 }, [7; 32]);
-    core.install(plan(Some(profile), paths()), Now(0)).unwrap();
+    let mut plan = plan(Some(profile), paths());
+    plan.directions[0].extensions.transport_wide = Some(1);
+    plan.directions[1].extensions.carried = vec![ExtensionMap { from: 1, to: 2 }];
+    core.install(plan, Now(0)).unwrap();
     let mut browser = Peer::new(&key(profile, FROM_BROWSER), &key(profile, TO_BROWSER));
     let mut sent = 0;
     for n in 0..3000u32 {
         let now = Now(u64::from(n) * STEP);
-        let rtp = g711(5, n as u16, n * 160).bytes();
+        let number = [0x11, (n >> 8) as u8, n as u8, 0];
+        let rtp = Rtp { extension: Some(vec![number]), ..g711(5, n as u16, n * 160) }.bytes();
         for (from, bytes) in [(paths().outside, browser.seal(&rtp)), (paths().rtp, rtp)] {
             let mut room = [vec![0; HEAD], bytes.clone(), vec![0; TAIL]].concat();
             let mut buf = PacketBuf::new(&mut room, HEAD..HEAD + bytes.len()).unwrap();
-            let _ = judge(&mut core, &from, &mut buf, now);
+            assert_eq!(calls(|| judge(&mut core, &from, &mut buf, now)).0, 0);
         }
         assert_eq!(calls(|| core.handle_reports(now, &mut |_, _| sent += 1)).0, 0);
     }
-    assert!((20..60).contains(&sent), "{sent} reports of both directions in a minute");
+    let fed_back = core.counters().find(|(name, _)| *name == "feedback_rtcp").unwrap().1;
+    assert!((590..=610).contains(&fed_back), "{fed_back} in a minute");
+    assert!((20..60).contains(&(sent - fed_back)), "{sent} reports of both directions in a minute");
 }
 
 #[test]

@@ -8,8 +8,8 @@ mod table;
 use common::{Bench, Out};
 use sallyport_core::Reason;
 use sallyport_plan::{
-    CallId, Clock, Digits, Direction, DirectionIndex, FlowKey, Format, Medium, Mute, Passage, Plan,
-    Protection, Pt, PtMap, Ssrc, Zone,
+    CallId, Clock, Digits, Direction, DirectionIndex, Extensions, FlowKey, Format, Medium, Mute, Passage,
+    Plan, Protection, Pt, PtMap, Ssrc, Zone,
 };
 use table::world::{Rtp, g711};
 
@@ -42,6 +42,7 @@ fn plan(version: u32, passage: Passage) -> Plan {
         payload_types: [0, 8, 101]
             .map(|n| PtMap { from: Pt(n), to: Pt(n), format: Format::Media(Clock::Hz8000) })
             .to_vec(),
+        extensions: Extensions::default(),
         digits: Digits::Pass,
         reverse: DirectionIndex(1 - index),
         mute: Mute::Open,

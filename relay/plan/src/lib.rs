@@ -14,6 +14,7 @@
 extern crate alloc;
 
 mod clock;
+mod extension;
 mod key;
 mod message;
 mod plan;
@@ -21,6 +22,7 @@ mod quality;
 mod wire;
 
 pub use clock::Clock;
+pub use extension::{ExtensionMap, Extensions, Mid};
 pub use key::{KeyMaterial, Profile, Protection, SALT_MAX};
 pub use message::{Command, Counter, DirectionReport, Event, InterfaceStatus, PortPair, Refusal, Status};
 pub use plan::{

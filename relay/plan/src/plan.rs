@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
 use crate::clock::Clock;
+use crate::extension::Extensions;
 use crate::key::{KeyMaterial, Protection};
 use crate::message::Refusal;
 
@@ -182,7 +183,9 @@ pub struct Direction {
     pub ssrc: Ssrc,
     /// Payload types, at most 32.
     pub payload_types: Vec<PtMap>,
-    /// What becomes of named events among them.
+    /// What becomes of header extensions.
+    pub extensions: Extensions,
+    /// What becomes of named events among the payload types.
     pub digits: Digits,
     /// The direction that runs the other way; its streams give RTCP report blocks their names.
     pub reverse: DirectionIndex,
@@ -196,7 +199,7 @@ impl Direction {
     pub fn may_be_transparent(&self) -> bool {
         let plain = |side: &Option<Protection>| matches!(side, Some(Protection::Plain));
         let kept = |map: &PtMap| map.from == map.to && map.format.is_kept();
-        let pass = self.digits == Digits::Pass;
+        let pass = self.digits == Digits::Pass && self.extensions == Extensions::default();
         pass && plain(&self.open) && plain(&self.seal) && self.payload_types.iter().all(kept)
     }
 
@@ -317,6 +320,9 @@ impl Plan {
         if direction.payload_types.iter().any(|map| map.from.0 > 127 || map.to.0 > 127) {
             return Err(Refusal::Malformed);
         }
+        if !direction.extensions.is_well_formed() {
+            return Err(Refusal::Malformed);
+        }
         let reverse = self.directions.iter().find(|other| other.index == direction.reverse);
         // Reports of the one speak of the other's stream: both are known by the same names, or neither is.
         if reverse.is_none_or(|reverse| reverse.passage != direction.passage) {
@@ -392,6 +398,7 @@ mod tests {
             passage: Passage::Translated,
             ssrc: Ssrc(7),
             payload_types: vec![map(0, 0)],
+            extensions: Extensions::default(),
             digits: Digits::Pass,
             reverse: DirectionIndex(reverse),
             mute: Mute::Open,

@@ -9,6 +9,7 @@
 mod buf;
 pub mod checksum;
 pub mod demux;
+pub mod extension;
 pub mod frame;
 pub mod rtcp;
 pub mod rtp;

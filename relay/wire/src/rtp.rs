@@ -60,6 +60,14 @@ impl<'a> Header<'a> {
         self.packet[0] & 0x10 != 0
     }
 
+    /// Profile and octets of the header extension, its head left out.
+    #[inline]
+    pub fn extension(&self) -> Option<(u16, &'a [u8])> {
+        let block = self.packet.get(self.fixed_len()..self.header_len)?;
+        let (head, block) = block.split_at_checked(4)?;
+        Some((u16::from_be_bytes([head[0], head[1]]), block))
+    }
+
     /// Whether there is padding.
     pub fn has_padding(&self) -> bool {
         self.packet[0] & 0x20 != 0

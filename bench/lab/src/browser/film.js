@@ -1,7 +1,8 @@
 "use strict";
 // A picture beside the sound: Chromium's own test picture goes out, what comes in is looked at.
-lab.camera = async () => {
-  const camera = await navigator.mediaDevices.getUserMedia({ video: { width: 320, height: 240, frameRate: 15 } });
+lab.camera = async wanted => {
+  const video = wanted || { width: 320, height: 240, frameRate: 15 };
+  const camera = await navigator.mediaDevices.getUserMedia({ video });
   for (const track of camera.getVideoTracks()) lab.microphone.addTrack(track);
 };
 
@@ -14,7 +15,9 @@ lab.addCamera = async () => {
 
 // What the browser says of both directions of the picture, and the mean colour of the last one that came.
 lab.film = async () => {
-  const reports = [...(await lab.peer.getStats()).values()].filter(report => report.kind === "video");
+  const all = [...(await lab.peer.getStats()).values()];
+  const reports = all.filter(report => report.kind === "video");
+  const pair = all.find(report => report.type === "candidate-pair" && report.nominated) || {};
   const one = type => reports.find(report => report.type === type) || {};
   const inbound = one("inbound-rtp"), outbound = one("outbound-rtp"), far = one("remote-inbound-rtp");
   if (!lab.screen) {
@@ -32,7 +35,8 @@ lab.film = async () => {
     decoded: inbound.framesDecoded || 0, keys: inbound.keyFramesDecoded || 0, lost: inbound.packetsLost || 0,
     asked: (inbound.pliCount || 0) + (inbound.firCount || 0), encoded: outbound.framesEncoded || 0,
     was_asked: (outbound.pliCount || 0) + (outbound.firCount || 0), sent: outbound.packetsSent || 0,
-    reported_lost: far.packetsLost ?? null, colour,
+    reported_lost: far.packetsLost ?? null, colour, sent_octets: outbound.bytesSent || 0,
+    target_bitrate: outbound.targetBitrate ?? null, available_bitrate: pair.availableOutgoingBitrate ?? null,
   };
 };
 

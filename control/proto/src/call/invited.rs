@@ -135,7 +135,7 @@ impl Call {
         else {
             return;
         };
-        let events = self.offers_events();
+        let (events, extensions) = (self.offers_events(), self.first_extensions());
         let Some(own) = &mut self.inside.offer else { return };
         let pair = sallyport_plan::PortPair { rtp: own.rtp, rtcp: own.rtcp };
         let cseq = invited.request.cseq;
@@ -147,6 +147,7 @@ impl Call {
             events,
         );
         let theirs = invited.offer.clone();
+        offer.extensions = extensions;
         if let Some(theirs) = &theirs {
             offer.speak_as(&theirs.codecs);
         }

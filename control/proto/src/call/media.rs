@@ -4,11 +4,13 @@ use std::time::Instant;
 
 use sallyport_plan::{FlowKey, Plan, Profile};
 
+use super::Call;
 use super::plan::{Keys, Parts, build};
 use super::record::Record;
-use super::{Call, dtls_start};
-use crate::api::{CallEvent, Command, EndCause, StepState};
-use crate::sdp::{AnswerParts, Direction, InsideAnswer, InsideOffer, browser_answer};
+use crate::api::{CallEvent, Command, DtlsRole, DtlsStart, EndCause, StepState};
+use crate::sdp::{
+    AnswerParts, BrowserOffer, Direction, Extension, InsideAnswer, InsideOffer, Setup, browser_answer,
+};
 
 impl Call {
     pub(super) fn trickle(&mut self, ufrag: Option<&str>, candidates: &[String], now: Instant) {
@@ -29,12 +31,16 @@ impl Call {
 
     /// The browser gets its one answer; from now on it checks.
     pub(super) fn answer_browser(&mut self, now: Instant) {
-        let (Some(offer), Some(ice)) = (&self.outside.offer, &mut self.outside.ice) else { return };
         if self.replied {
             return;
         }
+        let Some(offer) = self.outside.offer.take() else { return };
+        let _ = self.video.answers(&offer);
+        self.agree(&offer);
+        let offer = self.outside.offer.insert(offer);
+        let Some(ice) = &mut self.outside.ice else { return };
         self.replied = true;
-        let (cname, video) = (format!("{:08x}", self.ssrc.0), self.video.answers(offer));
+        let (cname, video) = (format!("{:08x}", self.ssrc.0), self.video.answers_again(offer));
         let text = browser_answer(
             offer,
             &AnswerParts {
@@ -48,6 +54,7 @@ impl Call {
                 cname: &cname,
                 chosen: &self.inside.chosen,
                 direction: Direction::SendRecv,
+                agreed: &self.outside.agreed,
                 video,
             },
         );
@@ -57,6 +64,18 @@ impl Call {
         self.commands.push_back(Command::Answer(text));
         self.deadlines.ice = Some(now + self.settings.timeouts.ice);
         self.drain_ice(now);
+    }
+
+    /// Takes what the browser offers of the sound's header extensions: what the inside has as well, and beside a picture what
+    /// a bundle needs.
+    pub(super) fn agree(&mut self, offer: &BrowserOffer) {
+        let picture = self.video.agreed();
+        let (named, wide) = (picture.mid.is_some() && offer.bundled, picture.is_transport_wide());
+        self.outside.agreed = offer.says.only(|extension| match extension {
+            Extension::Mid => named,
+            Extension::TransportWide => wide,
+            carried => self.inside.extension(carried).is_some(),
+        });
     }
 
     /// Sends what the agent wants sent and follows its nominations.
@@ -136,6 +155,7 @@ impl Call {
             dtmf: self.settings.sip.policy.dtmf,
             direction: self.outside.direction,
             ssrc: self.ssrc,
+            agreed: &self.outside.agreed,
             video: self.video.film(),
             record: record.encode(),
         });
@@ -167,6 +187,7 @@ impl Call {
             outside: self.outside.codecs.clone(),
             outside_version: self.outside.version,
             direction: self.outside.direction,
+            agreed: self.outside.agreed.clone(),
             fingerprint: self.outside.fingerprint,
             identity: self.outside.identity,
             setup: self.outside.setup,
@@ -208,4 +229,17 @@ impl Call {
             self.notify(CallEvent::Connected);
         }
     }
+}
+
+/// Who sends the ClientHello: the browser, unless its offer says that it does not.
+fn dtls_role(setup: Setup) -> DtlsRole {
+    match setup {
+        Setup::Passive => DtlsRole::Active,
+        Setup::ActPass | Setup::Active => DtlsRole::Passive,
+    }
+}
+
+/// The handshake on a nominated pair.
+fn dtls_start(setup: Setup, path: FlowKey) -> DtlsStart {
+    DtlsStart { role: dtls_role(setup), path }
 }

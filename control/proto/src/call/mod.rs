@@ -36,13 +36,13 @@ use std::time::Instant;
 
 use sallyport_plan::{CallId, FlowKey, PortPair, Profile, Refusal, Zone};
 
-use crate::api::{
-    CallEvent, CallFailure, Command, DtlsRole, DtlsStart, EndCause, Input, Party, Placing, StepState,
-};
+use crate::api::{CallEvent, CallFailure, Command, EndCause, Input, Party, Placing, StepState};
 use crate::error::OfferError;
 use crate::random::{Random, Seed};
 use crate::relayed::Relayed;
-use crate::sdp::{BrowserOffer, Chosen, Codec, Direction, InsideAnswer, InsideOffer, Setup};
+use crate::sdp::{
+    Agreed, BrowserOffer, Chosen, Codec, Direction, Extension, InsideAnswer, InsideOffer, Setup,
+};
 use crate::settings::Settings;
 use crate::sip::{Credentials, Dialog, Request, TransactionId};
 
@@ -88,6 +88,8 @@ struct Outside {
     version: u32,
     /// What the browser does with the sound.
     direction: Direction,
+    /// What is agreed with it of the sound's header extensions.
+    agreed: Agreed,
     ufrags: (String, String),
 }
 
@@ -153,6 +155,11 @@ impl std::fmt::Debug for Said {
 }
 
 impl Inside {
+    /// The id of a header extension that both we and the far end speak of.
+    fn extension(&self, extension: Extension) -> Option<u8> {
+        plan::inside_extension(self.offer.as_ref()?, self.answer.as_ref()?, extension)
+    }
+
     /// Whether the far end sends or receives less than it could.
     fn holds(&self) -> bool {
         let most = self.told.answer(Direction::SendRecv);
@@ -321,6 +328,7 @@ impl Call {
                 consent: None,
                 version: 1,
                 direction: Direction::SendRecv,
+                agreed: Agreed::default(),
                 ufrags: (String::new(), String::new()),
             },
             inside: Inside { dialog, ..Inside::default() },
@@ -489,7 +497,7 @@ impl Call {
         }
         let (spoken, events) = (&self.settings.sip.policy.codecs, self.offers_events());
         let offer = InsideOffer::new(self.session, *pair, &self.outside.codecs, spoken, events);
-        self.inside.offer = Some(offer);
+        self.inside.offer = Some(InsideOffer { extensions: self.first_extensions(), ..offer });
         self.send_invite(Line::Own, now);
     }
 
@@ -579,17 +587,4 @@ impl Call {
 /// Whether a deadline has come; it is over then.
 fn passed(deadline: &mut Option<Instant>, now: Instant) -> bool {
     deadline.take_if(|at| *at <= now).is_some()
-}
-
-/// Who sends the ClientHello: the browser, unless its offer says that it does not.
-fn dtls_role(setup: Setup) -> DtlsRole {
-    match setup {
-        Setup::Passive => DtlsRole::Active,
-        Setup::ActPass | Setup::Active => DtlsRole::Passive,
-    }
-}
-
-/// The handshake on a nominated pair.
-fn dtls_start(setup: Setup, path: FlowKey) -> DtlsStart {
-    DtlsStart { role: dtls_role(setup), path }
 }

@@ -8,7 +8,8 @@ use super::Call;
 use super::ice::Ice;
 use crate::error::AcceptError;
 use crate::sdp::{
-    AnswerParts, BrowserOffer, Chosen, ChosenVideo, Codec, Direction, Kind, VideoFormat, browser_offer,
+    Agreed, AnswerParts, BrowserOffer, Chosen, ChosenVideo, Codec, Direction, Kind, VideoFormat,
+    browser_offer,
 };
 use crate::settings::Dtmf;
 
@@ -43,6 +44,7 @@ impl Call {
             cname: &cname,
             chosen: &chosen,
             direction: Direction::SendRecv,
+            agreed: &Agreed::default(),
             video: self.video.offers(&film),
         }))
     }

@@ -1,13 +1,15 @@
 //! From what both legs agreed on to a plan: a pure function.
 
 use sallyport_plan::{
-    CallId, Clock, Consent, Digits, Direction, DirectionIndex, FlowKey, Format, KeyMaterial, Medium, Mute,
-    Passage, Plan, Protection, Pt, PtMap, Refusal, Ssrc, Zone,
+    CallId, Clock, Consent, Digits, Direction, DirectionIndex, ExtensionMap, Extensions, FlowKey, Format,
+    KeyMaterial, Medium, Mid, Mute, Passage, Plan, Protection, Pt, PtMap, Refusal, Ssrc, Zone,
 };
 
 use super::digits;
 use super::video::Film;
-use crate::sdp::{Chosen, ChosenVideo, Direction as SoundDirection, InsideAnswer, InsideOffer};
+use crate::sdp::{
+    Agreed, Chosen, ChosenVideo, Direction as SoundDirection, Extension, InsideAnswer, InsideOffer,
+};
 use crate::settings::Dtmf;
 
 /// Keys of a leg.
@@ -46,6 +48,8 @@ pub struct Parts<'a> {
     pub direction: SoundDirection,
     /// SSRC announced outside and inside.
     pub ssrc: (u32, u32),
+    /// What is agreed with the browser of the sound's header extensions.
+    pub agreed: &'a Agreed,
     /// The picture, where there is one.
     pub video: Option<Film<'a>>,
     /// What a new control needs.
@@ -76,6 +80,16 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
     let inner = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
     let (rtp, rtcp) = (inner(inside.rtp, answer.rtp), inner(inside.rtcp, answer.rtcp));
     let mute = |open: bool| if open { Mute::Open } else { Mute::Held };
+    // Numbers are those of the bundle, so that its first section hears them all.
+    let transport_wide = video.as_ref().and_then(|film| film.agreed.transport_wide());
+    let carried = |outward: bool| {
+        let map = |kind: Extension| {
+            let ids = (parts.agreed.extensions.id(kind)?, inside_extension(inside, answer, kind)?);
+            let (from, to) = if outward { (ids.1, ids.0) } else { ids };
+            Some(ExtensionMap { from, to })
+        };
+        Extension::CARRIED.into_iter().filter_map(map).collect::<Vec<_>>()
+    };
     let inward = Direction {
         index: INWARD,
         medium: Medium::Audio,
@@ -87,6 +101,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         passage: Passage::Translated,
         ssrc: Ssrc(ssrc.1),
         payload_types: maps(chosen.iter().map(Chosen::inward)),
+        extensions: Extensions { carried: carried(false), transport_wide, ..Extensions::default() },
         digits: digits::inward(dtmf, taken, answer.direction.receives() && direction.sends()),
         reverse: OUTWARD,
         mute: mute(answer.direction.receives() && direction.sends()),
@@ -102,6 +117,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         passage: Passage::Translated,
         ssrc: Ssrc(ssrc.0),
         payload_types: maps(chosen.iter().filter_map(Chosen::outward)),
+        extensions: Extensions { carried: carried(true), mid: mid(parts.agreed), ..Extensions::default() },
         // Browsers play them, and tell no page.
         digits: if taken { Digits::PassAndTell } else { Digits::Pass },
         reverse: INWARD,
@@ -136,6 +152,10 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
             rtcp,
             ssrc: Ssrc(film.ssrc.1),
             payload_types: map(|one| (one.outside.payload_type, one.to_inside)),
+            extensions: Extensions {
+                transport_wide: inward.extensions.transport_wide,
+                ..Extensions::default()
+            },
             digits: Digits::Pass,
             reverse: VIDEO_OUTWARD,
             mute: mute(film.open.0),
@@ -147,6 +167,11 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
             ingress: vec![rtp, rtcp],
             open: Some(Protection::Plain),
             ssrc: Ssrc(film.ssrc.0),
+            extensions: Extensions {
+                mid: mid(film.agreed),
+                remb: film.agreed.knows_remb(),
+                ..Extensions::default()
+            },
             payload_types: map(|one| (one.from_inside.payload_type, one.outside.payload_type)),
             digits: Digits::Pass,
             reverse: VIDEO_INWARD,
@@ -154,6 +179,17 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
             ..outward.clone()
         },
     ]
+}
+
+/// The id of a header extension that both we and the inside speak of.
+pub fn inside_extension(ours: &InsideOffer, theirs: &InsideAnswer, extension: Extension) -> Option<u8> {
+    ours.extensions.id(extension).filter(|id| theirs.extensions.id(extension) == Some(*id))
+}
+
+/// What names a section of a bundle outside.
+fn mid(agreed: &Agreed) -> Option<Mid> {
+    let id = agreed.extensions.id(Extension::Mid)?;
+    Some(Mid { id, name: agreed.mid.clone()? })
 }
 
 /// One for each payload type that arrives; the first that names it counts.

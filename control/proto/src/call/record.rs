@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::video::Video;
 use crate::api::CallEvent;
 use crate::error::RestoreError;
-use crate::sdp::{Chosen, Codec, Direction, InsideAnswer, InsideOffer, Setup};
+use crate::sdp::{Agreed, Chosen, Codec, Direction, InsideAnswer, InsideOffer, Setup};
 use crate::sip::Dialog;
 
 /// Version of the form; another one is not read.
@@ -28,6 +28,7 @@ pub struct Record {
     pub outside: Vec<Codec>,
     pub outside_version: u32,
     pub direction: Direction,
+    pub agreed: Agreed,
     /// SHA-256 over the browser's certificate.
     pub fingerprint: Option<[u8; 32]>,
     /// And over ours.

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use super::adding::Adding;
 use super::requests::Purpose;
 use super::video::Saying;
-use super::{Call, Said};
+use super::{Call, Inside, Said};
 use crate::api::{Command, EndCause};
-use crate::sdp::{Codec, Direction, InsideAnswer, Kind, MediaLine, Secrecy};
+use crate::sdp::{Codec, Direction, Extension, Extensions, InsideAnswer, Kind, MediaLine, Secrecy};
 use crate::sip::{Attempts, Method, Request, Response, TransactionId};
 
 /// 2xx of ours that may come again and want their ACK again.
@@ -226,10 +226,29 @@ impl Call {
         codecs
     }
 
+    /// An answer has no header extension that the offer lacks, and has its ids (RFC 8285 section 6).
+    fn speak_of_extensions(&mut self, saying: Saying) {
+        let outside = self.outside.offer.as_ref().map_or(&self.outside.agreed, |offer| &offer.says);
+        let Inside { offer: Some(own), answer: Some(said), .. } = &mut self.inside else { return };
+        if saying == Saying::Answer {
+            let both = |kind| Extension::CARRIED.contains(&kind) && outside.extensions.id(kind).is_some();
+            own.extensions = said.extensions.only(both);
+        }
+    }
+
+    /// Header extensions that a first offer of ours has.
+    pub(super) fn first_extensions(&self) -> Extensions {
+        let says = self.outside.offer.as_ref().map(|offer| &offer.says.extensions);
+        let known = says.is_some_and(|says| says.id(Extension::AudioLevel).is_some());
+        let wanted = self.settings.sip.policy.audio_level && known;
+        Extensions::numbered(wanted.then_some(Extension::AudioLevel).into_iter())
+    }
+
     /// Our description; its version grows where its text changes, and only there (RFC 3264 section 8).
     pub(super) fn describe(&mut self, codecs: &[Codec], saying: Saying) -> String {
         let (profile, crypto) = self.lines();
         let (secrecy, video) = (Secrecy { profile, crypto: &crypto }, self.video.says(saying));
+        self.speak_of_extensions(saying);
         let (Some(own), said) = (&self.inside.offer, &self.inside.answer) else { return String::new() };
         let direction = match (saying, said) {
             (Saying::Answer, Some(said)) => said.direction.answer(self.outside.direction),

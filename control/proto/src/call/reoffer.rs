@@ -36,6 +36,8 @@ impl Call {
         self.inside.chosen = chosen;
         let adds = self.adds_picture(&offer);
         self.video.offered_again(&offer);
+        self.video.agree(&offer);
+        self.agree(&offer);
         self.meet_again(&offer, now);
         self.outside.version += 1;
         self.outside.direction = offer.direction;
@@ -120,6 +122,7 @@ impl Call {
             chosen: &self.inside.chosen,
             // What the inside holds is none of the browser's business: nobody could ask it to resume.
             direction: Direction::SendRecv,
+            agreed: &self.outside.agreed,
             video: self.video.answers_again(offer),
         };
         browser_answer(offer, &parts)

@@ -53,7 +53,7 @@ impl Call {
         (outside.profile, outside.codecs) = (record.profile, record.outside);
         (outside.version, outside.direction) = (record.outside_version, record.direction);
         (outside.fingerprint, outside.identity) = (record.fingerprint, record.identity);
-        outside.setup = record.setup;
+        (outside.setup, outside.agreed) = (record.setup, record.agreed);
         self.session = record.session;
         let inside = &mut self.inside;
         (inside.offer, inside.version) = (Some(record.inside), record.inside_version);

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
 use crate::sdp::{
-    AnswerVideo, BrowserOffer, ChosenVideo, Direction, VideoFormat, VideoSection, choose_video,
+    Agreed, AnswerVideo, BrowserOffer, ChosenVideo, Direction, Extension, VideoFormat, VideoSection,
+    choose_video,
 };
 
 /// What a description of ours is.
@@ -40,6 +41,8 @@ pub struct Video {
     direction: Direction,
     /// What the inside was told of that.
     told: Option<Direction>,
+    /// What is agreed with the browser of header extensions and bandwidth.
+    agreed: Agreed,
 }
 
 /// What a plan needs of it.
@@ -55,6 +58,8 @@ pub struct Film<'a> {
     pub ssrc: (u32, u32),
     /// Whether the picture goes inward, and outward.
     pub open: (bool, bool),
+    /// What is agreed with the browser of header extensions and bandwidth.
+    pub agreed: &'a Agreed,
 }
 
 impl Video {
@@ -139,7 +144,14 @@ impl Video {
             (Saying::Answer, _) => return None,
         };
         self.told = Some(self.direction);
-        (!formats.is_empty()).then_some(VideoSection { rtp, rtcp, formats, direction, asks: true })
+        (!formats.is_empty()).then_some(VideoSection {
+            rtp,
+            rtcp,
+            formats,
+            direction,
+            asks: true,
+            most: None,
+        })
     }
 
     /// Whether the far end, which has a picture, did not say that it can be asked for one by RTCP.
@@ -160,13 +172,23 @@ impl Video {
     /// Our answer to the browser, which holds it to the formats of the call.
     pub fn answers(&mut self, offer: &BrowserOffer) -> Option<AnswerVideo<'_>> {
         self.keep_to_the_call();
+        self.agree(offer);
         self.answers_again(offer)
     }
 
+    /// Takes what the browser offers of header extensions, where it gets a picture at all.
+    pub fn agree(&mut self, offer: &BrowserOffer) {
+        let wanted = |extension| matches!(extension, Extension::Mid | Extension::TransportWide);
+        let said = offer.video.as_ref().filter(|_| self.answers_again(offer).is_some());
+        self.agreed = said.map(|video| video.says.only(wanted)).unwrap_or_default();
+    }
+
     /// Our offer to a browser of what the inside offers.
-    pub fn offers<'a>(&self, formats: &'a [ChosenVideo]) -> Option<AnswerVideo<'a>> {
-        let direction = Direction::SendRecv;
-        (!formats.is_empty()).then_some(AnswerVideo { ssrc: self.ssrc.0, chosen: formats, direction })
+    pub fn offers<'a>(&'a self, formats: &'a [ChosenVideo]) -> Option<AnswerVideo<'a>> {
+        let (direction, agreed) = (Direction::SendRecv, &self.agreed);
+        let most = self.theirs.as_ref().and_then(|theirs| theirs.most);
+        let offered = AnswerVideo { most, ssrc: self.ssrc.0, chosen: formats, direction, agreed };
+        (!formats.is_empty()).then_some(offered)
     }
 
     /// The same, to a later offer.
@@ -175,7 +197,9 @@ impl Video {
         let known = self.chosen.iter().all(|chosen| offered.contains(&chosen.outside));
         let told = known && !self.chosen.is_empty() && !self.outside.is_empty();
         let direction = Direction::SendRecv;
-        told.then_some(AnswerVideo { ssrc: self.ssrc.0, chosen: &self.chosen, direction })
+        let Self { chosen, agreed, .. } = self;
+        let most = self.theirs.as_ref().and_then(|theirs| theirs.most);
+        told.then_some(AnswerVideo { most, ssrc: self.ssrc.0, chosen, direction, agreed })
     }
 
     /// The browser offers anew: under other numbers, or no picture any more. One that was refused stays refused.
@@ -205,7 +229,13 @@ impl Video {
             chosen: &self.chosen,
             ssrc: self.ssrc,
             open,
+            agreed: &self.agreed,
         })
+    }
+
+    /// The section outside, with what is agreed on of it.
+    pub const fn agreed(&self) -> &Agreed {
+        &self.agreed
     }
 
     /// Encoding of the picture.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::OFFER_MAX;
 use super::codec::{Chosen, Codec, Kind, codecs, rtpmaps};
 use super::direction::Direction;
+use super::extension::Agreed;
 use super::values;
 use super::video::{ChosenVideo, VideoFormat, describe, formats, list};
 use crate::error::OfferError;
@@ -43,7 +44,8 @@ pub struct BrowserOffer {
     audio: usize,
     /// Video that shares the sound's transport.
     pub video: Option<BrowserVideo>,
-    bundled: bool,
+    /// Whether its sections are a bundle.
+    pub bundled: bool,
     /// The browser's user fragment.
     pub ufrag: String,
     /// The browser's password.
@@ -60,6 +62,8 @@ pub struct BrowserOffer {
     pub lite: bool,
     /// Direction of the audio section.
     pub direction: Direction,
+    /// What that section says of header extensions.
+    pub says: Agreed,
 }
 
 /// Video that a browser offers.
@@ -70,6 +74,8 @@ pub struct BrowserVideo {
     pub formats: Vec<VideoFormat>,
     /// What the browser does with the picture.
     pub direction: Direction,
+    /// What the section says of header extensions and bandwidth.
+    pub says: Agreed,
 }
 
 /// Our answer to a browser's video.
@@ -81,6 +87,10 @@ pub struct AnswerVideo<'a> {
     pub chosen: &'a [ChosenVideo],
     /// What we are ready for.
     pub direction: Direction,
+    /// Bits a second that the inside wants at the most.
+    pub most: Option<u64>,
+    /// Header extensions and feedback on bandwidth.
+    pub agreed: &'a Agreed,
 }
 
 /// What our answer, or our offer, says beside what the other side settles.
@@ -106,6 +116,8 @@ pub struct AnswerParts<'a> {
     pub chosen: &'a [Chosen],
     /// What we are ready for.
     pub direction: Direction,
+    /// Header extensions.
+    pub agreed: &'a Agreed,
     /// Video, where the call has any.
     pub video: Option<AnswerVideo<'a>>,
 }
@@ -150,6 +162,7 @@ impl BrowserOffer {
             candidates: candidates(media, carrier),
             lite: session_value(&session, "ice-lite").is_some(),
             direction: direction(media),
+            says: Agreed::read(media),
             video: video(&session, &bundle, media),
             bundled: !bundle.is_empty(),
             sections: session.medias.iter().map(section).collect(),
@@ -193,7 +206,7 @@ fn video(session: &Session, bundle: &[String], audio: &Media) -> Option<BrowserV
         let shares = media.media == "video" && is_offered(media, bundle) && is_within(media, bundle);
         let formats = formats(&media.fmt, values(media, "rtpmap"), values(media, "fmtp"));
         let found = shares && media.proto == audio.proto && !formats.is_empty();
-        found.then(|| BrowserVideo { at, formats, direction: direction(media) })
+        found.then(|| BrowserVideo { at, formats, direction: direction(media), says: Agreed::read(media) })
     })
 }
 
@@ -345,9 +358,9 @@ fn audio(
         }
     }
     let types: Vec<String> = codecs.iter().map(|chosen| chosen.outside.to_string()).collect();
-    transport(text, section, &types.join(" "), setup, parts);
+    transport(text, section, (&types.join(" "), None), setup, parts);
     let _ = write!(text, "a={}\r\na=rtcp-mux\r\n", direction.name());
-    for chosen in codecs {
+    for chosen in &codecs {
         let _ = write!(text, "a=rtpmap:{} {}\r\n", chosen.outside, chosen.kind.rtpmap());
         match chosen.kind {
             Kind::Event8000 | Kind::Event48000 => {
@@ -360,6 +373,10 @@ fn audio(
         }
     }
     text.push_str("a=ptime:20\r\n");
+    if parts.agreed.is_transport_wide() {
+        text.push_str("a=rtcp-rsize\r\n");
+    }
+    parts.agreed.write(text, codecs.iter().map(|chosen| chosen.outside));
     stream(text, "audio", parts.ssrc, parts.cname);
     ways(text, parts);
 }
@@ -372,18 +389,30 @@ fn film(
     (parts, video): (&AnswerParts<'_>, &AnswerVideo<'_>),
 ) {
     let formats: Vec<VideoFormat> = video.chosen.iter().map(|chosen| chosen.outside.clone()).collect();
-    transport(text, section, &list(&formats), setup, parts);
+    transport(text, section, (&list(&formats), video.most), setup, parts);
     let _ = write!(text, "a={}\r\na=rtcp-mux\r\na=rtcp-rsize\r\n", direction.name());
     describe(text, &formats, &["ccm fir", "nack pli"]);
+    video.agreed.write(text, formats.iter().map(|format| format.payload_type));
     stream(text, "video", video.ssrc, parts.cname);
     ways(text, parts);
 }
 
 /// The line of a section, and what says where and who we are.
-fn transport(text: &mut String, section: &Section, formats: &str, setup: &str, parts: &AnswerParts<'_>) {
+fn transport(
+    text: &mut String,
+    section: &Section,
+    (formats, most): (&str, Option<u64>),
+    setup: &str,
+    parts: &AnswerParts<'_>,
+) {
     let Section { kind, proto, mid, .. } = section;
     // Port 9 and no address: candidates say where we are (RFC 8839 section 4.3.1.2).
-    let _ = write!(text, "m={kind} 9 {proto} {formats}\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\n");
+    let _ = write!(text, "m={kind} 9 {proto} {formats}\r\nc=IN IP4 0.0.0.0\r\n");
+    if let Some(bits) = most {
+        // Chromium knows the one, Firefox both.
+        let _ = write!(text, "b=AS:{}\r\nb=TIAS:{bits}\r\n", bits.div_ceil(1000));
+    }
+    text.push_str("a=rtcp:9 IN IP4 0.0.0.0\r\n");
     if let Some(mid) = mid {
         let _ = write!(text, "a=mid:{mid}\r\n");
     }

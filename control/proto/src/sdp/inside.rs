@@ -11,6 +11,7 @@ use super::OFFER_MAX;
 use super::codec::{Chosen, Codec, Inward, Kind, codecs, rtpmaps};
 use super::crypto::{Crypto, Flaw};
 use super::direction::Direction;
+use super::extension::{Extensions, bandwidth};
 use super::values;
 use super::video::{VideoSection, describe, formats, list};
 
@@ -28,6 +29,8 @@ pub struct InsideOffer {
     pub rtcp: SocketAddr,
     /// Codecs under our payload types, as we prefer them.
     pub codecs: Vec<Codec>,
+    /// Header extensions of the sound that we speak of.
+    pub extensions: Extensions,
 }
 
 /// Profile of the audio inside.
@@ -83,6 +86,8 @@ pub struct InsideAnswer {
     pub codecs: Vec<Codec>,
     /// Its direction; inactive where its address is unspecified (the old way to hold).
     pub direction: Direction,
+    /// Header extensions of its sound.
+    pub extensions: Extensions,
     /// Its video, where it has any that it wants.
     pub video: Option<VideoSection>,
     /// All its sections in order.
@@ -120,7 +125,7 @@ impl InsideOffer {
         let codec = |kind: Kind| Codec { kind, payload_type: kind.inside_type() };
         let spoken = spoken.iter().copied().filter(|kind| has(*kind));
         let codecs = spoken.chain(of_events).map(codec).collect();
-        Self { session, rtp: ports.rtp, rtcp: ports.rtcp, codecs }
+        Self { session, rtp: ports.rtp, rtcp: ports.rtcp, codecs, extensions: Extensions::default() }
     }
 
     /// Takes over the payload types of an offer, as its answer should (RFC 3264 section 6.1).
@@ -179,6 +184,7 @@ impl InsideOffer {
                 let _ = write!(text, "a=fmtp:{} 0-16\r\n", codec.payload_type);
             }
         }
+        self.extensions.write(text);
         let _ = write!(text, "a=ptime:20\r\na={}\r\n", direction.name());
     }
 
@@ -272,7 +278,18 @@ impl InsideAnswer {
         };
         let layout = session.medias.iter().enumerate().map(line).collect();
         let codecs = codecs(&media.fmt, &maps);
-        Ok(Self { rtp, rtcp, codecs, direction, video, layout, profile, crypto, flaw })
+        Ok(Self {
+            rtp,
+            rtcp,
+            codecs,
+            direction,
+            extensions: Extensions::read(media),
+            video,
+            layout,
+            profile,
+            crypto,
+            flaw,
+        })
     }
 
     /// Why media cannot go where it says: to several at once, or to the machine that it is read on. An unspecified address is
@@ -313,7 +330,8 @@ impl VideoSection {
                 ["nack pli", "ccm fir"].iter().any(|asks| words.eq_ignore_ascii_case(asks))
             })
         });
-        (!formats.is_empty()).then_some(Self { rtp, rtcp, formats, direction, asks })
+        let most = bandwidth(session, media);
+        (!formats.is_empty()).then_some(Self { rtp, rtcp, formats, direction, asks, most })
     }
 
     fn write(&self, text: &mut String) {

@@ -4,6 +4,7 @@ mod browser;
 mod codec;
 mod crypto;
 mod direction;
+mod extension;
 mod fragment;
 mod inside;
 mod video;
@@ -15,6 +16,7 @@ pub use browser::{BrowserOffer, Setup, UFRAG_MAX, browser_answer, browser_offer}
 pub use codec::{Chosen, Codec, Inward, Kind};
 pub use crypto::{Crypto, Flaw};
 pub use direction::Direction;
+pub use extension::{Agreed, Extension, Extensions};
 pub use fragment::parse_fragment;
 pub use inside::{InsideAnswer, InsideOffer, InsideProfile, MediaLine, Secrecy};
 pub(crate) use video::choose as choose_video;

@@ -40,6 +40,8 @@ pub struct VideoSection {
     pub direction: Direction,
     /// Whether its writer may be asked for a whole picture by RTCP (PLI or FIR).
     pub asks: bool,
+    /// Bits a second that its writer wants to receive at the most.
+    pub most: Option<u64>,
 }
 
 /// One format of a call under the payload types of both legs.

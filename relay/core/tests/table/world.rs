@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sallyport_plan::{
-    CallId, Clock, Consent, Digits, Direction, DirectionIndex, FlowKey, Format, IceRole, KeyMaterial, Medium,
-    Mute, Passage, Plan, Profile, Protection, Pt, PtMap, Ssrc, Zone,
+    CallId, Clock, Consent, Digits, Direction, DirectionIndex, Extensions, FlowKey, Format, IceRole,
+    KeyMaterial, Medium, Mute, Passage, Plan, Profile, Protection, Pt, PtMap, Ssrc, Zone,
 };
 use sallyport_srtp::{Opener, Sealer};
 use sallyport_wire::PacketBuf;
@@ -113,6 +113,7 @@ pub fn plan(profile: Option<Profile>, paths: Paths) -> Plan {
         passage: Passage::Translated,
         ssrc: Ssrc(INSIDE_SSRC),
         payload_types: TYPES.map(map).to_vec(),
+        extensions: Extensions::default(),
         digits: Digits::Pass,
         reverse: OUTWARD,
         mute: Mute::Open,
@@ -128,6 +129,7 @@ pub fn plan(profile: Option<Profile>, paths: Paths) -> Plan {
         passage: Passage::Translated,
         ssrc: Ssrc(OUTSIDE_SSRC),
         payload_types: TYPES.map(|(outside, inside, format)| map((inside, outside, back(format)))).to_vec(),
+        extensions: Extensions::default(),
         digits: Digits::Pass,
         reverse: INWARD,
         mute: Mute::Open,

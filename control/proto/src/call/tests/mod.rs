@@ -11,6 +11,7 @@ mod adding;
 mod addresses;
 mod dialog;
 mod early;
+mod extensions;
 mod hold;
 mod incoming;
 mod ledger;

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use sallyport_plan::{
-    self as plan, Clock, Digits, Direction, DirectionIndex, FlowKey, Medium, Mute, Passage, Plan, Profile,
-    Pt, PtMap, Refusal, Ssrc, Zone,
+    self as plan, Clock, Digits, Direction, DirectionIndex, Extensions, FlowKey, Medium, Mute, Passage, Plan,
+    Profile, Pt, PtMap, Refusal, Ssrc, Zone,
 };
 
 use super::super::peer::{Format, Peer};
@@ -190,6 +190,7 @@ fn direction(index: u8, from: &Side, to: &Side) -> Option<Direction> {
         passage: Passage::Translated,
         ssrc: Ssrc(to.ssrc),
         payload_types: payload_types(sender, receiver),
+        extensions: Extensions::default(),
         digits: Digits::Pass,
         reverse: DirectionIndex(1 - index),
         mute: if open { Mute::Open } else { Mute::Held },

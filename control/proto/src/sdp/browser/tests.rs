@@ -5,7 +5,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::sdp::{InsideAnswer, InsideOffer, parse_fragment};
+use crate::sdp::{Extension, InsideAnswer, InsideOffer, parse_fragment};
 use sallyport_plan::PortPair;
 
 /// Chromium 140: audio and video, both with all their codecs and header extensions, candidates gathered.
@@ -83,6 +83,7 @@ fn answer(offer: &BrowserOffer, inside: &str) -> String {
         cname: "c",
         chosen: &chosen,
         direction: Direction::SendRecv,
+        agreed: &offer.says.only(|extension| extension != Extension::TransportWide),
         video: None,
     };
     browser_answer(offer, &parts)
@@ -133,7 +134,13 @@ fn chromium_is_answered() {
     assert!(text.contains("m=audio 9 UDP/TLS/RTP/SAVPF 8 0 126\r\n"), "{text}");
     assert!(text.contains("m=application 0 UDP/DTLS/SCTP webrtc-datachannel\r\n"), "{text}");
     assert!(text.contains("a=setup:passive\r\n") && text.contains("a=sendrecv\r\n"));
-    assert!(!text.contains("extmap"), "no header extension is agreed on");
+    let extmap: Vec<&str> = text.lines().filter(|line| line.contains("extmap")).collect();
+    let expected = [
+        "a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level",
+        "a=extmap:2 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
+        "a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid",
+    ];
+    assert_eq!(extmap, expected, "those that are wanted");
     let text = answer(&offer, "107 102");
     assert!(text.contains("m=audio 9 UDP/TLS/RTP/SAVPF 111 110\r\n"), "{text}");
     let text = answer(&offer, "9 101");

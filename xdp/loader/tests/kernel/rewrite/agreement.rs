@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use sallyport_core::{Limits, Now, Payload, Translator, Verdict};
 use sallyport_plan::{
-    CallId, Clock, Digits, Direction, DirectionIndex, FlowKey, Format, Medium, Mute, Passage, Plan,
-    Protection, Pt, PtMap, Ssrc, Zone,
+    CallId, Clock, Digits, Direction, DirectionIndex, Extensions, FlowKey, Format, Medium, Mute, Passage,
+    Plan, Protection, Pt, PtMap, Ssrc, Zone,
 };
 use sallyport_wire::PacketBuf;
 use sallyport_wire::frame::{self, Link};
@@ -38,6 +38,7 @@ fn translator(phones: &[Phone; 2]) -> Translator {
             payload_types: TYPES
                 .map(|kind| PtMap { from: Pt(kind), to: Pt(kind), format: Format::Media(Clock::Hz8000) })
                 .to_vec(),
+            extensions: Extensions::default(),
             digits: Digits::Pass,
             reverse: DirectionIndex(1 - index),
             mute: Mute::Open,
