@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use sallyport_plan::{FlowKey, Plan, Profile};
 
+use super::Call;
 use super::plan::{Keys, Parts, build};
 use super::record::Record;
-use super::{Call, dtls_start};
-use crate::api::{CallEvent, Command, EndCause, StepState};
+use crate::api::{CallEvent, Command, DtlsRole, DtlsStart, EndCause, StepState};
 use crate::sdp::{
-    AnswerParts, BrowserOffer, Direction, Extension, InsideAnswer, InsideOffer, browser_answer,
+    AnswerParts, BrowserOffer, Direction, Extension, InsideAnswer, InsideOffer, Setup, browser_answer,
 };
 
 impl Call {
@@ -229,4 +229,17 @@ impl Call {
             self.notify(CallEvent::Connected);
         }
     }
+}
+
+/// Who sends the ClientHello: the browser, unless its offer says that it does not.
+fn dtls_role(setup: Setup) -> DtlsRole {
+    match setup {
+        Setup::Passive => DtlsRole::Active,
+        Setup::ActPass | Setup::Active => DtlsRole::Passive,
+    }
+}
+
+/// The handshake on a nominated pair.
+fn dtls_start(setup: Setup, path: FlowKey) -> DtlsStart {
+    DtlsStart { role: dtls_role(setup), path }
 }

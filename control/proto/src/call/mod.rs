@@ -36,16 +36,14 @@ use std::time::Instant;
 
 use sallyport_plan::{CallId, FlowKey, PortPair, Profile, Refusal, Zone};
 
-use crate::api::{
-    CallEvent, CallFailure, Command, DtlsRole, DtlsStart, EndCause, Input, Party, Placing, StepState,
-};
+use crate::api::{CallEvent, CallFailure, Command, EndCause, Input, Party, Placing, StepState};
 use crate::error::OfferError;
 use crate::random::{Random, Seed};
 use crate::relayed::Relayed;
 use crate::sdp::{
     Agreed, BrowserOffer, Chosen, Codec, Direction, Extension, InsideAnswer, InsideOffer, Setup,
 };
-use crate::settings::{Settings, Srtp};
+use crate::settings::Settings;
 use crate::sip::{Credentials, Dialog, Request, TransactionId};
 
 use farewell::{Bye, LINGER};
@@ -478,13 +476,6 @@ impl Call {
         self.inside.unacked.as_ref().filter(|_| waits).map(|unacked| unacked.until)
     }
 
-    /// Port pairs inside that a call with or without a picture needs. Pictures have no keys of their own: where sound may be
-    /// encrypted there are none.
-    fn pairs(&self, video: bool) -> u8 {
-        let plain = self.settings.sip.policy.srtp == Srtp::Off;
-        if video && self.settings.video && plain { 2 } else { 1 }
-    }
-
     fn reserved(&mut self, ports: &[PortPair], now: Instant) {
         let Some(pair) = ports.first() else { return };
         if self.cause.is_some() {
@@ -596,17 +587,4 @@ impl Call {
 /// Whether a deadline has come; it is over then.
 fn passed(deadline: &mut Option<Instant>, now: Instant) -> bool {
     deadline.take_if(|at| *at <= now).is_some()
-}
-
-/// Who sends the ClientHello: the browser, unless its offer says that it does not.
-fn dtls_role(setup: Setup) -> DtlsRole {
-    match setup {
-        Setup::Passive => DtlsRole::Active,
-        Setup::ActPass | Setup::Active => DtlsRole::Passive,
-    }
-}
-
-/// The handshake on a nominated pair.
-fn dtls_start(setup: Setup, path: FlowKey) -> DtlsStart {
-    DtlsStart { role: dtls_role(setup), path }
 }
