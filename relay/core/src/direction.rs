@@ -1,11 +1,10 @@
 //! The state of one direction, and the way of one packet through it.
 
 mod own;
+mod rules;
 
 use arrayvec::ArrayVec;
-use sallyport_plan::{
-    CallId, Clock, Digits, Direction as Plan, FlowKey, Format, Mute, Passage, PtMap, Quality,
-};
+use sallyport_plan::{CallId, Digits, Direction as Plan, FlowKey, Mute, Passage, Quality};
 use sallyport_srtp::RTCP_OVERHEAD;
 use sallyport_wire::PacketBuf;
 use sallyport_wire::rtp::{self, Header};
@@ -16,7 +15,7 @@ use crate::arrivals::{Arrivals, FEEDBACK_MAX};
 use crate::continuity::Continuity;
 use crate::dial::Dial;
 use crate::event::{self, Digit, Hearing};
-use crate::extensions::{self, Extensions};
+use crate::extensions;
 use crate::feedback::LOST;
 use crate::limit::{Bucket, PICTURE};
 use crate::packet::{Opening, Payload, Sealing};
@@ -27,6 +26,7 @@ use crate::resend::{self, Asked, RESEND_ROOM, Ring};
 use crate::rtcp::{self, Names};
 use crate::stats::Drops;
 use crate::stream::{Numbers, START, STARTS, Stream};
+use rules::{Leaves, Rules};
 
 /// Octets of a report of ours, sealed.
 pub const REPORT_ROOM: usize = REPORT_MAX + RTCP_OVERHEAD;
@@ -102,105 +102,6 @@ impl Cold {
             again,
             dial: None,
         }
-    }
-}
-
-/// The plan, as the packet path reads it.
-struct Rules {
-    ingress: [Option<FlowKey>; 2],
-    rtp: FlowKey,
-    rtcp: FlowKey,
-    ssrc: u32,
-    /// Clock of the first sound or picture, which events run beside.
-    clock: Clock,
-    mute: Mute,
-    passage: Passage,
-    digits: Digits,
-    /// Id of transport-wide sequence numbers.
-    transport_wide: Option<u8>,
-    /// Header extensions that leave; all others are taken out.
-    extensions: Option<Box<Extensions>>,
-    payload_types: [Leaves; 128],
-}
-
-impl Rules {
-    fn new(plan: &Plan) -> Self {
-        let mut payload_types = [Leaves::UNMAPPED; 128];
-        for map in &plan.payload_types {
-            if let Some(entry) = payload_types.get_mut(usize::from(map.from.0)) {
-                *entry = Leaves::new(map);
-            }
-        }
-        let media = |map: &PtMap| if let Format::Media(clock) = map.format { Some(clock) } else { None };
-        Self {
-            ingress: [plan.ingress.first().copied(), plan.ingress.get(1).copied()],
-            rtp: plan.rtp,
-            rtcp: plan.rtcp,
-            ssrc: plan.ssrc.0,
-            clock: plan.payload_types.iter().find_map(media).unwrap_or(Clock::Hz8000),
-            mute: plan.mute,
-            passage: plan.passage,
-            digits: plan.digits,
-            transport_wide: plan.extensions.transport_wide,
-            extensions: Extensions::new(&plan.extensions),
-            payload_types,
-        }
-    }
-
-    /// What a payload type becomes.
-    fn leaves(&self, payload_type: u8) -> Option<Leaves> {
-        self.payload_types
-            .get(usize::from(payload_type))
-            .copied()
-            .filter(|leaves| *leaves != Leaves::UNMAPPED)
-    }
-
-    /// Whether a packet of this type may leave as it came.
-    fn lets_pass(&self, payload_type: u8) -> Result<(), Reason> {
-        match self.mute {
-            _ if self.leaves(payload_type).is_none() => Err(Reason::PayloadType),
-            Mute::Held => Err(Reason::Held),
-            Mute::Open => Ok(()),
-        }
-    }
-}
-
-/// What a payload type becomes, in two octets: the type, then the clocks that it comes and leaves with, then whether it is one
-/// of named events.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Leaves(u16);
-
-impl Leaves {
-    const UNMAPPED: Self = Self(u16::MAX);
-    /// Of retransmissions: a clock that there is none of, behind the type of what they repeat.
-    const RTX: u16 = 0xe << 7;
-
-    fn new(map: &PtMap) -> Self {
-        let (from, to, event) = match map.format {
-            Format::Media(clock) => (clock, clock, 0),
-            Format::Event { from, to } => (from, to, 1),
-            Format::Rtx(of) => return Self(u16::from(of.0 & 0x7f) | Self::RTX),
-        };
-        Self(u16::from(map.to.0 & 0x7f) | (from as u16) << 7 | (to as u16) << 11 | event << 15)
-    }
-
-    const fn payload_type(self) -> u8 {
-        (self.0 & 0x7f) as u8
-    }
-
-    const fn is_event(self) -> bool {
-        self.0 >> 15 == 1
-    }
-
-    /// The payload type of what such packets repeat, as it comes.
-    fn repeats(self) -> Option<u8> {
-        (self.0 >> 7 & 0xf == Self::RTX >> 7).then_some(self.payload_type())
-    }
-
-    /// Rates in Hz, as it comes and as it leaves.
-    fn clocks(self) -> (u32, u32) {
-        let hz = |at: u16| Clock::ALL.get(usize::from(self.0 >> at & 0xf)).map_or(0, |clock| clock.hz());
-        (hz(7), hz(11))
     }
 }
 

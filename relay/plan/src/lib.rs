@@ -15,6 +15,7 @@ extern crate alloc;
 
 mod clock;
 mod extension;
+mod id;
 mod key;
 mod message;
 mod plan;
@@ -23,11 +24,12 @@ mod wire;
 
 pub use clock::Clock;
 pub use extension::{ExtensionMap, Extensions, Mid};
+pub use id::{CallId, ParseCallIdError};
 pub use key::{KeyMaterial, Profile, Protection, SALT_MAX};
 pub use message::{Command, Counter, DirectionReport, Event, InterfaceStatus, PortPair, Refusal, Status};
 pub use plan::{
-    CallId, Consent, Digits, Direction, DirectionIndex, FlowKey, Format, IceRole, Medium, Mute,
-    ParseCallIdError, Passage, Plan, Pt, PtMap, Resend, Ssrc, Zone,
+    Consent, Digits, Direction, DirectionIndex, FlowKey, Format, IceRole, Medium, Mute, Passage, Plan, Pt,
+    PtMap, Resend, Ssrc, Zone,
 };
 pub use quality::{Quality, STAYS, Told};
 pub use wire::{DecodeError, MESSAGE_MAX, bytes, decode, encode};

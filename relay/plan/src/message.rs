@@ -7,7 +7,8 @@ use core::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{CallId, DirectionIndex, FlowKey, Medium, Plan, Zone};
+use crate::id::CallId;
+use crate::plan::{DirectionIndex, FlowKey, Medium, Plan, Zone};
 use crate::quality::Quality;
 
 /// What control asks of the relay. Each is answered by the events named.
