@@ -76,6 +76,8 @@ pub struct Uplink {
     pub offload: Option<Offload>,
     /// One a worker.
     pub workers: Vec<Handle>,
+    /// Has the TCP connections of browsers; `None` where there are none.
+    pub tcp: Option<Handle>,
     /// Asks for next hops; `None` on the socket path.
     pub next_hops: Option<Sender<Question>>,
     /// Port pairs inside.
@@ -160,8 +162,8 @@ impl Uplink {
     }
 
     fn stop(&mut self, keep: bool) {
-        for worker in &mut self.workers {
-            worker.stop();
+        for thread in self.workers.iter_mut().chain(&mut self.tcp) {
+            thread.stop();
         }
         if let Some(offload) = self.offload.take() {
             offload.end(keep);
@@ -263,6 +265,11 @@ impl Uplink {
         }
     }
 
+    /// Everybody who obeys orders.
+    fn threads(&self) -> impl Iterator<Item = &Handle> {
+        self.workers.iter().chain(&self.tcp)
+    }
+
     fn order(&self, worker: u8, order: Order) {
         if let Some(worker) = self.workers.get(usize::from(worker)) {
             worker.order(order);
@@ -323,6 +330,10 @@ impl Uplink {
         let to_us = self.interfaces.iter().any(|interface| interface.serves(path.remote));
         if payload.len() > 1500 || to_us || !self.is_ours(path.zone, path.local) {
             tracing::debug!("control asked to send what no media address of ours can");
+            return;
+        }
+        if let Some(tcp) = self.tcp.as_ref().filter(|_| self.own.is_tcp(&path)) {
+            tcp.order(Order::Send { path, link: None, payload });
             return;
         }
         let Some(next_hops) = &self.next_hops else {

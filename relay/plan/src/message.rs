@@ -251,6 +251,9 @@ pub struct InterfaceStatus {
     /// Inside: the one UDP port, on each of `addresses`, for browsers inside; `None` where there is none for them. Outside
     /// always `None`: there `port_min` is the browsers'.
     pub browsers: Option<u16>,
+    /// Outside: the one TCP port, on each of `addresses`, for browsers that UDP does not reach (RFC 6544); `None` where there is
+    /// none. A path from there is a TCP connection's.
+    pub tcp: Option<u16>,
     /// Whether the network card, as asked, spreads UDP over its RX queues by ports as well as by addresses. Where it does not,
     /// or nobody can tell, all packets between two addresses come by one queue.
     pub hashes_ports: bool,

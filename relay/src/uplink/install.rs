@@ -93,7 +93,7 @@ impl Uplink {
     fn start_install(&mut self, call: CallId) {
         let Some(plan) = self.state.installing.get(&call).and_then(VecDeque::front) else { return };
         let mut paths = egress(plan);
-        paths.retain(|path| !self.own.is_hairpin(path));
+        paths.retain(|path| !self.own.is_hairpin(path) && !self.own.is_tcp(path));
         let Some(next_hops) = &self.next_hops else {
             if self.is_home(call) {
                 self.resolved(call, Ok(Links::new()));
@@ -235,12 +235,17 @@ impl Uplink {
         }
     }
 
-    /// Other workers learn whose the flow is, for frames that come without metadata.
-    fn route(&self, owner: u8, insert: Vec<(FlowKey, Tag)>, remove: Vec<FlowKey>) {
+    /// Other workers learn whose the flow is, for frames that come without metadata, and so does whoever has the connections.
+    fn route(&self, owner: u8, mut insert: Vec<(FlowKey, Tag)>, mut remove: Vec<FlowKey>) {
         for (at, worker) in self.workers.iter().enumerate() {
             if at != usize::from(owner) {
                 worker.order(Order::Routes { insert: insert.clone(), remove: remove.clone() });
             }
+        }
+        if let Some(tcp) = &self.tcp {
+            insert.retain(|(flow, _)| self.own.is_tcp(flow));
+            remove.retain(|flow| self.own.is_tcp(flow));
+            tcp.order(Order::Routes { insert, remove });
         }
     }
 
