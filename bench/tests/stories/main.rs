@@ -30,6 +30,7 @@ mod relay;
 mod reports;
 mod sockets;
 mod stage;
+mod tcp;
 mod video;
 mod web;
 mod worlds;
