@@ -140,6 +140,8 @@ pub enum Notice {
         /// Which digit, and for how long.
         digit: Digit,
     },
+    /// A flow of a call has no TCP connection.
+    Disconnected(FlowKey),
     /// Consent lapsed.
     ConsentLost {
         /// Which call.

@@ -124,6 +124,12 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             let polled =
                 self.connections.poll(instant, &mut |pair, frame| judge.take(path(*pair), frame, now));
             self.judge.handoff.wake_others();
+            while let Some(pair) = self.connections.poll_ended() {
+                let flow = path(pair);
+                if self.judge.routes.contains_key(&flow) {
+                    (self.judge.notify)(Notice::Disconnected(flow));
+                }
+            }
             if let Err(error) = slept.and(polled) {
                 // As for a worker: a relay that starts again is better than one that is deaf by this way.
                 tracing::error!(%error, "poll of the TCP connections failed");
@@ -157,7 +163,13 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                     for flow in remove {
                         self.judge.routes.remove(&flow);
                     }
-                    self.judge.routes.extend(insert);
+                    for (flow, tag) in insert {
+                        self.judge.routes.insert(flow, tag);
+                        // Ended meanwhile, or with a former relay.
+                        if !self.connections.has(&(flow.local, flow.remote)) {
+                            (self.judge.notify)(Notice::Disconnected(flow));
+                        }
+                    }
                 }
                 Order::Send { path, payload, .. } => {
                     self.connections.send(&(path.local, path.remote), &payload, Instant::now());

@@ -250,6 +250,9 @@ impl Uplink {
         for (call, flow) in lapsed.collect::<Vec<_>>() {
             self.tell(&Event::ConsentLost { call, flow });
         }
+        // The same of connections: whoever has them tells which flows have none.
+        let flows = self.state.calls.values().flat_map(|running| running.flows.iter().copied());
+        self.route_tcp(flows.collect(), Vec::new());
     }
 
     fn hello(&mut self, version: u16) {
@@ -409,6 +412,7 @@ impl Uplink {
             Notice::Digit { call, direction, digit: Digit { event, duration } } => {
                 self.tell(&Event::Digit { call, direction, event, duration });
             }
+            Notice::Disconnected(flow) => self.disconnected(flow),
             Notice::ConsentLost { call, flow } => {
                 if let Some(running) = self.state.calls.get_mut(&call) {
                     running.lapsed.push(flow);

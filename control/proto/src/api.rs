@@ -39,6 +39,8 @@ pub enum Input {
     },
     /// The relay's consent on a nominated pair lapsed, perhaps while control was away.
     ConsentLost(FlowKey),
+    /// The TCP connection of a nominated pair has ended: the browser may come by another one before consent lapses.
+    Disconnected(FlowKey),
     /// The browser sent a digit as a named event (RFC 4733) of which the plan has the relay tell.
     Digit {
         /// Its code: 0 to 9, 10 for star, 11 for hash, 12 to 15 for A to D (RFC 4733 section 3.2).

@@ -1,14 +1,14 @@
 //! TCP connections of browsers that UDP does not reach: ICE-TCP, passive (RFC 6544), datagrams framed by RFC 4571.
 //!
 //! A connection is what a 5-tuple of UDP is otherwise, and knows nothing of calls: whose it is, its user says by sending
-//! something back. Strangers have little of it: their first frame has to be a STUN binding request, it has to be answered
+//! something back. Strangers have little of it: nothing of theirs is heard before a STUN binding request, which has to be answered
 //! within seconds, and they are few, of one source and in all. What is sent waits a moment at the most.
 
 mod framing;
 mod guests;
 mod outgoing;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -19,6 +19,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
 };
+use sallyport_wire::demux;
 use sallyport_wire::stun::{self, Class};
 
 use crate::udp;
@@ -95,7 +96,7 @@ pub struct TcpCounters {
     pub refused_source: u64,
     /// Made room for another one before they were answered.
     pub evicted: u64,
-    /// Closed: the first frame was no STUN binding request with a user name.
+    /// Closed: what came first was neither a STUN binding request with a user name nor media.
     pub stranger: u64,
     /// Closed: nothing came in time.
     pub silent: u64,
@@ -107,6 +108,8 @@ pub struct TcpCounters {
     pub stuck: u64,
     /// Frames handed to the user.
     pub received: u64,
+    /// Frames passed over: media before the first check.
+    pub early: u64,
     /// Frames passed over: too long.
     pub too_long: u64,
     /// Frames given to the system.
@@ -121,7 +124,7 @@ pub struct TcpCounters {
 
 impl TcpCounters {
     /// Names and values, names in snake case.
-    pub fn named(&self) -> [(&'static str, u64); 16] {
+    pub fn named(&self) -> [(&'static str, u64); 17] {
         [
             ("tcp_accepted", self.accepted),
             ("tcp_closed", self.closed),
@@ -135,6 +138,7 @@ impl TcpCounters {
             ("tcp_ended_stuck", self.stuck),
             ("tcp_received", self.received),
             ("tcp_sent", self.sent),
+            ("drop_tcp_early", self.early),
             ("drop_tcp_too_long", self.too_long),
             ("drop_tcp_full", self.full),
             ("drop_tcp_late", self.late),
@@ -185,6 +189,8 @@ pub struct TcpConnections {
     limits: TcpLimits,
     counters: TcpCounters,
     room: Box<[u8]>,
+    /// Pairs whose connection has ended after it had been answered, until their user has heard of it.
+    ended: VecDeque<Pair>,
     /// Until when nobody is let in.
     paused: Option<Instant>,
     /// When ages are looked at.
@@ -207,6 +213,7 @@ impl TcpConnections {
             limits,
             counters: TcpCounters::default(),
             room: vec![0; 2 + TCP_FRAME_MAX + READ].into_boxed_slice(),
+            ended: VecDeque::new(),
             paused: None,
             round: None,
         })
@@ -289,6 +296,17 @@ impl TcpConnections {
         }
         let outcome = connection.outgoing.send(&mut connection.stream, datagram, now);
         self.account(at, outcome);
+    }
+
+    /// Whether a pair has a connection.
+    pub fn has(&self, pair: &Pair) -> bool {
+        self.by_pair.contains_key(pair)
+    }
+
+    /// The next pair whose connection has ended, of those that were sent something. To be asked behind each
+    /// [`TcpConnections::poll`] and [`TcpConnections::send`].
+    pub fn poll_ended(&mut self) -> Option<Pair> {
+        self.ended.pop_front()
     }
 
     /// Counts what became of frames, and listens for room where some wait.
@@ -413,7 +431,12 @@ impl TcpConnections {
                 Piece::TooLong => return Some(End::Stranger),
             };
             if connection.heard.is_none() && !is_check(frame) {
-                return Some(End::Stranger);
+                if !is_media(frame) {
+                    return Some(End::Stranger);
+                }
+                // Chromium does so where a connection takes another one's place.
+                self.counters.early += 1;
+                continue;
             }
             connection.heard = Some(now);
             if !frame.is_empty() {
@@ -433,6 +456,9 @@ impl TcpConnections {
         self.vacant.push(at);
         self.guests.leave(connection.pair.1.ip(), connection.ticket);
         self.counters.closed += 1;
+        if connection.answered.is_some() {
+            self.ended.push_back(connection.pair);
+        }
         match end {
             End::Closed => {}
             End::Evicted => self.counters.evicted += 1,
@@ -505,6 +531,11 @@ fn is_check(frame: &[u8]) -> bool {
             && message.method() == stun::BINDING
             && message.attribute(stun::USERNAME).is_some()
     })
+}
+
+/// Whether it could be what a browser sends to one whom it knows.
+fn is_media(frame: &[u8]) -> bool {
+    matches!(demux::classify(frame), demux::Kind::Dtls | demux::Kind::Rtp | demux::Kind::Rtcp)
 }
 
 /// Options of a connection: packets leave at once, and do not pile up in the system.

@@ -108,6 +108,14 @@ pub enum Event {
         /// Which pair.
         flow: FlowKey,
     },
+    /// A nominated pair has no TCP connection, or none any more: nothing can be sent there, and what its browser nominates
+    /// instead is to be taken at once. Consent lapses in its time.
+    Disconnected {
+        /// Which call.
+        call: CallId,
+        /// Which pair.
+        flow: FlowKey,
+    },
     /// A named event (RFC 4733) has ended on a direction whose digits are told of: once for each, however often its end was sent.
     Digit {
         /// Which call.

@@ -41,6 +41,8 @@ pub struct Ice {
     taken: usize,
     /// The pair that the agent nominated last.
     choice: Option<FlowKey>,
+    /// A pair whose TCP connection has ended.
+    gone: Option<FlowKey>,
     /// When the browser last wished to use which pair.
     wishes: Vec<(FlowKey, Instant)>,
 }
@@ -96,6 +98,7 @@ impl Ice {
             own: own_addresses(settings),
             taken: 0,
             choice: None,
+            gone: None,
             wishes: Vec::new(),
         }
     }
@@ -206,11 +209,27 @@ impl Ice {
                 self.choice = Some(FlowKey { zone: self.zone, local: source, remote: destination });
             }
         }
+        if current.is_some() && current == self.gone {
+            self.choice = self.newest_wish().or(self.choice);
+        }
         let choice = self.choice.filter(|choice| current != Some(*choice))?;
         let fresh =
             |(path, at): &(FlowKey, Instant)| *path == choice && now.saturating_duration_since(*at) < FRESH;
         let wished = self.agent.controlling() || self.wishes.iter().any(fresh);
         (current.is_none() || wished).then_some(choice)
+    }
+
+    /// The TCP connection of a pair has ended.
+    pub fn disconnected(&mut self, flow: FlowKey) {
+        self.gone = Some(flow);
+    }
+
+    /// The pair that the browser wished to use last, of those that work and are still there. The agent finds out by itself that a
+    /// pair is dead, long after the browser.
+    fn newest_wish(&self) -> Option<FlowKey> {
+        let there = self.wishes.iter().filter(|(path, _)| Some(*path) != self.gone);
+        let works = there.filter(|(path, _)| self.agent.has_viable_remote_candidate(path.remote));
+        works.max_by_key(|(_, at)| *at).map(|(path, _)| *path)
     }
 
     /// What the relay needs to keep the pair alive.
@@ -295,3 +314,6 @@ fn own_addresses(settings: &Settings) -> Vec<IpAddr> {
     }
     own
 }
+
+#[cfg(test)]
+mod tests;

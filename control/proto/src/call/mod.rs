@@ -348,6 +348,10 @@ impl Call {
                 self.end(EndCause::ConsentLost, now)
             }
             Input::ConsentLost(_) => {}
+            Input::Disconnected(flow) => {
+                self.outside.ice.iter_mut().for_each(|ice| ice.disconnected(flow));
+                self.drain_ice(now);
+            }
             Input::Digit { event, duration } => self.heard(event, duration),
             Input::RelayAway => self.relay_away(now),
             Input::RelayBack(version) => self.relay_back(version, now),

@@ -120,6 +120,8 @@ fn datagrams_go_both_ways_and_the_end_is_seen() {
     stream.shutdown(Shutdown::Write).unwrap();
     host.until(|counters| counters.closed == 1);
     assert!(is_over(&mut stream) && host.is_empty());
+    assert_eq!(host.connections.poll_ended(), Some(pair));
+    assert!(host.connections.poll_ended().is_none() && !host.connections.has(&pair));
     host.connections.send(&pair, b"to nobody", host.now);
     assert_eq!(host.connections.counters.gone, 1);
 }
@@ -131,14 +133,8 @@ fn who_does_not_begin_with_a_check_is_shown_the_door() {
         let length = Builder::new(&mut room, Class::Request, stun::BINDING, [7; 12]).unwrap().finish();
         framed(&room[..length])
     };
-    let strangers: [&[u8]; 6] = [
-        b"GET / HTTP/1.1\r\n\r\n",
-        &[0, 0],
-        &[0xff, 0xff, 1],
-        &framed(&[22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]),
-        &framed(&[0x80; 172]),
-        &nameless,
-    ];
+    let strangers: [&[u8]; 5] =
+        [b"GET / HTTP/1.1\r\n\r\n", &[0, 0], &[0xff, 0xff, 1], &framed(&[64; 172]), &nameless];
     let mut host = Host::new(limits());
     for (nth, octets) in strangers.into_iter().enumerate() {
         let mut stream = host.connect();
@@ -147,6 +143,28 @@ fn who_does_not_begin_with_a_check_is_shown_the_door() {
         assert!(is_over(&mut stream), "{nth}");
     }
     assert!(host.heard.is_empty() && host.is_empty());
+    assert!(host.connections.poll_ended().is_none(), "nobody knew them");
+}
+
+/// As where a browser's connection takes the place of one that broke.
+#[test]
+fn media_before_the_check_is_passed_over_and_does_not_count_as_one() {
+    let mut host = Host::new(limits());
+    let mut streams = [host.connect(), host.connect()];
+    for stream in &mut streams {
+        let media = [vec![22, 254, 253, 0, 0, 0, 0], vec![0x80; 172], vec![0x80; 172]];
+        media.iter().for_each(|media| stream.write_all(&framed(media)).unwrap());
+    }
+    host.until(|counters| counters.early == 6);
+    streams[1].write_all(&framed(&check())).unwrap();
+    host.until(|counters| counters.received == 1);
+    let (pair, frame) = host.heard.pop().unwrap();
+    assert_eq!(frame, check());
+    host.connections.send(&pair, b"answer", host.now);
+    assert_eq!(hear(&mut streams[1]), b"answer");
+    host.now += limits().patience;
+    host.until(|counters| counters.silent == 1);
+    assert!(is_over(&mut streams[0]) && host.open() == 1);
 }
 
 #[test]
