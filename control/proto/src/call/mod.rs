@@ -486,7 +486,7 @@ impl Call {
         if self.cause.is_some() || self.relayed.away {
             return;
         }
-        if self.relayed.installed == 0 {
+        if self.relayed.installed == 0 || self.outside.nominated.is_none() {
             self.end(EndCause::RelayLost, now);
             return;
         }
