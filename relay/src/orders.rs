@@ -65,6 +65,22 @@ pub enum Order {
         /// Bound ones.
         sockets: Vec<UdpSocket>,
     },
+    /// Have a direction of a call send digits. No answer.
+    Dial {
+        /// Whose.
+        call: CallId,
+        /// Which.
+        direction: DirectionIndex,
+        /// In order.
+        digits: Vec<Digit>,
+    },
+    /// Ask whoever sends on a direction for a picture. No answer.
+    Picture {
+        /// Whose.
+        call: CallId,
+        /// Which.
+        direction: DirectionIndex,
+    },
     /// Statistics of a call.
     Report(CallId),
     /// Counters and frames; the number comes back.
@@ -142,6 +158,13 @@ pub enum Notice {
     },
     /// A flow of a call has no TCP connection.
     Disconnected(FlowKey),
+    /// Whoever sends on a direction wants a picture.
+    Picture {
+        /// Which call.
+        call: CallId,
+        /// Which direction.
+        direction: DirectionIndex,
+    },
     /// Consent lapsed.
     ConsentLost {
         /// Which call.

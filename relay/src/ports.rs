@@ -12,6 +12,9 @@ pub const REST: Duration = Duration::from_secs(30);
 /// still sends, and its packets are taken only by a plan that names the same address and port of it again.
 pub const REST_LEAST: Duration = Duration::from_secs(5);
 
+/// Pairs of a call.
+const MOST: usize = 8;
+
 /// Hands out even/odd port pairs of the inside addresses.
 #[derive(Debug)]
 pub struct Ports {
@@ -62,7 +65,7 @@ impl Ports {
     /// those that have rested longest, for [`REST_LEAST`] at least.
     ///
     /// # Errors
-    /// [`Refusal::Malformed`] for a count that is not 1 to 8 or a call that has pairs already, [`Refusal::NoPorts`]
+    /// [`Refusal::Malformed`] for a count that is not 1 to 8, [`Refusal::TooLarge`] where the call would have more than 8, [`Refusal::NoPorts`]
     /// where not so many are free; nothing is taken then.
     pub fn reserve(
         &mut self,
@@ -71,8 +74,11 @@ impl Ports {
         count: u8,
         now: Instant,
     ) -> Result<Vec<PortPair>, Refusal> {
-        if !(1..=8).contains(&count) || self.taken.contains_key(&call) {
+        if !(1..=MOST).contains(&usize::from(count)) {
             return Err(Refusal::Malformed);
+        }
+        if self.taken.get(&call).map_or(0, Vec::len) + usize::from(count) > MOST {
+            return Err(Refusal::TooLarge);
         }
         let address = self.addresses.iter().find(|own| own.is_ipv4() == toward.is_ipv4());
         let address = *address.ok_or(Refusal::Unreachable)?;
@@ -88,7 +94,7 @@ impl Ports {
         }
         let pairs: Vec<PortPair> =
             pool.free.drain(..usize::from(count)).map(|port| pair(address, port)).collect();
-        self.taken.insert(call, pairs.clone());
+        self.taken.entry(call).or_default().extend(&pairs);
         Ok(pairs)
     }
 
@@ -124,6 +130,20 @@ impl Ports {
             }
         }
         pairs
+    }
+
+    /// Puts some of the call's pairs to rest.
+    pub fn give_back(&mut self, call: CallId, pairs: &[PortPair], now: Instant) {
+        let Some(taken) = self.taken.get_mut(&call) else { return };
+        taken.retain(|pair| !pairs.contains(pair));
+        if taken.is_empty() {
+            self.taken.remove(&call);
+        }
+        for pair in pairs {
+            if let Some(pool) = self.pools.get_mut(&pair.rtp.ip()) {
+                pool.resting.push_back((now, pair.rtp.port()));
+            }
+        }
     }
 
     /// Calls that hold pairs.
@@ -223,7 +243,23 @@ mod tests {
         assert_eq!(ports.reserve(CallId(1), v6, 1, now), Err(Refusal::Unreachable));
         assert_eq!(ports.taken(), 0);
         assert_eq!(ports.reserve(CallId(1), HERE, 2, now).unwrap().len(), 2);
-        assert_eq!(ports.reserve(CallId(1), HERE, 1, now), Err(Refusal::Malformed));
+        assert_eq!(ports.reserve(CallId(1), HERE, 1, now), Err(Refusal::NoPorts));
+        assert_eq!(ports.reserve(CallId(1), HERE, 7, now), Err(Refusal::TooLarge));
+        assert_eq!(ports.taken(), 2);
+    }
+
+    #[test]
+    fn a_call_may_have_more_in_its_middle_and_give_them_back() {
+        let now = Instant::now();
+        let mut ports = Ports::new(&[HERE], 20000, 20005);
+        let first = ports.reserve(CallId(1), HERE, 1, now).unwrap();
+        let more = ports.reserve(CallId(1), HERE, 1, now).unwrap();
+        assert!(ports.owns(CallId(1), first[0].rtp) && ports.owns(CallId(1), more[0].rtcp));
+        ports.give_back(CallId(1), &more, now);
+        assert!(ports.owns(CallId(1), first[0].rtp) && !ports.owns(CallId(1), more[0].rtcp));
+        let more = ports.reserve(CallId(1), HERE, 1, now).unwrap();
+        assert_eq!(ports.release(CallId(1), now), [first, more].concat());
+        assert_eq!(ports.taken(), 0);
     }
 
     #[test]

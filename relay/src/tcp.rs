@@ -185,6 +185,8 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                 | Order::Unbind(_)
                 | Order::Part { .. }
                 | Order::Adopt { .. }
+                | Order::Dial { .. }
+                | Order::Picture { .. }
                 | Order::Report(_) => {}
             }
         }

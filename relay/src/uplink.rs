@@ -235,6 +235,16 @@ impl Uplink {
             }
             Command::Report { call } => self.report(call),
             Command::Status => self.gather(status::For::Status),
+            Command::Picture { call, direction } => {
+                if let Some(running) = self.state.calls.get(&call) {
+                    self.order(running.worker, Order::Picture { call, direction });
+                }
+            }
+            Command::Dial { call, direction, digits } => {
+                let Some(worker) = self.state.calls.get(&call).map(|running| running.worker) else { return };
+                let digits = digits.into_iter().map(|(event, duration)| Digit { event, duration }).collect();
+                self.order(worker, Order::Dial { call, direction, digits });
+            }
         }
     }
 
@@ -300,7 +310,7 @@ impl Uplink {
             Ok(ports) => {
                 let addresses = ports.iter().flat_map(|pair| [pair.rtp, pair.rtcp]).collect();
                 self.state.reserving.insert(call, ports);
-                let home = self.lightest();
+                let home = self.state.homes.get(&call).copied().unwrap_or_else(|| self.lightest());
                 self.move_in(call, home, addresses);
             }
         }
@@ -317,8 +327,10 @@ impl Uplink {
         if bound {
             self.tell(&Event::Reserved { call, ports });
         } else {
-            self.ports.release(call, Instant::now());
-            self.state.homes.remove(&call);
+            self.ports.give_back(call, &ports, Instant::now());
+            if self.ports.of(call).next().is_none() {
+                self.state.homes.remove(&call);
+            }
             self.refuse(call, Refusal::NoPorts);
         }
     }
@@ -427,6 +439,7 @@ impl Uplink {
                 self.tell(&Event::Digit { call, direction, event, duration });
             }
             Notice::Disconnected(flow) => self.disconnected(flow),
+            Notice::Picture { call, direction } => self.tell(&Event::Picture { call, direction }),
             Notice::ConsentLost { call, flow } => {
                 if let Some(running) = self.state.calls.get_mut(&call) {
                     running.lapsed.push(flow);

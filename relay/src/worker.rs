@@ -266,8 +266,9 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         let packets = self.counts.received - std::mem::replace(&mut self.seen, self.counts.received);
         let patient = self.worker.edge.port().pending() == 0;
         let translator = &self.worker.translator;
-        let timers = [translator.poll_timeout(), translator.poll_report(), self.keeps_at()];
-        let due = timers.into_iter().flatten().min();
+        let own = [translator.poll_timeout(), translator.poll_report(), translator.poll_dial()];
+        let timers = own.into_iter().chain([self.keeps_at()]);
+        let due = timers.flatten().min();
         let now = self.at(left.unwrap_or_else(Instant::now));
         self.sleeper.sleep(packets, patient, due, now)
     }
@@ -438,7 +439,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         }
     }
 
-    /// Consent checks and reports that are due, and what happened since.
+    /// Consent checks, reports and digits that are due, and what happened since.
     fn tick(&mut self) {
         let now = self.now();
         self.keep(now);
@@ -450,6 +451,9 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         if translator.poll_report().is_some_and(|at| at <= now) {
             translator.handle_reports(now, &mut |path, bytes| due.push((*path, bytes.to_vec())));
         }
+        if translator.poll_dial().is_some_and(|at| at <= now) {
+            translator.handle_dials(now, &mut |path, bytes| due.push((*path, bytes.to_vec())));
+        }
         self.send_all(due, now);
         while let Some(event) = self.worker.translator.poll_event() {
             match event {
@@ -458,6 +462,9 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                 }
                 CoreEvent::Digit { call, direction, digit } => {
                     (self.notify)(Notice::Digit { call, direction, digit });
+                }
+                CoreEvent::Picture { call, direction } => {
+                    (self.notify)(Notice::Picture { call, direction });
                 }
             }
         }
@@ -521,6 +528,18 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                     if self.worker.edge.adopt(Zone::Inside as u8, sockets).is_err() {
                         (self.notify)(Notice::Bound { call, bound: false });
                     }
+                }
+                Order::Picture { call, direction } => {
+                    let (now, mut due) = (self.now(), Vec::new());
+                    let translator = &mut self.worker.translator;
+                    translator.ask_picture(call, direction, now, &mut |path, bytes| {
+                        due.push((*path, bytes.to_vec()))
+                    });
+                    self.send_all(due, now);
+                }
+                Order::Dial { call, direction, digits } => {
+                    let now = self.now();
+                    self.worker.translator.dial(call, direction, &digits, now);
                 }
                 Order::Report(call) => {
                     let directions = self.worker.translator.report(call);

@@ -304,6 +304,14 @@ impl Browser {
         self.session.call("camera", &Value::Null).map(|_| ())
     }
 
+    /// Adds the camera to the call that runs, by another offer; the answer. Needs [`FILM`].
+    ///
+    /// # Errors
+    /// As [`Self::direct`].
+    pub fn add_camera(&self) -> anyhow::Result<String> {
+        self.do_with("addCamera", &Value::Null)
+    }
+
     /// Its view of the picture. Needs [`FILM`].
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 """A SIP phone with a picture: answers one call after the other, GStreamer carries its media.
 
 film.py ADDRESS SIP-PORT MEDIA-PORT [lose]: RTP of the sound at MEDIA-PORT, of the picture two above, RTCP one above each. A
-JSON object a line on standard output tells what happens: "ready", "call", "picture" (the first one), "seen" (twice a second:
+JSON object a line on standard output tells what happens: "ready", "call", "added" (a picture, in mid-call), "picture" (the first one), "seen" (twice a second:
 pictures decoded so far, the mean colour of the last one), "lost" (a key frame, whole), "key" (one was asked of us), "over".
 With "lose" the first key frame that comes is lost, and by SIGUSR1 the next one.
 """
@@ -44,6 +44,7 @@ class Media:
         self.bin = self.make("rtpbin", rtp_profile="avpf", latency=40, autoremove=True)
         self.bin.connect("pad-added", self.arrived)
         picture, numbers = offer["video"], offer["numbers"]
+        self.shows, self.over = bool(picture), False
         self.session(0, sockets[:2], offer["audio"], "audio", "PCMU", 8000, 0)
         if picture:
             self.session(1, sockets[2:], picture, "video", "VP8", 90000, numbers)
@@ -139,8 +140,13 @@ class Media:
         return Gst.FlowReturn.OK
 
     def report(self):
-        tell("seen", pictures=self.decoded, colour=self.colour)
-        return True
+        if not self.over:
+            tell("seen", pictures=self.decoded, colour=self.colour)
+        return not self.over
+
+    def end(self):
+        self.over = True
+        self.pipeline.set_state(Gst.State.NULL)
 
 
 def read_offer(text):
@@ -200,8 +206,10 @@ class Phone:
         if method == "INVITE":
             offer = read_offer(body)
             self.answer(head, source, describe(offer))
-            if self.media is None:
-                tell("call")
+            if self.media is None or (offer["video"] and not self.media.shows):
+                tell("call" if self.media is None else "added")
+                if self.media:
+                    self.media.end()
                 self.media = Media(self.sockets, offer)
                 GLib.timeout_add(500, self.media.report)
         elif method in ("BYE", "CANCEL", "OPTIONS"):

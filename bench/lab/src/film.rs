@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// What it tells.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Told {
-    /// `call`, `picture`, `seen`, `lost`, `key` or `over`.
+    /// `call`, `added`, `picture`, `seen`, `lost`, `key` or `over`.
     pub what: String,
     /// Seconds since the Unix epoch.
     pub at: f64,

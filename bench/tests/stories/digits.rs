@@ -108,6 +108,50 @@ fn digits_by_rtp(way: Way) {
     assert_eq!(scene.browser.hang_up().unwrap(), 204);
 }
 
+/// Digits that are asked for by the API leave as named events in the browser's stream, made by the relay.
+fn digits_of_the_api(way: Way) {
+    let scene = scene(way, "auto");
+    scene.call().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let asked = serde_json::json!({ "digits": TONES, "duration": 100 });
+    assert_eq!(scene.browser.ask("dtmf", &asked).unwrap(), 204);
+    until("all have left", Duration::from_secs(5), || {
+        scene.snapshot().unwrap().status.counter("event_rtp") >= 7 * 5
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    let captured = scene.inside.so_far().unwrap();
+    let seen = events(&captured);
+    let expected = CODES.map(|code| Seen { code, duration: 800, packets: 7, ends: 3 });
+    assert_eq!(seen, expected);
+    assert_eq!(told(&captured), [], "not by INFO as well");
+    let stream = media(&captured);
+    assert!(stream.iter().all(|packet| packet.ssrc() == stream[0].ssrc()), "one SSRC");
+    for (one, next) in stream.iter().zip(&stream[1..]) {
+        assert_eq!(next.sequence(), one.sequence().wrapping_add(1), "no gap");
+        if one.payload_type() == 101 && next.payload_type() == 101 && one.timestamp() == next.timestamp() {
+            assert!(!next.marker(), "one beginning");
+        }
+    }
+    let status = scene.snapshot().unwrap().status;
+    let counters = ["continuity_broken", "digit_lost", "event_rtp"].map(|name| status.counter(name));
+    assert_eq!(counters, [0, 0, 35]);
+    assert_eq!(scene.browser.hang_up().unwrap(), 204);
+}
+
+#[test]
+fn digits_of_the_api_leave_as_named_events_by_native_xdp() {
+    if possible() {
+        digits_of_the_api(Way::Xdp);
+    }
+}
+
+#[test]
+fn digits_of_the_api_leave_as_named_events_by_sockets() {
+    if possible() {
+        digits_of_the_api(Way::Socket);
+    }
+}
+
 /// Media leaves with the mark of each side.
 fn marks(scene: &Scene) {
     let ours = |packet: &&Captured| {

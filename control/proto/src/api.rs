@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use sallyport_plan::{CallId, FlowKey, KeyMaterial, Plan, PortPair, Profile, Refusal, Zone};
+use sallyport_plan::{CallId, DirectionIndex, FlowKey, KeyMaterial, Plan, PortPair, Profile, Refusal, Zone};
 
 use crate::sip::{Request, Response, TransactionId};
 
@@ -41,13 +41,17 @@ pub enum Input {
     ConsentLost(FlowKey),
     /// The TCP connection of a nominated pair has ended: the browser may come by another one before consent lapses.
     Disconnected(FlowKey),
-    /// The browser sent a digit as a named event (RFC 4733) of which the plan has the relay tell.
+    /// A digit came as a named event (RFC 4733) of which the plan has the relay tell.
     Digit {
+        /// On which direction of the plan.
+        direction: DirectionIndex,
         /// Its code: 0 to 9, 10 for star, 11 for hash, 12 to 15 for A to D (RFC 4733 section 3.2).
         event: u8,
         /// How long it lasted, in milliseconds.
         duration: u16,
     },
+    /// Whoever sends on this direction of the plan wants a whole picture of the other side; the relay has asked for it by RTCP.
+    Picture(DirectionIndex),
     /// The relay is away: nothing can be told to it. What it runs goes on, for a while at least.
     RelayAway,
     /// The relay is back and runs this version of the plan.
@@ -193,6 +197,18 @@ pub enum Command {
     },
     /// Install this plan. Comes back as [`Input::Installed`] or [`Input::Refused`]. One is in flight at a time.
     Install(Plan),
+    /// Have the relay send digits as named events on a direction of the plan. Nothing comes back.
+    Dial {
+        /// On which one.
+        direction: DirectionIndex,
+        /// Codes as of [`Input::Digit`], and milliseconds.
+        digits: Vec<(u8, u16)>,
+    },
+    /// Have the relay ask whoever sends on a direction of the plan for a whole picture, by RTCP. Nothing comes back.
+    Picture {
+        /// Which one.
+        direction: DirectionIndex,
+    },
     /// Remove the call from the relay. Nothing has to come back.
     Remove,
     /// Send a STUN datagram.
@@ -402,7 +418,7 @@ pub enum CallEvent {
         /// Its octets.
         body: Vec<u8>,
     },
-    /// A digit came from the inside in an INFO.
+    /// A digit came from the inside, in its stream or in an INFO.
     Dtmf {
         /// `0-9A-D*#`.
         digit: char,

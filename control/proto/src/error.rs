@@ -41,6 +41,9 @@ pub enum OfferError {
     /// Another certificate than the call's: its keys would not be the browser's.
     #[error("the fingerprint has changed in the middle of the call")]
     ChangedFingerprint,
+    /// Another offer that adds a picture waits for what the inside says of it.
+    #[error("an earlier offer has not been answered yet")]
+    Pending,
     /// A destination that is neither a user, nor user@host, nor a SIP URI of those.
     #[error("the destination is not a user, user@host or sip: URI")]
     Destination,
@@ -52,6 +55,7 @@ impl OfferError {
         match self {
             Self::TooLong => 413,
             Self::Malformed(_) | Self::Destination => 400,
+            Self::Pending => 409,
             Self::NoAudio
             | Self::NotDtlsSrtp(_)
             | Self::SdesOnly

@@ -84,14 +84,14 @@ impl Calls {
         let name = (id, Seed(random::octets()), since_epoch());
         let call = Call::incoming(name, settings, number, transaction, request, Instant::now())?;
         self.begun += 1;
-        let (view, headers) = (call.view(), call.passed().to_vec());
+        let (view, headers, video) = (call.view(), call.passed().to_vec(), call.rings_with_picture());
         let mut runtime = Runtime::new(call, None);
         runtime.ringing.clone_from(&sessions);
         runtime.invite = Some(transaction);
         self.enter(id, runtime);
         for session in sessions {
             let (from, to, headers) = (view.from.clone(), view.to.clone(), headers.clone());
-            self.sessions.tell(session, SessionEvent::Incoming { call: id, from, to, headers });
+            self.sessions.tell(session, SessionEvent::Incoming { call: id, from, to, headers, video });
         }
         tracing::info!(call = %short(id), "rings");
         self.act(id, |_| {});

@@ -43,7 +43,10 @@ impl Calls {
             Event::Punt { path, call, payload } => self.punt(path, call, payload),
             Event::ConsentLost { call, flow } => self.told(call, Input::ConsentLost(flow)),
             Event::Disconnected { call, flow } => self.told(call, Input::Disconnected(flow)),
-            Event::Digit { call, event, duration, .. } => self.told(call, Input::Digit { event, duration }),
+            Event::Digit { call, direction, event, duration } => {
+                self.told(call, Input::Digit { direction, event, duration });
+            }
+            Event::Picture { call, direction } => self.told(call, Input::Picture(direction)),
             Event::Running(plan) => {
                 if let Some(found) = &mut self.adopting {
                     found.push(plan);

@@ -113,6 +113,12 @@ impl Calls {
                 self.tell_relay(RelayCommand::Reserve { call: id, toward, pairs })
             }
             Command::Install(plan) => self.tell_relay(RelayCommand::Install(plan)),
+            Command::Picture { direction } => {
+                self.tell_relay(RelayCommand::Picture { call: id, direction });
+            }
+            Command::Dial { direction, digits } => {
+                self.tell_relay(RelayCommand::Dial { call: id, direction, digits });
+            }
             Command::Remove => self.remove(id),
             Command::Send { path, payload } => {
                 if let Some(runtime) = self.calls.get_mut(&id)

@@ -117,10 +117,11 @@ pub async fn events(
 
 fn news(number: u64, event: &SessionEvent) -> Event {
     let (name, data) = match event {
-        SessionEvent::Incoming { call, from, to, headers } => {
+        SessionEvent::Incoming { call, from, to, headers, video } => {
             let headers: Vec<_> = headers.iter().map(|(name, value)| [name, value]).collect();
             let call = call.to_string();
-            ("incoming", serde_json::json!({ "call": call, "from": from, "to": to, "headers": headers }))
+            let what = serde_json::json!({ "call": call, "from": from, "to": to, "headers": headers, "video": video });
+            ("incoming", what)
         }
         SessionEvent::Taken { call } => ("taken", serde_json::json!({ "call": call.to_string() })),
         SessionEvent::Call { call, event } => {

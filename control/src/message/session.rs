@@ -121,6 +121,8 @@ pub enum SessionEvent {
         to: String,
         /// Headers of the INVITE that the configuration lets pass: names and values.
         headers: Vec<(String, String)>,
+        /// Whether it offers a picture.
+        video: bool,
     },
     /// A call that rang was taken by another browser.
     Taken {

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use sallyport_plan::{
-    CallId, Command, Counter, DirectionReport, Event, FlowKey, InterfaceStatus, Plan, PortPair, Pt, Quality,
-    Refusal, Ssrc, Status, Zone, decode, encode,
+    CallId, Command, Counter, DirectionIndex, DirectionReport, Event, FlowKey, InterfaceStatus, Plan,
+    PortPair, Pt, Quality, Refusal, Ssrc, Status, Zone, decode, encode,
 };
 
 use super::harness::{Net, until};
@@ -32,6 +32,8 @@ pub struct State {
     pub installed: Vec<Plan>,
     /// Every call that was ever removed, in order.
     pub removed: Vec<CallId>,
+    /// Every digit that control had sent as a named event, in order: direction, code, milliseconds.
+    pub dialled: Vec<(DirectionIndex, u8, u16)>,
     listeners: HashMap<SocketAddr, Sender<(FlowKey, Vec<u8>)>>,
     /// Answers the next reservation or plan by this.
     pub refuse_reserve: Option<Refusal>,
@@ -211,6 +213,12 @@ impl Relay {
                 let event = state.plans.get(&call).map(report);
                 state.tell(&event.unwrap_or(Event::Refused { call, refusal: Refusal::UnknownCall }));
             }
+            Command::Picture { call, .. } => assert!(state.plans.contains_key(&call)),
+            Command::Dial { call, direction, digits } => {
+                assert!(state.plans.contains_key(&call));
+                let digits = digits.into_iter().map(|(event, duration)| (direction, event, duration));
+                state.dialled.extend(digits);
+            }
             Command::Status => {
                 let status = self.status(&state);
                 state.tell(&Event::Status(status));
@@ -235,7 +243,7 @@ impl Relay {
                 rtcp: SocketAddr::new(self.inside, rtcp),
             });
         }
-        state.ports.insert(call, ports.clone());
+        state.ports.entry(call).or_default().extend(ports.clone());
         state.tell(&Event::Reserved { call, ports });
     }
 

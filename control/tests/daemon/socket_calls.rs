@@ -1,11 +1,16 @@
 //! What a page asks of its calls by the JSON WebSocket: hold, digits, user data, transfers; and of a control that was replaced.
 
+use sallyport_plan::{DirectionIndex, Event};
 use serde_json::{Value, json};
 
 use super::browser::Browser;
 use super::harness::{TOKEN, until};
 use super::pbx::{Pbx, line};
 use super::socket::{Lab, Page, lab, lab_with};
+
+/// The sound's directions in a plan.
+const INWARD: DirectionIndex = DirectionIndex(0);
+const OUTWARD: DirectionIndex = DirectionIndex(1);
 
 /// Requests of a method, each once however often it was sent.
 fn heard(pbx: &Pbx, method: &str) -> Vec<String> {
@@ -89,10 +94,31 @@ fn digits_and_user_data_of_a_page_reach_the_inside() {
         &mut page,
         json!({ "type": "info", "call": call, "content_type": "application/json", "body": "{\"a\":1}" }),
     );
-    until("digits and data have come", || heard(&lab.pbx, "INFO").len() == 3);
+    until("data has come", || heard(&lab.pbx, "INFO").iter().any(|info| info.contains("{\"a\":1}")));
+    // The far end takes named events: the relay sends them.
+    assert_eq!(lab.relay.state().dialled, [(INWARD, 5, 40), (INWARD, 11, 40)]);
+    assert_eq!(heard(&lab.pbx, "INFO").len(), 1);
+    // And hears those of the far end.
+    let running = *lab.relay.state().plans.keys().next().unwrap();
+    let digit = Event::Digit { call: running, direction: OUTWARD, event: 10, duration: 120 };
+    lab.relay.say(&digit);
+    let told = page.event("dtmf");
+    assert_eq!((&told["digit"], &told["duration"]), (&json!("*"), &json!(120)), "{told}");
+    done(&mut page, json!({ "type": "hangup", "call": call }));
+    lab.is_clean();
+}
+
+#[test]
+fn digits_go_by_info_where_that_is_wanted() {
+    let lab = lab_with(&[("http", "anonymous = ['1000']"), ("sip", "dtmf = 'info'")]);
+    let mut page = Page::open(&lab.control);
+    page.sign_in(json!({}));
+    let (call, _browser) = connected(&lab, &mut page, 1);
+    done(&mut page, json!({ "type": "dtmf", "call": call, "digits": "5#", "duration": 40 }));
+    until("digits have come", || heard(&lab.pbx, "INFO").len() == 2);
     let infos = heard(&lab.pbx, "INFO");
-    let with = |text: &str| infos.iter().filter(|info| info.contains(text)).count();
-    assert_eq!((with("Signal=5"), with("Signal=#"), with("{\"a\":1}")), (1, 1, 1), "{infos:?}");
+    assert!(infos[0].contains("Signal=5") && infos[1].contains("Signal=#"), "{infos:?}");
+    assert_eq!(lab.relay.state().dialled, []);
     done(&mut page, json!({ "type": "hangup", "call": call }));
     lab.is_clean();
 }
@@ -152,7 +178,7 @@ fn a_new_control_gives_a_call_back_to_the_page_that_had_it() {
     turn(&mut page, &call, &browser, "inactive");
     turn(&mut page, &call, &browser, "sendrecv");
     done(&mut page, json!({ "type": "dtmf", "call": call, "digits": "7" }));
-    until("the digit has come", || heard(&lab.pbx, "INFO").iter().any(|info| info.contains("Signal=7")));
+    until("the digit has come", || lab.relay.state().dialled == [(INWARD, 7, 100)]);
     done(&mut page, json!({ "type": "hangup", "call": call }));
     assert_eq!(page.event("ended")["cause"], "hang_up");
     lab.is_clean();

@@ -283,7 +283,10 @@ impl Translator {
             }
             Payload::Rtcp => {
                 let (direction, reverse) = self.table.pair(slot).ok_or(Reason::StaleFlow)?;
-                direction.rewrite_rtcp(packet.buf, reverse, now).map(|()| Step::Rewritten)
+                if direction.rewrite_rtcp(packet.buf, reverse, now)? {
+                    self.tell_picture(slot);
+                }
+                Ok(Step::Rewritten)
             }
         }
     }

@@ -10,6 +10,7 @@ use sha1::{Digest, Sha1};
 
 use crate::Now;
 use crate::continuity::Continuity;
+use crate::dial::{self, Dial, EVENT_ROOM};
 use crate::event::{self, Digit, Hearing};
 use crate::limit::{Bucket, PICTURE};
 use crate::packet::{Opening, Payload, Sealing};
@@ -18,7 +19,7 @@ use crate::reason::Reason;
 use crate::reports::{self, REPORT_MAX, Report, Reports, Sender};
 use crate::rtcp::{self, Names};
 use crate::stats::Drops;
-use crate::stream::{Numbers, Stream};
+use crate::stream::{Numbers, Origin, Stream};
 
 /// Octets of a report of ours, sealed.
 pub const REPORT_ROOM: usize = REPORT_MAX + RTCP_OVERHEAD;
@@ -36,6 +37,10 @@ pub struct Direction {
     pub next: usize,
     /// Consent of a pair that it receives from or sends to has lapsed.
     pub lapsed: bool,
+    /// A digit of ours is being sent: media is held meanwhile.
+    sounding: bool,
+    /// A digit is being heard whose end has not come.
+    hearing: bool,
     pub packets: u64,
     pub octets: u64,
     pub cold: Box<Cold>,
@@ -56,6 +61,8 @@ pub struct Cold {
     reporting: bool,
     /// The digit that it hears, where control is told of digits.
     pub hearing: Hearing,
+    /// Digits that it is to send.
+    pub dial: Option<Box<Dial>>,
 }
 
 impl Cold {
@@ -70,6 +77,7 @@ impl Cold {
             reports,
             reporting: false,
             hearing,
+            dial: None,
         }
     }
 }
@@ -171,6 +179,8 @@ impl Direction {
             reverse: usize::MAX,
             next: usize::MAX,
             lapsed: false,
+            sounding: false,
+            hearing: false,
             packets: 0,
             octets: 0,
             cold: Box::new(Cold::new(call, plan)),
@@ -226,9 +236,13 @@ impl Direction {
     pub fn hear(&mut self, packet: &[u8], now: Now) -> ([Option<Digit>; 2], bool) {
         let Ok(header) = Header::parse(packet) else { return ([None; 2], false) };
         let Some(leaves) = self.rules.leaves(header.payload_type()).filter(|leaves| leaves.is_event()) else {
-            return ([self.cold.hearing.hear_media(now), None], false);
+            // Most packets touch nothing that is cold.
+            let ended = if self.hearing { self.cold.hearing.hear_media(now) } else { None };
+            self.hearing &= ended.is_none();
+            return ([ended, None], false);
         };
         let digits = self.cold.hearing.hear_event(packet, leaves.clocks().0, now);
+        self.hearing = self.cold.hearing.is_waiting();
         let ends = self.rules.digits == Digits::Tell;
         let (ssrc, sequence) = (header.ssrc(), header.sequence());
         if ends && self.stream.hold(ssrc, sequence) {
@@ -245,12 +259,63 @@ impl Direction {
     /// # Errors
     /// Why it does not leave.
     pub fn rewrite_rtp(&mut self, buf: &mut PacketBuf<'_>, now: Now) -> Result<Rewritten, Reason> {
-        let waits = matches!(self.seal, Sealing::Waiting);
+        let holds = match self.seal {
+            Sealing::Waiting => Some(Reason::Early),
+            _ if self.rules.mute == Mute::Held || self.sounding => Some(Reason::Held),
+            _ => None,
+        };
         let state = (&mut self.stream, &mut self.continuity, &mut self.quality);
-        rewrite(buf, state, &self.rules, waits, now)
+        rewrite(buf, state, &self.rules, holds, now)
     }
 
-    /// Puts one open RTCP compound into the other leg's words; `reverse` is the direction that runs the other way.
+    /// Writes what is due of the digits that it is to send: where it goes, how long it is, and whether it goes on with what
+    /// has left; `None` where nothing is due.
+    ///
+    /// # Errors
+    /// How many digits are lost, because nothing may leave, or no named events are taken.
+    pub fn dial(
+        &mut self,
+        now: Now,
+        room: &mut [u8; EVENT_ROOM],
+    ) -> Result<Option<(FlowKey, usize, bool)>, usize> {
+        let Some(dial) = self.cold.dial.as_mut() else { return Ok(None) };
+        let open = self.rules.passage == Passage::Translated && self.rules.mute == Mute::Open;
+        let event = self.cold.plan.payload_types.iter().find_map(|map| match map.format {
+            Format::Event { to, .. } => Some((map.to.0, to.hz())),
+            Format::Media(_) => None,
+        });
+        let may = open && !self.lapsed && !matches!(self.seal, Sealing::Waiting);
+        let Some((payload_type, clock)) = event.filter(|_| may) else {
+            self.sounding = false;
+            return Err(dial.clear());
+        };
+        let block = dial.step(now);
+        self.sounding = dial.is_sounding();
+        let Some(block) = block else { return Ok(None) };
+        let sequence = self.stream.insert();
+        let timestamp =
+            block.timestamp.unwrap_or_else(|| self.stream.begin_event(self.rules.clock.hz(), now));
+        dial.began(timestamp);
+        let packet = dial::packet(&block, payload_type, (sequence, timestamp, self.rules.ssrc), clock);
+        let follows = self.continuity.follows(&packet, None);
+        room[..packet.len()].copy_from_slice(&packet);
+        let sealed = PacketBuf::new(room, 0..packet.len()).ok().and_then(|mut buf| {
+            if let Sealing::Srtp(sealer) = &mut self.seal {
+                sealer.seal_rtp(&mut buf).ok()?;
+            }
+            Some(buf.len())
+        });
+        let Some(length) = sealed else {
+            self.sounding = false;
+            return Err(dial.clear());
+        };
+        self.packets += 1;
+        self.octets += dial::BLOCK;
+        Ok(Some((self.rules.rtp, length, follows)))
+    }
+
+    /// Puts one open RTCP compound into the other leg's words; `reverse` is the direction that runs the other way. Whether it
+    /// asks for a whole picture.
     ///
     /// # Errors
     /// Why it does not leave.
@@ -259,12 +324,12 @@ impl Direction {
         buf: &mut PacketBuf<'_>,
         reverse: Option<&mut Self>,
         now: Now,
-    ) -> Result<(), Reason> {
+    ) -> Result<bool, Reason> {
         if matches!(self.seal, Sealing::Waiting) {
             return Err(Reason::Early);
         }
         if self.rules.passage == Passage::Transparent {
-            return rtcp::pass(buf.packet());
+            return rtcp::pass(buf.packet()).map(|()| false);
         }
         let heard = reports::hear(buf.packet(), reverse.as_ref().map(|reverse| reverse.rules.ssrc));
         let Self { stream, rules, packets, octets, cold, .. } = self;
@@ -278,18 +343,42 @@ impl Direction {
             }),
         };
         let (pictures, number) = &mut cold.pictures;
+        let mut asks = false;
         rtcp::rewrite(buf, &names, || {
-            pictures.take(PICTURE, now).then(|| {
-                *number = number.wrapping_add(1);
-                *number
-            })
+            asks = pictures.take(PICTURE, now);
+            *number = number.wrapping_add(u8::from(asks));
+            asks.then_some(*number)
         })?;
         let reverse = reverse.map(|reverse| {
             let source = reverse.stream.origin().map(|origin| origin.source);
             (&mut reverse.cold.reports, source)
         });
         cold.reports.note(&heard, reverse, now);
-        Ok(())
+        Ok(asks)
+    }
+
+    /// Writes a wish for a whole picture of whoever receives this direction; `origin`: what it sends. Where it goes and how
+    /// long it is; `None` where it was asked just now, has not sent yet, or nothing may leave.
+    pub fn ask_picture(
+        &mut self,
+        origin: Option<Origin>,
+        now: Now,
+        room: &mut [u8; REPORT_ROOM],
+    ) -> Option<(FlowKey, usize)> {
+        let source = origin?.source;
+        let translated = self.rules.passage == Passage::Translated;
+        let may = translated && !self.lapsed && !matches!(self.seal, Sealing::Waiting);
+        let (pictures, number) = &mut self.cold.pictures;
+        if !may || !pictures.take(PICTURE, now) {
+            return None;
+        }
+        *number = number.wrapping_add(1);
+        let length = rtcp::ask_picture((self.rules.ssrc, source), *number, room)?;
+        let mut buf = PacketBuf::new(room, 0..length).ok()?;
+        if let Sealing::Srtp(sealer) = &mut self.seal {
+            sealer.seal_rtcp(&mut buf).ok()?;
+        }
+        Some((self.rules.rtcp, buf.len()))
     }
 
     /// Writes a report of its own where its sender is silent, or the last one it has to send; `ntp`: what `now` is in NTP's
@@ -374,7 +463,7 @@ fn rewrite(
     buf: &mut PacketBuf<'_>,
     (stream, continuity, quality): (&mut Stream, &mut Continuity, &mut Statistics),
     rules: &Rules,
-    waits: bool,
+    holds: Option<Reason>,
     now: Now,
 ) -> Result<Rewritten, Reason> {
     let header = Header::parse(buf.packet()).map_err(|_| Reason::Malformed)?;
@@ -399,11 +488,11 @@ fn rewrite(
         true => quality.arrive_untimed(&arrival(stream.has_begun()), now),
         false => quality.arrive(&arrival(stream.has_begun()), now),
     };
-    if rules.mute == Mute::Held || waits {
+    if let Some(reason) = holds {
         if stream.hold(ssrc, sequence) {
             note(stream);
         }
-        return Err(if waits { Reason::Early } else { Reason::Held });
+        return Err(reason);
     }
     let clock = if event { rules.clock.hz() } else { from };
     let place = stream.place(&Numbers { ssrc, sequence, timestamp, clock, event }, now);

@@ -24,7 +24,7 @@ pub fn scale(packet: &mut [u8], from: u32, to: u32) {
 }
 
 /// The highest code of a digit that telephones have (RFC 4733 section 3.2).
-const DIGITS: u8 = 15;
+pub const DIGITS: u8 = 15;
 /// Microseconds without a packet of it behind which an event has ended: senders repeat them every 20 to 50 ms.
 const OVER: u64 = 200_000;
 
@@ -85,6 +85,11 @@ impl Hearing {
         let ended = if flags & 0x80 != 0 { current.tell() } else { None };
         self.0 = Some(current);
         [before, ended]
+    }
+
+    /// Whether a digit is being heard that may have to be told of though its end is not.
+    pub fn is_waiting(&self) -> bool {
+        self.0.as_ref().is_some_and(|current| !current.told)
     }
 
     /// Takes note of other media: a digit of which nothing was heard for a while has ended.

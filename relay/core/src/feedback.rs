@@ -27,6 +27,11 @@ pub struct Wishes {
 }
 
 impl Wishes {
+    /// A picture, and nothing else.
+    pub fn for_picture() -> Self {
+        Self { picture: true, ..Self::default() }
+    }
+
     /// Whether nothing is asked for.
     pub fn is_empty(&self) -> bool {
         !self.picture && self.lost.is_empty()

@@ -2,7 +2,8 @@
 //!
 //! One [`Translator`] belongs to one worker. It is told what to do by [`Translator::install`] and [`Translator::remove`]
 //! and asked about packets by [`Translator::translate_burst`] (or [`Translator::translate`], one by one), in any order; after each, events may
-//! be waiting in [`Translator::poll_event`]; [`Translator::poll_timeout`] and [`Translator::poll_report`] say when it wants to be woken.
+//! be waiting in [`Translator::poll_event`]; [`Translator::poll_timeout`], [`Translator::poll_report`] and [`Translator::poll_dial`] say when
+//! it wants to be woken.
 //!
 //! Contract: every packet moves exactly one counter, a [`Verdict::Drop`] that of its [`Reason`]; a [`Verdict::Punt`] leaves
 //! the bytes as they came; only a [`Cleared`] packet is forwarded, and nobody else can make one. What leaves on a leg is one
@@ -59,6 +60,7 @@ mod burst;
 mod checkpoint;
 mod consent;
 mod continuity;
+mod dial;
 mod direction;
 mod event;
 mod feedback;

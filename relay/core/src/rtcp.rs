@@ -96,6 +96,18 @@ pub fn rewrite(
     Ok(())
 }
 
+/// Writes a compound of our own that asks for a picture: by whom, of whom, and the number of the request. Its length.
+pub fn ask_picture((own_ssrc, source): (u32, u32), number: u8, room: &mut [u8]) -> Option<usize> {
+    let mut out = Out::new();
+    let empty = out.grow(8)?;
+    empty[..4].copy_from_slice(&[0x80, RR, 0, 1]);
+    put(empty, 4, own_ssrc);
+    describe(out.grow(SDES)?, own_ssrc);
+    Wishes::for_picture().write(&mut out, own_ssrc, source, number)?;
+    room.get_mut(..out.length)?.copy_from_slice(out.bytes.get(..out.length)?);
+    Some(out.length)
+}
+
 /// Judges a compound that leaves as it came: packets of version 2 whose lengths fill it. What they say is between its ends.
 ///
 /// # Errors

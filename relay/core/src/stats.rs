@@ -1,6 +1,6 @@
 //! What a worker counts: every packet that it judges moves exactly one of its counters. Beside them
 //! `continuity_broken` must stay 0 (packets whose SSRC, sequence or timestamp does not go on with what has left on their leg),
-//! and `digit_lost` counts digits beyond what a peer may send to control.
+//! and `digit_lost` counts digits beyond what a peer may send to control, and those of control's that could not be sent.
 
 use sallyport_plan::CallId;
 
@@ -34,6 +34,8 @@ pub struct Stats {
     punted_unknown: u64,
     /// Reports of our own.
     pub reported: u64,
+    /// Packets of digits of our own.
+    pub dialled: u64,
     drops: Drops,
     broken: u64,
     event: u64,
@@ -46,7 +48,7 @@ impl Stats {
         self.broken += u64::from(!follows);
     }
 
-    /// Counts a digit that control is not told of.
+    /// Counts a digit that control is not told of, or that it wanted sent and was not.
     pub fn lose_digit(&mut self) {
         self.lost_digits += 1;
     }
@@ -78,6 +80,7 @@ impl Stats {
             ("punt_call", self.punted_call),
             ("punt_unknown", self.punted_unknown),
             ("report_rtcp", self.reported),
+            ("event_rtp", self.dialled),
             ("continuity_broken", self.broken),
             ("digit_lost", self.lost_digits),
         ];

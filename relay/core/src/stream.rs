@@ -203,6 +203,28 @@ impl Stream {
         follows
     }
 
+    /// The sequence number of a packet of our own, behind all that have left; what comes goes on behind it.
+    pub fn insert(&mut self) -> u16 {
+        self.rebase.get_or_insert(Rebase::Resume);
+        self.last = self.last.wrapping_add(1);
+        low(self.last)
+    }
+
+    /// The timestamp of an event of our own that begins now; `clock` in Hz, that of the sound where none has left yet.
+    pub fn begin_event(&mut self, clock: u32, now: Now) -> u32 {
+        let clock = self.clock.unwrap_or(clock);
+        let timestamp = self.latest.map_or_else(
+            // Nobody has seen anything of the stream: it begins anywhere.
+            || self.last.wrapping_mul(0x9e37_79b1),
+            |latest| {
+                let passed = u128::from(now.since(self.latest_at)) * u128::from(clock) / 1_000_000;
+                latest.wrapping_add(((passed & 0xffff_ffff) as u32).max(1))
+            },
+        );
+        (self.latest, self.latest_at) = (Some(timestamp), now);
+        timestamp
+    }
+
     /// Takes note of a packet that this leg does not carry: it is no loss if it is of the stream's own source. `false` where
     /// it is not, or out of sequence.
     pub fn skip(&mut self, ssrc: u32, sequence: u16) -> bool {

@@ -76,6 +76,13 @@ pub enum CoreEvent {
         /// Which digit, and for how long.
         digit: Digit,
     },
+    /// Whoever sends on a direction wants a whole picture of the other side; the wish has left.
+    Picture {
+        /// Which call.
+        call: CallId,
+        /// Which direction.
+        direction: DirectionIndex,
+    },
 }
 
 /// A call as it runs.
@@ -95,6 +102,8 @@ pub struct Translator {
     pub(crate) due: BinaryHeap<Reverse<(Now, CallId, FlowKey)>>,
     /// Directions by when they may have to report.
     pub(crate) reports_due: BinaryHeap<Reverse<(Now, DirectionId, u32)>>,
+    /// Directions by when they have packets of digits to send.
+    pub(crate) dials_due: BinaryHeap<Reverse<(Now, DirectionId, u32)>>,
     /// The NTP timestamp of `Now(0)`.
     epoch: u64,
     random: Random,
@@ -117,6 +126,7 @@ impl Translator {
             calls: HashMap::new(),
             due: BinaryHeap::new(),
             reports_due: BinaryHeap::new(),
+            dials_due: BinaryHeap::new(),
             epoch: 0,
             random: Random::new(seed),
             sources: Sources::new(),
@@ -276,6 +286,37 @@ impl Translator {
             } else {
                 self.stats.lose_digit();
             }
+        }
+    }
+
+    /// Asks whoever sends on a direction for a whole picture through `send`, unless it was asked just now.
+    pub fn ask_picture(
+        &mut self,
+        call: CallId,
+        index: DirectionIndex,
+        now: Now,
+        send: &mut dyn FnMut(&FlowKey, &[u8]),
+    ) {
+        let Some(slot) = self.slot_of(call, index) else { return };
+        let Some((direction, Some(back))) = self.table.pair(slot) else { return };
+        let mut room = [0; REPORT_ROOM];
+        if let Some((to, length)) = back.ask_picture(direction.stream.origin(), now, &mut room) {
+            self.stats.reported += 1;
+            send(&to, room.get(..length).unwrap_or_default());
+        }
+    }
+
+    /// The slot of a call's direction.
+    pub(crate) fn slot_of(&self, call: CallId, index: DirectionIndex) -> Option<usize> {
+        let mut slots = self.calls.get(&call)?.slots.iter().copied();
+        slots.find(|at| self.table.at(*at).is_some_and(|one| one.cold.plan.index == index))
+    }
+
+    /// Tells control that somebody wants a picture.
+    pub(crate) fn tell_picture(&mut self, slot: usize) {
+        let Some(cold) = self.table.at(slot).map(|direction| &direction.cold) else { return };
+        if self.events.len() < EVENTS {
+            self.events.push_back(CoreEvent::Picture { call: cold.call, direction: cold.plan.index });
         }
     }
 

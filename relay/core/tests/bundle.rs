@@ -7,7 +7,7 @@ mod table;
 
 use common::Bench;
 use proptest::prelude::*;
-use sallyport_core::{Inbound, Verdict};
+use sallyport_core::{CoreEvent, Inbound, Verdict};
 use sallyport_plan::{
     CallId, Clock, Direction, DirectionIndex, FlowKey, Format, Medium, Plan, Profile, Pt, PtMap, Refusal,
     Ssrc,
@@ -123,6 +123,40 @@ fn what_goes_where() {
     assert!(egress(&mut bench, &unknown).is_err());
     let reports = bench.core.report(CallId(1)).unwrap();
     assert_eq!((reports[0].drops.len(), reports[2].drops.len()), (1, 0));
+}
+
+/// Control asks for a picture, and hears of those who do.
+#[test]
+fn a_picture_is_asked_for_by_control_and_told_to_it() {
+    let mut bench = bench();
+    let mut browser = browser();
+    let ask = |bench: &mut Bench, index| {
+        let mut sent = Vec::new();
+        let (call, now) = (CallId(1), bench.now);
+        bench
+            .core
+            .ask_picture(call, DirectionIndex(index), now, &mut |to, bytes| sent.push((*to, bytes.to_vec())));
+        sent
+    };
+    assert_eq!(ask(&mut bench, 2), [], "there is nobody to ask yet");
+    bench.send(paths().outside, &browser.seal(&picture(PICTURE, 96, 7, 0).bytes())).forwarded();
+    let sent = ask(&mut bench, 2);
+    assert_eq!((sent.len(), sent[0].0), (1, paths().outside));
+    let heard = browser.open_rtcp(&sent[0].1);
+    let tail = [description(OUTSIDE_VIDEO, "22220102"), picture_loss(OUTSIDE_VIDEO, PICTURE)].concat();
+    let whole = [receiver_report(OUTSIDE_VIDEO, &[]), tail, full_picture(OUTSIDE_VIDEO, PICTURE, 1)].concat();
+    assert_eq!(heard, whole);
+    assert_eq!(ask(&mut bench, 2), [], "not again so soon");
+    assert_eq!((ask(&mut bench, 9), bench.events()), (Vec::new(), Vec::new()));
+    bench.elapse(500_000);
+    assert_eq!(ask(&mut bench, 2).len(), 1);
+    // The browser asks: it leaves, and is told; what came too soon is not.
+    let back = bench.send(moved(paths().rtp), &picture(9, 99, 1, 0).bytes()).forwarded();
+    browser.open(&back);
+    let wish = [receiver_report(PICTURE, &[]), picture_loss(PICTURE, OUTSIDE_VIDEO)].concat();
+    bench.send(paths().outside, &browser.seal_rtcp(&wish)).forwarded();
+    bench.send(paths().outside, &browser.seal_rtcp(&wish)).forwarded();
+    assert_eq!(bench.events(), [CoreEvent::Picture { call: CallId(1), direction: DirectionIndex(2) }]);
 }
 
 #[test]

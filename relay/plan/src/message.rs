@@ -18,14 +18,15 @@ pub enum Command {
         /// [`crate::VERSION`] of the sender.
         version: u16,
     },
-    /// Reserve port pairs inside, RTP on the even port. Answer: [`Event::Reserved`] or [`Event::Refused`]. Pairs stay
-    /// with the call until `Remove`, or until this connection ends without an installed plan.
+    /// Reserve port pairs inside, RTP on the even port, beside those that the call has. Answer: [`Event::Reserved`] with the new
+    /// ones, or [`Event::Refused`]. Pairs stay with the call until `Remove`, or until this connection ends without an installed
+    /// plan.
     Reserve {
         /// For whom.
         call: CallId,
         /// IPv4 or IPv6: the family of this address decides, the address itself is the far end if known.
         toward: IpAddr,
-        /// How many, 1 to 8.
+        /// How many, 1 to 8 in all.
         pairs: u8,
     },
     /// Obey this plan: the first, or a newer version. Answer: [`Event::Installed`] or [`Event::Refused`]; when
@@ -52,6 +53,24 @@ pub enum Command {
     },
     /// State of the relay. Answer: [`Event::Status`].
     Status,
+    /// Send digits as named events (RFC 4733) in the stream of a direction, behind those that it was told before; its media is
+    /// held while each lasts. No answer; what cannot be sent is lost.
+    Dial {
+        /// Which call.
+        call: CallId,
+        /// Which direction.
+        direction: DirectionIndex,
+        /// Codes (0 to 9, 10 for star, 11 for hash, 12 to 15 for A to D) and milliseconds.
+        digits: Vec<(u8, u16)>,
+    },
+    /// Ask whoever sends on a direction for a whole picture, by PLI (RFC 4585) and FIR (RFC 5104), unless it was asked just now.
+    /// No answer.
+    Picture {
+        /// Which call.
+        call: CallId,
+        /// Which direction.
+        direction: DirectionIndex,
+    },
 }
 
 /// What the relay reports.
@@ -140,6 +159,13 @@ pub enum Event {
     },
     /// State of the relay.
     Status(Status),
+    /// Whoever sends on a direction wants a whole picture of the other side, which has been asked for it by RTCP.
+    Picture {
+        /// Which call.
+        call: CallId,
+        /// Which direction the wish came on.
+        direction: DirectionIndex,
+    },
 }
 
 /// RTP and RTCP port of one medium.

@@ -5,6 +5,13 @@ lab.camera = async () => {
   for (const track of camera.getVideoTracks()) lab.microphone.addTrack(track);
 };
 
+// Adds the camera in the middle of the call.
+lab.addCamera = async () => {
+  const camera = await navigator.mediaDevices.getUserMedia({ video: { width: 320, height: 240, frameRate: 15 } });
+  for (const track of camera.getVideoTracks()) lab.peer.addTrack(track, lab.microphone);
+  return lab.direct(lab.peer.getTransceivers()[0].direction);
+};
+
 // What the browser says of both directions of the picture, and the mean colour of the last one that came.
 lab.film = async () => {
   const reports = [...(await lab.peer.getStats()).values()].filter(report => report.kind === "video");

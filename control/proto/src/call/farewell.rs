@@ -20,6 +20,16 @@ pub(super) struct Bye {
     attempts: Attempts,
 }
 
+/// Why we end a call that the far end has answered (RFC 3326); nothing where somebody merely hung up.
+fn reason(cause: &EndCause) -> Option<(String, String)> {
+    let code = match cause {
+        EndCause::NoCodec => "cause=488;",
+        EndCause::Protocol(_) => "",
+        _ => return None,
+    };
+    Some(("Reason".into(), format!("SIP;{code}text=\"{}\"", cause.text().replace(['"', '\\'], ""))))
+}
+
 impl Call {
     /// Ends the dialogs in the way that their states ask for (RFC 3261 sections 9 and 15).
     pub(super) fn hang_up_inside(&mut self, by_remote: bool) {
@@ -55,7 +65,8 @@ impl Call {
         let target = self.inside.dialog.target.clone();
         let credentials =
             if attempts.is_first() { Vec::new() } else { self.authorize(&Method::Bye, &target) };
-        let request = self.inside.dialog.bye(credentials);
+        let mut request = self.inside.dialog.bye(credentials);
+        request.headers.extend(self.cause.as_ref().and_then(reason));
         self.inside.bye = Some(Bye { transaction, attempts });
         self.commands.push_back(Command::Sip { transaction, request });
     }

@@ -1,30 +1,21 @@
-//! Digits and user data both ways: INFO (RFC 6086; `application/dtmf-relay` and `application/dtmf` as they are used).
+//! User data both ways, and digits that go or come by INFO: INFO (RFC 6086; `application/dtmf-relay` and `application/dtmf` as they are used).
+
+use std::time::Instant;
 
 use super::Call;
+use super::digits::{Way, is_digit};
 use super::peer::{OK, answer};
+use super::picture::is_wish;
 use super::requests::Purpose;
 use crate::api::CallEvent;
-use crate::settings::Dtmf;
 use crate::sip::{Method, Request, Response};
 
 /// Octets of user data in one INFO.
 pub const INFO_MAX: usize = 8 * 1024;
-/// Digits that wait for those before them.
-const DIGITS: usize = 64;
 const DTMF_RELAY: &str = "application/dtmf-relay";
 const DTMF: &str = "application/dtmf";
 /// Length of a digit that does not say it, in milliseconds.
 const DURATION: u16 = 160;
-
-/// Digits by their codes as named events (RFC 4733 section 3.2).
-const DIGIT_CODES: &[u8] = b"0123456789*#ABCD";
-/// Length of a digit of which only the beginning was heard, in milliseconds: the shortest that ITU-T Q.24 has recognized.
-const SHORTEST: u16 = 40;
-
-/// A digit that telephones have.
-fn is_digit(digit: char) -> bool {
-    "0123456789ABCD*#".contains(digit)
-}
 
 /// Digit and milliseconds of `application/dtmf-relay`: lines `Signal=5` and `Duration=160`.
 fn relay(body: &str) -> Option<(char, u16)> {
@@ -57,7 +48,7 @@ fn bare(content_type: &str) -> &str {
 
 impl Call {
     /// An INFO of the far end: a digit, user data, or a mere sign of life.
-    pub(super) fn informed(&mut self, request: &Request) -> Response {
+    pub(super) fn informed(&mut self, request: &Request, now: Instant) -> Response {
         if request.header("Info-Package").next().is_some() {
             let mut response = answer(request, (469, "Bad Info Package"));
             response.headers.push(("Recv-Info".into(), String::new()));
@@ -68,6 +59,10 @@ impl Call {
         }
         let content_type = request.content_type.as_deref().unwrap_or_default();
         let kind = bare(content_type);
+        if is_wish(request, kind) {
+            self.wished();
+            return answer(request, OK);
+        }
         let text = std::str::from_utf8(&request.body).unwrap_or_default();
         let told = if kind.eq_ignore_ascii_case(DTMF_RELAY) {
             relay(text).map(|(digit, duration)| CallEvent::Dtmf { digit, duration })
@@ -87,8 +82,10 @@ impl Call {
             Some(CallEvent::Info { content_type, body })
         };
         let Some(event) = told else { return answer(request, (400, "Bad Request")) };
-        if self.cause.is_none() {
-            self.notify(event);
+        match event {
+            CallEvent::Dtmf { digit, duration } => self.hear(Way::Info, digit, duration, now),
+            event if self.cause.is_none() => self.notify(event),
+            _ => {}
         }
         answer(request, OK)
     }
@@ -97,34 +94,8 @@ impl Call {
         self.settings.sip.policy.info_types.iter().any(|known| known.eq_ignore_ascii_case(kind))
     }
 
-    /// Whether the inside is to hear of named events.
-    pub(super) fn offers_events(&self) -> bool {
-        self.settings.sip.policy.dtmf != Dtmf::Info
-    }
-
-    fn can_inform(&self) -> bool {
+    pub(super) fn can_inform(&self) -> bool {
         self.inside.answered && !self.inside.gone && self.cause.is_none()
-    }
-
-    /// A digit that the browser sent as a named event goes on by INFO.
-    pub(super) fn heard(&mut self, event: u8, duration: u16) {
-        let digit = DIGIT_CODES.get(usize::from(event)..).and_then(|rest| rest.first());
-        if let Some(digit) = digit {
-            self.dtmf(&char::from(*digit).to_string(), duration.max(SHORTEST));
-        }
-    }
-
-    /// Digits go one behind the other: each waits until the one before was taken.
-    pub(super) fn dtmf(&mut self, digits: &str, duration: u16) {
-        if !self.can_inform() {
-            return;
-        }
-        let room = DIGITS.saturating_sub(self.inside.digits.len());
-        let fresh = digits.chars().map(|digit| digit.to_ascii_uppercase()).filter(|digit| is_digit(*digit));
-        self.inside.digits.extend(fresh.take(room).map(|digit| (digit, duration)));
-        if !self.is_asking(Purpose::Digit) {
-            self.next_digit();
-        }
     }
 
     pub(super) fn next_digit(&mut self) {
@@ -141,7 +112,7 @@ impl Call {
         }
     }
 
-    fn send_info(&mut self, purpose: Purpose, content_type: &str, body: Vec<u8>) {
+    pub(super) fn send_info(&mut self, purpose: Purpose, content_type: &str, body: Vec<u8>) {
         let mut request = self.inside.dialog.next(Method::Info);
         request.content_type = Some(content_type.to_owned());
         request.body = body;

@@ -398,6 +398,7 @@ impl Call {
     /// is none (held the old way) leaves the former one.
     pub(super) fn fit(&self, mut answer: InsideAnswer, keys: Option<Pair>) -> Result<Fit, EndCause> {
         let own = self.inside.offer.as_ref().ok_or(EndCause::NoCodec)?;
+        answer.reach(own.rtp.ip()).map_err(|text| EndCause::Protocol(text.into()))?;
         if !answer.has_address() {
             let text = "the inside names no usable address";
             let former = self.inside.answer.as_ref().ok_or_else(|| EndCause::Protocol(text.into()))?;

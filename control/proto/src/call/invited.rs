@@ -73,21 +73,24 @@ impl Call {
         if let Some(refusal) = objection(&request).or_else(|| Self::too_brief(&request)) {
             return Err(Box::new(refusal));
         }
+        let unusable = |text: &str| Box::new(unacceptable(&request, text));
         let offer = match request.body.is_empty() {
             true => None,
-            false => Some(
-                InsideAnswer::parse(&request.body).map_err(|text| Box::new(unacceptable(&request, &text)))?,
-            ),
+            false => {
+                let mut offer = InsideAnswer::parse(&request.body).map_err(|text| unusable(&text))?;
+                offer.reach(settings.toward).map_err(unusable)?;
+                Some(offer)
+            }
         };
         let secrecy = offer.as_ref().and_then(|offer| secrecy::objection(settings.sip.policy.srtp, offer));
         if let Some(text) = secrecy {
             return Err(Box::new(unacceptable(&request, text)));
         }
-        if offer
-            .as_ref()
-            .is_some_and(|offer| !offer.has_address() || !offer.codecs.iter().any(|c| c.kind.is_sound()))
-        {
-            return Err(refuse(488, "Not Acceptable Here"));
+        if offer.as_ref().is_some_and(|offer| !offer.has_address()) {
+            return Err(unusable("the inside names no usable address"));
+        }
+        if offer.as_ref().is_some_and(|offer| !settings.sip.policy.has_sound(&offer.codecs)) {
+            return Err(unusable(&EndCause::NoCodec.text()));
         }
         let mut random = Random::new(seed);
         let contact = format!("<{}>", settings.sip.contact);
@@ -136,7 +139,13 @@ impl Call {
         let Some(own) = &mut self.inside.offer else { return };
         let pair = sallyport_plan::PortPair { rtp: own.rtp, rtcp: own.rtcp };
         let cseq = invited.request.cseq;
-        let mut offer = InsideOffer::new(self.session, pair, &self.outside.codecs, events);
+        let mut offer = InsideOffer::new(
+            self.session,
+            pair,
+            &self.outside.codecs,
+            &self.settings.sip.policy.codecs,
+            events,
+        );
         let theirs = invited.offer.clone();
         if let Some(theirs) = &theirs {
             offer.speak_as(&theirs.codecs);
@@ -244,7 +253,7 @@ impl Call {
                 }
                 _ => self.later(request),
             },
-            "INFO" => self.informed(request),
+            "INFO" => self.informed(request, now),
             "NOTIFY" => self.notified(request),
             "OPTIONS" => answer(request, OK),
             "CANCEL" => answer(request, UNKNOWN),

@@ -1,5 +1,7 @@
 //! One call.
 
+mod adding;
+mod digits;
 mod farewell;
 pub(crate) mod ice;
 mod identity;
@@ -9,6 +11,7 @@ mod invited;
 mod media;
 mod offering;
 mod peer;
+mod picture;
 mod plan;
 mod record;
 mod redirect;
@@ -106,6 +109,8 @@ struct Inside {
     /// Other requests of ours under way.
     asking: Vec<Asking>,
     digits: VecDeque<(char, u16)>,
+    told_digits: Vec<digits::Told>,
+    wishes: picture::Wishes,
     bye: Option<Bye>,
     bye_waits: bool,
     /// Whom the far end sends us to.
@@ -171,6 +176,8 @@ struct Deadlines {
     expiry: Option<Instant>,
     referral: Option<Instant>,
     transfer: Option<Instant>,
+    /// The answer to a browser that adds a picture.
+    adding: Option<Instant>,
     former: Option<Instant>,
     linger: Option<Instant>,
 }
@@ -179,7 +186,7 @@ impl Deadlines {
     fn next(&self) -> Option<Instant> {
         let setup = [self.relay, self.ring, self.ice, self.dtls, self.restart];
         let dialog = [self.glare, self.refresh, self.expiry, self.referral, self.former, self.linger];
-        setup.into_iter().chain(dialog).chain([self.transfer]).flatten().min()
+        setup.into_iter().chain(dialog).chain([self.transfer, self.adding]).flatten().min()
     }
 }
 
@@ -202,6 +209,8 @@ pub struct Call {
     deadlines: Deadlines,
     ssrc: (u32, u32),
     video: Video,
+    /// The browser adds a picture, and waits for our answer.
+    adding: Option<adding::Adding>,
     session: u64,
     /// Answer or failure went to the browser.
     replied: bool,
@@ -232,6 +241,9 @@ impl Call {
         offer: &str,
     ) -> Result<Self, OfferError> {
         let offer = BrowserOffer::parse(offer)?;
+        if !settings.sip.policy.has_sound(&offer.codecs) {
+            return Err(OfferError::NoCodec);
+        }
         let uri = inside::destination(&placing.to, &settings.sip.domain).ok_or(OfferError::Destination)?;
         let mut random = Random::new(seed);
         let party = placing.from.unwrap_or_else(|| settings.sip.party());
@@ -259,7 +271,10 @@ impl Call {
     /// The browser of the call, as it described itself.
     fn browser_is(&mut self, offer: BrowserOffer, ice: Ice, zone: Zone) {
         self.outside.ufrags = (ice.ufrag().to_owned(), ice.remote_ufrag().to_owned());
-        self.outside.codecs.clone_from(&offer.codecs);
+        let spoken = &self.settings.sip.policy.codecs;
+        let usable =
+            offer.codecs.iter().filter(|codec| codec.kind.is_event() || spoken.contains(&codec.kind));
+        self.outside.codecs = usable.copied().collect();
         self.video.offered(&offer);
         self.outside.direction = offer.direction;
         (self.outside.zone, self.outside.setup) = (zone, offer.setup);
@@ -313,6 +328,7 @@ impl Call {
             deadlines: Deadlines::default(),
             ssrc,
             video,
+            adding: None,
             session,
             replied: false,
             rang: false,
@@ -344,15 +360,10 @@ impl Call {
                 }
                 self.drain_ice(now);
             }
-            Input::ConsentLost(flow) if self.outside.nominated == Some(flow) => {
-                self.end(EndCause::ConsentLost, now)
-            }
-            Input::ConsentLost(_) => {}
-            Input::Disconnected(flow) => {
-                self.outside.ice.iter_mut().for_each(|ice| ice.disconnected(flow));
-                self.drain_ice(now);
-            }
-            Input::Digit { event, duration } => self.heard(event, duration),
+            Input::ConsentLost(flow) => self.consent_lost(flow, now),
+            Input::Disconnected(flow) => self.disconnected(flow, now),
+            Input::Digit { direction, event, duration } => self.heard(direction, event, duration, now),
+            Input::Picture(direction) => self.wishes(direction, now),
             Input::RelayAway => self.relay_away(now),
             Input::RelayBack(version) => self.relay_back(version, now),
             Input::RelayLost => self.end(EndCause::RelayLost, now),
@@ -438,6 +449,9 @@ impl Call {
         if passed(&mut self.deadlines.referral, now) {
             self.cancel(Line::Referred);
         }
+        if passed(&mut self.deadlines.adding, now) {
+            self.picture_refused();
+        }
         if passed(&mut self.deadlines.transfer, now) {
             self.transfer_forgotten();
         }
@@ -466,17 +480,21 @@ impl Call {
             return;
         }
         if self.inside.offer.is_some() {
-            return;
+            return self.reserved_for_picture(ports.first(), now);
         }
         self.deadlines.relay = None;
         self.video.reserved(ports.get(1));
         if self.incoming {
-            self.inside.offer = Some(InsideOffer::new(self.session, *pair, &[], false));
+            self.inside.offer = Some(InsideOffer::new(self.session, *pair, &[], &[], false));
             self.take_up(now);
             return;
         }
-        let Some(offer) = &self.outside.offer else { return };
-        self.inside.offer = Some(InsideOffer::new(self.session, *pair, &offer.codecs, self.offers_events()));
+        if self.outside.offer.is_none() {
+            return;
+        }
+        let (spoken, events) = (&self.settings.sip.policy.codecs, self.offers_events());
+        let offer = InsideOffer::new(self.session, *pair, &self.outside.codecs, spoken, events);
+        self.inside.offer = Some(offer);
         self.send_invite(Line::Own, now);
     }
 
@@ -491,6 +509,7 @@ impl Call {
             return;
         }
         self.relayed.away = true;
+        self.picture_refused();
         self.deadlines.relay = Some(now + self.settings.timeouts.away);
     }
 
@@ -507,6 +526,9 @@ impl Call {
     }
 
     fn refused(&mut self, refusal: Refusal, now: Instant) {
+        if refusal == Refusal::NoPorts && self.adding.is_some() {
+            return self.picture_refused();
+        }
         self.deadlines.relay = None;
         self.relayed.in_flight = false;
         self.end(EndCause::Refused(refusal), now);

@@ -7,7 +7,9 @@ use sallyport_plan::Zone;
 use super::Call;
 use super::ice::Ice;
 use crate::error::AcceptError;
-use crate::sdp::{AnswerParts, BrowserOffer, Chosen, Codec, Direction, Kind, browser_offer};
+use crate::sdp::{
+    AnswerParts, BrowserOffer, Chosen, ChosenVideo, Codec, Direction, Kind, VideoFormat, browser_offer,
+};
 use crate::settings::Dtmf;
 
 impl Call {
@@ -21,6 +23,7 @@ impl Call {
             return Err(AcceptError::Gone);
         }
         let chosen = self.offered_outside();
+        let film = self.offered_film(&chosen);
         if !self.outside.offered.iter().any(|(have, _)| *have == zone) {
             // Who offers controls, unless it is lite (RFC 8445 section 6.1.1).
             let ice = Ice::open(&self.settings, zone, !self.settings.ice_lite, &mut self.random);
@@ -40,7 +43,7 @@ impl Call {
             cname: &cname,
             chosen: &chosen,
             direction: Direction::SendRecv,
-            video: None,
+            video: self.video.offers(&film),
         }))
     }
 
@@ -71,16 +74,35 @@ impl Call {
             && self.inside.invited.as_ref().is_some_and(|invited| !invited.taken && !invited.done)
     }
 
+    /// The picture that the inside offers, under numbers that the sound beside it does not have; none where none may pass.
+    fn offered_film(&self, sound: &[Chosen]) -> Vec<ChosenVideo> {
+        let theirs = self.inside.invited.as_ref().and_then(|invited| invited.offer.as_ref()?.video.as_ref());
+        let Some(theirs) = theirs.filter(|_| self.pairs(true) > 1) else { return Vec::new() };
+        let mut taken: Vec<u8> = sound.iter().map(|codec| codec.outside).collect();
+        let mut renumber = |format: &VideoFormat| {
+            // 64 to 95 look like RTCP on a port that both share (RFC 5761 section 4).
+            let own = Some(format.payload_type).filter(|number| !(64..96).contains(number));
+            let number = own.into_iter().chain(96..=127).find(|number| !taken.contains(number))?;
+            taken.push(number);
+            let outside = VideoFormat { payload_type: number, ..format.clone() };
+            Some(ChosenVideo { outside, from_inside: format.clone(), to_inside: format.payload_type })
+        };
+        theirs.formats.iter().filter_map(&mut renumber).collect()
+    }
+
     /// What the inside offers, in its order, under its payload types where it offers anything. Named events are offered on the
     /// clock of the first codec, and at 8 kHz, the only one that some browsers know.
     fn offered_outside(&self) -> Vec<Chosen> {
         let theirs = self.inside.invited.as_ref().and_then(|invited| invited.offer.as_ref());
-        let all = || Kind::ALL.map(|kind| Codec { kind, payload_type: kind.inside_type() }).to_vec();
-        let codecs = theirs.map_or_else(all, |offer| offer.codecs.clone());
-        let mut offered: Vec<Codec> = codecs.iter().filter(|codec| codec.kind.is_sound()).copied().collect();
+        let policy = &self.settings.sip.policy;
+        let own = |kind: &Kind| Codec { kind: *kind, payload_type: kind.inside_type() };
+        let events = [Kind::Event8000, Kind::Event48000];
+        let all = || policy.codecs.iter().chain(&events).map(own).collect();
+        let codecs: Vec<Codec> = theirs.map_or_else(all, |offer| offer.codecs.clone());
+        let mut offered: Vec<Codec> =
+            codecs.iter().filter(|codec| policy.codecs.contains(&codec.kind)).copied().collect();
         let fastest = offered.first().map_or(Kind::Event8000, |codec| codec.kind.events()[0]);
-        let wanted = self.settings.sip.policy.dtmf != Dtmf::Rfc4733
-            || codecs.iter().any(|codec| !codec.kind.is_sound());
+        let wanted = policy.dtmf != Dtmf::Rfc4733 || codecs.iter().any(|codec| codec.kind.is_event());
         for kind in [fastest, Kind::Event8000].into_iter().filter(|_| wanted) {
             let taken = |number: u8| offered.iter().chain(&codecs).any(|codec| codec.payload_type == number);
             let own = codecs.iter().find(|codec| codec.kind == kind).map(|codec| codec.payload_type);

@@ -140,7 +140,7 @@ impl Call {
         }
         Some(match request.method.as_str() {
             "INVITE" | "UPDATE" => return self.reinvited(transaction, request, now),
-            "INFO" => self.informed(request),
+            "INFO" => self.informed(request, now),
             "NOTIFY" => self.notified(request),
             "REFER" => return self.referred(transaction, request, now),
             "OPTIONS" => {
@@ -176,7 +176,7 @@ impl Call {
                 Verdict::Answer => self.early_offer(request, now),
                 _ => answer(request, PENDING),
             },
-            "INFO" => self.informed(request),
+            "INFO" => self.informed(request, now),
             "OPTIONS" => answer(request, OK),
             "NOTIFY" => self.notified(request),
             "BYE" | "CANCEL" | "PRACK" => answer(request, UNKNOWN),

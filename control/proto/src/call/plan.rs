@@ -5,6 +5,7 @@ use sallyport_plan::{
     Passage, Plan, Protection, Pt, PtMap, Refusal, Ssrc, Zone,
 };
 
+use super::digits;
 use super::video::Film;
 use crate::sdp::{Chosen, ChosenVideo, Direction as SoundDirection, InsideAnswer, InsideOffer};
 use crate::settings::Dtmf;
@@ -71,6 +72,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         Some(keys) => (Protection::Srtp(keys.receive), Protection::Srtp(keys.send)),
         None => (Protection::Plain, Protection::Plain),
     };
+    let taken = chosen.iter().any(|codec| codec.kind.is_event() && codec.inside.is_some());
     let inner = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
     let (rtp, rtcp) = (inner(inside.rtp, answer.rtp), inner(inside.rtcp, answer.rtcp));
     let mute = |open: bool| if open { Mute::Open } else { Mute::Held };
@@ -85,7 +87,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         passage: Passage::Translated,
         ssrc: Ssrc(ssrc.1),
         payload_types: maps(chosen.iter().map(Chosen::inward)),
-        digits: digits(dtmf, chosen, answer.direction.receives() && direction.sends()),
+        digits: digits::inward(dtmf, taken, answer.direction.receives() && direction.sends()),
         reverse: OUTWARD,
         mute: mute(answer.direction.receives() && direction.sends()),
     };
@@ -100,7 +102,8 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         passage: Passage::Translated,
         ssrc: Ssrc(ssrc.0),
         payload_types: maps(chosen.iter().filter_map(Chosen::outward)),
-        digits: Digits::Pass,
+        // Browsers play them, and tell no page.
+        digits: if taken { Digits::PassAndTell } else { Digits::Pass },
         reverse: INWARD,
         mute: mute(answer.direction.sends() && direction.receives()),
     };
@@ -145,22 +148,12 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
             open: Some(Protection::Plain),
             ssrc: Ssrc(film.ssrc.0),
             payload_types: map(|one| (one.from_inside.payload_type, one.outside.payload_type)),
+            digits: Digits::Pass,
             reverse: VIDEO_INWARD,
             mute: mute(film.open.1),
             ..outward.clone()
         },
     ]
-}
-
-/// What becomes of the browser's digits; `open`: the inside wants to hear media.
-fn digits(dtmf: Dtmf, chosen: &[Chosen], open: bool) -> Digits {
-    let taken = chosen.iter().any(|codec| !codec.kind.is_sound() && codec.inside.is_some());
-    match dtmf {
-        Dtmf::Rfc4733 => Digits::Pass,
-        Dtmf::Auto if taken && open => Digits::Pass,
-        Dtmf::Both if taken => Digits::PassAndTell,
-        Dtmf::Auto | Dtmf::Both | Dtmf::Info => Digits::Tell,
-    }
 }
 
 /// One for each payload type that arrives; the first that names it counts.

@@ -10,7 +10,7 @@ use crate::sdp::{Chosen, Codec, Direction, InsideAnswer, InsideOffer, Setup};
 use crate::sip::Dialog;
 
 /// Version of the form; another one is not read.
-const VERSION: u8 = 5;
+const VERSION: u8 = 6;
 
 /// The part of a call that cannot be told from its plan. Keys are in the plan only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

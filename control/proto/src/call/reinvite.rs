@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use super::adding::Adding;
 use super::requests::Purpose;
 use super::video::Saying;
 use super::{Call, Said};
 use crate::api::{Command, EndCause};
-use crate::sdp::{Codec, Direction, InsideAnswer, Kind, Secrecy};
+use crate::sdp::{Codec, Direction, InsideAnswer, Kind, MediaLine, Secrecy};
 use crate::sip::{Attempts, Method, Request, Response, TransactionId};
 
 /// 2xx of ours that may come again and want their ACK again.
@@ -29,7 +30,8 @@ impl Call {
     /// Tells the inside what the browser does with the sound, unless it knows, or something else comes first
     /// (RFC 3261 section 14.1): then this is called again.
     pub(super) fn settle_direction(&mut self, now: Instant) {
-        let unsettled = self.inside.told != self.outside.direction || self.video.is_unsettled();
+        let adds = self.adding == Some(Adding::Telling);
+        let unsettled = self.inside.told != self.outside.direction || self.video.is_unsettled() || adds;
         if unsettled && self.can_offer() {
             self.send_reinvite();
             self.replan(now);
@@ -48,6 +50,7 @@ impl Call {
     }
 
     fn send_again(&mut self, attempts: Attempts) {
+        self.picture_told(true);
         let direction = self.outside.direction;
         let codecs = self.offered();
         let text = self.describe(&codecs, Saying::Offer);
@@ -125,12 +128,13 @@ impl Call {
         self.timer_agreed(response, now);
         // Without an answer, against RFC 3264, the session stays as it was.
         if response.body.is_empty() {
-            return;
+            return self.picture_declined();
         }
         let answer = InsideAnswer::parse(&response.body).map_err(EndCause::Protocol);
         match answer.and_then(|answer| self.fit_answer(answer)) {
             Ok(fit) => {
                 self.adopt(fit);
+                self.picture_answered();
                 self.replan(now);
             }
             Err(cause) => self.end(cause, now),
@@ -156,9 +160,11 @@ impl Call {
             self.send_again(reinvite.attempts);
         } else if status == 491 {
             self.video.was_not_heard();
+            self.picture_told(false);
             self.deadlines.glare = Some(now + self.glare());
         } else if !self.dialog_lost(status, now) {
             self.inside.told = reinvite.direction;
+            self.picture_declined();
             self.refresh_later(now);
         }
     }
@@ -185,6 +191,7 @@ impl Call {
     /// The dialog is replaced while an INVITE is under way: should it be answered well yet, it gets its ACK there.
     pub(super) fn retire_reinvite(&mut self) {
         if let Some(reinvite) = self.inside.reinvite.take() {
+            self.picture_told(false);
             let ack = self.inside.dialog.ack(reinvite.cseq, &reinvite.credentials);
             self.inside.acked.push_back((reinvite.transaction, ack));
         }
@@ -204,9 +211,9 @@ impl Call {
         let has = |kind: Kind| self.outside.codecs.iter().any(|told| told.kind == kind);
         let chosen = &self.inside.chosen;
         // Named events as the inside takes them, if it does.
-        let taken = chosen.iter().any(|codec| !codec.kind.is_sound() && codec.inside.is_some());
+        let taken = chosen.iter().any(|codec| codec.kind.is_event() && codec.inside.is_some());
         let events =
-            (chosen.is_empty() || taken) && self.outside.codecs.iter().any(|told| !told.kind.is_sound());
+            (chosen.is_empty() || taken) && self.outside.codecs.iter().any(|told| told.kind.is_event());
         let told = |codec: &&Codec| match codec.kind {
             Kind::Event8000 => events,
             Kind::Event48000 => events && has(Kind::Opus),
@@ -228,8 +235,13 @@ impl Call {
             (Saying::Answer, Some(said)) => said.direction.answer(self.outside.direction),
             _ => self.outside.direction,
         };
-        let layout = said.as_ref().map_or(&[][..], |said| &said.layout);
-        let text = |version| own.text(version, codecs, direction, video.as_ref(), layout, secrecy);
+        let mut layout = said.as_ref().map_or(Vec::new(), |said| said.layout.clone());
+        let shows = layout.iter().any(|line| matches!(line, MediaLine::Video(_)));
+        if self.adding.is_some() && video.is_some() && saying == Saying::Offer && !shows && !layout.is_empty()
+        {
+            layout.push(MediaLine::Video(String::new()));
+        }
+        let text = |version| own.text(version, codecs, direction, video.as_ref(), &layout, secrecy);
         let same = text(self.inside.version);
         if self.inside.said.as_ref().is_some_and(|said| *said.0 == same) {
             return same;

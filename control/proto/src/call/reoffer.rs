@@ -9,13 +9,17 @@ use crate::error::{AcceptError, OfferError};
 use crate::sdp::{AnswerParts, BrowserOffer, Chosen, Direction, Setup, browser_answer};
 
 impl Call {
-    /// The browser offers anew. It is answered at once; what the inside has to know of it follows as a re-INVITE.
+    /// The browser offers anew. It is answered at once, unless it adds a picture; what the inside has to know of it follows as a
+    /// re-INVITE.
     ///
     /// # Errors
     /// [`AcceptError`]: nothing has changed then.
     pub fn renegotiate(&mut self, offer: &str, now: Instant) -> Result<(), AcceptError> {
         if self.cause.is_some() || !self.replied || self.inside.answer.is_none() {
             return Err(AcceptError::Gone);
+        }
+        if self.adding.is_some() {
+            return Err(OfferError::Pending.into());
         }
         let mut offer = BrowserOffer::parse(offer)?;
         // A browser's connection keeps the certificates that it was made with (docs/encryption.md).
@@ -30,13 +34,18 @@ impl Call {
             same.is_some()
         });
         self.inside.chosen = chosen;
+        let adds = self.adds_picture(&offer);
         self.video.offered_again(&offer);
         self.meet_again(&offer, now);
         self.outside.version += 1;
         self.outside.direction = offer.direction;
-        let text = self.answer_again(&offer);
+        if adds {
+            self.begin_adding(&offer, now);
+        } else {
+            let text = self.answer_again(&offer);
+            self.commands.push_back(Command::Renegotiated(text));
+        }
         self.outside.offer = Some(offer);
-        self.commands.push_back(Command::Renegotiated(text));
         self.drain_ice(now);
         self.replan(now);
         self.settle_direction(now);
@@ -88,7 +97,7 @@ impl Call {
         self.deadlines.restart = Some(now + self.settings.timeouts.ice);
     }
 
-    fn answer_again(&self, offer: &BrowserOffer) -> String {
+    pub(super) fn answer_again(&self, offer: &BrowserOffer) -> String {
         let next = self.outside.next.as_ref().filter(|next| next.remote_ufrag() == offer.ufrag);
         let agent = next.or(self.outside.ice.as_ref());
         let consent = self.outside.consent.as_ref();

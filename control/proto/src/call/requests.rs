@@ -16,6 +16,8 @@ pub(super) enum Purpose {
     Info,
     /// A digit; others may wait behind it.
     Digit,
+    /// A wish for a picture.
+    Wish,
     /// A transfer that we ask for.
     Refer,
     /// The session timer.
@@ -149,6 +151,10 @@ impl Call {
                 self.progress_settled(status);
             }
             return;
+        }
+        // One that gets no answer ends no call, as phones that do not know it may well say nothing.
+        if purpose == Purpose::Wish && status != 481 {
+            return self.wish_settled(status);
         }
         // What was asked in a dialog that was replaced since is of no interest.
         if self.cause.is_some() {

@@ -80,6 +80,28 @@ impl Video {
         self.ours.clone_from(&self.outside);
     }
 
+    /// Whether there are ports for it.
+    pub fn has_ports(&self) -> bool {
+        self.ports.is_some()
+    }
+
+    /// Those ports serve another picture.
+    pub fn reserved_again(&mut self) {
+        self.ours.clone_from(&self.outside);
+    }
+
+    /// The browser is held to the formats of the call.
+    pub fn keep_to_the_call(&mut self) {
+        let chosen = &self.chosen;
+        self.outside.retain(|format| chosen.iter().any(|chosen| chosen.outside == *format));
+    }
+
+    /// There is none after all; one may be offered yet.
+    pub fn forget(&mut self) {
+        let Self { ssrc, ports, .. } = *self;
+        *self = Self { ssrc, ports, direction: Direction::Inactive, ..Self::default() };
+    }
+
     /// Takes over the payload types of the inside's offer (RFC 3264 section 6.1).
     pub fn speak_as(&mut self, theirs: Option<&VideoSection>) {
         let formats = theirs.map_or(&self.outside, |theirs| &theirs.formats);
@@ -117,7 +139,12 @@ impl Video {
             (Saying::Answer, _) => return None,
         };
         self.told = Some(self.direction);
-        (!formats.is_empty()).then_some(VideoSection { rtp, rtcp, formats, direction })
+        (!formats.is_empty()).then_some(VideoSection { rtp, rtcp, formats, direction, asks: true })
+    }
+
+    /// Whether the far end, which has a picture, did not say that it can be asked for one by RTCP.
+    pub fn hears_no_wishes(&self) -> bool {
+        self.live && self.theirs.as_ref().is_some_and(|theirs| !theirs.asks)
     }
 
     /// The inside refused to hear it now.
@@ -132,9 +159,14 @@ impl Video {
 
     /// Our answer to the browser, which holds it to the formats of the call.
     pub fn answers(&mut self, offer: &BrowserOffer) -> Option<AnswerVideo<'_>> {
-        let chosen = &self.chosen;
-        self.outside.retain(|format| chosen.iter().any(|chosen| chosen.outside == *format));
+        self.keep_to_the_call();
         self.answers_again(offer)
+    }
+
+    /// Our offer to a browser of what the inside offers.
+    pub fn offers<'a>(&self, formats: &'a [ChosenVideo]) -> Option<AnswerVideo<'a>> {
+        let direction = Direction::SendRecv;
+        (!formats.is_empty()).then_some(AnswerVideo { ssrc: self.ssrc.0, chosen: formats, direction })
     }
 
     /// The same, to a later offer.

@@ -58,6 +58,12 @@ impl Call {
         &self.past
     }
 
+    /// Whether the inside, whose call rings here, offers a picture that a browser may take.
+    pub fn rings_with_picture(&self) -> bool {
+        let offer = self.inside.invited.as_ref().and_then(|invited| invited.offer.as_ref());
+        self.pairs(true) > 1 && offer.is_some_and(|offer| offer.video.is_some())
+    }
+
     /// Whether media goes on, and another control can go on with the call, should this one end.
     pub const fn outlives_control(&self) -> bool {
         self.connected && self.cause.is_none()

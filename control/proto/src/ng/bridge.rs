@@ -259,6 +259,7 @@ impl Bridge {
             | Input::SipRequest { .. }
             | Input::SipCancelled(_)
             | Input::Digit { .. }
+            | Input::Picture(_)
             | Input::Decline(_)
             | Input::Dtmf { .. }
             | Input::Info { .. }

@@ -308,22 +308,26 @@ pub fn browser_answer(offer: &BrowserOffer, parts: &AnswerParts<'_>) -> String {
     text
 }
 
-/// An offer of ours: one audio section, which a browser answers as any other browser's.
+/// An offer of ours: one audio section, perhaps one of video beside it, which a browser answers as any other browser's.
 pub fn browser_offer(parts: &AnswerParts<'_>) -> String {
     let (id, version) = parts.session;
+    let mids = if parts.video.is_some() { "0 1" } else { "0" };
     let mut text =
-        format!("v=0\r\no=- {id} {version} IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n");
+        format!("v=0\r\no=- {id} {version} IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE {mids}\r\n");
     if parts.lite {
         text.push_str("a=ice-lite\r\n");
     }
     text.push_str("a=msid-semantic: WMS sallyport\r\n");
-    let section = Section {
-        kind: "audio".to_owned(),
+    let section = |kind: &str, mid: &str| Section {
+        kind: kind.to_owned(),
         proto: "UDP/TLS/RTP/SAVPF".to_owned(),
         formats: String::new(),
-        mid: Some("0".to_owned()),
+        mid: Some(mid.to_owned()),
     };
-    audio(&mut text, &section, ("actpass", parts.direction), parts);
+    audio(&mut text, &section("audio", "0"), ("actpass", parts.direction), parts);
+    if let Some(video) = &parts.video {
+        film(&mut text, &section("video", "1"), ("actpass", video.direction), (parts, video));
+    }
     text
 }
 
@@ -352,7 +356,7 @@ fn audio(
             Kind::Opus => {
                 let _ = write!(text, "a=fmtp:{} minptime=10;useinbandfec=1\r\n", chosen.outside);
             }
-            Kind::Pcmu | Kind::Pcma => {}
+            Kind::Pcmu | Kind::Pcma | Kind::G722 | Kind::Noise => {}
         }
     }
     text.push_str("a=ptime:20\r\n");

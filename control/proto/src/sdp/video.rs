@@ -38,6 +38,8 @@ pub struct VideoSection {
     pub formats: Vec<VideoFormat>,
     /// What its writer does with the picture.
     pub direction: Direction,
+    /// Whether its writer may be asked for a whole picture by RTCP (PLI or FIR).
+    pub asks: bool,
 }
 
 /// One format of a call under the payload types of both legs.

@@ -147,7 +147,7 @@ fn forget(guest: &Guest, call: CallId) -> Option<Talk> {
 /// What happened, as a page is told; `progress`: with steps of a call's life that ROAP has no word for.
 pub fn told(guest: &Guest, event: SessionEvent, progress: bool) -> Vec<Value> {
     match event {
-        SessionEvent::Incoming { call, from, to, headers } => {
+        SessionEvent::Incoming { call, from, to, headers, .. } => {
             if guest.enter(call).is_err() {
                 return Vec::new();
             }

@@ -207,13 +207,14 @@ pub fn signed_in(name: &Value, session: SessionId, number: Option<&str>, resumed
 /// What happened, as a browser is told.
 pub fn told(guest: &Guest, event: SessionEvent) -> Vec<Value> {
     match event {
-        SessionEvent::Incoming { call, from, to, headers } => {
+        SessionEvent::Incoming { call, from, to, headers, video } => {
             if guest.enter(call).is_err() {
                 return Vec::new();
             }
             let mut word = reply("incoming", &Value::Null, Some(call));
             word["from"] = from.into();
             word["to"] = to.into();
+            word["video"] = video.into();
             word["headers"] = headers.iter().map(|(name, value)| serde_json::json!([name, value])).collect();
             vec![word]
         }

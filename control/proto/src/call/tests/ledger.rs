@@ -145,7 +145,11 @@ impl Ledger {
                 self.ended = matches!(event, CallEvent::Ended { .. });
             }
             Command::Ended => self.over = true,
-            Command::Send { .. } | Command::DtlsPath(_) | Command::Renegotiated(_) => {}
+            Command::Send { .. }
+            | Command::Dial { .. }
+            | Command::Picture { .. }
+            | Command::DtlsPath(_)
+            | Command::Renegotiated(_) => {}
         }
     }
 

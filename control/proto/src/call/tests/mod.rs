@@ -7,6 +7,8 @@
     reason = "a test's helpers fail as the test does"
 )]
 
+mod adding;
+mod addresses;
 mod dialog;
 mod early;
 mod hold;

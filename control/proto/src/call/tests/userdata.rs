@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sallyport_plan::{Digits, Format, PtMap};
 
+use super::super::plan::{INWARD, OUTWARD};
 use super::{FINGERPRINT, INVITE, Rig, invite, sdp, settings};
 use crate::api::{CallEvent, Command, EndCause, Input};
 use crate::settings::{Assertion, Dtmf, Settings};
@@ -76,7 +77,8 @@ fn digits_of_the_browser_go_inside_as_it_is_configured_and_can_be() {
         let [to, from] = &plan.directions[..] else { panic!("{plan:?}") };
         assert_eq!(to.payload_types.iter().any(event), inward.is_some(), "{what}");
         assert_eq!(from.payload_types.iter().any(event), outward, "{what}");
-        assert_eq!((to.digits, from.digits), (inward.unwrap_or(Digits::Pass), Digits::Pass), "{what}");
+        let told = if outward { Digits::PassAndTell } else { Digits::Pass };
+        assert_eq!((to.digits, from.digits), (inward.unwrap_or(Digits::Pass), told), "{what}");
         rig.finish();
     }
 }
@@ -98,7 +100,7 @@ fn digits_of_the_browser_go_by_info_while_the_inside_is_on_hold() {
 fn a_digit_that_the_relay_heard_goes_by_info_one_behind_the_other() {
     let mut rig = by(Dtmf::Info, "0");
     for (event, duration) in [(5, 120), (11, 10), (16, 100), (15, 8000)] {
-        rig.put(Input::Digit { event, duration });
+        rig.put(Input::Digit { direction: INWARD, event, duration });
     }
     let mut bodies = Vec::new();
     for _ in 0..3 {
@@ -145,7 +147,7 @@ fn user_data_passes_by_its_type_and_length() {
 
 #[test]
 fn digits_go_one_behind_the_other() {
-    let mut rig = Rig::called();
+    let mut rig = by(Dtmf::Info, "0");
     rig.put(Input::Dtmf { digits: "1x#".into(), duration: 100 });
     rig.put(Input::Dtmf { digits: "d".into(), duration: 50 });
     let bodies = |rig: &Rig| -> Vec<String> {
@@ -159,6 +161,86 @@ fn digits_go_one_behind_the_other() {
     rig.respond(&Method::Info, 481, "pbx", b"", &[]);
     assert!(matches!(rig.cause(), Some(EndCause::Protocol(_))));
     rig.is_over();
+}
+
+/// Digits that the relay was asked to send.
+fn dialled(rig: &Rig) -> Vec<(u8, u16)> {
+    let all = rig.done.iter().filter_map(|command| match command {
+        Command::Dial { direction: INWARD, digits } => Some(digits.clone()),
+        _ => None,
+    });
+    all.flatten().collect()
+}
+
+#[test]
+fn digits_of_the_api_go_by_the_way_that_the_inside_takes() {
+    let asked = [(1, 100), (11, 100)];
+    for (dtmf, formats, events, infos) in [
+        (Dtmf::Auto, "0 101", true, 0),
+        (Dtmf::Auto, "0", false, 1),
+        (Dtmf::Rfc4733, "0 101", true, 0),
+        (Dtmf::Rfc4733, "0", false, 1),
+        (Dtmf::Info, "0 101", false, 1),
+        (Dtmf::Both, "0 101", true, 1),
+        (Dtmf::Both, "0", false, 1),
+    ] {
+        let mut rig = by(dtmf, formats);
+        rig.put(Input::Dtmf { digits: "1x#".into(), duration: 100 });
+        let what = format!("{dtmf:?}, {formats}");
+        assert_eq!(dialled(&rig), if events { &asked[..] } else { &[] }, "{what}");
+        assert_eq!(rig.requests(&Method::Info).len(), infos, "{what}");
+        rig.finish();
+    }
+    // By INFO while it does not listen, or the relay is away.
+    let mut rig = by(Dtmf::Auto, "0 101");
+    rig.ask(Method::Invite, "pbx", &sdp("10.0.0.5", "0 101", "a=sendonly\r\n")).unwrap();
+    rig.put(Input::Dtmf { digits: "1".into(), duration: 100 });
+    rig.respond(&Method::Info, 200, "pbx", b"", &[]);
+    rig.ask(Method::Invite, "pbx", &sdp("10.0.0.5", "0 101", "")).unwrap();
+    rig.put(Input::RelayAway);
+    rig.put(Input::Dtmf { digits: "2".into(), duration: 100 });
+    assert_eq!((dialled(&rig).len(), rig.requests(&Method::Info).len()), (0, 2));
+    rig.put(Input::RelayBack(rig.plans().pop().unwrap().version));
+    rig.put(Input::Dtmf { digits: "3".repeat(100), duration: 100 });
+    assert_eq!(dialled(&rig).len(), 64, "so many at once");
+    rig.finish();
+}
+
+#[test]
+fn a_digit_of_the_far_end_is_told_once_whichever_way_it_comes() {
+    let mut rig = by(Dtmf::Auto, "0 101");
+    let event = |event| Input::Digit { direction: OUTWARD, event, duration: 100 };
+    let by_info = |rig: &mut Rig, digit| {
+        let body = format!("Signal={digit}\r\nDuration=120\r\n");
+        assert_eq!(info(rig, "application/dtmf-relay", &body).status, 200);
+    };
+    let before = rig.events().len();
+    rig.put(event(1));
+    rig.put(event(1));
+    rig.put(event(10));
+    rig.put(event(16));
+    assert_eq!(rig.requests(&Method::Info).len(), 0, "they are none of the browser's");
+    by_info(&mut rig, '1');
+    by_info(&mut rig, '*');
+    by_info(&mut rig, '7');
+    rig.put(event(7));
+    rig.put(event(7));
+    let told = |rig: &Rig| -> String {
+        let digit = |event: &CallEvent| match event {
+            CallEvent::Dtmf { digit, .. } => Some(*digit),
+            _ => None,
+        };
+        rig.events()[before..].iter().filter_map(digit).collect()
+    };
+    assert_eq!(told(&rig), "11*77");
+    // Long after, it is another one.
+    rig.wait(std::time::Duration::from_secs(3));
+    by_info(&mut rig, '7');
+    for _ in 0..100 {
+        rig.put(event(0));
+    }
+    assert_eq!(told(&rig), format!("11*777{}", "0".repeat(100)));
+    rig.finish();
 }
 
 #[test]

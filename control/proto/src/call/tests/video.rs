@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
-use sallyport_plan::{Clock, Direction, Format, Mute, Pt, PtMap};
+use sallyport_plan::{Clock, Direction, Format, Mute, Pt, PtMap, Zone};
 
-use super::{Rig, sdp, settings};
+use super::super::plan::{VIDEO_INWARD, VIDEO_OUTWARD};
+use super::{Rig, offer, sdp, settings};
 use crate::api::{Command, Input};
 use crate::settings::Settings;
 use crate::sip::Method;
 
 /// What a browser offers beside its sound.
-const FILM: &str = "m=video 9 UDP/TLS/RTP/SAVPF 96 97 98 102\r\nc=IN IP4 0.0.0.0\r\na=mid:1\r\na=sendrecv\r\na=rtcp-mux\r\n\
+pub const FILM: &str = "m=video 9 UDP/TLS/RTP/SAVPF 96 97 98 102\r\nc=IN IP4 0.0.0.0\r\na=mid:1\r\na=sendrecv\r\na=rtcp-mux\r\n\
 a=rtpmap:96 VP8/90000\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\na=rtpmap:98 VP9/90000\r\na=fmtp:98 profile-id=0\r\n\
 a=rtpmap:102 H264/90000\r\na=fmtp:102 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n";
 /// What telephony says of it.
-const H264: &str = "m=video 30002 RTP/AVP 99 120\r\na=rtpmap:99 H264/90000\r\n\
+pub const H264: &str = "m=video 30002 RTP/AVP 99 120\r\na=rtpmap:99 H264/90000\r\n\
 a=fmtp:99 profile-level-id=42801f;packetization-mode=1\r\na=rtpmap:120 VP8/90000\r\n";
 
 fn calling() -> Rig {
@@ -49,7 +50,7 @@ fn last_body(rig: &Rig) -> String {
 }
 
 /// The section of video: its first line and its attributes.
-fn section(text: &str) -> String {
+pub fn section(text: &str) -> String {
     let at = text.find("m=video").unwrap_or(text.len());
     text[at..].to_owned()
 }
@@ -244,4 +245,121 @@ fn a_new_control_goes_on_with_the_picture() {
     assert_eq!(film(&next), (Mute::Open, Mute::Open));
     next.put(Input::HangUp);
     next.finish();
+}
+
+#[test]
+fn a_picture_that_leads_nowhere_is_refused_and_the_sound_goes_on() {
+    let mut rig = calling();
+    pick_up(&mut rig, &H264.replace("AVP 99 120\r\n", "AVP 99 120\r\nc=IN IP4 127.0.0.1\r\n"));
+    rig.come_up();
+    assert!(is_refused(&rig.answer().unwrap()));
+    assert_eq!(directions(&rig).len(), 2);
+    rig.finish();
+}
+
+const WISH: &str = "<?xml version=\"1.0\"?><media_control><vc_primitive><to_encoder><picture_fast_update></picture_fast_update>\
+</to_encoder></vc_primitive></media_control>";
+
+fn wishes(rig: &mut Rig, body: &str) -> u16 {
+    rig.ask_with(Method::Info, "pbx", body.as_bytes(), Some("application/media_control+xml"), &[])
+        .unwrap()
+        .status
+}
+
+#[test]
+fn a_wish_for_a_picture_by_info_is_asked_of_the_browser() {
+    let asked = |rig: &Rig| {
+        let asks = |command: &&Command| matches!(command, Command::Picture { direction: VIDEO_INWARD });
+        rig.done.iter().filter(asks).count()
+    };
+    let mut rig = connected();
+    assert_eq!((wishes(&mut rig, WISH), asked(&rig)), (200, 1));
+    assert_eq!((wishes(&mut rig, "<media_control/>"), asked(&rig)), (415, 1));
+    rig.finish();
+    let mut rig = Rig::connected();
+    assert_eq!((wishes(&mut rig, WISH), asked(&rig)), (200, 0), "there is no picture");
+    rig.finish();
+}
+
+#[test]
+fn a_far_end_that_knows_no_feedback_is_asked_by_info() {
+    let wish = |rig: &mut Rig| rig.put(Input::Picture(VIDEO_INWARD));
+    let sent = |rig: &Rig| rig.requests(&Method::Info).len();
+    let second = std::time::Duration::from_millis(1001);
+    let mut rig = connected();
+    wish(&mut rig);
+    let (_, info) = rig.requests(&Method::Info).pop().unwrap();
+    assert_eq!(info.content_type.as_deref(), Some("application/media_control+xml"));
+    assert!(String::from_utf8(info.body).unwrap().contains("<picture_fast_update/>"));
+    rig.respond(&Method::Info, 200, "pbx", b"", &[]);
+    wish(&mut rig);
+    rig.put(Input::Picture(VIDEO_OUTWARD));
+    assert_eq!(sent(&rig), 1, "not so soon, and not what is the inside's own wish");
+    rig.wait(second);
+    wish(&mut rig);
+    rig.wait(second);
+    wish(&mut rig);
+    assert_eq!(sent(&rig), 2, "one at a time");
+    // Silence ends no call, and who knows no such words is left alone.
+    let (transaction, _) = rig.requests(&Method::Info).pop().unwrap();
+    rig.put(Input::SipTimeout(transaction));
+    rig.wait(second);
+    wish(&mut rig);
+    assert_eq!((sent(&rig), rig.cause()), (2, None));
+    rig.finish();
+    for feedback in ["a=rtcp-fb:* nack pli", "a=rtcp-fb:99 ccm fir"] {
+        let mut rig = calling();
+        pick_up(&mut rig, &format!("{H264}{feedback}\r\n"));
+        rig.come_up();
+        wish(&mut rig);
+        assert_eq!(sent(&rig), 0, "{feedback}");
+        rig.finish();
+    }
+}
+
+#[test]
+fn a_browser_that_is_offered_a_picture_takes_it_or_not() {
+    // A number that the sound has already, and one that looks like RTCP.
+    let video = H264.replace("99 120", "101 72").replace(":99", ":101").replace(":120", ":72");
+    let body = sdp("10.0.0.9", "0 101", &video);
+    for taken in [true, false] {
+        let mut rig = Rig::incoming(&body, &[]).unwrap();
+        assert!(rig.call.rings_with_picture());
+        rig.reserve();
+        let text = rig.call.offer(Zone::Outside).unwrap();
+        assert!(text.contains("a=group:BUNDLE 0 1\r\n"), "{text}");
+        let offered = section(&text);
+        assert!(offered.starts_with("m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\n"), "{offered}");
+        for line in
+            ["a=mid:1", "a=setup:actpass", "a=rtpmap:96 H264/90000", "a=rtpmap:97 VP8/90000", "a=sendrecv"]
+        {
+            assert!(offered.contains(&format!("{line}\r\n")), "{line}: {offered}");
+        }
+        let answer = "m=video 9 UDP/TLS/RTP/SAVPF 97\r\nc=IN IP4 0.0.0.0\r\na=mid:1\r\na=recvonly\r\na=rtcp-mux\r\n\
+                      a=rtpmap:97 VP8/90000\r\n";
+        let answer = if taken { answer } else { "m=video 0 UDP/TLS/RTP/SAVPF 97\r\na=mid:1\r\n" };
+        let answer = offer(rig.browser.local_credentials(), answer).replace("actpass", "active");
+        rig.call.take(&answer, Zone::Outside, rig.now).unwrap();
+        rig.drain();
+        let said = String::from_utf8(rig.replies(super::INVITE).pop().unwrap().body).unwrap();
+        if taken {
+            assert!(section(&said).starts_with("m=video 20002 RTP/AVP 72\r\n"), "{said}");
+            assert!(section(&said).contains("a=recvonly\r\n"), "{said}");
+        } else {
+            assert!(is_refused(&said), "{said}");
+        }
+        rig.acknowledge(b"");
+        rig.come_up();
+        let expected = if taken { vec![Mute::Held, Mute::Open] } else { vec![] };
+        let mutes: Vec<Mute> = directions(&rig)[2..].iter().map(|direction| direction.mute).collect();
+        assert_eq!(mutes, expected);
+        rig.finish();
+    }
+    let none = Arc::new(Settings { video: false, ..Settings::clone(&settings("secret")) });
+    let rig = Rig::invited_with(super::invite(&body, &[]), none).unwrap();
+    assert!(!rig.call.rings_with_picture());
+    rig.finish();
+    let rig = Rig::incoming(&sdp("10.0.0.9", "0", ""), &[]).unwrap();
+    assert!(!rig.call.rings_with_picture());
+    rig.finish();
 }
