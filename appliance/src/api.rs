@@ -58,7 +58,7 @@ pub fn status(options: &Options) -> anyhow::Result<ExitCode> {
     }
     for interface in status["relay"]["interfaces"].as_array().into_iter().flatten() {
         println!(
-            "{:<8} {:<16} path {:<8} {} queues{}{}, UDP {} to {}{}",
+            "{:<8} {:<16} path {:<8} {} queues{}{}, UDP {} to {}{}{}",
             text(&interface["zone"]),
             text(&interface["name"]),
             text(&interface["path"]),
@@ -68,6 +68,7 @@ pub fn status(options: &Options) -> anyhow::Result<ExitCode> {
             text(&interface["port_min"]),
             text(&interface["port_max"]),
             interface["browsers"].as_u64().map(|port| format!(", browsers {port}")).unwrap_or_default(),
+            interface["tcp"].as_u64().map(|port| format!(", TCP {port}")).unwrap_or_default(),
         );
     }
     let counters = status["relay"]["counters"].as_object().into_iter().flatten();

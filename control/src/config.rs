@@ -105,6 +105,9 @@ pub struct Outside {
     pub port: u16,
     /// Read by the relay.
     #[serde(skip_serializing)]
+    pub tcp: Option<u16>,
+    /// Read by the relay.
+    #[serde(skip_serializing)]
     pub dscp: Option<u8>,
     /// Public addresses of a 1:1 NAT, announced as candidates.
     pub advertised: Vec<IpAddr>,

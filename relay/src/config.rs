@@ -139,6 +139,8 @@ pub struct Outside {
     pub addresses: Vec<IpAddr>,
     /// The one UDP port for all browsers; 0 stands for 10000.
     pub port: u16,
+    /// The one TCP port for browsers that UDP does not reach; absent: there is none.
+    pub tcp: Option<u16>,
     /// DSCP of what leaves here, 0 to 63.
     pub dscp: Dscp,
     /// Read by control: addresses that a 1:1 NAT maps to ours.
@@ -304,6 +306,9 @@ impl Config {
         if self.inside.browsers.is_some_and(|port| port == 0 || (low..=high).contains(&port)) {
             return invalid("[inside] browsers must be a port that does not lie among the [inside] ports");
         }
+        if self.outside.tcp.is_some_and(|port| port == 0 || port == self.outside.port) {
+            return invalid("[outside] tcp must be a port, and another one than [outside] port");
+        }
         if self.outside.dscp.0 > 63 || self.inside.dscp.0 > 63 {
             return invalid("[outside] dscp and [inside] dscp must lie between 0 and 63");
         }
@@ -365,6 +370,9 @@ mod tests {
             ("[outside]\ninterface = 'a'\n[inside]\ninterface = 'a'\n".to_owned(), "two interfaces"),
             (format!("{base}ports = [9, 8]\n"), "ports must be"),
             (format!("{base}browsers = 20000\n"), "browsers must be"),
+            (base.replacen('\n', "\ntcp = 0\n", 1), "tcp must be"),
+            (base.replacen('\n', "\ntcp = 10000\n", 1), "tcp must be"),
+            (base.replacen('\n', "\ntcp = 1\nport = 1\n", 1), "tcp must be"),
             (format!("{base}browsers = 0\n"), "browsers must be"),
             (format!("{base}ports = [30000, 30005]\nbrowsers = 30005\n"), "browsers must be"),
             (format!("{base}browsers = 65536\n"), "u16"),
@@ -396,6 +404,7 @@ mod tests {
         let text = sections.filter(|section| ours(section)).collect::<Vec<_>>().join("\n");
         let file = parse(&text).unwrap();
         assert_eq!((file.inside.browsers, file.relay.hash_ports), (Some(10_000), true));
+        assert_eq!(file.outside.tcp, Some(443));
     }
 
     #[test]

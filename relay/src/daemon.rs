@@ -15,7 +15,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 use sallyport_core::{Limits, Translator};
-use sallyport_io::{AfXdpPort, UdpPort};
+use sallyport_io::{AfXdpPort, TcpConnections, UdpPort};
 use sallyport_plan::Zone;
 use sallyport_srtp::suites::{self, Backend};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -25,12 +25,13 @@ use crate::config::{self, Config, PathChoice, Poll, SrtpChoice, WORKERS_MAX};
 use crate::edge::Edge;
 use crate::facts::{self, Interface};
 use crate::hairpin::Own;
-use crate::handoff;
+use crate::handoff::{self, Handoff};
 use crate::link;
 use crate::nexthop;
 use crate::offload::Offload;
 use crate::ports::Ports;
 use crate::sessions::Sessions;
+use crate::tcp;
 use crate::uplink::{self, Message, Uplink, Waiting};
 use crate::worker::{self, Handle, Worker};
 
@@ -52,13 +53,18 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, u64::MAX, u64::MAX);
     let (inbox, messages) = channel();
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("signals cannot be caught")?;
+    if interfaces[0].tcp.is_some() {
+        raise_descriptors();
+    }
     let (offload, edges) = open_path(config, &interfaces)?;
+    let connections = tcp::open(&interfaces[0], config.relay.max_calls as usize)
+        .context("the TCP port of the browsers cannot be opened")?;
     keep_capabilities();
     let (sessions, orphans) = Sessions::open(config.relay.max_calls).context("no memory for sessions")?;
     let waiting = Waiting::new(AtomicUsize::new(0));
     let framed = offload.is_some();
-    let own = Own::new(&interfaces[1]);
-    let workers = spawn_workers(edges, framed, config, &own, &inbox, &waiting)?;
+    let own = Own::new(&interfaces);
+    let (workers, tcp) = spawn_threads(edges, connections, framed, config, &own, &inbox, &waiting)?;
     let next_hops = framed.then(|| spawn_resolver(&interfaces, &inbox)).transpose()?;
     let mut uplink = Uplink {
         ports: Ports::new(&interfaces[1].addresses, config.inside.ports[0], config.inside.ports[1]),
@@ -67,6 +73,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         own,
         offload,
         workers,
+        tcp,
         next_hops,
         sessions,
         waiting,
@@ -165,10 +172,7 @@ fn open_path(config: &Config, interfaces: &[Interface; 2]) -> anyhow::Result<(Op
 
 /// A port per worker, all of which share the browsers' ports. Other sockets inside come with calls.
 fn open_sockets(relay: &config::Relay, interfaces: &[Interface; 2]) -> anyhow::Result<Vec<Edge>> {
-    // A call takes two sockets or more, and what is given to a process at first is for 500 calls.
-    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
-    }
+    raise_descriptors();
     let workers = if relay.workers == 0 { facts::processors().min(WORKERS_MAX) } else { relay.workers };
     let ports = match share_sockets(relay, interfaces, workers) {
         Err(error) if relay.workers == 0 && error.kind() == io::ErrorKind::Unsupported => {
@@ -180,6 +184,13 @@ fn open_sockets(relay: &config::Relay, interfaces: &[Interface; 2]) -> anyhow::R
     let ports = ports.context("a media port of the browsers cannot be opened")?;
     tracing::info!(workers = ports.len(), "packets take UDP sockets");
     Ok(ports.into_iter().map(|port| Edge::Udp(Box::new(port))).collect())
+}
+
+/// A call takes two sockets or more, or a TCP connection, and what is given to a process at first is for 500 calls.
+fn raise_descriptors() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
 }
 
 fn share_sockets(
@@ -207,44 +218,80 @@ fn share_sockets(
     Ok(ports)
 }
 
-fn spawn_workers(
+/// The workers, and behind them whoever has the TCP connections, where there may be any.
+fn spawn_threads(
     edges: Vec<Edge>,
+    connections: Option<TcpConnections>,
     framed: bool,
     config: &Config,
     own: &Own,
     inbox: &Sender<Message>,
     waiting: &Waiting,
-) -> anyhow::Result<Vec<Handle>> {
-    let wakes: io::Result<Vec<Arc<EventFd>>> = edges.iter().map(|_| wake()).collect();
-    let wakes = wakes.context("no eventfd")?;
-    let (epoch, ntp) = (Instant::now(), ntp());
-    let meshes = handoff::mesh(&wakes);
-    let relay = &config.relay;
-    let calls = relay.max_calls as usize;
-    let limits = Limits { calls, directions: calls * 4 };
-    let processors = if relay.pin && meshes.len() > 1 { processors(meshes.len()) } else { Vec::new() };
+) -> anyhow::Result<(Vec<Handle>, Option<Handle>)> {
+    let wakes: io::Result<Vec<Arc<EventFd>>> =
+        edges.iter().map(|_| ()).chain(connections.iter().map(|_| ())).map(|()| wake()).collect();
+    let mut wakes = wakes.context("no eventfd")?;
+    let mut meshes = handoff::mesh(&wakes);
+    let (epoch, count) = (Instant::now(), edges.len());
+    let notify = |at: u8| uplink::notifier(at, inbox.clone(), waiting.clone());
+    let last = u8::try_from(count).context("more than 255 workers")?;
+    let mut tcp = None;
+    if let Some(connections) = connections
+        && let (Some(handoff), Some(wake)) = (meshes.pop(), wakes.pop())
+    {
+        let spawned = tcp::spawn(connections, handoff, wake, epoch, notify(last));
+        tcp = Some(spawned.context("the thread of the TCP connections does not start")?);
+    }
+    let crew = Crew { config, own, framed, epoch, ntp: ntp(), tcp: tcp.as_ref().map(|_| last) };
     let mut handles = Vec::new();
-    for (at, ((edge, wake), handoff)) in edges.into_iter().zip(wakes).zip(meshes).enumerate() {
-        let index = u8::try_from(at).context("more than 256 workers")?;
+    for (index, ((edge, wake), handoff)) in (0u8..).zip(edges.into_iter().zip(wakes).zip(meshes)) {
+        let worker = crew.worker(index, count, edge, wake, handoff)?;
+        handles.push(worker::spawn(worker, notify(index)).context("a worker does not start")?);
+    }
+    Ok((handles, tcp))
+}
+
+/// What all workers have in common.
+struct Crew<'a> {
+    config: &'a Config,
+    own: &'a Own,
+    framed: bool,
+    epoch: Instant,
+    /// The wall clock then.
+    ntp: u64,
+    tcp: Option<u8>,
+}
+
+impl Crew<'_> {
+    /// One of `count` workers.
+    fn worker(
+        &self,
+        index: u8,
+        count: usize,
+        edge: Edge,
+        wake: Arc<EventFd>,
+        handoff: Handoff,
+    ) -> anyhow::Result<Worker> {
+        let relay = &self.config.relay;
+        let calls = relay.max_calls as usize;
+        let limits = Limits { calls, directions: calls * 4 };
+        let processors = if relay.pin && count > 1 { processors(count) } else { Vec::new() };
         let translator = Translator::new(index, limits, seed().context("no randomness")?);
-        let translator = translator.with_browsers(config.inside.browsers).with_epoch(ntp);
-        let worker = Worker {
+        Ok(Worker {
             index,
             edge,
-            translator,
-            own: own.clone(),
+            translator: translator.with_browsers(self.config.inside.browsers).with_epoch(self.ntp),
+            own: self.own.clone(),
             handoff,
+            tcp: self.tcp,
             wake,
-            framed,
+            framed: self.framed,
             poll: relay.poll,
             residence: relay.residence,
-            processor: processors.get(at).copied(),
-            epoch,
-        };
-        let notify = uplink::notifier(index, inbox.clone(), waiting.clone());
-        handles.push(worker::spawn(worker, notify).context("a worker does not start")?);
+            processor: processors.get(usize::from(index)).copied(),
+            epoch: self.epoch,
+        })
     }
-    Ok(handles)
 }
 
 /// A processor for each of several workers; none where there are too few for all. Worker `w` has queue `w`, whose interrupts

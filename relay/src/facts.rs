@@ -31,6 +31,8 @@ pub struct Interface {
     pub port_max: u16,
     /// The port of the browsers on this side: outside the media port itself, inside apart from the others.
     pub browsers: Option<u16>,
+    /// The TCP port of browsers that UDP does not reach.
+    pub tcp: Option<u16>,
     /// DSCP of what leaves by it.
     pub dscp: u8,
     /// Whether its card spreads UDP over the queues by ports, too.
@@ -50,6 +52,7 @@ pub fn read(config: &Config) -> Result<[Interface; 2], ConfigError> {
         addresses: &config.outside.addresses,
         ports: (port, port),
         browsers: Some(port),
+        tcp: config.outside.tcp,
         dscp: config.outside.dscp.0,
     };
     let inside = Wanted {
@@ -58,6 +61,7 @@ pub fn read(config: &Config) -> Result<[Interface; 2], ConfigError> {
         addresses: &config.inside.addresses,
         ports: (low, high),
         browsers: config.inside.browsers,
+        tcp: None,
         dscp: config.inside.dscp.0,
     };
     Ok([outside.read()?, inside.read()?])
@@ -74,6 +78,7 @@ struct Wanted<'a> {
     addresses: &'a [IpAddr],
     ports: (u16, u16),
     browsers: Option<u16>,
+    tcp: Option<u16>,
     dscp: u8,
 }
 
@@ -97,6 +102,7 @@ impl Wanted<'_> {
             port_min: self.ports.0,
             port_max: self.ports.1,
             browsers: self.browsers,
+            tcp: self.tcp,
             dscp: self.dscp,
             hashes_ports: false,
         })
@@ -143,8 +149,9 @@ impl Interface {
         self.addresses.contains(&address.ip()) && (self.port_min..=self.port_max).contains(&address.port())
     }
 
-    /// Whether `address` is one of our media addresses with the port of the browsers.
+    /// Whether `address` is one of our media addresses with the port of the browsers, be it that of UDP or that of TCP.
     pub fn is_browsers(&self, address: SocketAddr) -> bool {
-        self.addresses.contains(&address.ip()) && self.browsers == Some(address.port())
+        let is_theirs = self.browsers == Some(address.port()) || self.tcp == Some(address.port());
+        is_theirs && self.addresses.contains(&address.ip())
     }
 }

@@ -14,16 +14,23 @@ use crate::facts::Interface;
 /// chain of calls has.
 pub const HAIRPINS_MAX: u8 = 8;
 
-/// Our own media addresses inside.
+/// Our own media addresses inside, and what else says of a path that it is no path of UDP by a cable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Own {
     addresses: Vec<IpAddr>,
+    /// The TCP port outside.
+    tcp: Option<u16>,
 }
 
 impl Own {
-    /// Those of the inside interface.
-    pub fn new(inside: &Interface) -> Self {
-        Self { addresses: inside.addresses.clone() }
+    /// Those of the inside interface, and the TCP port of the outside one.
+    pub fn new([outside, inside]: &[Interface; 2]) -> Self {
+        Self { addresses: inside.addresses.clone(), tcp: outside.tcp }
+    }
+
+    /// Whether what is sent by this path leaves by a TCP connection; likewise whether a flow is fed by one.
+    pub fn is_tcp(&self, path: &FlowKey) -> bool {
+        path.zone == Zone::Outside && self.tcp == Some(path.local.port())
     }
 
     /// Whether what is sent by this path comes back to us; likewise whether a flow is fed by ourselves alone.
@@ -40,10 +47,12 @@ pub const fn arrival(path: &FlowKey) -> FlowKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
 
     #[test]
     fn only_our_addresses_inside_are_ours_inside() {
-        let own = Own { addresses: ["10.0.0.1", "fd00::1"].map(|ip| ip.parse().unwrap()).to_vec() };
+        let addresses = ["10.0.0.1", "fd00::1"].map(|ip| ip.parse().unwrap()).to_vec();
+        let own = Own { addresses, tcp: Some(443) };
         let path = |zone, remote: &str| FlowKey {
             zone,
             local: "10.0.0.1:20000".parse().unwrap(),
@@ -53,5 +62,13 @@ mod tests {
         assert!(own.is_hairpin(&path(Zone::Inside, "[fd00::1]:20002")));
         assert!(!own.is_hairpin(&path(Zone::Inside, "10.0.0.2:20002")));
         assert!(!own.is_hairpin(&path(Zone::Outside, "10.0.0.1:20002")));
+        let from = |zone, port| FlowKey {
+            local: SocketAddr::from(([192, 0, 2, 1], port)),
+            ..path(zone, "198.51.100.7:443")
+        };
+        assert!(own.is_tcp(&from(Zone::Outside, 443)));
+        assert!(!own.is_tcp(&from(Zone::Inside, 443)) && !own.is_tcp(&from(Zone::Outside, 10_000)));
+        let none = Own { tcp: None, ..own };
+        assert!(!none.is_tcp(&from(Zone::Outside, 443)));
     }
 }

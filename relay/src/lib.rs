@@ -22,5 +22,6 @@ pub mod ports;
 pub mod residence;
 pub mod sessions;
 pub mod sleeper;
+pub mod tcp;
 pub mod uplink;
 pub mod worker;

@@ -156,6 +156,8 @@ pub enum Notice {
         /// Which digit, and for how long.
         digit: Digit,
     },
+    /// A flow of a call has no TCP connection.
+    Disconnected(FlowKey),
     /// Whoever sends on a direction wants a picture.
     Picture {
         /// Which call.

@@ -76,6 +76,8 @@ pub struct Uplink {
     pub offload: Option<Offload>,
     /// One a worker.
     pub workers: Vec<Handle>,
+    /// Has the TCP connections of browsers; `None` where there are none.
+    pub tcp: Option<Handle>,
     /// Asks for next hops; `None` on the socket path.
     pub next_hops: Option<Sender<Question>>,
     /// Port pairs inside.
@@ -167,8 +169,8 @@ impl Uplink {
     }
 
     fn stop(&mut self, keep: bool) {
-        for worker in &mut self.workers {
-            worker.stop();
+        for thread in self.workers.iter_mut().chain(&mut self.tcp) {
+            thread.stop();
         }
         if let Some(offload) = self.offload.take() {
             offload.end(keep);
@@ -272,6 +274,9 @@ impl Uplink {
         for (call, flow) in lapsed.collect::<Vec<_>>() {
             self.tell(&Event::ConsentLost { call, flow });
         }
+        // The same of connections: whoever has them tells which flows have none.
+        let flows = self.state.calls.values().flat_map(|running| running.flows.iter().copied());
+        self.route_tcp(flows.collect(), Vec::new());
     }
 
     fn hello(&mut self, version: u16) {
@@ -285,6 +290,11 @@ impl Uplink {
         if let Some(connection) = self.state.connection.take() {
             connection.close();
         }
+    }
+
+    /// Everybody who obeys orders.
+    fn threads(&self) -> impl Iterator<Item = &Handle> {
+        self.workers.iter().chain(&self.tcp)
     }
 
     fn order(&self, worker: u8, order: Order) {
@@ -349,6 +359,10 @@ impl Uplink {
         let to_us = self.interfaces.iter().any(|interface| interface.serves(path.remote));
         if payload.len() > 1500 || to_us || !self.is_ours(path.zone, path.local) {
             tracing::debug!("control asked to send what no media address of ours can");
+            return;
+        }
+        if let Some(tcp) = self.tcp.as_ref().filter(|_| self.own.is_tcp(&path)) {
+            tcp.order(Order::Send { path, link: None, payload });
             return;
         }
         let Some(next_hops) = &self.next_hops else {
@@ -424,6 +438,7 @@ impl Uplink {
             Notice::Digit { call, direction, digit: Digit { event, duration } } => {
                 self.tell(&Event::Digit { call, direction, event, duration });
             }
+            Notice::Disconnected(flow) => self.disconnected(flow),
             Notice::Picture { call, direction } => self.tell(&Event::Picture { call, direction }),
             Notice::ConsentLost { call, flow } => {
                 if let Some(running) = self.state.calls.get_mut(&call) {

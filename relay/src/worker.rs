@@ -57,6 +57,11 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// Of a thread that obeys `orders` whenever `wake` wakes it.
+    pub const fn new(orders: Sender<Order>, wake: Arc<EventFd>, thread: thread::JoinHandle<()>) -> Self {
+        Self { orders, wake, thread: Some(thread) }
+    }
+
     /// Hands over an order and wakes the worker.
     pub fn order(&self, order: Order) {
         // Both fail only when the worker is gone, and then the daemon is on its way down.
@@ -86,10 +91,12 @@ pub struct Worker {
     pub edge: Edge,
     /// Its share of the calls.
     pub translator: Translator,
-    /// Our own addresses inside.
+    /// Which paths are no UDP by a cable.
     pub own: Own,
     /// Rings to and from the other workers.
     pub handoff: Handoff,
+    /// Who has the TCP connections, by its place among the rings; none where nobody has.
+    pub tcp: Option<u8>,
     /// Wakes this worker.
     pub wake: Arc<EventFd>,
     /// Whether packets are lent to the kernel with a header of ours (AF_XDP) or without (sockets).
@@ -136,7 +143,7 @@ where
     };
     let name = format!("worker-{}", running.worker.index);
     let thread = thread::Builder::new().name(name).spawn(move || running.run())?;
-    Ok(Handle { orders, wake, thread: Some(thread) })
+    Ok(Handle::new(orders, wake, thread))
 }
 
 /// A packet of ours that is still to be judged.
@@ -215,6 +222,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
 
     /// Hands all that was transmitted to the kernel; when that was, where anybody wanted to know.
     fn flush(&mut self) -> Option<Instant> {
+        self.worker.handoff.wake_others();
         if self.worker.edge.port().flush().is_err() {
             self.counts.transmit_failed += 1;
         }
@@ -383,6 +391,9 @@ impl<N: Fn(Notice) -> bool> Running<N> {
     }
 
     fn transmit(&mut self, frame: Frame, payload: Range<usize>, path: FlowKey, link: Option<Link>) {
+        if self.worker.own.is_tcp(&path) {
+            return self.hand_to_tcp(frame, payload, path);
+        }
         let port = self.worker.edge.port();
         if self.worker.framed && link.is_none() {
             self.counts.no_link += 1;

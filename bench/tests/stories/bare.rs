@@ -24,6 +24,8 @@ use crate::stage::until;
 
 /// The port for browsers inside.
 pub const BROWSERS: u16 = 10_001;
+/// The TCP port outside, of [`Bare::connectable`].
+pub const TCP: u16 = 443;
 /// RTP header and 20 ms of G.711.
 const PACKET: usize = 12 + 160;
 
@@ -85,15 +87,21 @@ impl Bare {
 
     /// As [`Bare::set`], with more lines of `[relay]`; an error where the relay does not come up.
     pub fn set_with(path: &str, workers: u32, more: &str) -> anyhow::Result<Self> {
-        Self::start(path, workers, more, false)
+        Self::start(path, workers, ["", more], false)
+    }
+
+    /// As [`Bare::set`], under a supervisor, with a TCP port outside.
+    pub fn connectable(path: &str, workers: u32) -> Self {
+        Self::start(path, workers, [&format!("tcp = {TCP}"), ""], true).unwrap()
     }
 
     /// As [`Bare::set`], under a supervisor that starts a relay anew; in control's place stands nobody.
     pub fn supervised(path: &str, workers: u32) -> Self {
-        Self::start(path, workers, "", true).unwrap()
+        Self::start(path, workers, ["", ""], true).unwrap()
     }
 
-    fn start(path: &str, workers: u32, more: &str, supervised: bool) -> anyhow::Result<Self> {
+    /// `more`: lines of `[outside]` and of `[relay]`.
+    fn start(path: &str, workers: u32, more: [&str; 2], supervised: bool) -> anyhow::Result<Self> {
         let row = Row::make(Shape { workers: Some(workers), taps: false }).unwrap();
         let [v4, v6] = worlds();
         let ends = [
@@ -118,9 +126,10 @@ impl Bare {
         let folder = &guard.0;
         fs::create_dir_all(folder).unwrap();
         let (config, socket) = (folder.join("relay.toml"), folder.join("relay.sock"));
+        let [outside, relay] = more;
         let text = format!(
-            "[outside]\ninterface = 'out0'\nport = {MEDIA}\n[inside]\ninterface = 'in0'\nports = [{FIRST}, 65000]\n\
-             browsers = {BROWSERS}\n[relay]\npath = '{path}'\nworkers = {workers}\nsocket = '{}'\npins = '{}'\n{more}\n\
+            "[outside]\ninterface = 'out0'\nport = {MEDIA}\n{outside}\n[inside]\ninterface = 'in0'\nports = [{FIRST}, 65000]\n\
+             browsers = {BROWSERS}\n[relay]\npath = '{path}'\nworkers = {workers}\nsocket = '{}'\npins = '{}'\n{relay}\n\
              [log]\nfilter = 'warn'\n",
             socket.display(),
             folder.join("bpf").display(),
@@ -271,12 +280,18 @@ impl Browser {
 
     /// Sends an RTP packet; its payload.
     pub fn speak(&mut self) -> Vec<u8> {
+        let (payload, sealed) = self.sealed();
+        self.socket.send_to(&sealed, self.flow.local).unwrap();
+        payload
+    }
+
+    /// The next RTP packet: its payload, and all of it as it is sent.
+    pub fn sealed(&mut self) -> (Vec<u8>, Vec<u8>) {
         let packet = self.packet();
         let mut octets = [packet.clone(), vec![0; RTP_OVERHEAD]].concat();
         let mut buf = PacketBuf::new(&mut octets, 0..PACKET).unwrap();
         self.keys.seal.seal_rtp(&mut buf).unwrap();
-        self.socket.send_to(buf.packet(), self.flow.local).unwrap();
-        packet[12..].to_vec()
+        (packet[12..].to_vec(), buf.packet().to_vec())
     }
 
     /// Sends a receiver report without blocks and a source description.
@@ -299,7 +314,12 @@ impl Browser {
 
     /// Opens the next datagram: the payload of RTP, all of RTCP.
     pub fn hear_media(&mut self) -> Vec<u8> {
-        let mut octets = self.hear();
+        let octets = self.hear();
+        self.opened(octets)
+    }
+
+    /// Opens a datagram: the payload of RTP, all of RTCP.
+    pub fn opened(&mut self, mut octets: Vec<u8>) -> Vec<u8> {
         let length = octets.len();
         let rtcp = (192..=223).contains(&octets[1]);
         let mut buf = PacketBuf::new(&mut octets, 0..length).unwrap();

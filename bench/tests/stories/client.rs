@@ -13,7 +13,8 @@ use sallyport_lab::wav::Wav;
 use serde_json::{Value, json};
 
 use crate::stage::{possible, until};
-use crate::web::{World, world};
+use crate::tcp::{NO_UDP, connectable};
+use crate::web::{World, world, world_with};
 
 const SOON: Duration = Duration::from_secs(20);
 const CONNECT: Duration = Duration::from_secs(30);
@@ -30,7 +31,10 @@ struct Scene {
 impl Scene {
     /// `path`: of the demo page.
     fn set(path: &str) -> Self {
-        let world = world();
+        Self::set_in(world(), path)
+    }
+
+    fn set_in(world: World, path: &str) -> Self {
         let agent = Agent::start(&world.lab, &agent::Setup::default()).unwrap();
         let visitor = world.visitor(Kind::Chromium, path);
         Self { visitor, agent, world }
@@ -38,7 +42,11 @@ impl Scene {
 
     /// A call to the agent that talks.
     fn calling() -> Self {
-        let scene = Self::set("/demo/?raw");
+        Self::calling_in(world())
+    }
+
+    fn calling_in(world: World) -> Self {
+        let scene = Self::set_in(world, "/demo/?raw");
         scene.visitor.click(&json!({ "to": "1000" }), "#place").unwrap();
         scene.talks();
         scene
@@ -179,6 +187,33 @@ fn a_call_whose_path_breaks_finds_another() {
     scene.visitor.until(connected, CONNECT).unwrap();
     assert_ne!(scene.runs(path), port, "by another port");
     scene.sounds("by another path", tone::AGENT, &scene.agent);
+    scene.hangs_up();
+}
+
+/// The customer's router lets no UDP through any more: the client starts ICE over, and the call goes on by TCP. So it does when the
+/// relay dies, and with it the connection.
+#[test]
+fn a_call_goes_on_by_tcp_where_udp_ends_and_by_another_connection_after_the_relay_died() {
+    if !possible() {
+        return;
+    }
+    let scene = Scene::calling_in(world_with(connectable));
+    let path = "const reports = [...(await lab.call().peer.getStats()).values()]; \
+                const way = reports.find(one => one.type === 'transport').selectedCandidatePairId; \
+                const pair = reports.find(one => one.id === way); \
+                const local = reports.find(one => one.id === (pair && pair.localCandidateId)); \
+                return local ? [local.protocol, local.port] : null;";
+    assert_eq!(scene.runs(path)[0], "udp");
+    scene.sounds("by UDP", tone::AGENT, &scene.agent);
+    scene.world.lab.namespace(Place::Nat).nft(NO_UDP).unwrap();
+    until("the client takes TCP", CONNECT, || scene.runs(path)[0] == "tcp");
+    scene.sounds("by TCP", tone::AGENT, &scene.agent);
+    let before = scene.runs(path);
+    let relay = scene.world.appliance.pid("sallyport-relay").unwrap();
+    kill(Pid::from_raw(relay), Signal::SIGKILL).unwrap();
+    let is_another = |path: &Value| path[0] == "tcp" && *path != before;
+    until("the client takes another connection", CONNECT, || is_another(&scene.runs(path)));
+    scene.sounds("by another connection", tone::AGENT, &scene.agent);
     scene.hangs_up();
 }
 

@@ -31,6 +31,7 @@ mod relay;
 mod reports;
 mod sockets;
 mod stage;
+mod tcp;
 mod video;
 mod web;
 mod worlds;

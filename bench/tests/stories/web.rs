@@ -25,6 +25,11 @@ pub struct World {
 }
 
 pub fn world() -> World {
+    world_with(|_| ())
+}
+
+/// As [`world`], with an appliance that is set up in another way.
+pub fn world_with(change: impl FnOnce(&mut Setup)) -> World {
     let lab = Lab::new(Options::default()).unwrap();
     let mut setup = Setup::new(programs().unwrap(), Way::Xdp);
     setup.server = SocketAddr::from((AGENT, 5060));
@@ -38,6 +43,7 @@ pub fn world() -> World {
         [sip]
         pass_types = ["application/json"]
     };
+    change(&mut setup);
     let appliance = Appliance::start(&lab, &setup).unwrap();
     World { appliance, lab }
 }

@@ -39,6 +39,8 @@ pub enum Input {
     },
     /// The relay's consent on a nominated pair lapsed, perhaps while control was away.
     ConsentLost(FlowKey),
+    /// The TCP connection of a nominated pair has ended: the browser may come by another one before consent lapses.
+    Disconnected(FlowKey),
     /// A digit came as a named event (RFC 4733) of which the plan has the relay tell.
     Digit {
         /// On which direction of the plan.

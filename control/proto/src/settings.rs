@@ -20,7 +20,7 @@ pub enum CandidateKind {
     Advertised,
 }
 
-/// One address at which browsers may reach the shared outside media port.
+/// One address at which browsers may reach the shared media port of a side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LocalCandidate {
     /// What the browser is told.
@@ -31,6 +31,8 @@ pub struct LocalCandidate {
     pub kind: CandidateKind,
     /// At which interface.
     pub zone: Zone,
+    /// Whether it is the port for TCP (RFC 6544), where browsers connect that UDP does not reach.
+    pub tcp: bool,
 }
 
 /// Our side of SIP.

@@ -42,6 +42,7 @@ impl Calls {
             }
             Event::Punt { path, call, payload } => self.punt(path, call, payload),
             Event::ConsentLost { call, flow } => self.told(call, Input::ConsentLost(flow)),
+            Event::Disconnected { call, flow } => self.told(call, Input::Disconnected(flow)),
             Event::Digit { call, direction, event, duration } => {
                 self.told(call, Input::Digit { direction, event, duration });
             }

@@ -101,6 +101,7 @@ impl Calls {
                 base,
                 kind: CandidateKind::Advertised,
                 zone: Zone::Outside,
+                tcp: false,
             }));
         }
         let seen = self.stun.mapped().filter(|(base, address)| base != address);
@@ -111,10 +112,24 @@ impl Calls {
             base,
             kind: CandidateKind::ServerReflexive,
             zone: Zone::Outside,
+            tcp: false,
         }));
-        let host = |zone, base| LocalCandidate { address: base, base, kind: CandidateKind::Host, zone };
+        let host =
+            |zone, base| LocalCandidate { address: base, base, kind: CandidateKind::Host, zone, tcp: false };
         found.extend(media(status).into_iter().map(|base| host(Zone::Outside, base)));
         found.extend(inside(status).into_iter().map(|base| host(Zone::Inside, base)));
+        // A STUN server tells how UDP looks from outside; of TCP only a fixed translation is known.
+        for base in connectable(status) {
+            let own = LocalCandidate { tcp: true, ..host(Zone::Outside, base) };
+            let advertised = self.config.outside.advertised.iter();
+            let advertised = advertised.filter(|ip| ip.is_ipv4() == base.is_ipv4());
+            found.extend(advertised.map(|ip| LocalCandidate {
+                address: SocketAddr::new(*ip, base.port()),
+                kind: CandidateKind::Advertised,
+                ..own
+            }));
+            found.push(own);
+        }
         found
     }
 
@@ -131,6 +146,15 @@ fn media(status: &Status) -> Vec<SocketAddr> {
     let outside = status.interfaces.iter().filter(|interface| interface.zone == Zone::Outside);
     outside
         .flat_map(|interface| interface.addresses.iter().map(|ip| SocketAddr::new(*ip, interface.port_min)))
+        .collect()
+}
+
+/// Our media addresses outside with the TCP port, where the relay has one.
+fn connectable(status: &Status) -> Vec<SocketAddr> {
+    let outside = status.interfaces.iter().filter(|interface| interface.zone == Zone::Outside);
+    let ported = outside.filter_map(|interface| Some((interface, interface.tcp?)));
+    ported
+        .flat_map(|(interface, port)| interface.addresses.iter().map(move |ip| SocketAddr::new(*ip, port)))
         .collect()
 }
 

@@ -140,6 +140,9 @@ pub struct Interface {
     /// Inside: the UDP port of browsers there; absent where there is none for them.
     #[serde(skip_serializing_if = "Option::is_none")]
     browsers: Option<u16>,
+    /// Outside: the TCP port of browsers that UDP does not reach; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tcp: Option<u16>,
     /// Whether the network card spreads UDP over its RX queues by ports as well as by addresses.
     hashes_ports: bool,
 }
@@ -156,6 +159,7 @@ impl Relay {
             port_min: interface.port_min,
             port_max: interface.port_max,
             browsers: interface.browsers,
+            tcp: interface.tcp,
             hashes_ports: interface.hashes_ports,
         };
         Self {

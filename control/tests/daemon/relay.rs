@@ -258,6 +258,7 @@ impl Relay {
             port_min,
             port_max,
             browsers: (zone == Zone::Inside).then_some(10_000),
+            tcp: (zone == Zone::Outside).then_some(443),
             hashes_ports: false,
         };
         let count = |number: usize| u32::try_from(number).unwrap();

@@ -54,6 +54,12 @@ pub struct Sources {
     hash: RandomState,
 }
 
+impl Default for Sources {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Sources {
     /// All buckets full.
     pub fn new() -> Self {

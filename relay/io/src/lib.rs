@@ -25,6 +25,7 @@ mod port;
 mod ring;
 mod sockets;
 mod steer;
+mod tcp;
 #[cfg(test)]
 mod testing;
 #[allow(unsafe_code)]
@@ -38,3 +39,4 @@ pub use pool::Frame;
 pub use port::{Burst, Counters, Egress, FRAME_SIZE, FrameCount, HEADROOM, Port, Received, TransmitError};
 pub use sockets::UdpPort;
 pub use steer::steer;
+pub use tcp::{Pair, TCP_FRAME_MAX, TcpConnections, TcpCounters, TcpLimits};

@@ -359,6 +359,14 @@ pub(crate) fn set_dscp(fd: BorrowedFd<'_>, v4: bool, dscp: u8) -> io::Result<()>
     set_option(fd, level, name, &(libc::c_int::from(dscp & 0x3f) << 2))
 }
 
+/// Lets the system hold so many octets of a TCP connection that were not sent yet; more is refused until they are.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn set_unsent(fd: BorrowedFd<'_>, octets: u32) -> io::Result<()> {
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &octets)
+}
+
 fn set_option<T>(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
     // SAFETY: the system reads the octets of `value`, and where that is a program the instructions that it points to; both
     // are borrowed by the caller for longer than the call.

@@ -128,6 +128,14 @@ pub enum Event {
         /// Which pair.
         flow: FlowKey,
     },
+    /// A nominated pair has no TCP connection, or none any more: nothing can be sent there, and what its browser nominates
+    /// instead is to be taken at once. Consent lapses in its time.
+    Disconnected {
+        /// Which call.
+        call: CallId,
+        /// Which pair.
+        flow: FlowKey,
+    },
     /// A named event (RFC 4733) has ended on a direction whose digits are told of: once for each, however often its end was sent.
     Digit {
         /// Which call.
@@ -278,6 +286,9 @@ pub struct InterfaceStatus {
     /// Inside: the one UDP port, on each of `addresses`, for browsers inside; `None` where there is none for them. Outside
     /// always `None`: there `port_min` is the browsers'.
     pub browsers: Option<u16>,
+    /// Outside: the one TCP port, on each of `addresses`, for browsers that UDP does not reach (RFC 6544); `None` where there is
+    /// none. A path from there is a TCP connection's.
+    pub tcp: Option<u16>,
     /// Whether the network card, as asked, spreads UDP over its RX queues by ports as well as by addresses. Where it does not,
     /// or nobody can tell, all packets between two addresses come by one queue.
     pub hashes_ports: bool,

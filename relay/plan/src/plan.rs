@@ -24,7 +24,8 @@ pub enum Zone {
     Inside = 2,
 }
 
-/// Whose packet this is: zone and 5-tuple (UDP is understood). As an egress it says where a packet goes.
+/// Whose packet this is: zone and 5-tuple. The protocol is UDP, unless `local` has the port outside that is for TCP
+/// ([`crate::InterfaceStatus::tcp`]). As an egress it says where a packet goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FlowKey {
     /// Zone of the ingress (or egress) interface.

@@ -101,7 +101,7 @@ impl Uplink {
             return self.installed(self.worker_for(call), call, self.newer(plan));
         }
         let mut paths = egress(plan);
-        paths.retain(|path| !self.own.is_hairpin(path));
+        paths.retain(|path| !self.own.is_hairpin(path) && !self.own.is_tcp(path));
         let Some(next_hops) = &self.next_hops else {
             if self.is_home(call) {
                 self.resolved(call, Ok(Links::new()));
@@ -251,12 +251,31 @@ impl Uplink {
         }
     }
 
-    /// Other workers learn whose the flow is, for frames that come without metadata.
+    /// Other workers learn whose the flow is, for frames that come without metadata, and so does whoever has the connections.
     fn route(&self, owner: u8, insert: Vec<(FlowKey, Tag)>, remove: Vec<FlowKey>) {
         for (at, worker) in self.workers.iter().enumerate() {
             if at != usize::from(owner) {
                 worker.order(Order::Routes { insert: insert.clone(), remove: remove.clone() });
             }
+        }
+        self.route_tcp(insert, remove);
+    }
+
+    /// Tells whoever has the TCP connections of the flows among these that are such.
+    pub(super) fn route_tcp(&self, mut insert: Vec<(FlowKey, Tag)>, mut remove: Vec<FlowKey>) {
+        insert.retain(|(flow, _)| self.own.is_tcp(flow));
+        remove.retain(|flow| self.own.is_tcp(flow));
+        if let Some(tcp) = self.tcp.as_ref().filter(|_| !insert.is_empty() || !remove.is_empty()) {
+            tcp.order(Order::Routes { insert, remove });
+        }
+    }
+
+    /// A flow has no connection: its call may have another path soon.
+    pub(super) fn disconnected(&mut self, flow: FlowKey) {
+        let mut calls = self.state.calls.iter();
+        let call = calls.find(|(_, running)| running.flows.iter().any(|(has, _)| *has == flow));
+        if let Some(call) = call.map(|(call, _)| *call) {
+            self.tell(&Event::Disconnected { call, flow });
         }
     }
 

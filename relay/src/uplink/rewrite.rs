@@ -16,7 +16,9 @@ impl Uplink {
     /// What the kernel says.
     pub(super) fn place_flows(&mut self, plan: &Plan, flows: &[(FlowKey, Tag)]) -> Result<(), MapError> {
         // What only we feed is no business of the kernel's: a packet by a cable that bears our own source address is nobody's.
-        for (flow, tag) in flows.iter().filter(|(flow, _)| !self.own.is_hairpin(flow)).collect::<Vec<_>>() {
+        // Nor are TCP's, which come as connections.
+        let comes = |(flow, _): &&(FlowKey, Tag)| !self.own.is_hairpin(flow) && !self.own.is_tcp(flow);
+        for (flow, tag) in flows.iter().filter(comes).collect::<Vec<_>>() {
             let fed = plan.directions.iter().find(|direction| direction.ingress.contains(flow));
             let Some(direction) = fed else { continue };
             let rewrite = self.rewrite(plan, direction, flow);

@@ -29,13 +29,13 @@ pub(super) struct Gathering {
 impl Uplink {
     /// Asks every worker; the last answer completes the report.
     pub(super) fn gather(&mut self, purpose: For) {
-        let missing = self.workers.iter().filter(|worker| worker.is_alive()).count();
+        let missing = self.threads().filter(|thread| thread.is_alive()).count();
         let ticket = self.state.next_ticket;
         self.state.next_ticket += 1;
         let gathering = Gathering { ticket, purpose, missing, counters: BTreeMap::new(), frames: (0, 0) };
         self.state.statuses.push_back(gathering);
-        for worker in self.workers.iter().filter(|worker| worker.is_alive()) {
-            worker.order(Order::Status(ticket));
+        for thread in self.threads().filter(|thread| thread.is_alive()) {
+            thread.order(Order::Status(ticket));
         }
     }
 
@@ -97,8 +97,14 @@ impl Uplink {
                 (low, high) => format!("UDP ports {low} to {high}"),
             };
             let browsers = interface.browsers.map(|port| format!(", browsers on UDP port {port}"));
+            let tcp = interface.tcp.map(|port| format!(" and TCP port {port}"));
             let zone = format!("{:?}", interface.zone).to_lowercase();
-            format!("{zone} {}: {way}, media on {ports}{}", interface.name, browsers.unwrap_or_default())
+            format!(
+                "{zone} {}: {way}, media on {ports}{}{}",
+                interface.name,
+                tcp.unwrap_or_default(),
+                browsers.unwrap_or_default()
+            )
         };
         let interfaces: Vec<String> = status.interfaces.iter().map(interface).collect();
         format!("{}; workers: {}", interfaces.join("; "), status.workers)
@@ -120,6 +126,7 @@ impl Uplink {
                 port_min: interface.port_min,
                 port_max: interface.port_max,
                 browsers: interface.browsers.filter(|_| interface.zone == Zone::Inside),
+                tcp: interface.tcp,
                 hashes_ports: interface.hashes_ports,
             })
             .collect();

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use sallyport_core::Tag;
+use sallyport_core::{DirectionId, Tag};
 use sallyport_io::{Frame, HEADROOM};
 use sallyport_plan::FlowKey;
 
@@ -31,6 +31,19 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         let due = Due { frame, payload, key, tag: self.tag_of(&key), hairpins: hairpins + 1 };
         if let Some(due) = self.keep_own(due) {
             self.passed.push(due);
+        }
+    }
+
+    /// Gives a packet that leaves by a TCP connection to whoever has those.
+    pub(super) fn hand_to_tcp(&mut self, frame: Frame, payload: Range<usize>, path: FlowKey) {
+        let bytes = self.worker.edge.port().buffer(&frame).get(payload).unwrap_or_default();
+        let to = self.worker.tcp.map(|tcp| Tag { direction: DirectionId::new(tcp, 0), epoch: 0 });
+        let taken = to.is_some_and(|to| self.worker.handoff.push(to, path, 0, bytes));
+        self.worker.edge.port().release(frame);
+        if taken {
+            self.counts.sent += 1;
+        } else {
+            self.counts.transmit_full += 1;
         }
     }
 

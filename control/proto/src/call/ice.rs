@@ -11,10 +11,13 @@ use sallyport_plan::{Consent, FlowKey, IceRole, Zone};
 use crate::api::Command;
 use crate::random::Random;
 use crate::sdp::{BrowserOffer, OUR_UFRAG};
-use crate::settings::{CandidateKind, Settings};
+use crate::settings::{CandidateKind, LocalCandidate, Settings};
 
 /// Candidates of a browser that are looked at; beyond, they are passed over: its checks reach us anyway.
 pub const CANDIDATES_MAX: usize = 64;
+/// Type preferences of TCP's candidates. The lowest of UDP's, for a reflexive one, is 100 (RFC 8445 section 5.1.2.2).
+const TCP_HOST: u32 = 90;
+const TCP_REFLEXIVE: u32 = 75;
 /// How long the browser's wish to use a pair (USE-CANDIDATE) counts.
 const FRESH: Duration = Duration::from_secs(10);
 /// Pairs whose last USE-CANDIDATE is remembered.
@@ -30,12 +33,16 @@ pub struct Ice {
     tie_breaker: u64,
     lite: bool,
     lines: Vec<String>,
+    /// Our addresses and ports that are TCP's.
+    tcp: Vec<SocketAddr>,
     begun: bool,
     due: Option<Instant>,
     own: Vec<IpAddr>,
     taken: usize,
     /// The pair that the agent nominated last.
     choice: Option<FlowKey>,
+    /// A pair whose TCP connection has ended.
+    gone: Option<FlowKey>,
     /// When the browser last wished to use which pair.
     wishes: Vec<(FlowKey, Instant)>,
 }
@@ -63,15 +70,19 @@ impl Ice {
         agent.set_control_tie_breaker(tie_breaker);
         agent.set_ice_lite(settings.ice_lite);
         agent.set_controlling(controlling);
-        for candidate in candidates(settings, zone) {
-            agent.add_local_candidate(candidate);
-        }
-        // A host candidate for each base, else checks on a reflexive one have no socket to leave by.
         for known in settings.candidates.iter().filter(|known| known.zone == zone) {
-            if let Ok(candidate) = Candidate::host(known.base, "udp") {
+            if let Some(candidate) = candidate(known) {
                 agent.add_local_candidate(candidate);
             }
         }
+        // A host candidate for each base, else checks on a reflexive one have no socket to leave by.
+        for known in settings.candidates.iter().filter(|known| known.zone == zone) {
+            let base = LocalCandidate { address: known.base, kind: CandidateKind::Host, ..*known };
+            if let Some(candidate) = candidate(&base) {
+                agent.add_local_candidate(candidate);
+            }
+        }
+        let tcp = settings.candidates.iter().filter(|known| known.zone == zone && known.tcp);
         let (lite, remote) = (settings.ice_lite, (String::new(), String::new()));
         Self {
             agent,
@@ -81,11 +92,13 @@ impl Ice {
             tie_breaker,
             lite,
             lines: lines(settings, zone),
+            tcp: tcp.map(|known| known.base).collect(),
             begun: false,
             due: None,
             own: own_addresses(settings),
             taken: 0,
             choice: None,
+            gone: None,
             wishes: Vec::new(),
         }
     }
@@ -152,8 +165,8 @@ impl Ice {
             if message.is_binding_request() && message.use_candidate() {
                 self.wish(*path, now);
             }
-            let packet =
-                StunPacket { proto: Protocol::Udp, source: path.remote, destination: path.local, message };
+            let proto = if self.tcp.contains(&path.local) { Protocol::Tcp } else { Protocol::Udp };
+            let packet = StunPacket { proto, source: path.remote, destination: path.local, message };
             self.agent.handle_packet(now, packet);
             self.handle_timeout(now);
         }
@@ -196,11 +209,27 @@ impl Ice {
                 self.choice = Some(FlowKey { zone: self.zone, local: source, remote: destination });
             }
         }
+        if current.is_some() && current == self.gone {
+            self.choice = self.newest_wish().or(self.choice);
+        }
         let choice = self.choice.filter(|choice| current != Some(*choice))?;
         let fresh =
             |(path, at): &(FlowKey, Instant)| *path == choice && now.saturating_duration_since(*at) < FRESH;
         let wished = self.agent.controlling() || self.wishes.iter().any(fresh);
         (current.is_none() || wished).then_some(choice)
+    }
+
+    /// The TCP connection of a pair has ended.
+    pub fn disconnected(&mut self, flow: FlowKey) {
+        self.gone = Some(flow);
+    }
+
+    /// The pair that the browser wished to use last, of those that work and are still there. The agent finds out by itself that a
+    /// pair is dead, long after the browser.
+    fn newest_wish(&self) -> Option<FlowKey> {
+        let there = self.wishes.iter().filter(|(path, _)| Some(*path) != self.gone);
+        let works = there.filter(|(path, _)| self.agent.has_viable_remote_candidate(path.remote));
+        works.max_by_key(|(_, at)| *at).map(|(path, _)| *path)
     }
 
     /// What the relay needs to keep the pair alive.
@@ -221,27 +250,49 @@ impl Ice {
     }
 }
 
-/// Our candidates of a side.
-fn candidates(settings: &Settings, zone: Zone) -> impl Iterator<Item = Candidate> {
-    settings.candidates.iter().filter(move |known| known.zone == zone).filter_map(|known| {
-        let candidate = match known.kind {
-            CandidateKind::Host => Candidate::host(known.address, "udp"),
-            CandidateKind::ServerReflexive | CandidateKind::Advertised => {
-                Candidate::server_reflexive(known.address, known.base, "udp")
-            }
-        };
-        candidate.ok()
-    })
+/// A candidate of ours; `None` for an address that can be none. TCP's are passive (RFC 6544).
+fn candidate(known: &LocalCandidate) -> Option<Candidate> {
+    let LocalCandidate { address, base, kind, tcp, .. } = *known;
+    let candidate = match (kind, tcp) {
+        (CandidateKind::Host, false) => Candidate::host(address, "udp"),
+        (CandidateKind::ServerReflexive | CandidateKind::Advertised, false) => {
+            Candidate::server_reflexive(address, base, "udp")
+        }
+        (CandidateKind::Host, true) => {
+            Candidate::builder().tcp().host(address).tcptype("passive".parse().ok()?).build()
+        }
+        (CandidateKind::ServerReflexive | CandidateKind::Advertised, true) => {
+            let builder = Candidate::builder().tcp().server_reflexive(address, base);
+            builder.tcptype("passive".parse().ok()?).build()
+        }
+    };
+    candidate.ok()
 }
 
 /// Our candidates of a side for an answer, each beginning with `candidate:`.
 pub fn lines(settings: &Settings, zone: Zone) -> Vec<String> {
-    let line = |candidate: Candidate| {
-        let line = candidate.to_sdp_string();
-        let line = line.strip_prefix("a=").unwrap_or(&line).trim_end().to_owned();
-        if line.starts_with("candidate:") { line } else { format!("candidate:{line}") }
-    };
-    candidates(settings, zone).map(line).collect()
+    settings.candidates.iter().filter(|known| known.zone == zone).filter_map(line).collect()
+}
+
+fn line(known: &LocalCandidate) -> Option<String> {
+    let line = candidate(known)?.to_sdp_string();
+    let line = line.strip_prefix("a=").unwrap_or(&line).trim_end();
+    let line = line.strip_prefix("candidate:").unwrap_or(line);
+    let mut words: Vec<&str> = line.split(' ').collect();
+    // Foundation, component, transport, priority.
+    let priority = tcp_priority(known).to_string();
+    if let Some(word) = words.get_mut(3).filter(|_| known.tcp) {
+        *word = &priority;
+    }
+    Some(format!("candidate:{}", words.join(" ")))
+}
+
+/// The priority of a passive candidate: lower than any of UDP's, so that UDP is taken where it works (RFC 6544 section 4.2, whose
+/// direction preference is 4 for those); IPv6 first, as for UDP.
+fn tcp_priority(known: &LocalCandidate) -> u32 {
+    let preference = if known.kind == CandidateKind::Host { TCP_HOST } else { TCP_REFLEXIVE };
+    let local = (4 << 13) + 0x1fff - u32::from(known.address.is_ipv4());
+    (preference << 24) + (local << 8) + 255
 }
 
 /// Whether a browser may be at an address.
@@ -263,3 +314,6 @@ fn own_addresses(settings: &Settings) -> Vec<IpAddr> {
     }
     own
 }
+
+#[cfg(test)]
+mod tests;

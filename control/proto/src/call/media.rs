@@ -92,6 +92,18 @@ impl Call {
         self.nominated(flow, now);
     }
 
+    pub(super) fn consent_lost(&mut self, flow: FlowKey, now: Instant) {
+        if self.outside.nominated == Some(flow) {
+            self.end(EndCause::ConsentLost, now);
+        }
+    }
+
+    /// The TCP connection of a pair has ended.
+    pub(super) fn disconnected(&mut self, flow: FlowKey, now: Instant) {
+        self.outside.ice.iter_mut().for_each(|ice| ice.disconnected(flow));
+        self.drain_ice(now);
+    }
+
     /// The agent of the call nominated a pair.
     pub(super) fn nominated(&mut self, flow: FlowKey, now: Instant) {
         self.outside.consent = self.outside.ice.as_ref().map(|ice| ice.consent(flow));

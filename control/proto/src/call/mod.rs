@@ -368,10 +368,8 @@ impl Call {
                 }
                 self.drain_ice(now);
             }
-            Input::ConsentLost(flow) if self.outside.nominated == Some(flow) => {
-                self.end(EndCause::ConsentLost, now)
-            }
-            Input::ConsentLost(_) => {}
+            Input::ConsentLost(flow) => self.consent_lost(flow, now),
+            Input::Disconnected(flow) => self.disconnected(flow, now),
             Input::Digit { direction, event, duration } => self.heard(direction, event, duration, now),
             Input::Picture(direction) => self.wishes(direction, now),
             Input::RelayAway => self.relay_away(now),

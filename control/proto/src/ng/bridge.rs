@@ -244,6 +244,7 @@ impl Bridge {
                     self.end(EndCause::ConsentLost);
                 }
             }
+            Input::Disconnected(flow) => self.disconnected(flow, now),
             Input::RelayAway => self.relay_away(now),
             Input::RelayBack(version) => self.relay_back(version, now),
             Input::RelayLost => self.end(EndCause::RelayLost),

@@ -28,6 +28,7 @@ pub fn settings(password: &str) -> Arc<Settings> {
             base,
             kind: CandidateKind::Host,
             zone: Zone::Outside,
+            tcp: false,
         }],
         own: vec![IpAddr::from([10, 0, 0, 1])],
         ice_lite: false,

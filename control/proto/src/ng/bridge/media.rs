@@ -50,6 +50,14 @@ impl Bridge {
         self.drain_ice(now);
     }
 
+    /// The TCP connection of a pair has ended.
+    pub(super) fn disconnected(&mut self, flow: FlowKey, now: Instant) {
+        for ice in self.sides.iter_mut().filter_map(|side| side.outside.as_mut()?.ice.as_mut()) {
+            ice.disconnected(flow);
+        }
+        self.drain_ice(now);
+    }
+
     pub(super) fn ice_time(&mut self, now: Instant) {
         for ice in self.sides.iter_mut().filter_map(|side| side.outside.as_mut()?.ice.as_mut()) {
             ice.handle_timeout(now);

@@ -28,6 +28,7 @@ fn settings() -> Arc<Settings> {
             base: at("203.0.113.1:10000"),
             kind: CandidateKind::Host,
             zone: Zone::Outside,
+            tcp: false,
         }],
         own: Vec::new(),
         ice_lite: false,
