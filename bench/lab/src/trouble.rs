@@ -76,6 +76,8 @@ pub struct Tally {
     pub intruded: u64,
     /// Holds.
     pub holds: u32,
+    /// Holds, ends of holds and transfers: what was on its way then may be dropped.
+    pub signalled: u32,
     /// Troubles in all.
     pub troubles: u32,
     /// The longest that a packet left behind its time, but for those that waited for signalling.
@@ -262,13 +264,14 @@ fn happens(
                 score.note(|tally| tally.held += 1);
             }
             mouth.hold(false)?;
-            score.note(|tally| tally.holds += 1);
+            score.note(|tally| (tally.holds, tally.signalled) = (tally.holds + 1, tally.signalled + 2));
             if trouble == Trouble::HoldAndRewind {
                 voice.sequence = voice.sequence.wrapping_sub(ANEW);
             }
         }
         Trouble::Transfer => {
             mouth.transfer()?;
+            score.note(|tally| tally.signalled += 1);
             voice.another_source();
         }
         Trouble::Source => voice.another_source(),
@@ -361,7 +364,7 @@ mod tests {
         assert_eq!(ear.said.iter().filter(|said| said.0).count(), HELD as usize);
         let last = ear.said.last().unwrap();
         assert_eq!((last.0, last.3), (false, 65_535u16.wrapping_add(400).wrapping_sub(20_000)));
-        assert_eq!((tally.heard(), tally.held, tally.holds), (2, 400, 1));
+        assert_eq!((tally.heard(), tally.held, tally.holds, tally.signalled), (2, 400, 1, 2));
     }
 
     #[test]
