@@ -137,7 +137,7 @@ fn by_aiortc(aiortc: &Aiortc, tally: &Tally, verdict: &mut Verdict) -> anyhow::R
 
 fn by_chromium(stats: &Stats, heard: &Wav, tally: &Tally, verdict: &mut Verdict) {
     verdict.taken("Chromium received packets", stats.received, tally);
-    // It takes a step of 450 and more for a restart, and no loss.
+    // It takes a step of 500 and more for a restart, and no loss.
     verdict.most(
         "Chromium lost packets (numbers never sent)",
         stats.lost,
