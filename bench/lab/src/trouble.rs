@@ -76,6 +76,8 @@ pub struct Tally {
     pub intruded: u64,
     /// Holds.
     pub holds: u32,
+    /// Packets in front of the first of them.
+    pub unheld: Option<u64>,
     /// Holds, ends of holds and transfers: what was on its way then may be dropped.
     pub signalled: u32,
     /// Troubles in all.
@@ -224,22 +226,23 @@ impl Voice {
 /// # Errors
 /// What whoever sends it met.
 pub fn play(mouth: &mut dyn Mouth, voice: &mut Voice, score: &Score) -> anyhow::Result<()> {
-    let mut next = Instant::now();
+    let (mut next, mut waited) = (Instant::now(), false);
     for at in 0.. {
         let Some(troubles) = score.next(at) else { break };
-        let waited = !troubles.is_empty();
+        waited |= !troubles.is_empty();
         for trouble in troubles {
             score.note(|tally| tally.troubles += 1);
             happens(trouble, at > 0, (mouth, voice, &mut next), score)?;
         }
         mouth.listen(next)?;
         let late = next.elapsed();
+        // Those that waited for signalling follow each other at once.
+        waited &= late >= INTERVAL;
         mouth.say(&voice.next())?;
         next += INTERVAL;
         score.note(|tally| {
             tally.sent += 1;
-            // Those that were late because of signalling follow each other at once.
-            if !waited && late < INTERVAL * 40 {
+            if !waited {
                 tally.late = tally.late.max(late);
             }
         });
@@ -256,6 +259,7 @@ fn happens(
 ) -> anyhow::Result<()> {
     match trouble {
         Trouble::Hold | Trouble::HoldAndRewind => {
+            score.note(|tally| tally.unheld = tally.unheld.or(Some(tally.sent)));
             mouth.hold(true)?;
             for _ in 0..HELD {
                 mouth.listen(*next)?;
@@ -365,6 +369,7 @@ mod tests {
         let last = ear.said.last().unwrap();
         assert_eq!((last.0, last.3), (false, 65_535u16.wrapping_add(400).wrapping_sub(20_000)));
         assert_eq!((tally.heard(), tally.held, tally.holds, tally.signalled), (2, 400, 1, 2));
+        assert_eq!(tally.unheld, Some(1));
     }
 
     #[test]

@@ -42,6 +42,7 @@ const TURN: i64 = 65_536;
 pub struct Course {
     kinds: Vec<Trouble>,
     turn: usize,
+    hold_last: bool,
     due: Vec<(u32, Trouble)>,
     /// How far the outgoing numbers are ahead of the packets sent, beside their first one.
     shift: i64,
@@ -49,16 +50,18 @@ pub struct Course {
 
 impl Course {
     /// Begins with those in front of the first packets. `turn` has others in the same place; a short call has two there.
-    pub fn begin(kinds: &[Trouble], turn: usize, short: bool) -> Self {
+    /// With `hold_last` it is held at the wrap only.
+    pub fn begin(kinds: &[Trouble], turn: usize, short: bool, hold_last: bool) -> Self {
         let mut kinds = kinds.to_vec();
         let length = kinds.len().max(1);
         kinds.rotate_left(turn % length);
-        let mut course = Self { kinds, turn, due: Vec::new(), shift: 0 };
+        let mut course = Self { kinds, turn, hold_last, due: Vec::new(), shift: 0 };
         if short {
             course.push(EARLY, Trouble::Source);
             course.push(EARLY + APART, Trouble::Clock);
         } else {
             let kinds = course.kinds.clone();
+            let kinds = kinds.into_iter().filter(|kind| !hold_last || *kind != Trouble::Hold);
             (0..).step_by(APART as usize).zip(kinds).for_each(|(at, kind)| course.push(EARLY + at, kind));
         }
         course
@@ -104,7 +107,10 @@ impl Course {
 
     /// Each kind once, the one in the middle in front of this outgoing number or up to three behind it.
     fn around(&mut self, outgoing: i64, first: u16) {
-        let (kinds, apart) = (self.kinds.clone(), i64::from(APART));
+        let (mut kinds, apart) = (self.kinds.clone(), i64::from(APART));
+        if self.hold_last && outgoing != TURN {
+            kinds.retain(|kind| *kind != Trouble::Hold);
+        }
         let middle = (kinds.len() / 2) as i64;
         let begin = outgoing + (self.turn % APART as usize) as i64 - middle * apart;
         // What lies in front of skipped numbers begins so much earlier.
@@ -143,7 +149,7 @@ mod tests {
     #[test]
     fn a_long_call_has_every_kind_around_each_place() {
         for (turn, first) in (0..12).zip([256, 300, 9000, 12_543].into_iter().cycle()) {
-            let mut course = Course::begin(&OUTWARD, turn, false);
+            let mut course = Course::begin(&OUTWARD, turn, false, false);
             let early = course.due().to_vec();
             let all = played(&early, &course.long(70_000, first), first);
             assert_eq!(all.len(), 40, "turn {turn}");
@@ -161,7 +167,7 @@ mod tests {
     fn over_the_turns_every_kind_is_at_the_wrap() {
         let mut at_wrap = Vec::new();
         for turn in 0..10 {
-            let mut course = Course::begin(&OUTWARD, turn, true);
+            let mut course = Course::begin(&OUTWARD, turn, true, false);
             let early = course.due().to_vec();
             let (rest, end) = course.short(9000);
             let all = played(&early, &rest, 9000);
@@ -175,8 +181,13 @@ mod tests {
 
     #[test]
     fn a_call_of_fewer_packets_has_what_fits() {
-        let mut course = Course::begin(&INWARD, 0, false);
+        let mut course = Course::begin(&INWARD, 0, false, false);
         assert_eq!(course.due().len(), 6);
         assert!(course.long(9000, 256).is_empty());
+        let mut course = Course::begin(&INWARD, 0, false, true);
+        let all = [course.due().to_vec(), course.long(70_000, 256)].concat();
+        let holds: Vec<u32> =
+            all.iter().filter(|(_, kind)| *kind == Trouble::Hold).map(|(at, _)| *at).collect();
+        assert!(matches!(holds[..], [at] if at > 60_000), "{holds:?}");
     }
 }

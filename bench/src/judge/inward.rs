@@ -25,7 +25,7 @@ pub(super) fn play(options: &Options, say: &mut dyn FnMut(&str)) -> anyhow::Resu
     say("building the network, starting baresip and the appliance");
     let lab = Lab::new(World::default())?;
     let capture = Capture::start(&lab, &lab.namespace(Place::Enterprise), INSIDE_PEER, "inside")?;
-    let course = Course::begin(&INWARD, options.turn, options.short);
+    let course = Course::begin(&INWARD, options.turn, options.short, true);
     let agent = agent::Setup { srtp: Srtp::Required, seconds: 900, ..agent::Setup::default() };
     let agent = Agent::start(&lab, &agent)?;
     let mut setup = appliance::Setup::new(programs()?, options.path.into());
@@ -95,8 +95,9 @@ fn by_baresip(agent: &Agent, tally: &Tally, verdict: &mut Verdict) -> anyhow::Re
         format!("{} ({})", counted("lost"), tally.skipped),
     );
     let heard = agent.heard()?;
-    let packets = u32::try_from(tally.heard()).unwrap_or(u32::MAX);
-    // What it decodes lies there end to end. Where numbers jump its buffer, of five packets, begins anew.
+    // Its recorder ends with the first hold. What it decodes lies there end to end; where numbers jump its buffer, of five
+    // packets, begins anew.
+    let packets = u32::try_from(tally.unheld.unwrap_or(tally.sent)).unwrap_or(u32::MAX);
     let seconds =
         f64::from(packets.saturating_sub(6 * tally.troubles)) * f64::from(FRAME) / f64::from(RATE) - 1.0;
     verdict.heard(&heard, tone::BROWSER, tally.holds, seconds);

@@ -36,7 +36,7 @@ pub(super) fn play(options: &Options, say: &mut dyn FnMut(&str)) -> anyhow::Resu
     say("building the network, starting a phone and the appliance");
     let lab = Lab::new(World::default())?;
     let capture = Capture::start(&lab, &lab.namespace(Place::DmzNat), OUTSIDE_PEER, "outside")?;
-    let course = Course::begin(&OUTWARD, options.turn, options.short);
+    let course = Course::begin(&OUTWARD, options.turn, options.short, false);
     let phone = start_phone(&lab, options, &course)?;
     let appliance = Appliance::start(&lab, &appliance::Setup::new(programs()?, options.path.into()))?;
     let before = status(&appliance)?;

@@ -116,6 +116,7 @@ impl Verdict {
     pub fn heard(&mut self, wav: &Wav, tone: u32, holds: u32, seconds: f64) {
         self.least("seconds of sound heard", (wav.seconds() * 10.0).round() / 10.0, seconds.floor());
         let found = gaps(wav, tone, self.gap());
+        self.tell("sound: gaps above 60 ms, holds included", gaps(wav, tone, 0.060).len());
         self.gaps("sound", &found, holds);
     }
 
