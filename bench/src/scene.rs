@@ -91,7 +91,11 @@ impl Scene {
         Self::set_as(way, &agent::Setup::default(), say, change)
     }
 
-    fn set_as(
+    /// As [`Scene::set_with`], with such an agent.
+    ///
+    /// # Errors
+    /// As [`Scene::set`].
+    pub fn set_as(
         way: Way,
         agent: &agent::Setup,
         say: &mut dyn FnMut(&str),

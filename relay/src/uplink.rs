@@ -111,6 +111,13 @@ pub struct State {
     dropped_events: u64,
 }
 
+impl State {
+    /// A call that a worker has: one whose plan has more than its record.
+    fn playing(&self, call: CallId) -> Option<&Running> {
+        self.calls.get(&call).filter(|running| !running.plan.is_silent())
+    }
+}
+
 /// A call as it runs.
 struct Running {
     worker: u8,
@@ -224,11 +231,18 @@ impl Uplink {
                 self.state.listing = true;
                 self.list();
             }
-            Command::Report { call } => match self.state.calls.get(&call) {
-                Some(running) => self.order(running.worker, Order::Report(call)),
-                None => self.refuse(call, Refusal::UnknownCall),
-            },
+            Command::Report { call } => self.report(call),
             Command::Status => self.gather(status::For::Status),
+        }
+    }
+
+    fn report(&mut self, call: CallId) {
+        match self.state.calls.get(&call) {
+            Some(running) if running.plan.is_silent() => {
+                self.tell(&Event::Report { call, directions: Vec::new() });
+            }
+            Some(running) => self.order(running.worker, Order::Report(call)),
+            None => self.refuse(call, Refusal::UnknownCall),
         }
     }
 

@@ -35,6 +35,8 @@ pub struct Setup {
     pub tone: u32,
     /// For how long it can play, seconds.
     pub seconds: u32,
+    /// What it speaks, as baresip names it: encoding, rate, channels.
+    pub codecs: &'static [&'static str],
     /// Whether it encrypts its media.
     pub srtp: Srtp,
 }
@@ -82,12 +84,13 @@ impl Default for Setup {
             server: None,
             tone: tone::AGENT,
             seconds: 300,
+            codecs: &["PCMU/8000/1", "PCMA/8000/1"],
             srtp: Srtp::Off,
         }
     }
 }
 
-/// A running baresip. It answers every call at once, speaks G.711, and records each call.
+/// A running baresip. It answers every call at once and records each call.
 #[derive(Debug)]
 pub struct Agent {
     process: Process,
@@ -179,7 +182,8 @@ fn config(setup: &Setup, folder: &Path, tone: &Path, dials: bool) -> String {
         format!("module_path {}", modules().display()),
     ];
     let applications: &[&str] = if dials { &["account", "menu"] } else { &["account"] };
-    let modules = ["g711", "aufile", "aubridge", "sndfile", "srtp"].map(|name| format!("module {name}.so"));
+    let modules = ["g711", "g722", "opus", "aufile", "aubridge", "sndfile", "srtp"]
+        .map(|name| format!("module {name}.so"));
     let applications = applications.iter().map(|name| format!("module_app {name}.so"));
     let all: Vec<String> = lines.into_iter().chain(modules).chain(applications).collect();
     all.join("\n") + "\n"
@@ -192,9 +196,10 @@ fn account(setup: &Setup) -> String {
     };
     let outbound = setup.server.map(|server| format!(";outbound=\"sip:{server}\"")).unwrap_or_default();
     format!(
-        "<sip:{}@{host}:{}>;regint=0;answermode=auto;audio_codecs=PCMU/8000/1,PCMA/8000/1;ptime=20{outbound}{}\n",
+        "<sip:{}@{host}:{}>;regint=0;answermode=auto;audio_codecs={};ptime=20{outbound}{}\n",
         setup.user,
         setup.port,
+        setup.codecs.join(","),
         setup.srtp.account()
     )
 }

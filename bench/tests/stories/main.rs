@@ -11,6 +11,7 @@ mod agents;
 mod bare;
 mod calls;
 mod client;
+mod codecs;
 mod control;
 mod digits;
 mod failover;

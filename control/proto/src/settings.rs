@@ -7,6 +7,7 @@ use std::time::Duration;
 use sallyport_plan::Zone;
 
 use crate::api::Party;
+use crate::sdp::{Codec, Kind};
 
 /// How we know an address of ours outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,7 +53,7 @@ pub struct SipSettings {
 }
 
 /// What passes between browsers and the inside.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// Whether calls go where a 3xx sends them, through the configured server; else a 3xx is a refusal.
     pub follow_redirects: bool,
@@ -64,10 +65,34 @@ pub struct Policy {
     pub pass_headers: Vec<String>,
     /// Types of bodies of INFOs that pass both ways, beside digits.
     pub info_types: Vec<String>,
+    /// Codecs that are spoken, the one that is preferred inside first: kinds of sound, and comfort noise.
+    pub codecs: Vec<Kind>,
     /// How digits that a browser sends as named events go inside.
     pub dtmf: Dtmf,
     /// Whether media inside is encrypted.
     pub srtp: Srtp,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            follow_redirects: false,
+            trust_identity: false,
+            assert_identity: Assertion::None,
+            pass_headers: Vec::new(),
+            info_types: Vec::new(),
+            codecs: Kind::SPOKEN.to_vec(),
+            dtmf: Dtmf::Auto,
+            srtp: Srtp::Off,
+        }
+    }
+}
+
+impl Policy {
+    /// Whether there is a codec for speech among these that may be used.
+    pub fn has_sound(&self, codecs: &[Codec]) -> bool {
+        codecs.iter().any(|codec| codec.kind.is_sound() && self.codecs.contains(&codec.kind))
+    }
 }
 
 /// How digits that a browser sends as named events (RFC 4733) go inside.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sallyport_plan::{Status, Zone};
+use sallyport_proto::sdp::Kind;
 use sallyport_proto::{
     Assertion, CandidateKind, Dtmf, LocalCandidate, Policy, Settings, SipSettings, Srtp, Timeouts,
 };
@@ -44,6 +45,8 @@ impl Calls {
                     },
                     pass_headers: config.sip.pass_headers.clone(),
                     info_types: config.sip.pass_types.clone(),
+                    // What cannot be read was refused when the configuration was.
+                    codecs: config.sip.spoken().unwrap_or_else(|_| Kind::SPOKEN.to_vec()),
                     dtmf: match config.sip.dtmf {
                         DtmfMode::Auto => Dtmf::Auto,
                         DtmfMode::Rfc4733 => Dtmf::Rfc4733,

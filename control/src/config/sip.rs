@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use sallyport_proto::sdp::Kind;
 use serde::{Deserialize, Serialize};
 
 use crate::ng::Network;
@@ -82,6 +83,8 @@ pub struct Sip {
     pub pass_headers: Vec<String>,
     /// Types of bodies of INFOs that pass both ways.
     pub pass_types: Vec<String>,
+    /// Codecs that are spoken, the one that is preferred inside first: `PCMU`, `PCMA`, `G722`, `opus`, and `CN` for comfort noise.
+    pub codecs: Vec<String>,
     /// How digits that browsers send as named events go inside.
     pub dtmf: DtmfMode,
     /// SIP over TLS.
@@ -163,6 +166,7 @@ impl Default for Sip {
             assert_identity: Identity::default(),
             pass_headers: Vec::new(),
             pass_types: vec!["application/json".into(), "text/plain".into()],
+            codecs: Kind::SPOKEN.iter().map(|kind| kind.name().to_owned()).collect(),
             dtmf: DtmfMode::default(),
             tls: SipTls::default(),
         }
@@ -195,8 +199,30 @@ impl Sip {
         if self.probe_s > 600 {
             return invalid("[sip] probe_s must lie between 0 and 600");
         }
+        self.spoken()?;
         self.servers()?;
         self.accepted().map(|_| ())
+    }
+
+    /// The codecs, in the order of the file.
+    ///
+    /// # Errors
+    /// Which of them is none of ours or is there twice; or that none of them carries speech.
+    pub fn spoken(&self) -> Result<Vec<Kind>, String> {
+        let mut kinds = Vec::new();
+        for name in &self.codecs {
+            let kind = Kind::named(name)
+                .ok_or_else(|| format!("[sip] codecs: {name:?} is none of PCMU, PCMA, G722, opus, CN"))?;
+            if kinds.contains(&kind) {
+                return Err(format!("[sip] codecs: {name:?} is there twice"));
+            }
+            kinds.push(kind);
+        }
+        if kinds.iter().any(|kind| kind.is_sound()) {
+            Ok(kinds)
+        } else {
+            Err("[sip] codecs must name one that carries speech".into())
+        }
     }
 
     /// The peers, in the order of the file.

@@ -263,7 +263,7 @@ pub struct Plan {
     pub call: CallId,
     /// Grows by at least one with each change; the relay refuses one that does not.
     pub version: u32,
-    /// At most 16.
+    /// At most 16; none before anything can pass, never again after that.
     pub directions: Vec<Direction>,
     /// At most 8, one per nominated pair.
     pub consents: Vec<Consent>,
@@ -276,6 +276,16 @@ impl Plan {
     pub const RECORD_MAX: usize = 32 * 1024;
     /// Directions that a plan may have.
     pub const DIRECTIONS_MAX: usize = 16;
+
+    /// A plan of a call that has no media yet: the relay only keeps its record.
+    pub const fn silent(call: CallId, version: u32, record: Vec<u8>) -> Self {
+        Self { call, version, directions: Vec::new(), consents: Vec::new(), record }
+    }
+
+    /// Whether the relay has nothing to do for it but to keep its record.
+    pub fn is_silent(&self) -> bool {
+        self.directions.is_empty() && self.consents.is_empty()
+    }
 
     /// Checks all that can be checked without knowing other calls. Control calls it before it sends a plan, the relay
     /// before it obeys one.

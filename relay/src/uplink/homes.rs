@@ -60,7 +60,7 @@ impl Uplink {
     /// Whether the call that is to be installed has its sockets where it belongs; else they are on their way there.
     pub(super) fn is_home(&mut self, call: CallId) -> bool {
         let plan = self.state.installing.get(&call).and_then(|plans| plans.front());
-        if self.state.calls.contains_key(&call) {
+        if self.state.playing(call).is_some() {
             // Keys and indices stay with the one who has them; packets from new addresses are handed over.
             return true;
         }

@@ -59,6 +59,10 @@ impl Uplink {
     /// What can be refused before anything moves.
     fn admit(&self, plan: &Plan) -> Result<(), Refusal> {
         plan.validate()?;
+        // A worker has the call: it cannot be as if none had.
+        if plan.is_silent() && self.state.playing(plan.call).is_some() {
+            return Err(Refusal::Malformed);
+        }
         let known =
             self.state.calls.contains_key(&plan.call) || self.state.installing.contains_key(&plan.call);
         if !known && self.state.calls.len() + self.state.installing.len() >= self.max_calls {
@@ -92,6 +96,10 @@ impl Uplink {
     /// Takes the first waiting plan of the call to the resolver, or straight to its worker.
     fn start_install(&mut self, call: CallId) {
         let Some(plan) = self.state.installing.get(&call).and_then(VecDeque::front) else { return };
+        if plan.is_silent() {
+            // There is nothing in it for a worker, and none is chosen before its browser is heard.
+            return self.installed(self.worker_for(call), call, self.newer(plan));
+        }
         let mut paths = egress(plan);
         paths.retain(|path| !self.own.is_hairpin(path));
         let Some(next_hops) = &self.next_hops else {
@@ -155,10 +163,17 @@ impl Uplink {
         self.list();
     }
 
+    /// What a worker would say to a plan that moves nothing.
+    fn newer(&self, plan: &Plan) -> Result<FlowChanges, Refusal> {
+        let stale =
+            self.state.calls.get(&plan.call).is_some_and(|running| running.plan.version >= plan.version);
+        if stale { Err(Refusal::Stale) } else { Ok(FlowChanges::default()) }
+    }
+
     /// A call stays with its worker; a new one goes where its sockets are, where its browser is heard, or to the worker with
     /// the fewest.
     fn worker_for(&self, call: CallId) -> u8 {
-        let running = self.state.calls.get(&call).map(|running| running.worker);
+        let running = self.state.playing(call).map(|running| running.worker);
         let home = running.or_else(|| self.state.homes.get(&call).copied());
         home.or_else(|| self.nearest(call)).unwrap_or_else(|| self.lightest())
     }
@@ -221,6 +236,7 @@ impl Uplink {
         });
         let former = running.egress();
         running.lapsed.retain(|flow| plan.consents.iter().any(|consent| consent.flow == *flow));
+        running.worker = worker;
         running.plan = plan;
         running.flows = flows;
         self.forget_paths(call, &former);

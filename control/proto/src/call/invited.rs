@@ -85,7 +85,7 @@ impl Call {
         }
         if offer
             .as_ref()
-            .is_some_and(|offer| !offer.has_address() || !offer.codecs.iter().any(|c| c.kind.is_sound()))
+            .is_some_and(|offer| !offer.has_address() || !settings.sip.policy.has_sound(&offer.codecs))
         {
             return Err(refuse(488, "Not Acceptable Here"));
         }
@@ -136,7 +136,13 @@ impl Call {
         let Some(own) = &mut self.inside.offer else { return };
         let pair = sallyport_plan::PortPair { rtp: own.rtp, rtcp: own.rtcp };
         let cseq = invited.request.cseq;
-        let mut offer = InsideOffer::new(self.session, pair, &self.outside.codecs, events);
+        let mut offer = InsideOffer::new(
+            self.session,
+            pair,
+            &self.outside.codecs,
+            &self.settings.sip.policy.codecs,
+            events,
+        );
         let theirs = invited.offer.clone();
         if let Some(theirs) = &theirs {
             offer.speak_as(&theirs.codecs);

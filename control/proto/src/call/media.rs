@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use sallyport_plan::{FlowKey, Profile};
+use sallyport_plan::{FlowKey, Plan, Profile};
 
 use super::plan::{Keys, Parts, build};
 use super::record::Record;
@@ -110,16 +110,19 @@ impl Call {
         if !self.relayed.takes_next() {
             return;
         }
-        let (Some(outside), Some(inside), Some(answer)) =
-            (self.outside.nominated, &self.inside.offer, &self.inside.answer)
-        else {
-            return;
-        };
+        let (Some(inside), Some(answer)) = (&self.inside.offer, &self.inside.answer) else { return };
         if self.cause.is_some() {
             return;
         }
         let version = self.relayed.sent + 1;
         let record = self.record(inside, answer);
+        let Some(outside) = self.outside.nominated else {
+            // Nothing can pass yet; but whoever comes after us has to know whom to tell BYE.
+            if self.inside.answered {
+                self.plan_is(Plan::silent(self.id, version, record.encode()), now);
+            }
+            return;
+        };
         let built = build(Parts {
             call: self.id,
             version,
@@ -137,13 +140,15 @@ impl Call {
             record: record.encode(),
         });
         match built {
-            Ok(plan) => {
-                self.relayed.sends(version, self.outside.keys.is_some());
-                self.deadlines.relay = Some(now + self.settings.timeouts.relay);
-                self.commands.push_back(Command::Install(plan));
-            }
+            Ok(plan) => self.plan_is(plan, now),
             Err(refusal) => self.end(EndCause::Refused(refusal), now),
         }
+    }
+
+    fn plan_is(&mut self, plan: Plan, now: Instant) {
+        self.relayed.sends(plan.version, self.outside.keys.is_some());
+        self.deadlines.relay = Some(now + self.settings.timeouts.relay);
+        self.commands.push_back(Command::Install(plan));
     }
 
     /// What a new control needs to go on.

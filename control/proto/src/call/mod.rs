@@ -232,6 +232,9 @@ impl Call {
         offer: &str,
     ) -> Result<Self, OfferError> {
         let offer = BrowserOffer::parse(offer)?;
+        if !settings.sip.policy.has_sound(&offer.codecs) {
+            return Err(OfferError::NoCodec);
+        }
         let uri = inside::destination(&placing.to, &settings.sip.domain).ok_or(OfferError::Destination)?;
         let mut random = Random::new(seed);
         let party = placing.from.unwrap_or_else(|| settings.sip.party());
@@ -259,7 +262,10 @@ impl Call {
     /// The browser of the call, as it described itself.
     fn browser_is(&mut self, offer: BrowserOffer, ice: Ice, zone: Zone) {
         self.outside.ufrags = (ice.ufrag().to_owned(), ice.remote_ufrag().to_owned());
-        self.outside.codecs.clone_from(&offer.codecs);
+        let spoken = &self.settings.sip.policy.codecs;
+        let usable =
+            offer.codecs.iter().filter(|codec| codec.kind.is_event() || spoken.contains(&codec.kind));
+        self.outside.codecs = usable.copied().collect();
         self.video.offered(&offer);
         self.outside.direction = offer.direction;
         (self.outside.zone, self.outside.setup) = (zone, offer.setup);
@@ -467,12 +473,16 @@ impl Call {
         self.deadlines.relay = None;
         self.video.reserved(ports.get(1));
         if self.incoming {
-            self.inside.offer = Some(InsideOffer::new(self.session, *pair, &[], false));
+            self.inside.offer = Some(InsideOffer::new(self.session, *pair, &[], &[], false));
             self.take_up(now);
             return;
         }
-        let Some(offer) = &self.outside.offer else { return };
-        self.inside.offer = Some(InsideOffer::new(self.session, *pair, &offer.codecs, self.offers_events()));
+        if self.outside.offer.is_none() {
+            return;
+        }
+        let (spoken, events) = (&self.settings.sip.policy.codecs, self.offers_events());
+        let offer = InsideOffer::new(self.session, *pair, &self.outside.codecs, spoken, events);
+        self.inside.offer = Some(offer);
         self.send_invite(Line::Own, now);
     }
 
@@ -482,7 +492,7 @@ impl Call {
         if self.cause.is_some() || self.relayed.away {
             return;
         }
-        if self.relayed.installed == 0 {
+        if self.relayed.installed == 0 || self.outside.nominated.is_none() {
             self.end(EndCause::RelayLost, now);
             return;
         }

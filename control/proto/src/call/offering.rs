@@ -75,12 +75,15 @@ impl Call {
     /// clock of the first codec, and at 8 kHz, the only one that some browsers know.
     fn offered_outside(&self) -> Vec<Chosen> {
         let theirs = self.inside.invited.as_ref().and_then(|invited| invited.offer.as_ref());
-        let all = || Kind::ALL.map(|kind| Codec { kind, payload_type: kind.inside_type() }).to_vec();
-        let codecs = theirs.map_or_else(all, |offer| offer.codecs.clone());
-        let mut offered: Vec<Codec> = codecs.iter().filter(|codec| codec.kind.is_sound()).copied().collect();
+        let policy = &self.settings.sip.policy;
+        let own = |kind: &Kind| Codec { kind: *kind, payload_type: kind.inside_type() };
+        let events = [Kind::Event8000, Kind::Event48000];
+        let all = || policy.codecs.iter().chain(&events).map(own).collect();
+        let codecs: Vec<Codec> = theirs.map_or_else(all, |offer| offer.codecs.clone());
+        let mut offered: Vec<Codec> =
+            codecs.iter().filter(|codec| policy.codecs.contains(&codec.kind)).copied().collect();
         let fastest = offered.first().map_or(Kind::Event8000, |codec| codec.kind.events()[0]);
-        let wanted = self.settings.sip.policy.dtmf != Dtmf::Rfc4733
-            || codecs.iter().any(|codec| !codec.kind.is_sound());
+        let wanted = policy.dtmf != Dtmf::Rfc4733 || codecs.iter().any(|codec| codec.kind.is_event());
         for kind in [fastest, Kind::Event8000].into_iter().filter(|_| wanted) {
             let taken = |number: u8| offered.iter().chain(&codecs).any(|codec| codec.payload_type == number);
             let own = codecs.iter().find(|codec| codec.kind == kind).map(|codec| codec.payload_type);

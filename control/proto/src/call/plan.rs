@@ -154,7 +154,7 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
 
 /// What becomes of the browser's digits; `open`: the inside wants to hear media.
 fn digits(dtmf: Dtmf, chosen: &[Chosen], open: bool) -> Digits {
-    let taken = chosen.iter().any(|codec| !codec.kind.is_sound() && codec.inside.is_some());
+    let taken = chosen.iter().any(|codec| codec.kind.is_event() && codec.inside.is_some());
     match dtmf {
         Dtmf::Rfc4733 => Digits::Pass,
         Dtmf::Auto if taken && open => Digits::Pass,

@@ -204,9 +204,9 @@ impl Call {
         let has = |kind: Kind| self.outside.codecs.iter().any(|told| told.kind == kind);
         let chosen = &self.inside.chosen;
         // Named events as the inside takes them, if it does.
-        let taken = chosen.iter().any(|codec| !codec.kind.is_sound() && codec.inside.is_some());
+        let taken = chosen.iter().any(|codec| codec.kind.is_event() && codec.inside.is_some());
         let events =
-            (chosen.is_empty() || taken) && self.outside.codecs.iter().any(|told| !told.kind.is_sound());
+            (chosen.is_empty() || taken) && self.outside.codecs.iter().any(|told| told.kind.is_event());
         let told = |codec: &&Codec| match codec.kind {
             Kind::Event8000 => events,
             Kind::Event48000 => events && has(Kind::Opus),

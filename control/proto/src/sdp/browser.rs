@@ -352,7 +352,7 @@ fn audio(
             Kind::Opus => {
                 let _ = write!(text, "a=fmtp:{} minptime=10;useinbandfec=1\r\n", chosen.outside);
             }
-            Kind::Pcmu | Kind::Pcma => {}
+            Kind::Pcmu | Kind::Pcma | Kind::G722 | Kind::Noise => {}
         }
     }
     text.push_str("a=ptime:20\r\n");

@@ -16,11 +16,19 @@ pub enum Kind {
     Event8000,
     /// Named events at 48 kHz (RFC 4733).
     Event48000,
+    /// G.722, whose timestamps count at 8 kHz (RFC 3551 section 4.5.2).
+    G722,
+    /// Comfort noise beside a codec at 8 kHz (RFC 3389).
+    Noise,
 }
 
 impl Kind {
-    /// All of them, as we prefer them inside.
-    pub const ALL: [Self; 5] = [Self::Pcmu, Self::Pcma, Self::Opus, Self::Event8000, Self::Event48000];
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Pcmu, Self::Pcma, Self::G722, Self::Opus, Self::Noise, Self::Event8000, Self::Event48000];
+    /// What is spoken inside unless the configuration says otherwise, the preferred one first. Comfort noise is not among them:
+    /// browsers that are offered it fall silent between words.
+    pub const SPOKEN: [Self; 4] = [Self::Pcmu, Self::Pcma, Self::G722, Self::Opus];
 
     /// Encoding, clock and channels as in `a=rtpmap`.
     pub const fn rtpmap(self) -> &'static str {
@@ -30,7 +38,20 @@ impl Kind {
             Self::Opus => "opus/48000/2",
             Self::Event8000 => "telephone-event/8000",
             Self::Event48000 => "telephone-event/48000",
+            Self::G722 => "G722/8000",
+            Self::Noise => "CN/8000",
         }
+    }
+
+    /// Name of the encoding, as `PCMU`.
+    pub fn name(self) -> &'static str {
+        self.rtpmap().split_once('/').map_or(self.rtpmap(), |(name, _)| name)
+    }
+
+    /// By [`Self::name`]; named events have none of their own.
+    pub fn named(name: &str) -> Option<Self> {
+        let alike = |kind: &Self| !kind.is_event() && kind.name().eq_ignore_ascii_case(name);
+        Self::ALL.into_iter().find(alike)
     }
 
     /// Payload type in our offers inside.
@@ -41,27 +62,36 @@ impl Kind {
             Self::Opus => 107,
             Self::Event8000 => 101,
             Self::Event48000 => 102,
+            Self::G722 => 9,
+            Self::Noise => 13,
         }
     }
 
     /// Clock of its timestamps, or of its durations (Opus: RFC 7587 section 4.1).
     pub const fn clock(self) -> Clock {
         match self {
-            Self::Pcmu | Self::Pcma | Self::Event8000 => Clock::Hz8000,
+            Self::Pcmu | Self::Pcma | Self::G722 | Self::Noise | Self::Event8000 => Clock::Hz8000,
             Self::Opus | Self::Event48000 => Clock::Hz48000,
         }
     }
 
-    /// Whether it carries sound.
+    /// Whether it carries speech: a call needs one such.
     pub const fn is_sound(self) -> bool {
-        matches!(self, Self::Pcmu | Self::Pcma | Self::Opus)
+        matches!(self, Self::Pcmu | Self::Pcma | Self::G722 | Self::Opus)
+    }
+
+    /// Whether it carries named events (RFC 4733).
+    pub const fn is_event(self) -> bool {
+        matches!(self, Self::Event8000 | Self::Event48000)
     }
 
     /// The named events that may run beside a codec: first those on its clock.
     pub const fn events(self) -> [Self; 2] {
         match self {
             Self::Opus | Self::Event48000 => [Self::Event48000, Self::Event8000],
-            Self::Pcmu | Self::Pcma | Self::Event8000 => [Self::Event8000, Self::Event48000],
+            Self::Pcmu | Self::Pcma | Self::G722 | Self::Noise | Self::Event8000 => {
+                [Self::Event8000, Self::Event48000]
+            }
         }
     }
 
@@ -81,6 +111,8 @@ impl Kind {
         match payload_type {
             0 => Some(Self::Pcmu),
             8 => Some(Self::Pcma),
+            9 => Some(Self::G722),
+            13 => Some(Self::Noise),
             _ => None,
         }
     }
@@ -131,10 +163,10 @@ impl Chosen {
     }
 
     fn map(&self, from: (u8, Kind), to: (u8, Kind)) -> PtMap {
-        let format = if self.kind.is_sound() {
-            Format::Media(self.kind.clock())
-        } else {
+        let format = if self.kind.is_event() {
             Format::Event { from: from.1.clock(), to: to.1.clock() }
+        } else {
+            Format::Media(self.kind.clock())
         };
         PtMap { from: Pt(from.0), to: Pt(to.0), format }
     }

@@ -109,18 +109,17 @@ pub enum MediaLine {
 }
 
 impl InsideOffer {
-    /// Offers the codecs that browser and telephony may share, telephony's own first. With `events`, named events as well, for a
+    /// Offers the codecs that browser and telephony may share, in the order of `spoken`. With `events`, named events as well, for a
     /// browser that knows them on whatever clock: at 8 kHz, which all telephony knows, and on the clock of each codec.
-    pub fn new(session: u64, ports: PortPair, browser: &[Codec], events: bool) -> Self {
+    pub fn new(session: u64, ports: PortPair, browser: &[Codec], spoken: &[Kind], events: bool) -> Self {
         let has = |kind: Kind| browser.iter().any(|codec| codec.kind == kind);
-        let events = events && browser.iter().any(|codec| !codec.kind.is_sound());
-        let offered = |kind: &Kind| match kind {
-            Kind::Event8000 => events,
-            Kind::Event48000 => events && has(Kind::Opus),
-            Kind::Pcmu | Kind::Pcma | Kind::Opus => has(*kind),
-        };
+        let events = events && browser.iter().any(|codec| codec.kind.is_event());
+        let fast = spoken.contains(&Kind::Opus) && has(Kind::Opus);
+        let of_events = [(Kind::Event8000, events), (Kind::Event48000, events && fast)];
+        let of_events = of_events.into_iter().filter_map(|(kind, offered)| offered.then_some(kind));
         let codec = |kind: Kind| Codec { kind, payload_type: kind.inside_type() };
-        let codecs = Kind::ALL.into_iter().filter(offered).map(codec).collect();
+        let spoken = spoken.iter().copied().filter(|kind| has(*kind));
+        let codecs = spoken.chain(of_events).map(codec).collect();
         Self { session, rtp: ports.rtp, rtcp: ports.rtcp, codecs }
     }
 
@@ -176,7 +175,7 @@ impl InsideOffer {
         }
         for codec in codecs {
             let _ = write!(text, "a=rtpmap:{} {}\r\n", codec.payload_type, codec.kind.rtpmap());
-            if !codec.kind.is_sound() {
+            if codec.kind.is_event() {
                 let _ = write!(text, "a=fmtp:{} 0-16\r\n", codec.payload_type);
             }
         }
@@ -184,7 +183,8 @@ impl InsideOffer {
     }
 
     /// The codecs of the call: every sound that all three sides have, in front the one that runs already, or else the one
-    /// that the answer prefers; behind them the browser's named events. `None` where that first one is missing.
+    /// that the answer prefers; behind them comfort noise, where it is on the clock of that one, and the browser's named events.
+    /// `None` where that first one is missing.
     pub fn choose(
         &self,
         answer: &InsideAnswer,
@@ -209,6 +209,13 @@ impl InsideOffer {
             None => 0,
         };
         chosen.get_mut(..=first)?.rotate_right(1);
+        let clock = chosen.first()?.kind.clock();
+        let noise = Kind::Noise;
+        if let (true, Some(outside), Some(inside)) =
+            (clock == noise.clock(), of(outside, noise), inside(noise))
+        {
+            chosen.push(Chosen { kind: noise, outside, inside: Some(inside) });
+        }
         // One type of events for the browser, on the clock of what it speaks: Chromium would take the slowest of several, and
         // count by the other clock. Whichever the inside sends becomes that one.
         let events = chosen.first()?.kind.events();
@@ -333,12 +340,14 @@ fn rtcp(attribute: Option<String>, rtp: SocketAddr) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use sallyport_plan::{Clock, Format, Pt, PtMap};
+
     use super::*;
 
     fn ours() -> InsideOffer {
         let port = |port| SocketAddr::from(([10, 0, 0, 1], port));
         let ports = PortPair { rtp: port(20_000), rtcp: port(20_001) };
-        InsideOffer::new(7, ports, &browser(), true)
+        InsideOffer::new(7, ports, &browser(), &Kind::SPOKEN, true)
     }
 
     fn browser() -> Vec<Codec> {
@@ -377,7 +386,7 @@ mod tests {
     fn events_run_on_the_clock_of_the_sound_outside_and_on_any_inside() {
         let events = |formats: &str, more: &str, browser: &[Codec]| {
             let chosen = ours().choose(&answer(formats, more), browser, None).unwrap();
-            let event = |codec: &Chosen| (!codec.kind.is_sound()).then_some((codec.outside, codec.inside));
+            let event = |codec: &Chosen| codec.kind.is_event().then_some((codec.outside, codec.inside));
             chosen.iter().filter_map(event).collect::<Vec<_>>()
         };
         let slow = Some(Inward { kind: Kind::Event8000, from: 101, to: 96 });
@@ -396,14 +405,47 @@ mod tests {
     fn events_are_offered_at_8_khz_and_on_the_clocks_of_the_codecs() {
         let port = SocketAddr::from(([10, 0, 0, 1], 20_000));
         let offered = |browser: &[Codec], events: bool| {
-            let offer = InsideOffer::new(7, PortPair { rtp: port, rtcp: port }, browser, events);
-            let numbers = offer.codecs.iter().filter(|codec| !codec.kind.is_sound());
+            let offer =
+                InsideOffer::new(7, PortPair { rtp: port, rtcp: port }, browser, &Kind::SPOKEN, events);
+            let numbers = offer.codecs.iter().filter(|codec| codec.kind.is_event());
             numbers.map(|codec| codec.payload_type).collect::<Vec<_>>()
         };
         assert_eq!(offered(&browser(), true), [101, 102]);
         assert_eq!(offered(&[browser()[1], browser()[3]], true), [101], "G.711 and events at 48 kHz");
         assert_eq!(offered(&browser()[..3], true), [0u8; 0], "the browser has none");
         assert_eq!(offered(&browser(), false), [0u8; 0], "digits go by INFO");
+    }
+
+    #[test]
+    fn codecs_are_offered_as_the_configuration_prefers_them() {
+        let port = SocketAddr::from(([10, 0, 0, 1], 20_000));
+        let all = Kind::ALL.map(|kind| Codec { kind, payload_type: 96 });
+        let offered = |spoken: &[Kind]| {
+            let offer = InsideOffer::new(7, PortPair { rtp: port, rtcp: port }, &all, spoken, true);
+            offer.codecs.iter().map(|codec| codec.payload_type).collect::<Vec<_>>()
+        };
+        assert_eq!(offered(&Kind::SPOKEN), [0, 8, 9, 107, 101, 102]);
+        assert_eq!(offered(&[Kind::G722, Kind::Noise, Kind::Pcma]), [9, 13, 8, 101]);
+    }
+
+    #[test]
+    fn comfort_noise_runs_beside_what_counts_at_8_khz() {
+        let numbers = |kinds: &[Kind]| -> Vec<Codec> {
+            kinds.iter().map(|kind| Codec { kind: *kind, payload_type: kind.inside_type() }).collect()
+        };
+        let own = InsideOffer { codecs: numbers(&[Kind::G722, Kind::Opus, Kind::Noise]), ..ours() };
+        let browser = numbers(&[Kind::Opus, Kind::G722, Kind::Noise]);
+        let of = |formats: &str, browser: &[Codec]| {
+            kinds(&own.choose(&answer(formats, ""), browser, None).unwrap())
+        };
+        assert_eq!(of("13 9", &browser), [Kind::G722, Kind::Noise]);
+        assert_eq!(of("97 13", &browser), [Kind::Opus]);
+        assert_eq!(of("9 97 13", &browser), [Kind::G722, Kind::Opus, Kind::Noise]);
+        assert_eq!(of("9", &browser), [Kind::G722], "the inside has none");
+        assert_eq!(of("9 13", &browser[..2]), [Kind::G722], "the browser has none");
+        let chosen = own.choose(&answer("9 13", ""), &browser, None).unwrap();
+        let noise = PtMap { from: Pt(13), to: Pt(13), format: Format::Media(Clock::Hz8000) };
+        assert_eq!((chosen[1].inward(), chosen[1].outward()), (noise, Some(noise)));
     }
 
     #[test]

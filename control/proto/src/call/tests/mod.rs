@@ -21,8 +21,9 @@ mod timers;
 mod transfer;
 mod userdata;
 mod video;
+mod world;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,110 +32,13 @@ use is::{Candidate, IceAgent, IceCreds, Protocol};
 use sallyport_plan::{CallId, FlowKey, KeyMaterial, Plan, PortPair, Profile, Zone};
 
 use super::Call;
-use crate::api::{CallEvent, CallFailure, Command, EndCause, Input, Placing};
+use crate::api::{CallEvent, CallFailure, Command, EndCause, Input};
 use crate::error::AcceptError;
 use crate::random::Seed;
-use crate::settings::{CandidateKind, LocalCandidate, Policy, Settings, SipSettings, Timeouts};
+use crate::settings::Settings;
 use crate::sip::{Dialog, Method, Request, Response, TransactionId};
 use ledger::Ledger;
-
-pub const FINGERPRINT: [u8; 32] = [0xab; 32];
-
-pub fn address(text: &str) -> SocketAddr {
-    text.parse().unwrap()
-}
-
-pub fn media() -> SocketAddr {
-    address("192.0.2.1:10000")
-}
-
-pub fn settings(password: &str) -> Arc<Settings> {
-    let base = media();
-    Arc::new(Settings {
-        candidates: vec![LocalCandidate {
-            address: base,
-            base,
-            kind: CandidateKind::Host,
-            zone: Zone::Outside,
-        }],
-        own: vec![IpAddr::from([10, 0, 0, 1])],
-        ice_lite: false,
-        video: true,
-        fingerprint: [1; 32],
-        toward: IpAddr::from([10, 0, 0, 5]),
-        sip: SipSettings {
-            domain: "pbx".into(),
-            user: "sallyport".into(),
-            password: password.into(),
-            display_name: String::new(),
-            contact: "sip:sallyport@10.0.0.1:5060".into(),
-            user_agent: "test".into(),
-            policy: policy(),
-        },
-        timeouts: Timeouts::default(),
-    })
-}
-
-/// All that may pass does.
-pub fn policy() -> Policy {
-    Policy {
-        follow_redirects: true,
-        trust_identity: true,
-        pass_headers: vec!["X-Data".into()],
-        info_types: vec!["application/json".into()],
-        ..Policy::default()
-    }
-}
-
-/// A customer calls 1000.
-pub fn placing() -> Placing {
-    Placing { to: "1000".into(), from: None, zone: Zone::Outside, route: Vec::new(), headers: Vec::new() }
-}
-
-/// A browser's offer with these credentials of ICE.
-pub fn offer(creds: &IceCreds, more: &str) -> String {
-    let digits: Vec<String> = FINGERPRINT.iter().map(|octet| format!("{octet:02X}")).collect();
-    format!(
-        "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0{}\r\n\
-         m=audio 9 UDP/TLS/RTP/SAVPF 111 0 8 110 126\r\nc=IN IP4 0.0.0.0\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\n\
-         a=fingerprint:sha-256 {}\r\na=setup:actpass\r\na=mid:0\r\na=sendrecv\r\na=rtcp-mux\r\n\
-         a=rtpmap:111 opus/48000/2\r\na=rtpmap:110 telephone-event/48000\r\na=rtpmap:126 telephone-event/8000\r\n{more}",
-        if more.contains("a=mid:1") { " 1" } else { "" },
-        creds.ufrag,
-        creds.pass,
-        digits.join(":"),
-    )
-}
-
-/// What the called side says of its media.
-pub fn sdp(ip: &str, formats: &str, more: &str) -> Vec<u8> {
-    format!(
-        "v=0\r\no=pbx 1 1 IN IP4 10.0.0.5\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio 30000 RTP/AVP {formats}\r\n\
-         a=rtpmap:101 telephone-event/8000\r\n{more}"
-    )
-    .into_bytes()
-}
-
-/// Number of the INVITE of a call from the inside.
-pub const INVITE: TransactionId = TransactionId(70);
-
-/// An INVITE of the inside.
-pub fn invite(body: &[u8], headers: &[(&str, &str)]) -> Request {
-    Request {
-        method: Method::Invite,
-        uri: "sip:2000@10.0.0.1:5060".into(),
-        from: "\"Anna\" <sip:1000@pbx>;tag=pbx".into(),
-        to: "<sip:2000@pbx>".into(),
-        call_id: "c1".into(),
-        cseq: 5,
-        route: Vec::new(),
-        record_route: vec!["<sip:10.0.0.5;lr>".into()],
-        contact: Some("<sip:anna@10.0.0.9>".into()),
-        content_type: None,
-        headers: headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
-        body: body.to_vec(),
-    }
-}
+pub use world::{FINGERPRINT, INVITE, address, invite, media, offer, placing, sdp, settings};
 
 /// A call with the test on all its sides.
 pub struct Rig {
@@ -153,6 +57,8 @@ pub struct Rig {
     pub acknowledges: bool,
     /// The relay runs each plan at once.
     pub obedient: bool,
+    /// The relay keeps each record at once.
+    pub keeps: bool,
 }
 
 impl Rig {
@@ -184,6 +90,7 @@ impl Rig {
             remote_cseq: 0,
             acknowledges: true,
             obedient: false,
+            keeps: true,
         };
         rig.drain();
         rig
@@ -282,6 +189,7 @@ impl Rig {
             remote_cseq: 100,
             acknowledges: true,
             obedient: false,
+            keeps: true,
         };
         rig.drain();
         rig
@@ -290,16 +198,14 @@ impl Rig {
     fn drain(&mut self) {
         while let Some(command) = self.call.poll_command() {
             self.ledger.command(&command);
-            let version = match &command {
-                Command::Install(plan) if self.obedient => Some(plan.version),
-                _ => None,
-            };
-            self.done.push(command);
-            if let Some(version) = version {
-                let installed = Input::Installed(version);
+            if let Command::Install(plan) = &command
+                && (self.obedient || (self.keeps && plan.is_silent()))
+            {
+                let installed = Input::Installed(plan.version);
                 self.ledger.input(&installed);
                 self.call.handle(self.now, installed);
             }
+            self.done.push(command);
         }
     }
 
@@ -358,12 +264,21 @@ impl Rig {
         self.done.iter().filter(|command| matches!(command, Command::Remove)).count()
     }
 
+    /// Plans with media.
     pub fn plans(&self) -> Vec<Plan> {
-        let of = |command: &Command| match command {
-            Command::Install(plan) => Some(plan.clone()),
+        self.installs().filter(|plan| !plan.is_silent()).cloned().collect()
+    }
+
+    /// What a next control would find of a call without media.
+    pub fn record(&self) -> Option<Plan> {
+        self.installs().filter(|plan| plan.is_silent()).last().cloned()
+    }
+
+    fn installs(&self) -> impl Iterator<Item = &Plan> {
+        self.done.iter().filter_map(|command| match command {
+            Command::Install(plan) => Some(plan),
             _ => None,
-        };
-        self.done.iter().filter_map(of).collect()
+        })
     }
 
     pub fn events(&self) -> Vec<CallEvent> {

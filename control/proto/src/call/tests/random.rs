@@ -280,7 +280,7 @@ fn middle(rig: &mut Rig, act: Act) {
 }
 
 fn play(rig: &mut Rig, act: Act) {
-    let version = rig.plans().last().map_or(0, |plan| plan.version);
+    let version = rig.plans().last().or(rig.record().as_ref()).map_or(0, |plan| plan.version);
     match act {
         Act::Reserve => rig.reserve(),
         Act::Installed(right) => rig.put(Input::Installed(if right { version } else { version + 7 })),
@@ -331,7 +331,7 @@ proptest! {
 
     #[test]
     fn every_sequence_leaves_nothing_behind(acts in proptest::collection::vec(act(), 1..60)) {
-        let mut rig = Rig::new();
+        let mut rig = Rig { keeps: false, ..Rig::new() };
         for act in acts {
             play(&mut rig, act);
         }
@@ -373,7 +373,7 @@ proptest! {
         let headers = [("Require", "100rel"), ("Supported", "timer"), ("Session-Expires", "100;refresher=uas")];
         let rig = Rig::incoming(&body.octets(), &headers[..count]);
         if let Ok(mut rig) = rig {
-            rig.acknowledges = false;
+            (rig.acknowledges, rig.keeps) = (false, false);
             for act in acts {
                 play(&mut rig, act);
             }

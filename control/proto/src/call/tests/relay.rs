@@ -143,6 +143,39 @@ fn a_call_that_was_answered_but_has_no_keys_comes_back_to_end() {
 }
 
 #[test]
+fn a_call_that_was_answered_before_any_pair_comes_back_to_say_bye() {
+    let mut rig = Rig::new();
+    rig.reserve();
+    rig.ring();
+    assert_eq!(rig.record(), None, "nobody is told BYE who has not answered");
+    rig.pick_up("0");
+    let plan = rig.record().unwrap();
+    let mut next = Rig::restored(&plan, rig.now);
+    assert_eq!(next.cause(), Some(EndCause::Restarted));
+    let (_, bye) = next.requests(&Method::Bye).pop().unwrap();
+    assert!(bye.to.ends_with(";tag=pbx"));
+    assert_eq!((bye.uri.as_str(), bye.cseq), ("sip:agent@10.0.0.5", 2));
+    assert_eq!(next.removes(), 1);
+    next.is_over();
+    // The pair that comes later is the next version.
+    rig.connect();
+    assert_eq!(rig.plans().pop().unwrap().version, plan.version + 1);
+    rig.finish();
+}
+
+#[test]
+fn a_relay_that_goes_before_any_pair_takes_the_ports_along() {
+    let mut rig = Rig::new();
+    rig.reserve();
+    rig.pick_up("0");
+    assert!(rig.record().is_some());
+    rig.put(Input::RelayAway);
+    assert_eq!(rig.cause(), Some(EndCause::RelayLost));
+    assert_eq!(rig.requests(&Method::Bye).len(), 1);
+    rig.is_over();
+}
+
+#[test]
 fn a_record_that_cannot_be_read_is_no_call() {
     let (rig, plan) = without_keys();
     let restore = |record: Vec<u8>| {

@@ -59,7 +59,13 @@ a=rtpmap:101 telephone-event/8000/1\r\na=setup:actpass\r\na=ssrc:1732450612 cnam
 
 fn answer(offer: &BrowserOffer, inside: &str) -> String {
     let port = |port| std::net::SocketAddr::from(([10, 0, 0, 1], port));
-    let own = InsideOffer::new(1, PortPair { rtp: port(20_000), rtcp: port(20_001) }, &offer.codecs, true);
+    let own = InsideOffer::new(
+        1,
+        PortPair { rtp: port(20_000), rtcp: port(20_001) },
+        &offer.codecs,
+        &Kind::SPOKEN,
+        true,
+    );
     let text = format!(
         "v=0\r\no=- 1 1 IN IP4 10.0.0.5\r\ns=-\r\nc=IN IP4 10.0.0.5\r\nt=0 0\r\nm=audio 30000 RTP/AVP {inside}\r\n\
          a=rtpmap:101 telephone-event/8000\r\na=rtpmap:107 opus/48000/2\r\na=rtpmap:102 telephone-event/48000\r\n"
@@ -113,8 +119,10 @@ fn chromium_is_answered() {
     let kinds: Vec<_> = offer.codecs.iter().map(|codec| (codec.kind, codec.payload_type)).collect();
     let expected = [
         (Kind::Opus, 111),
+        (Kind::G722, 9),
         (Kind::Pcmu, 0),
         (Kind::Pcma, 8),
+        (Kind::Noise, 13),
         (Kind::Event48000, 110),
         (Kind::Event8000, 126),
     ];
@@ -128,6 +136,8 @@ fn chromium_is_answered() {
     assert!(!text.contains("extmap"), "no header extension is agreed on");
     let text = answer(&offer, "107 102");
     assert!(text.contains("m=audio 9 UDP/TLS/RTP/SAVPF 111 110\r\n"), "{text}");
+    let text = answer(&offer, "9 101");
+    assert!(text.contains("m=audio 9 UDP/TLS/RTP/SAVPF 9 126\r\n"), "{text}");
 }
 
 #[test]
@@ -136,7 +146,9 @@ fn firefox_is_answered() {
     assert_eq!((offer.ufrag.as_str(), offer.password.len()), ("b7a1c9d2", 32));
     assert_eq!((offer.fingerprint[0], offer.fingerprint[31]), (0x0f, 0x52), "that of the session");
     let kinds: Vec<_> = offer.codecs.iter().map(|codec| (codec.kind, codec.payload_type)).collect();
-    assert_eq!(kinds, [(Kind::Opus, 109), (Kind::Pcmu, 0), (Kind::Pcma, 8), (Kind::Event8000, 101)]);
+    let wide = [(Kind::Opus, 109), (Kind::G722, 9)];
+    let narrow = [(Kind::Pcmu, 0), (Kind::Pcma, 8), (Kind::Event8000, 101)];
+    assert_eq!(kinds, [&wide[..], &narrow].concat());
     let text = answer(&offer, "0 101");
     is_proper(&text, &["0"], "0");
     assert!(text.contains("m=audio 9 UDP/TLS/RTP/SAVPF 0 101\r\n"), "{text}");
@@ -186,7 +198,7 @@ fn each_flaw_has_its_name() {
         ("a=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\n", "", OfferError::NoIceCredentials),
         ("a=setup:actpass", "a=setup:holdconn", OfferError::Setup("holdconn".into())),
         ("a=rtcp-mux\r\n", "", OfferError::NoRtcpMux),
-        ("SAVPF 111 63 9 0 8 13 110 126", "SAVPF 63 9 13 110 126", OfferError::NoCodec),
+        ("SAVPF 111 63 9 0 8 13 110 126", "SAVPF 63 13 110 126", OfferError::NoCodec),
     ];
     for (from, to, expected) in cases {
         assert_eq!(BrowserOffer::parse(&CHROMIUM.replace(from, to)), Err(expected), "{to}");
