@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod judge;
 pub mod labs;
 pub mod load;
 pub mod ng;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use sallyport_bench::load;
 use sallyport_bench::load::options::{CompareOptions, DrawOptions, LimitOptions, RunOptions, Who};
-use sallyport_bench::{labs, ng, setup, trial};
+use sallyport_bench::{judge, labs, ng, setup, trial};
 
 #[derive(Parser)]
 #[command(name = "bench", version, about = "Measures Sallyport, and tries it out")]
@@ -30,6 +30,8 @@ enum Command {
     Ng(ng::Options),
     /// Call set-up: added delay, calls a second, memory.
     Setup(setup::Options),
+    /// A long call with every trouble, judged by somebody else's SRTP: aiortc, baresip or Chromium.
+    Judge(judge::Options),
     /// What changed between two result files, or between two relays that are run in turn.
     Compare(CompareOptions),
     /// A page with pictures from a result file.
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         }
         Command::Ng(options) => ng::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Setup(options) => setup::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Judge(options) => judge::run(&options),
         Command::Compare(options) => load::compare(&options).map(|()| ExitCode::SUCCESS),
         Command::Draw(options) => load::draw(&options).map(|()| ExitCode::SUCCESS),
         Command::Bare(options) => load::bare::run(&options).map(|()| ExitCode::SUCCESS),

@@ -176,6 +176,8 @@ fn config(setup: &Setup, folder: &Path, tone: &Path, dials: bool) -> String {
         "auplay_channels 1".into(),
         "rtp_ports 30000-30998".into(),
         "jitter_buffer_delay 1-5".into(),
+        // What it counted is told at a call's end.
+        "rtp_stats yes".into(),
         format!("snd_path {}", folder.display()),
         format!("module_path {}", modules().display()),
     ];

@@ -253,7 +253,7 @@ impl Appliance {
     /// # Errors
     /// As [`Appliance::get`].
     pub fn status(&self) -> anyhow::Result<Status> {
-        Ok(Status(serde_json::from_str(&self.get("/v1/status")?)?))
+        Status::read(&self.get("/v1/status")?)
     }
 
     /// Its metrics in Prometheus form.
@@ -297,6 +297,14 @@ fn udp_taken(snmp: &str, snmp6: &str) -> anyhow::Result<u64> {
 pub struct Status(Value);
 
 impl Status {
+    /// Reads an answer.
+    ///
+    /// # Errors
+    /// Where it is no JSON.
+    pub fn read(text: &str) -> anyhow::Result<Self> {
+        Ok(Self(serde_json::from_str(text)?))
+    }
+
     /// Every counter of kernel and relay by name.
     pub fn counters(&self) -> BTreeMap<String, u64> {
         let object = self.0["relay"]["counters"].as_object().into_iter().flatten();

@@ -149,6 +149,8 @@ pub struct Stats {
     pub discarded: u64,
     /// Samples played that no packet brought.
     pub concealed: u64,
+    /// Those among them that were silence.
+    pub silent_concealed: u64,
     /// Samples played.
     pub samples: u64,
     /// RTP packets missing at the far side, by its reports.

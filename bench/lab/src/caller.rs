@@ -4,6 +4,8 @@
 //! DTLS is the product's own binding of BoringSSL, so this is no independent judge of it: that is what Chromium and the
 //! tests of `control` are for.
 
+mod speaking;
+
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,7 @@ use sallyport_wire::PacketBuf;
 
 use crate::appliance::Appliance;
 use crate::net::{Lab, Place};
+pub use speaking::Speaking;
 
 /// How long the socket is waited for at once.
 const GLANCE: Duration = Duration::from_millis(2);

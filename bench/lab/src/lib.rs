@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod aiortc;
 pub mod appliance;
 pub mod browser;
 pub mod caller;
@@ -17,6 +18,7 @@ mod namespace;
 pub mod net;
 pub mod ng;
 pub mod pcap;
+pub mod phone;
 mod process;
 pub mod registrar;
 pub mod sipp;
@@ -25,6 +27,7 @@ pub mod speaker;
 mod state;
 pub mod stun;
 pub mod tone;
+pub mod trouble;
 pub mod visitor;
 pub mod wav;
 

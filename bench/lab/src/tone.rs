@@ -27,6 +27,11 @@ const OTHER: f64 = 0.02;
 const COVERAGE: f64 = 0.95;
 /// Longest gap, seconds.
 const GAP: f64 = 0.2;
+/// Length of a window that looks for gaps, and how far it moves on, seconds.
+const NARROW: f64 = 0.020;
+const STEP: f64 = 0.005;
+/// How much of a gap two windows that still hear the tone may cover together, seconds.
+const COVERED: f64 = 0.008;
 /// Most samples at full scale.
 const CLIPPED: f64 = 0.01;
 
@@ -133,6 +138,32 @@ pub fn listen(wav: &Wav, expected: Expected) -> Heard {
     }
 }
 
+/// A time without the tone.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct Gap {
+    /// Where it begins, seconds.
+    pub at: f64,
+    /// How long it is, seconds: exact to a hundredth.
+    pub seconds: f64,
+}
+
+/// Where a tone is missing between its first and last sound, for longer than `least` seconds.
+pub fn gaps(wav: &Wav, tone: u32, least: f64) -> Vec<Gap> {
+    let expected = Expected { tone, other: tone, seconds: 0.0 };
+    let there: Vec<usize> = windows_of(wav, expected, NARROW, STEP)
+        .iter()
+        .enumerate()
+        .filter_map(|(at, window)| window.there.then_some(at))
+        .collect();
+    let step = (f64::from(wav.rate) * STEP).floor() / f64::from(wav.rate.max(1));
+    let between = there.windows(2).filter_map(|pair| {
+        let (end, begin) =
+            (pair.first().copied()? as f64 * step + NARROW, pair.last().copied()? as f64 * step);
+        Some(Gap { at: end, seconds: begin - end + COVERED })
+    });
+    between.filter(|gap| gap.seconds > least).collect()
+}
+
 impl Heard {
     /// Whether that is what was expected.
     ///
@@ -152,9 +183,13 @@ impl Heard {
 }
 
 fn windows(wav: &Wav, expected: Expected) -> Vec<Window> {
+    windows_of(wav, expected, WINDOW, WINDOW / 2.0)
+}
+
+fn windows_of(wav: &Wav, expected: Expected, window: f64, hop: f64) -> Vec<Window> {
     let rate = f64::from(wav.rate);
-    let length = (rate * WINDOW) as usize;
-    let hop = (length / 2).max(1);
+    let length = (rate * window) as usize;
+    let hop = ((rate * hop) as usize).max(1);
     let hann: Vec<f64> = (0..length).map(|at| 0.5 - 0.5 * (TAU * at as f64 / length as f64).cos()).collect();
     let (tone, other) =
         (Goertzel::new(expected.tone, rate, &hann), Goertzel::new(expected.other, rate, &hann));
@@ -299,6 +334,24 @@ mod tests {
         assert_eq!(judge(&torn(&wav, |packet| packet >= 150)), Err(Fault::Short));
         assert_eq!(judge(&torn(&wav, |packet| packet < 150)), Err(Fault::Short));
         assert_eq!(judge(&torn(&wav, |packet| (100..115).contains(&packet))), Err(Fault::Torn));
+    }
+
+    #[test]
+    fn gaps_are_found_and_measured() {
+        for rate in [8000, 16_000] {
+            let mut wav = sine(AGENT, rate, 4);
+            // 2 s and 65 ms of silence, and 55 ms; then the phase jumps, which is no gap.
+            for (begin, length) in [(1.0, 2.0), (3.2, 0.065), (3.4, 0.055)] {
+                let at = |seconds: f64| (seconds * f64::from(rate)) as usize;
+                wav.samples[at(begin)..at(begin + length)].fill(0);
+            }
+            wav.samples.drain(rate as usize * 36 / 10..rate as usize * 36 / 10 + rate as usize / 2000);
+            let found = gaps(&wav, AGENT, 0.06);
+            assert_eq!(found.len(), 2, "{found:?}");
+            assert!((found[0].at - 1.0).abs() < 0.02 && (found[0].seconds - 2.0).abs() < 0.012, "{found:?}");
+            assert!((found[1].seconds - 0.065).abs() < 0.012, "{found:?}");
+            assert_eq!(gaps(&wav, BROWSER, 0.06), []);
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod hairpin;
 mod inside;
 mod intruders;
 mod jssip;
+mod judges;
 mod kamailio;
 mod linphone;
 mod many;
