@@ -29,7 +29,7 @@ use zeroize::Zeroizing;
 const NAME: &str = "sallyport-sessions";
 /// Version of the slots and of the checkpoint; that of the plan is [`sallyport_plan::VERSION`]. Neither form tells of itself
 /// what it is: memory of other versions is not read.
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 /// Octets of a slot: the largest plan with room to spare.
 const SLOT: u64 = 64 * 1024;
 /// Where in a slot the checkpoint lies.
