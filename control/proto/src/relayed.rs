@@ -25,6 +25,11 @@ impl Relayed {
         !waits
     }
 
+    /// The version that says all there is to say by now.
+    pub const fn next(&self) -> u32 {
+        if self.stale { self.sent + 1 } else { self.sent }
+    }
+
     /// A version went out.
     pub fn sends(&mut self, version: u32, complete: bool) {
         (self.sent, self.in_flight, self.stale, self.complete) = (version, true, false, complete);

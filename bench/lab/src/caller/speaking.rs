@@ -11,9 +11,6 @@ use super::{Caller, Media, Placed, Talk};
 use crate::appliance::Appliance;
 use crate::trouble::Mouth;
 
-/// A browser takes some time to apply an answer, which is on its way before the relay is told.
-const APPLIED: Duration = Duration::from_millis(20);
-
 /// A caller in a connected call.
 pub struct Speaking<'a> {
     caller: &'a mut Caller,
@@ -93,7 +90,6 @@ impl Mouth for Speaking<'_> {
             if status != 200 {
                 bail!("PUT answers {status}: {}", response.body_mut().read_to_string()?);
             }
-            std::thread::sleep(APPLIED);
             Ok(())
         })?
     }

@@ -228,6 +228,7 @@ impl Call {
         if self.relayed.stale {
             self.replan(now);
         }
+        self.tell_renegotiated();
         self.tell_connected();
     }
 

@@ -90,6 +90,8 @@ struct Outside {
     direction: Direction,
     /// What is agreed with it of the sound's header extensions.
     agreed: Agreed,
+    /// Our answer to its offer in the middle of the call, until the relay has the plan of this version, which does what it says.
+    answer: Option<(u32, String)>,
     ufrags: (String, String),
 }
 
@@ -329,6 +331,7 @@ impl Call {
                 version: 1,
                 direction: Direction::SendRecv,
                 agreed: Agreed::default(),
+                answer: None,
                 ufrags: (String::new(), String::new()),
             },
             inside: Inside { dialog, ..Inside::default() },
@@ -510,6 +513,7 @@ impl Call {
             return;
         }
         self.relayed.away = true;
+        self.tell_renegotiated();
         self.picture_refused();
         self.deadlines.relay = Some(now + self.settings.timeouts.away);
     }

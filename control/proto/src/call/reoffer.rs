@@ -9,8 +9,8 @@ use crate::error::{AcceptError, OfferError};
 use crate::sdp::{AnswerParts, BrowserOffer, Chosen, Direction, Setup, browser_answer};
 
 impl Call {
-    /// The browser offers anew. It is answered at once, unless it adds a picture; what the inside has to know of it follows as a
-    /// re-INVITE.
+    /// The browser offers anew. It is answered as soon as the relay obeys, unless it adds a picture; what the inside has to know
+    /// of it follows as a re-INVITE.
     ///
     /// # Errors
     /// [`AcceptError`]: nothing has changed then.
@@ -18,7 +18,7 @@ impl Call {
         if self.cause.is_some() || !self.replied || self.inside.answer.is_none() {
             return Err(AcceptError::Gone);
         }
-        if self.adding.is_some() {
+        if self.adding.is_some() || self.outside.answer.is_some() {
             return Err(OfferError::Pending.into());
         }
         let mut offer = BrowserOffer::parse(offer)?;
@@ -41,17 +41,26 @@ impl Call {
         self.meet_again(&offer, now);
         self.outside.version += 1;
         self.outside.direction = offer.direction;
+        let answer = (!adds).then(|| self.answer_again(&offer));
         if adds {
             self.begin_adding(&offer, now);
-        } else {
-            let text = self.answer_again(&offer);
-            self.commands.push_back(Command::Renegotiated(text));
         }
         self.outside.offer = Some(offer);
         self.drain_ice(now);
         self.replan(now);
+        self.outside.answer = answer.map(|text| (self.relayed.next(), text));
+        self.tell_renegotiated();
         self.settle_direction(now);
         Ok(())
+    }
+
+    /// The answer leaves once the relay does what it says: a browser that has it sends at once. One that is away will do so when
+    /// it is back.
+    pub(super) fn tell_renegotiated(&mut self) {
+        let (away, installed) = (self.relayed.away, self.relayed.installed);
+        if let Some((_, text)) = self.outside.answer.take_if(|(version, _)| away || *version <= installed) {
+            self.commands.push_back(Command::Renegotiated(text));
+        }
     }
 
     /// Who sent the ClientHello stays who did (RFC 8842 section 5.2), as the association goes on.

@@ -66,6 +66,28 @@ fn a_browser_holds_and_resumes_by_every_direction_in_calls_of_both_ways() {
 }
 
 #[test]
+fn the_browser_is_answered_once_the_relay_does_what_the_answer_says() {
+    for away in [false, true] {
+        let mut rig = Rig { obedient: false, ..Rig::connected() };
+        let answers =
+            |rig: &Rig| rig.done.iter().filter(|command| matches!(command, Command::Renegotiated(_))).count();
+        let text = rig.offers_again(|text| text.replace("a=sendrecv", "a=inactive")).unwrap();
+        assert_eq!((answers(&rig), mutes(&rig)), (0, (Mute::Held, Mute::Held)));
+        assert_eq!(rig.call.renegotiate(&text, rig.now), Err(AcceptError::Offer(OfferError::Pending)));
+        let version = rig.plans().pop().unwrap().version;
+        if away {
+            rig.put(Input::RelayAway);
+            assert_eq!(answers(&rig), 1, "one that is away obeys when it is back");
+            rig.put(Input::RelayBack(version));
+        } else {
+            rig.put(Input::Installed(version));
+        }
+        assert_eq!(answers(&rig), 1);
+        rig.finish();
+    }
+}
+
+#[test]
 fn the_version_of_our_description_grows_where_it_changes() {
     let mut rig = Rig::connected();
     let version = |octets: &[u8]| -> u32 {
@@ -342,7 +364,7 @@ fn a_restart_that_finds_nothing_leaves_the_former_pair() {
 fn another_control_can_renegotiate_as_well() {
     let rig = Rig::connected();
     let (plan, first) = (rig.plans().pop().unwrap(), rig.answer().unwrap());
-    let mut next = Rig::restored(&plan, rig.now);
+    let mut next = Rig { obedient: true, ..Rig::restored(&plan, rig.now) };
     let text = super::offer(rig.browser.local_credentials(), "").replace("a=sendrecv", "a=sendonly");
     let answer = next.reoffer(|_| text).unwrap();
     for start in ["a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:", "a=candidate:"] {

@@ -155,11 +155,17 @@ impl Rig {
         rig
     }
 
-    /// The browser offers anew; our answer.
-    pub fn reoffer(&mut self, change: impl FnOnce(String) -> String) -> Result<String, AcceptError> {
+    /// The browser offers anew; what it says.
+    pub fn offers_again(&mut self, change: impl FnOnce(String) -> String) -> Result<String, AcceptError> {
         let text = change(offer(self.browser.local_credentials(), ""));
         self.call.renegotiate(&text, self.now)?;
         self.drain();
+        Ok(text)
+    }
+
+    /// The browser offers anew; our answer.
+    pub fn reoffer(&mut self, change: impl FnOnce(String) -> String) -> Result<String, AcceptError> {
+        self.offers_again(change)?;
         let mut answers = self.done.iter().rev();
         Ok(answers
             .find_map(|command| match command {

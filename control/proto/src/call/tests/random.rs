@@ -224,11 +224,11 @@ fn middle(rig: &mut Rig, act: Act) {
     match act {
         Act::Turn(direction) => {
             let name = ["sendrecv", "sendonly", "recvonly", "inactive"][direction];
-            let _ = rig.reoffer(|text| text.replace("a=sendrecv", &format!("a={name}")));
+            let _ = rig.offers_again(|text| text.replace("a=sendrecv", &format!("a={name}")));
         }
         Act::Restart => {
             let text = super::offer(&is::IceCreds::new(), "");
-            let _ = rig.reoffer(|_| text);
+            let _ = rig.offers_again(|_| text);
         }
         Act::Wish(wish) => rig.put(match wish {
             0 => Input::Transfer(Transfer::To("1002".into())),
