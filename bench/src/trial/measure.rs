@@ -230,7 +230,7 @@ pub(super) mod tests {
     pub fn good() -> Measured {
         let stats = serde_json::json!({
             "ice": "connected", "connection": "connected", "sent": 510, "received": 509, "lost": 0, "discarded": 0,
-            "concealed": 0, "samples": 160_000, "codec": "audio/PCMU",
+            "concealed": 0, "silent_concealed": 0, "samples": 160_000, "codec": "audio/PCMU",
             "dtls": { "state": "connected", "role": "client", "version": "FEFC", "srtp": "AEAD_AES_256_GCM" },
             "local": { "kind": "srflx" }, "remote": { "kind": "srflx", "address": "203.0.113.7", "port": 10_000 },
         });

@@ -222,16 +222,17 @@ impl Direction {
             _ if self.rules.mute == Mute::Held || self.sounding => Some(Reason::Held),
             _ => None,
         };
-        let recovered = self.recover(buf)?;
+        let recovered = self.rules.repeats && self.recover(buf)?;
         let state = (&mut self.stream, &mut self.continuity, &mut self.quality);
         let rewritten = rewrite(buf, state, (&self.rules, self.names), (holds, recovered), now)?;
-        if let Some(ring) = self.ring.as_mut().filter(|ring| !ring.keeps_sealed()) {
-            ring.keep(buf.packet(), now);
+        if self.ring.is_some() {
+            self.keep(buf.packet(), false, now);
         }
         Ok(rewritten)
     }
 
     /// Takes out of a retransmission what it repeats, if that is missing; whether it is one.
+    #[cold]
     fn recover(&mut self, buf: &mut PacketBuf<'_>) -> Result<bool, Reason> {
         let payload_type = buf.packet().get(1).map_or(0, |octet| octet & 0x7f);
         let Some(of) = self.rules.leaves(payload_type).and_then(Leaves::repeats) else { return Ok(false) };
@@ -243,7 +244,15 @@ impl Direction {
 
     /// Keeps a packet as it leaves, where packets are sent again as they left.
     pub fn keep_sealed(&mut self, packet: &[u8], now: Now) {
-        if let Some(ring) = self.ring.as_mut().filter(|ring| ring.keeps_sealed()) {
+        if self.ring.is_some() {
+            self.keep(packet, true, now);
+        }
+    }
+
+    // Out of line: of sound nothing is kept, and it is most of what passes.
+    #[cold]
+    fn keep(&mut self, packet: &[u8], sealed: bool, now: Now) {
+        if let Some(ring) = self.ring.as_mut().filter(|ring| ring.keeps_sealed() == sealed) {
             ring.keep(packet, now);
         }
     }

@@ -16,6 +16,8 @@ pub struct Rules {
     pub mute: Mute,
     pub passage: Passage,
     pub digits: Digits,
+    /// Whether a payload type is one of retransmissions.
+    pub repeats: bool,
     /// Id of transport-wide sequence numbers.
     pub transport_wide: Option<u8>,
     /// Header extensions that leave; all others are taken out.
@@ -41,6 +43,7 @@ impl Rules {
             mute: plan.mute,
             passage: plan.passage,
             digits: plan.digits,
+            repeats: plan.payload_types.iter().any(|map| matches!(map.format, Format::Rtx(_))),
             transport_wide: plan.extensions.transport_wide,
             extensions: Extensions::new(&plan.extensions),
             payload_types,
