@@ -149,6 +149,10 @@ fn adds_a_camera(way: Way) {
     sounds();
     let answer = browser.add_camera().unwrap();
     assert!(answer.contains("m=video 9 ") && answer.contains("a=group:BUNDLE 0 1"), "{answer}");
+    assert!(
+        answer.contains("transport-wide-cc-extensions-01\r\n") && answer.contains("sdes:mid\r\n"),
+        "{answer}"
+    );
     let added = Instant::now();
     film.wait_for("added", Duration::from_secs(1)).unwrap();
     let first = film.wait_for("picture", Duration::from_secs(10)).unwrap();

@@ -41,7 +41,7 @@ pub enum OfferError {
     /// Another certificate than the call's: its keys would not be the browser's.
     #[error("the fingerprint has changed in the middle of the call")]
     ChangedFingerprint,
-    /// Another offer that adds a picture waits for what the inside says of it.
+    /// An earlier offer waits for the relay to obey, or, where it adds a picture, for what the inside says of it.
     #[error("an earlier offer has not been answered yet")]
     Pending,
     /// A destination that is neither a user, nor user@host, nor a SIP URI of those.

@@ -221,6 +221,8 @@ impl Sip {
             }
             kinds.push(kind);
         }
+        // Noise is never what is preferred.
+        kinds.sort_by_key(|kind| !kind.is_sound());
         if kinds.iter().any(|kind| kind.is_sound()) {
             Ok(kinds)
         } else {

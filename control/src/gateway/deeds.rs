@@ -225,6 +225,8 @@ fn refused(error: &CreateError) -> Refusal {
             Refusal::because(404, "nobody can be called so")
         }
         CreateError::Offer(sallyport_proto::OfferError::TooLong) => Refusal::plain(413),
+        // RFC 3261 section 14.2: it is tried again.
+        CreateError::Offer(sallyport_proto::OfferError::Pending) => Refusal::plain(491),
         CreateError::Offer(error) => Refusal::because(488, error.to_string()),
         CreateError::Failed(failure) => Refusal::of(failure),
         CreateError::NoRelay => Refusal::because(503, "the relay is away"),

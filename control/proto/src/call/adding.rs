@@ -72,34 +72,40 @@ impl Call {
         }
     }
 
-    /// The inside has said what it thinks of it: the browser is answered.
-    pub(super) fn picture_answered(&mut self) {
+    /// The inside has said what it thinks of the session: a browser that waits for that is answered.
+    pub(super) fn picture_answered(&mut self, now: Instant) {
         if self.adding == Some(Adding::Told) {
             self.video.keep_to_the_call();
-            self.end_adding();
+            self.end_adding(now);
+        } else {
+            self.replan(now);
         }
     }
 
     /// The re-INVITE that offered it was refused.
-    pub(super) fn picture_declined(&mut self) {
+    pub(super) fn picture_declined(&mut self, now: Instant) {
         if self.adding == Some(Adding::Told) {
-            self.picture_refused();
+            self.picture_refused(now);
         }
     }
 
     /// Nothing comes of it.
-    pub(super) fn picture_refused(&mut self) {
+    pub(super) fn picture_refused(&mut self, now: Instant) {
         if self.adding.is_some() {
             self.video.forget();
-            self.end_adding();
+            self.end_adding(now);
         }
     }
 
-    fn end_adding(&mut self) {
+    fn end_adding(&mut self, now: Instant) {
         (self.adding, self.deadlines.adding) = (None, None);
         let Some(offer) = self.outside.offer.take() else { return };
+        self.video.agree(&offer);
+        self.agree(&offer);
         let text = self.answer_again(&offer);
         self.outside.offer = Some(offer);
-        self.commands.push_back(Command::Renegotiated(text));
+        self.replan(now);
+        self.outside.answer = Some((self.relayed.next(), text));
+        self.tell_renegotiated();
     }
 }

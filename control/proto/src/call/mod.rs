@@ -461,7 +461,7 @@ impl Call {
             self.cancel(Line::Referred);
         }
         if passed(&mut self.deadlines.adding, now) {
-            self.picture_refused();
+            self.picture_refused(now);
         }
         if passed(&mut self.deadlines.transfer, now) {
             self.transfer_forgotten();
@@ -514,7 +514,8 @@ impl Call {
         }
         self.relayed.away = true;
         self.tell_renegotiated();
-        self.picture_refused();
+        self.picture_refused(now);
+        self.video.lose_ports();
         self.deadlines.relay = Some(now + self.settings.timeouts.away);
     }
 
@@ -531,8 +532,10 @@ impl Call {
     }
 
     fn refused(&mut self, refusal: Refusal, now: Instant) {
-        if refusal == Refusal::NoPorts && self.adding.is_some() {
-            return self.picture_refused();
+        // Where no plan is on its way it is the ports that were asked for.
+        let ports = self.adding == Some(adding::Adding::Ports) && !self.relayed.in_flight;
+        if ports || (refusal == Refusal::NoPorts && self.adding.is_some()) {
+            return self.picture_refused(now);
         }
         self.deadlines.relay = None;
         self.relayed.in_flight = false;

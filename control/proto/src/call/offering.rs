@@ -103,7 +103,10 @@ impl Call {
         let codecs: Vec<Codec> = theirs.map_or_else(all, |offer| offer.codecs.clone());
         let mut offered: Vec<Codec> =
             codecs.iter().filter(|codec| policy.codecs.contains(&codec.kind)).copied().collect();
-        let fastest = offered.first().map_or(Kind::Event8000, |codec| codec.kind.events()[0]);
+        let fastest = offered
+            .iter()
+            .find(|codec| codec.kind.is_sound())
+            .map_or(Kind::Event8000, |codec| codec.kind.events()[0]);
         let wanted = policy.dtmf != Dtmf::Rfc4733 || codecs.iter().any(|codec| codec.kind.is_event());
         for kind in [fastest, Kind::Event8000].into_iter().filter(|_| wanted) {
             let taken = |number: u8| offered.iter().chain(&codecs).any(|codec| codec.payload_type == number);

@@ -128,14 +128,13 @@ impl Call {
         self.timer_agreed(response, now);
         // Without an answer, against RFC 3264, the session stays as it was.
         if response.body.is_empty() {
-            return self.picture_declined();
+            return self.picture_declined(now);
         }
         let answer = InsideAnswer::parse(&response.body).map_err(EndCause::Protocol);
         match answer.and_then(|answer| self.fit_answer(answer)) {
             Ok(fit) => {
                 self.adopt(fit);
-                self.picture_answered();
-                self.replan(now);
+                self.picture_answered(now);
             }
             Err(cause) => self.end(cause, now),
         }
@@ -164,7 +163,7 @@ impl Call {
             self.deadlines.glare = Some(now + self.glare());
         } else if !self.dialog_lost(status, now) {
             self.inside.told = reinvite.direction;
-            self.picture_declined();
+            self.picture_declined(now);
             self.refresh_later(now);
         }
     }
@@ -255,10 +254,8 @@ impl Call {
             _ => self.outside.direction,
         };
         let mut layout = said.as_ref().map_or(Vec::new(), |said| said.layout.clone());
-        let shows = layout.iter().any(|line| matches!(line, MediaLine::Video(_)));
-        if self.adding.is_some() && video.is_some() && saying == Saying::Offer && !shows && !layout.is_empty()
-        {
-            layout.push(MediaLine::Video(String::new()));
+        if self.adding.is_some() && video.is_some() && saying == Saying::Offer {
+            make_room(&mut layout);
         }
         let text = |version| own.text(version, codecs, direction, video.as_ref(), &layout, secrecy);
         let same = text(self.inside.version);
@@ -269,5 +266,21 @@ impl Call {
         self.inside.version += 1;
         self.inside.said = Some(Said(text.clone().into()));
         text
+    }
+}
+
+/// A session that shows nothing yet gets a section for a picture: one that was refused may be used again (RFC 3264 section
+/// 8.1). A first offer has no sections yet.
+fn make_room(layout: &mut Vec<MediaLine>) {
+    if layout.is_empty() || layout.iter().any(|line| matches!(line, MediaLine::Video(_))) {
+        return;
+    }
+    let refused = |line: &MediaLine| match line {
+        MediaLine::Refused(text) => text.starts_with("video ").then(|| text.clone()),
+        MediaLine::Audio | MediaLine::Video(_) => None,
+    };
+    match layout.iter_mut().find_map(|line| refused(line).map(|text| (line, text))) {
+        Some((line, text)) => *line = MediaLine::Video(text),
+        None => layout.push(MediaLine::Video(String::new())),
     }
 }

@@ -48,7 +48,7 @@ impl Call {
     }
 
     fn fill(&mut self, version: u32, record: Record, now: Instant) {
-        (self.ssrc, self.video) = (record.ssrc, record.video);
+        (self.ssrc, self.video) = (record.ssrc, record.video.restored());
         let outside = &mut self.outside;
         (outside.profile, outside.codecs) = (record.profile, record.outside);
         (outside.version, outside.direction) = (record.outside_version, record.direction);

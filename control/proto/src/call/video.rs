@@ -107,8 +107,23 @@ impl Video {
 
     /// There is none after all; one may be offered yet.
     pub fn forget(&mut self) {
-        let Self { ssrc, ports, .. } = *self;
-        *self = Self { ssrc, ports, direction: Direction::Inactive, ..Self::default() };
+        let Self { ssrc, rtx, ports, .. } = *self;
+        *self = Self { ssrc, rtx, ports, direction: Direction::Inactive, ..Self::default() };
+    }
+
+    /// The relay goes: its successor knows only of ports that a plan has.
+    pub fn lose_ports(&mut self) {
+        if self.film().is_none() {
+            self.ports = None;
+        }
+    }
+
+    /// Another control goes on: a picture that was being added comes to nothing.
+    pub fn restored(mut self) -> Self {
+        if self.theirs.is_none() {
+            self.forget();
+        }
+        self
     }
 
     /// Takes over the payload types of the inside's offer (RFC 3264 section 6.1).

@@ -167,6 +167,9 @@ impl Agreed {
     }
 }
 
+/// More than this is no limit; browsers keep such figures in 32 bits.
+const BANDWIDTH_MAX: u64 = 2_000_000_000;
+
 /// Bits a second that the writer of a section wants to receive, headers left out where it tells (`b=TIAS`, RFC 3890; `b=AS`, RFC
 /// 8866 section 5.8): its own line, or the session's.
 pub fn bandwidth(session: &Session, media: &Media) -> Option<u64> {
@@ -176,7 +179,7 @@ pub fn bandwidth(session: &Session, media: &Media) -> Option<u64> {
             "AS" => line.bandwidth.checked_mul(1000),
             _ => None,
         };
-        all.iter().filter_map(bits).filter(|bits| *bits > 0).min()
+        all.iter().filter_map(bits).filter(|bits| (1..=BANDWIDTH_MAX).contains(bits)).min()
     };
     of(&media.bandwidths).or_else(|| of(&session.bandwidths))
 }
