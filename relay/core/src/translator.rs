@@ -30,6 +30,8 @@ const RESENDS: usize = 1024;
 
 /// Reports that are looked after at once: packets wait meanwhile.
 const REPORTS: usize = 32;
+/// Feedback packets of one direction at a time.
+const FEEDBACKS: usize = 4;
 
 /// How much a translator takes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,9 +270,10 @@ impl Translator {
             }
             self.feedback_due.push(Reverse((now.plus(arrivals::INTERVAL), direction, epoch)));
             let mut room = [0; FEEDBACK_ROOM];
-            while let Some((direction, Some(reverse))) = self.table.pair(slot)
-                && let Some((to, length)) = direction.feed_back(reverse, &mut room)
-            {
+            // What a sender makes of its numbers must not make more than a restart steps over; the rest waits for its turn.
+            for _ in 0..FEEDBACKS {
+                let Some((direction, Some(reverse))) = self.table.pair(slot) else { break };
+                let Some((to, length)) = direction.feed_back(reverse, &mut room) else { break };
                 self.stats.fed_back += 1;
                 send(&to, room.get(..length).unwrap_or_default());
             }

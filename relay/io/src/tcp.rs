@@ -452,7 +452,10 @@ impl TcpConnections {
         let Some(connection) = self.slots.get_mut(at).and_then(Option::take) else { return };
         // Closing alone would do, but for events that were fetched already: their slot is empty then.
         let _ = self.epoll.delete(&connection.stream);
-        self.by_pair.remove(&connection.pair);
+        // A successor from the same address may have its place by now.
+        if self.by_pair.get(&connection.pair) == Some(&at) {
+            self.by_pair.remove(&connection.pair);
+        }
         self.vacant.push(at);
         self.guests.leave(connection.pair.1.ip(), connection.ticket);
         self.counters.closed += 1;
