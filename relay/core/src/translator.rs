@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use arrayvec::ArrayVec;
-use sallyport_plan::{CallId, Counter, DirectionIndex, DirectionReport, FlowKey, Medium, Plan, Zone};
+use sallyport_plan::{CallId, Counter, DirectionIndex, DirectionReport, FlowKey, Medium, Zone};
 
 use crate::Now;
 use crate::arrivals;
@@ -94,7 +94,8 @@ pub enum CoreEvent {
 
 /// A call as it runs.
 pub(crate) struct Call {
-    pub plan: Plan,
+    /// Version of its plan. What that says of directions and consents lies with them.
+    pub version: u32,
     /// Slots in the order of the plan's directions.
     pub slots: Vec<usize>,
     pub consents: Vec<Consent>,
@@ -409,9 +410,9 @@ impl Translator {
         Some(slots.iter().filter_map(|at| self.table.at(*at)).map(report).collect())
     }
 
-    /// Plans of all calls.
-    pub fn plans(&self) -> impl Iterator<Item = &Plan> {
-        self.calls.values().map(|call| &call.plan)
+    /// All calls, with the versions of their plans.
+    pub fn calls(&self) -> impl Iterator<Item = (CallId, u32)> {
+        self.calls.iter().map(|(id, call)| (*id, call.version))
     }
 
     /// Directions installed.
