@@ -1,9 +1,10 @@
 //! What a receiver asks of a sender between reports (RFC 4585, RFC 5104): for a picture, for lost packets.
 //!
-//! Lost packets that are kept here are sent again from here ([`crate::resend`]). All else goes on to whoever sends the stream, under the names that it has there. A wish for a picture leaves in both its forms,
-//! since what the other leg has agreed to is not known here: PLI, and FIR with a number of its own. The bandwidth that a
-//! receiver wants (REMB, draft-alvestrand-rmcat-remb, or TMMBR) goes on as REMB where the sender knows that; transport-wide
-//! feedback speaks of one leg's path and ends here.
+//! Lost packets that are kept here are sent again from here ([`crate::resend`]). All else goes on to whoever sends the stream,
+//! under the names that it has there. A wish for a picture leaves in both its forms, since what the other leg has agreed to is
+//! not known here: PLI, and FIR with a number of its own. The bandwidth that a receiver wants (REMB,
+//! draft-alvestrand-rmcat-remb, or TMMBR) goes on as REMB where the sender knows that; transport-wide feedback speaks of one
+//! leg's path and ends here.
 
 use arrayvec::ArrayVec;
 use sallyport_wire::rtcp::{PSFB, Packet, RTPFB};

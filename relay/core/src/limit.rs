@@ -3,6 +3,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
+use sallyport_wire::site;
+
 use crate::Now;
 
 /// Buckets of the table; sources that share one share its rate.
@@ -68,16 +70,8 @@ impl Sources {
 
     /// Takes a token of the source; whether there was one.
     pub fn admit(&mut self, source: IpAddr, now: Now) -> bool {
-        let hash = self.hash.hash_one(network(source));
+        let hash = self.hash.hash_one(site(source));
         self.buckets[(hash % BUCKETS as u64) as usize].take(SOURCE, now)
-    }
-}
-
-/// Who one sender is: an IPv4 address, or the 64 bits of an IPv6 address that a site has all addresses below of.
-fn network(source: IpAddr) -> u64 {
-    match source.to_canonical() {
-        IpAddr::V4(v4) => u64::from(v4.to_bits()),
-        IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
     }
 }
 

@@ -56,8 +56,8 @@ impl Out {
 }
 
 /// Rewrites a compound in place. `picture` is asked once where the compound asks for a picture: the number of the request to
-/// send, `None` where there were too many; `answer` whether a packet that it has lost, by our number, is sent again from here. How
-/// many packets the other leg is asked for.
+/// send, `None` where there were too many; `answer` whether a packet that it has lost, by our number, is sent again from here.
+/// How many packets the other leg is asked for.
 ///
 /// # Errors
 /// [`Reason::Malformed`], [`Reason::RtcpSource`] where it reports another source than the direction's,

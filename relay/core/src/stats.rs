@@ -1,9 +1,9 @@
 //! What a worker counts: every packet that it judges moves exactly one of its counters. Beside them
 //! `continuity_broken` must stay 0 (packets whose SSRC, sequence or timestamp does not go on with what has left on their leg),
 //! `digit_lost` counts digits beyond what a peer may send to control, and those of control's that could not be sent,
-//! and `extension_malformed` packets that went on without their header extensions. Of packets that a NACK asks for, `nack_answered`
-//! were sent again from here, `nack_limited` were not because they just had been or too much was, `nack_forwarded` were asked of the
-//! sender; `rtx_recovered` were lost and came by retransmission.
+//! and `extension_malformed` packets that went on without their header extensions. Of packets that a NACK asks for,
+//! `nack_answered` were sent again from here, `nack_limited` were not because they just had been or too much was,
+//! `nack_forwarded` were asked of the sender; `rtx_recovered` were lost and came by retransmission.
 
 use sallyport_plan::CallId;
 
