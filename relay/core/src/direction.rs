@@ -1,10 +1,10 @@
 //! The state of one direction, and the way of one packet through it.
 
 mod again;
+mod compound;
 mod own;
 mod rules;
 
-use arrayvec::ArrayVec;
 use sallyport_plan::{CallId, Digits, Direction as Plan, FlowKey, Mute, Passage, Quality};
 use sallyport_srtp::RTCP_OVERHEAD;
 use sallyport_wire::PacketBuf;
@@ -17,16 +17,15 @@ use crate::continuity::Continuity;
 use crate::dial::Dial;
 use crate::event::{self, Digit, Hearing};
 use crate::extensions;
-use crate::feedback::LOST;
-use crate::limit::{Bucket, PICTURE};
+use crate::limit::Bucket;
 use crate::packet::{Opening, Payload, Sealing};
 use crate::quality::{Arrival, Quality as Statistics};
 use crate::reason::Reason;
-use crate::reports::{self, REPORT_MAX, Reports};
-use crate::resend::{Asked, Ring};
-use crate::rtcp::{self, Names};
+use crate::reports::{REPORT_MAX, Reports};
+use crate::resend::Ring;
 use crate::stats::Drops;
 use crate::stream::{Numbers, START, STARTS, Stream};
+pub use compound::Lost;
 use rules::{Leaves, Rules};
 
 /// Octets of a report of ours, sealed.
@@ -81,6 +80,8 @@ pub struct Cold {
     pub hearing: Hearing,
     /// The sequence number of its last retransmission, extended; before the first one, the one in front of it.
     pub again: u32,
+    /// Retransmissions that may still leave.
+    pace: Bucket,
     /// Digits that it is to send.
     pub dial: Option<Box<Dial>>,
 }
@@ -101,6 +102,7 @@ impl Cold {
             arrivals: None,
             hearing,
             again,
+            pace: Bucket::default(),
             dial: None,
         }
     }
@@ -232,68 +234,6 @@ impl Direction {
         Ok(rewritten)
     }
 
-    /// Puts one open RTCP compound into the other leg's words; `reverse` is the direction that runs the other way, which may
-    /// have packets that are to be sent again. Whether it asks for a whole picture.
-    ///
-    /// # Errors
-    /// Why it does not leave.
-    pub fn rewrite_rtcp(
-        &mut self,
-        buf: &mut PacketBuf<'_>,
-        mut reverse: Option<&mut Self>,
-        lost: &mut Lost,
-        now: Now,
-    ) -> Result<bool, Reason> {
-        if matches!(self.seal, Sealing::Waiting) {
-            return Err(Reason::Early);
-        }
-        if self.rules.passage == Passage::Transparent {
-            return rtcp::pass(buf.packet()).map(|()| false);
-        }
-        let heard = reports::hear(buf.packet(), reverse.as_ref().map(|reverse| reverse.rules.ssrc));
-        let Self { stream, rules, packets, octets, cold, .. } = self;
-        let round_trip = cold.reports.round_trip();
-        let mut ring = reverse.as_mut().and_then(|reverse| reverse.ring.take());
-        let names = Names {
-            own_ssrc: rules.ssrc,
-            source: stream.source(),
-            timestamp_offset: stream.timestamp_offset(),
-            counts: [low(*packets), low(*octets)],
-            remb: cold.plan.extensions.remb,
-            reverse: reverse.as_deref().and_then(|reverse| {
-                Some((reverse.rules.ssrc, reverse.stream.origin()?, &reverse.cold.reports))
-            }),
-        };
-        let (pictures, number) = &mut cold.pictures;
-        let mut asks = false;
-        let picture = || {
-            asks = pictures.take(PICTURE, now);
-            *number = number.wrapping_add(u8::from(asks));
-            asks.then_some(*number)
-        };
-        let answer = |sequence| match ring.as_mut().map(|ring| ring.ask(sequence, round_trip, now)) {
-            Some(Asked::Again) => lost.again.try_push(sequence).is_ok(),
-            Some(Asked::Enough) => {
-                lost.limited += 1;
-                true
-            }
-            Some(Asked::Gone) | None => false,
-        };
-        let asked = rtcp::rewrite(buf, &names, picture, answer);
-        if let Some(reverse) = &mut reverse {
-            reverse.ring = ring;
-        }
-        lost.forwarded = asked? as u64;
-        let reverse = reverse.map(|reverse| {
-            // Who reports on a stream knows it.
-            reverse.names &= !heard.is_about_ours();
-            let source = reverse.stream.origin().map(|origin| origin.source);
-            (&mut reverse.cold.reports, source)
-        });
-        cold.reports.note(&heard, reverse, now);
-        Ok(asks)
-    }
-
     /// Statistics so far.
     pub fn quality(&self) -> Quality {
         let reports = &self.cold.reports;
@@ -318,17 +258,6 @@ impl Direction {
             Payload::Rtcp => self.rules.rtcp,
         }
     }
-}
-
-/// What becomes of the packets that a compound has lost.
-#[derive(Debug, Default)]
-pub struct Lost {
-    /// Those that are to be sent again, by the numbers under which they left.
-    pub again: ArrayVec<u16, LOST>,
-    /// Those that were asked for too often.
-    pub limited: u64,
-    /// Those that their sender is asked for.
-    pub forwarded: u64,
 }
 
 /// A packet in the words of the other leg.

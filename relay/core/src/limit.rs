@@ -15,6 +15,13 @@ const SOURCE: Rate = Rate { burst: 50, refill: 20_000 };
 pub const FLOW: Rate = Rate { burst: 100, refill: 10_000 };
 /// Pictures that may be asked for: one at once, and another half a second later.
 pub const PICTURE: Rate = Rate { burst: 1, refill: 500_000 };
+/// Retransmissions of one direction, which use up indices that a restart has to step over ([`resent_within`]).
+pub const AGAIN: Rate = Rate { burst: 1024, refill: 1_000 };
+
+/// How many retransmissions leave on one direction at the most within so many microseconds, whatever is asked for.
+pub const fn resent_within(micros: u64) -> u64 {
+    AGAIN.burst as u64 + micros / AGAIN.refill + 1
+}
 
 /// How fast a bucket empties and fills.
 #[derive(Debug, Clone, Copy)]

@@ -7,6 +7,7 @@ use sallyport_wire::rtp::Header;
 use super::rules::Leaves;
 use super::{Direction, low_half};
 use crate::Now;
+use crate::limit::AGAIN;
 use crate::packet::Payload;
 use crate::reason::Reason;
 use crate::resend::{self, RESEND_ROOM};
@@ -54,6 +55,22 @@ impl Direction {
         if !to_seal {
             return Some((self.rules.rtp, length));
         }
+        if !self.cold.pace.take(AGAIN, now) {
+            return None;
+        }
+        self.cold.again = again;
+        self.protect(Payload::Rtp, room, length)
+    }
+
+    /// Writes a retransmission of nothing, by which its receiver learns that the numbers of retransmissions have stepped ahead.
+    /// Where it goes and how long it is; `None` where it must not leave.
+    pub fn announce(&mut self, room: &mut [u8; RESEND_ROOM], now: Now) -> Option<(FlowKey, usize)> {
+        if !self.may_leave() || !self.cold.pace.take(AGAIN, now) {
+            return None;
+        }
+        let again = self.cold.again.wrapping_add(1);
+        let timestamp = self.stream.latest().map_or(0, |(timestamp, _)| timestamp);
+        let length = self.ring.as_ref()?.pad(low_half(again), timestamp, room)?;
         self.cold.again = again;
         self.protect(Payload::Rtp, room, length)
     }

@@ -8,6 +8,7 @@ use super::{Direction, FEEDBACK_ROOM, REPORT_ROOM, low};
 use crate::Now;
 use crate::dial::{self, EVENT_ROOM};
 use crate::extensions;
+use crate::feedback::{Bound, Wishes};
 use crate::limit::PICTURE;
 use crate::packet::{Payload, Sealing};
 use crate::reports::{Report, Sender};
@@ -71,7 +72,17 @@ impl Direction {
             return None;
         }
         *number = number.wrapping_add(1);
-        let length = rtcp::ask_picture((self.rules.ssrc, source), *number, room)?;
+        let length = rtcp::ask(&Wishes::for_picture(), (self.rules.ssrc, source), *number, room)?;
+        self.protect(Payload::Rtcp, room, length)
+    }
+
+    /// Writes the answer to a TMMBR of its receiver's (RFC 5104 section 4.2.2). Where it goes and how long it is; `None` where
+    /// nothing may leave.
+    pub fn notify(&mut self, bound: Bound, room: &mut [u8]) -> Option<(FlowKey, usize)> {
+        if !self.may_leave() {
+            return None;
+        }
+        let length = rtcp::notify(bound, self.rules.ssrc, room)?;
         self.protect(Payload::Rtcp, room, length)
     }
 
