@@ -294,6 +294,10 @@ impl Translator {
                 let (direction, reverse) = self.table.pair(slot).ok_or(Reason::StaleFlow)?;
                 let rewritten = direction.rewrite_rtcp(packet.buf, reverse, &mut lost, now);
                 self.resend_later(slot, &lost);
+                if rewritten == Err(Reason::RtcpEmpty) && lost.is_answered() {
+                    packet.verdict = Verdict::Answered;
+                    return Ok(Step::Judged);
+                }
                 if rewritten? {
                     self.tell_picture(slot);
                 }

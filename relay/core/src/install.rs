@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use sallyport_plan::{CallId, Direction as DirectionPlan, FlowKey, Plan, Protection, Refusal};
+use sallyport_plan::{CallId, Direction as DirectionPlan, FlowKey, Plan, Protection, Refusal, Resend};
 
 use crate::Now;
 use crate::consent::Consent;
@@ -27,8 +27,8 @@ impl Translator {
     ///
     /// # Errors
     /// A [`Refusal`]; what ran before runs on. Beyond what [`Plan::validate`] refuses: `Stale`, `Full`, `FlowTaken` by
-    /// another call, `KeyReuse` of a key and SSRC that another direction has or had, `Malformed` ICE credentials, two
-    /// consents of one pair, consent of a pair that feeds no direction, or a flow that another direction is to open under
+    /// another call, `KeyReuse` of a key and SSRC that another direction has or had, `Malformed` ICE credentials, another
+    /// SSRC of retransmissions under the same key, two consents of one pair, consent of a pair that feeds no direction, or a flow that another direction is to open under
     /// the same key.
     pub fn install(&mut self, plan: Plan, now: Now) -> Result<FlowChanges, Refusal> {
         plan.validate()?;
@@ -79,6 +79,9 @@ impl Translator {
             .iter()
             .map(|wanted| {
                 let running = running(wanted);
+                if running.is_some_and(|(_, former)| renames_retransmissions(former, wanted)) {
+                    return Err(Refusal::Malformed);
+                }
                 let keeps_open = running.is_some_and(|(_, former)| former.open == wanted.open);
                 let keeps_seal = running.is_some_and(|(_, former)| former.seal == wanted.seal);
                 let malformed = |_| Refusal::Malformed;
@@ -285,6 +288,17 @@ impl Translator {
         };
         slots.into_iter().filter_map(farewell).collect()
     }
+}
+
+/// Whether retransmissions get another SSRC while the key stays: their numbers, and what a checkpoint knows of them, are those
+/// of the one that was announced.
+fn renames_retransmissions(former: &DirectionPlan, wanted: &DirectionPlan) -> bool {
+    let ssrc = |direction: &DirectionPlan| match direction.resend {
+        Resend::Rtx { ssrc, .. } => Some(ssrc),
+        Resend::Never | Resend::Same => None,
+    };
+    let renamed = ssrc(former).zip(ssrc(wanted)).is_some_and(|(one, other)| one != other);
+    renamed && former.seal == wanted.seal && matches!(former.seal, Some(Protection::Srtp(_)))
 }
 
 /// Whether a flow goes to another direction under the same key: what the one has opened the other would open again.

@@ -86,7 +86,7 @@ pub use burst::{Cleared, Inbound};
 pub use checkpoint::{Checkpoint, DirectionState};
 pub use event::Digit;
 pub use ledger::KeyId;
-pub use limit::Sources;
+pub use limit::{Sources, resent_within};
 pub use packet::{Payload, Verdict};
 pub use quality::{Arrival, Quality};
 pub use reason::Reason;

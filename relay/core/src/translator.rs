@@ -12,6 +12,7 @@ use crate::checkpoint::Checkpoint;
 use crate::consent::{Consent, MESSAGE_MAX, Random};
 use crate::direction::{Direction, FEEDBACK_ROOM, Lost, REPORT_ROOM};
 use crate::event::Digit;
+use crate::feedback::Bound;
 use crate::ledger::Ledger;
 use crate::limit::{FLOW, Sources};
 use crate::reports;
@@ -25,7 +26,7 @@ const EVENTS: usize = 64;
 /// Packets whose stay is kept in mind until they have left: those of a turn of a worker. What is beyond is not counted.
 const LEAVING: usize = 512;
 
-/// Packets that may wait to be sent again. What is beyond is asked for again.
+/// Packets that may be owed. What is beyond is asked for again.
 const RESENDS: usize = 1024;
 
 /// Reports that are looked after at once: packets wait meanwhile.
@@ -92,6 +93,17 @@ pub enum CoreEvent {
     },
 }
 
+/// What is owed to the receiver of a direction.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Owed {
+    /// A packet once more, by the number under which it left.
+    Again(u16),
+    /// A retransmission of nothing.
+    Padding,
+    /// An answer to a TMMBR.
+    Bound(Bound),
+}
+
 /// A call as it runs.
 pub(crate) struct Call {
     /// Version of its plan. What that says of directions and consents lies with them.
@@ -123,8 +135,10 @@ pub struct Translator {
     events: VecDeque<CoreEvent>,
     /// Slots of directions, one for each packet that was forwarded since the last burst came.
     pub(crate) leaving: ArrayVec<u32, LEAVING>,
-    /// Packets to be sent again, by direction and number.
-    resends: VecDeque<(Tag, u16)>,
+    /// What directions owe their receivers.
+    owed: VecDeque<(Tag, Owed)>,
+    /// Whether what left last of that was a packet once more.
+    repeats: bool,
     pub(crate) stats: Stats,
 }
 
@@ -146,7 +160,8 @@ impl Translator {
             browsers: None,
             events: VecDeque::with_capacity(EVENTS),
             leaving: ArrayVec::new(),
-            resends: VecDeque::with_capacity(RESENDS),
+            owed: VecDeque::with_capacity(RESENDS),
+            repeats: false,
             stats: Stats::default(),
         }
     }
@@ -281,32 +296,56 @@ impl Translator {
         }
     }
 
-    /// The next packet that is sent once more because its receiver has lost it, as it is to be sent: where it goes and how long
-    /// it is. To be asked for after each burst until there is none. Allocates nothing.
+    /// The next packet that its receiver is owed, as it is to be sent: one that it has lost, once more, or an answer. Where it
+    /// goes and how long it is. To be asked for after each burst until there is none; [`Translator::resent`] where it has been
+    /// sent. Allocates nothing.
     pub fn poll_resend(&mut self, now: Now, room: &mut [u8; RESEND_ROOM]) -> Option<(FlowKey, usize)> {
-        while let Some((tag, number)) = self.resends.pop_front() {
+        while let Some((tag, owed)) = self.owed.pop_front() {
             let direction = self.table.owned(tag).and_then(|slot| self.table.at_mut(slot));
-            if let Some(sent) = direction.and_then(|direction| direction.resend(number, room, now)) {
-                self.stats.answered += 1;
-                return Some(sent);
+            let sent = direction.and_then(|direction| match owed {
+                Owed::Again(number) => direction.resend(number, room, now),
+                Owed::Padding => direction.announce(room, now),
+                Owed::Bound(bound) => direction.notify(bound, room),
+            });
+            self.repeats = matches!(owed, Owed::Again(_));
+            if sent.is_some() {
+                return sent;
             }
+            self.stats.declined += u64::from(self.repeats);
         }
         None
     }
 
-    /// Takes note of what a compound of a direction has lost: packets of the one that runs the other way.
+    /// The packet that [`Translator::poll_resend`] gave last has been sent, or `sent` is false and it is lost.
+    pub fn resent(&mut self, sent: bool) {
+        match (self.repeats, sent) {
+            (true, true) => self.stats.answered += 1,
+            (true, false) => self.stats.declined += 1,
+            (false, sent) => self.stats.reported += u64::from(sent),
+        }
+    }
+
+    /// Takes note of what a compound of a direction asks of the one that runs the other way.
     pub(crate) fn resend_later(&mut self, slot: usize, lost: &Lost) {
         self.stats.limited += lost.limited;
         self.stats.forwarded += lost.forwarded;
         let reverse = self.table.at(slot).map(|direction| direction.reverse);
         let Some(tag) = reverse.and_then(|reverse| self.table.tag(reverse)) else { return };
         for number in &lost.again {
-            if self.resends.len() < RESENDS {
-                self.resends.push_back((tag, *number));
-            } else {
-                self.stats.limited += 1;
-            }
+            self.stats.limited += u64::from(!self.owe(tag, Owed::Again(*number)));
         }
+        if let Some(bound) = lost.bound {
+            self.owe(tag, Owed::Bound(bound));
+        }
+    }
+
+    /// Whether there was room for it.
+    fn owe(&mut self, tag: Tag, owed: Owed) -> bool {
+        let room = self.owed.len() < RESENDS;
+        if room {
+            self.owed.push_back((tag, owed));
+        }
+        room
     }
 
     /// Has a direction tell its sender what arrives from some time on, if it is to and does not yet. `leads`: whether its flow
@@ -436,12 +475,17 @@ impl Translator {
     /// as many packets old as `ahead` says of its medium, at most 2^14. One that the checkpoint does not know goes on as if
     /// all those packets had been its first.
     pub fn restore(&mut self, checkpoint: &Checkpoint, ahead: impl Fn(Medium) -> u16, now: Now) {
-        let slots = self.calls.get(&checkpoint.call).map(|call| call.slots.as_slice()).unwrap_or_default();
+        let slots = self.calls.get(&checkpoint.call).map(|call| call.slots.clone()).unwrap_or_default();
         for at in slots {
-            let Some(direction) = self.table.at_mut(*at) else { continue };
+            let Some(direction) = self.table.at_mut(at) else { continue };
             let index = direction.cold.plan.index;
             let ahead = ahead(direction.cold.plan.medium);
-            direction.restore(checkpoint.directions.iter().find(|state| state.index == index), ahead, now);
+            let state = checkpoint.directions.iter().find(|state| state.index == index);
+            if direction.restore(state, ahead, now)
+                && let Some(tag) = self.table.tag(at)
+            {
+                self.owe(tag, Owed::Padding);
+            }
         }
     }
 }
