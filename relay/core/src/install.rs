@@ -154,14 +154,18 @@ impl Translator {
         if let Some(at) = slot
             && let Some(direction) = self.table.at_mut(at)
         {
-            if let Some(open) = open {
-                direction.open = open;
-            }
+            let changes = open.is_some_and(|open| {
+                let goes_on = direction.cold.plan.ingress == plan.ingress;
+                direction.reopen(open, plan.open.as_ref(), goes_on, now)
+            });
             if let Some(seal) = seal {
                 direction.reseal(seal);
             }
             direction.swap(plan);
             self.begin_reports(at, now);
+            if changes {
+                self.begin_change(at, now);
+            }
             return at;
         }
         let (open, seal) = (open.unwrap_or(Opening::Waiting), seal.unwrap_or(Sealing::Waiting));

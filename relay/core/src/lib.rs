@@ -74,6 +74,7 @@ mod limit;
 mod packet;
 mod quality;
 mod reason;
+mod rekey;
 mod reports;
 mod resend;
 mod rtcp;

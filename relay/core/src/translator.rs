@@ -126,6 +126,8 @@ pub struct Translator {
     pub(crate) dials_due: BinaryHeap<Reverse<(Now, DirectionId, u32)>>,
     /// Directions by when they have to feed back what arrived.
     feedback_due: BinaryHeap<Reverse<(Now, DirectionId, u32)>>,
+    /// Directions that are between two keys, by when they are to be looked after.
+    pub(crate) changes_due: BinaryHeap<Reverse<(Now, DirectionId, u32)>>,
     /// The NTP timestamp of `Now(0)`.
     epoch: u64,
     random: Random,
@@ -154,6 +156,7 @@ impl Translator {
             reports_due: BinaryHeap::new(),
             dials_due: BinaryHeap::new(),
             feedback_due: BinaryHeap::new(),
+            changes_due: BinaryHeap::new(),
             epoch: 0,
             random: Random::new(seed),
             sources: Sources::new(),
@@ -242,15 +245,17 @@ impl Translator {
         }
     }
 
-    /// When [`Translator::handle_reports`] wants to be called; `None` where no direction may have to report.
+    /// When [`Translator::handle_reports`] wants to be called; `None` where no direction may have to report, and none has a former
+    /// key to be forgotten.
     pub fn poll_report(&self) -> Option<Now> {
-        let due = [self.reports_due.peek(), self.feedback_due.peek()];
+        let due = [self.reports_due.peek(), self.feedback_due.peek(), self.changes_due.peek()];
         due.into_iter().flatten().map(|Reverse((at, ..))| *at).min()
     }
 
     /// Sends reports of our own through `send`, for directions whose senders are silent, and feedback on what arrived: those
     /// that are due, a few at once. Allocates nothing.
     pub fn handle_reports(&mut self, now: Now, send: &mut dyn FnMut(&FlowKey, &[u8])) {
+        self.handle_changes(now);
         self.handle_feedback(now, send);
         for _ in 0..REPORTS {
             let Some(Reverse((at, direction, epoch))) = self.reports_due.peek().copied() else { return };

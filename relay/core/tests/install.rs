@@ -118,12 +118,15 @@ fn new_keys_start_anew_and_the_sequence_goes_on() {
     assert_eq!(sequence_of(&after), sequence_of(&before) + 1);
     assert_eq!(new.open(&after), g711(2, 2, 320).leaves(OUTSIDE_SSRC, OUTWARD_START + 1, 320).bytes());
     let late = old.seal(&g711(1, 1, 0).bytes());
+    bench.send(paths().outside, &late).forwarded();
+    bench.send(paths().outside, &new.seal(&g711(1, 2, 160).bytes())).forwarded();
+    bench.elapse(1_000_000);
+    let late = old.seal(&g711(1, 3, 320).bytes());
     assert_eq!(
         bench.send(paths().outside, &late),
         Out::Drop(Reason::BadTag),
         "the old key opens nothing more"
     );
-    bench.send(paths().outside, &new.seal(&g711(1, 1, 0).bytes())).forwarded();
 }
 
 #[test]
