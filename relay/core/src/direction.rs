@@ -1,5 +1,6 @@
 //! The state of one direction, and the way of one packet through it.
 
+mod fork;
 mod own;
 mod rules;
 

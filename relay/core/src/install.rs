@@ -125,6 +125,9 @@ impl Translator {
                 self.table.free(at);
             }
         }
+        if plan.directions.iter().any(|direction| direction.fork.is_some()) {
+            self.copies.begin();
+        }
         self.pair(&slots);
         self.lead(&slots, now);
         let changes = self.flow_changes(&slots, &old_flows);
@@ -253,6 +256,9 @@ impl Translator {
         let directions = &call.plan.directions;
         let mut egress: Vec<FlowKey> =
             directions.iter().flat_map(|direction| [direction.rtp, direction.rtcp]).collect();
+        egress.extend(
+            directions.iter().filter_map(|direction| direction.fork).flat_map(|fork| [fork.rtp, fork.rtcp]),
+        );
         egress.extend(call.plan.consents.iter().map(|consent| consent.flow));
         egress.sort_unstable();
         egress.dedup();

@@ -112,6 +112,7 @@ mod tests {
             extensions: Extensions::default(),
             digits: Digits::Pass,
             resend: Resend::Never,
+            fork: None,
             reverse: DirectionIndex(index),
             mute: Mute::Open,
         }

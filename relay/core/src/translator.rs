@@ -12,6 +12,7 @@ use crate::checkpoint::Checkpoint;
 use crate::consent::{Consent, MESSAGE_MAX, Random};
 use crate::direction::{Direction, FEEDBACK_ROOM, Lost, REPORT_ROOM};
 use crate::event::Digit;
+use crate::fork::{Copies, FORK_ROOM};
 use crate::ledger::Ledger;
 use crate::limit::{FLOW, Sources};
 use crate::reports;
@@ -124,6 +125,8 @@ pub struct Translator {
     pub(crate) leaving: ArrayVec<u32, LEAVING>,
     /// Packets to be sent again, by direction and number.
     resends: VecDeque<(Tag, u16)>,
+    /// Copies of what has left, to be sent behind it.
+    pub(crate) copies: Copies,
     pub(crate) stats: Stats,
 }
 
@@ -146,6 +149,7 @@ impl Translator {
             events: VecDeque::with_capacity(EVENTS),
             leaving: ArrayVec::new(),
             resends: VecDeque::with_capacity(RESENDS),
+            copies: Copies::default(),
             stats: Stats::default(),
         }
     }
@@ -291,6 +295,17 @@ impl Translator {
             }
         }
         None
+    }
+
+    /// Whether copies wait to be sent.
+    pub fn has_forks(&self) -> bool {
+        !self.copies.is_empty()
+    }
+
+    /// The next copy of what has left, as it is to be sent: where it goes and how long it is. To be asked for after each burst
+    /// until there is none. Allocates nothing.
+    pub fn poll_fork(&mut self, room: &mut [u8; FORK_ROOM]) -> Option<(FlowKey, usize)> {
+        self.copies.pop(room)
     }
 
     /// Takes note of what a compound of a direction has lost: packets of the one that runs the other way.

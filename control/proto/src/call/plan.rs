@@ -97,6 +97,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         extensions: Extensions { carried: carried(false), transport_wide, ..Extensions::default() },
         digits: digits::inward(dtmf, taken, answer.direction.receives() && direction.sends()),
         resend: Resend::Never,
+        fork: None,
         reverse: OUTWARD,
         mute: mute(answer.direction.receives() && direction.sends()),
     };
@@ -115,6 +116,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         // Browsers play them, and tell no page.
         digits: if taken { Digits::PassAndTell } else { Digits::Pass },
         resend: Resend::Never,
+        fork: None,
         reverse: INWARD,
         mute: mute(answer.direction.sends() && direction.receives()),
     };
@@ -176,6 +178,7 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
             },
             digits: Digits::Pass,
             resend: Resend::Never,
+            fork: None,
             reverse: VIDEO_OUTWARD,
             mute: mute(film.open.0),
             ..inward.clone()
@@ -194,6 +197,7 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
             payload_types: map(|one| (one.from_inside.payload_type, one.outside.payload_type)),
             digits: Digits::Pass,
             resend,
+            fork: None,
             reverse: VIDEO_INWARD,
             mute: mute(film.open.1),
             ..outward.clone()

@@ -5,9 +5,9 @@ use sallyport_wire::PacketBuf;
 
 use super::{Direction, REPORT_ROOM};
 use crate::Now;
-use crate::dial::{self, EVENT_ROOM};
+use crate::dial::{self, Dialled, EVENT_ROOM};
 use crate::limit::PICTURE;
-use crate::packet::Sealing;
+use crate::packet::{Payload, Sealing};
 use crate::rtcp;
 use crate::stream::Origin;
 
@@ -17,11 +17,7 @@ impl Direction {
     ///
     /// # Errors
     /// How many digits are lost, because nothing may leave, or no named events are taken.
-    pub fn dial(
-        &mut self,
-        now: Now,
-        room: &mut [u8; EVENT_ROOM],
-    ) -> Result<Option<(FlowKey, usize, bool)>, usize> {
+    pub fn dial(&mut self, now: Now, room: &mut [u8; EVENT_ROOM]) -> Result<Option<Dialled>, usize> {
         let Some(dial) = self.cold.dial.as_mut() else { return Ok(None) };
         let open = self.rules.passage == Passage::Translated && self.rules.mute == Mute::Open;
         let event = self.cold.plan.payload_types.iter().find_map(|map| match map.format {
@@ -55,7 +51,8 @@ impl Direction {
         };
         self.packets += 1;
         self.octets += dial::BLOCK;
-        Ok(Some((self.rules.rtp, length, follows)))
+        let copy = self.fork(Payload::Rtp).map(|to| (to, packet));
+        Ok(Some(Dialled { to: self.rules.rtp, length, follows, copy }))
     }
 
     /// Writes a wish for a whole picture of whoever receives this direction; `origin`: what it sends. Where it goes and how
