@@ -4,6 +4,7 @@
 //! the other way. Nothing here is on the packet path.
 
 mod arrivals;
+mod forks;
 mod homes;
 mod install;
 mod rewrite;
@@ -143,6 +144,7 @@ impl Running {
 fn egress(plan: &Plan) -> Vec<FlowKey> {
     let mut paths: Vec<FlowKey> =
         plan.directions.iter().flat_map(|direction| [direction.rtp, direction.rtcp]).collect();
+    paths.extend(forks::paths(plan));
     paths.extend(plan.consents.iter().map(|consent| consent.flow));
     paths.sort_unstable();
     paths.dedup();
@@ -388,7 +390,8 @@ impl Uplink {
         self.state.next_ticket += 1;
         self.state.tickets.insert(ticket, Ticket::Send { path, payload });
         // The resolver lives as long as the daemon.
-        let _ = next_hops.send(Question::Resolve { ticket, paths: vec![path], watch: false });
+        let _ =
+            next_hops.send(Question::Resolve { ticket, paths: vec![path], hopes: Vec::new(), watch: false });
     }
 
     /// Whether this is one of our media addresses, on any side.
@@ -404,6 +407,7 @@ impl Uplink {
         match answer {
             Answer::Moved(links) => {
                 tracing::info!(paths = links.len(), "a next hop has another hardware address");
+                self.learn(&links);
                 self.state.links.extend(links.iter().copied());
                 self.follow(&links);
                 for worker in &self.workers {

@@ -1,6 +1,8 @@
 //! One worker: its port, its translator, its share of the calls. Nobody else touches either.
 
 mod counts;
+mod forks;
+mod own;
 mod passing;
 
 use std::net::SocketAddr;
@@ -14,8 +16,8 @@ use arrayvec::ArrayVec;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::eventfd::EventFd;
 use nix::unistd::Pid;
-use sallyport_core::{Checkpoint, CoreEvent, Flows, Inbound, Now, RESEND_ROOM, Tag, Translator, Verdict};
-use sallyport_io::{Burst, Egress, Frame, HEADROOM, Received, TransmitError};
+use sallyport_core::{Checkpoint, CoreEvent, Flows, Inbound, Now, Tag, Translator, Verdict};
+use sallyport_io::{Burst, Egress, Frame, Received, TransmitError};
 use sallyport_plan::{CallId, FlowKey, Plan, Zone};
 use sallyport_wire::PacketBuf;
 use sallyport_wire::frame::Link;
@@ -331,6 +333,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             for ((due, (range, verdict)), link) in due.drain(..some).zip(judged).zip(links) {
                 self.act(due, range, verdict, link);
             }
+            self.send_forks();
         }
         self.due = due;
     }
@@ -401,52 +404,6 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         }
     }
 
-    /// Puts `bytes` into a frame of our own and sends it.
-    fn send(&mut self, path: FlowKey, link: Option<Link>, bytes: &[u8]) -> bool {
-        let port = self.worker.edge.port();
-        let Some(frame) = port.allocate() else {
-            self.counts.no_frame += 1;
-            return false;
-        };
-        let range = HEADROOM..HEADROOM + bytes.len();
-        let Some(room) = port.buffer(&frame).get_mut(range.clone()) else {
-            port.release(frame);
-            self.counts.transmit_failed += 1;
-            return false;
-        };
-        room.copy_from_slice(bytes);
-        if self.worker.own.is_hairpin(&path) {
-            self.pass_on(frame, range, &path, 0);
-        } else {
-            self.transmit(frame, range, path, link);
-        }
-        true
-    }
-
-    /// Sends what the translator has to say by itself. What goes to another leg of ours is judged there.
-    fn send_all(&mut self, due: Vec<(FlowKey, Vec<u8>)>, now: Now) {
-        for (path, bytes) in due {
-            let link = self.links.get(&path).copied();
-            self.send(path, link, &bytes);
-        }
-        if !self.passed.is_empty() {
-            self.translate(now);
-        }
-    }
-
-    /// Sends what peers have asked for.
-    fn resend(&mut self, now: Now) {
-        let mut room = [0; RESEND_ROOM];
-        while let Some((path, length)) = self.worker.translator.poll_resend(now, &mut room) {
-            let link = self.links.get(&path).copied();
-            let sent = self.send(path, link, room.get(..length).unwrap_or_default());
-            self.worker.translator.resent(sent);
-        }
-        if !self.passed.is_empty() {
-            self.translate(now);
-        }
-    }
-
     /// Consent checks, reports and digits that are due, and what happened since.
     fn tick(&mut self) {
         let now = self.now();
@@ -463,6 +420,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             translator.handle_dials(now, &mut |path, bytes| due.push((*path, bytes.to_vec())));
         }
         self.send_all(due, now);
+        self.send_forks();
         self.resend(now);
         while let Some(event) = self.worker.translator.poll_event() {
             match event {
@@ -515,6 +473,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                         self.links.entry(path).and_modify(|known| *known = link);
                     }
                 }
+                Order::Learn(links) => self.links.extend(links),
                 Order::Forget(paths) => {
                     for path in paths {
                         self.links.remove(&path);

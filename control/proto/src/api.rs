@@ -104,6 +104,8 @@ pub enum Input {
     },
     /// Transfer the inside to somebody else (RFC 5589).
     Transfer(Transfer),
+    /// Have the call recorded, or not any more; what becomes of it is told as [`CallEvent::Recording`].
+    Record(Recorded),
     /// A request with our Call-ID; ACK to a 2xx of ours as well, whose transaction is not answered.
     SipRequest {
         /// The daemon's number for it.
@@ -111,6 +113,17 @@ pub enum Input {
         /// The request.
         request: Request,
     },
+}
+
+/// Who is to get copies of a call's sound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// The configured recorder, which is invited (RFC 7866).
+    Server,
+    /// These addresses, without a word: RTP of the browser's sound and of the far end's, RTCP one port above each.
+    To([SocketAddr; 2]),
+    /// Nobody any more.
+    Stop,
 }
 
 /// Where a transfer leads to (RFC 5589).
@@ -301,6 +314,8 @@ pub enum EndCause {
     Declined,
     /// The far end was transferred and talks to somebody else.
     Transferred,
+    /// It could not be recorded, or not any more, and may not go on unrecorded.
+    NotRecorded,
 }
 
 impl EndCause {
@@ -326,6 +341,7 @@ impl EndCause {
             Self::Cancelled => "cancelled",
             Self::Declined => "declined",
             Self::Transferred => "transferred",
+            Self::NotRecorded => "not_recorded",
         }
     }
 
@@ -353,6 +369,7 @@ impl EndCause {
             Self::Cancelled => "the caller gave up".to_owned(),
             Self::Declined => "the call was declined".to_owned(),
             Self::Transferred => "the call was transferred".to_owned(),
+            Self::NotRecorded => "the call cannot be recorded".to_owned(),
         }
     }
 }
@@ -381,6 +398,7 @@ impl CallFailure {
             | EndCause::Cancelled
             | EndCause::Declined
             | EndCause::Transferred
+            | EndCause::NotRecorded
             | EndCause::Abandoned => 503,
             EndCause::IceTimeout
             | EndCause::ConsentLost
@@ -430,6 +448,13 @@ pub enum CallEvent {
         /// 100..=699; 200..=299 is success, 300 and above failure.
         status: u16,
     },
+    /// Copies of its sound go to a recorder, or to somebody who listens in, or do not any more.
+    Recording {
+        /// Whether they do.
+        on: bool,
+        /// Whether that is because it came to nothing.
+        failed: bool,
+    },
     /// The SIP server wants the browser to take the call, or to put it on hold (NOTIFY talk and hold).
     Asked {
         /// `true`: talk.
@@ -451,6 +476,7 @@ impl CallEvent {
             Self::Info { .. } => "info",
             Self::Dtmf { .. } => "dtmf",
             Self::Transfer { .. } => "transfer",
+            Self::Recording { .. } => "recording",
             Self::Asked { talk: true } => "talk",
             Self::Asked { talk: false } => "hold",
         }
@@ -458,7 +484,8 @@ impl CallEvent {
 
     /// Whether it marks a step of the call's life: told to those who come late, and to the next control.
     pub const fn is_step(&self) -> bool {
-        matches!(self, Self::Ringing | Self::Early | Self::Answered | Self::Connected | Self::Ended { .. })
+        let steps = matches!(self, Self::Ringing | Self::Early | Self::Answered | Self::Connected);
+        steps || matches!(self, Self::Ended { .. } | Self::Recording { .. })
     }
 }
 
@@ -549,6 +576,8 @@ pub struct CallView {
     pub dtls: StepState,
     /// SRTP profile outside.
     pub profile: Option<Profile>,
+    /// Whether copies of its sound are sent.
+    pub recording: bool,
     /// Last status of the INVITE.
     pub sip_status: Option<u16>,
     /// The browser's address of the nominated pair.

@@ -2,6 +2,7 @@
 
 mod again;
 mod compound;
+mod fork;
 mod own;
 mod rules;
 

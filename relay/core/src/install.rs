@@ -138,6 +138,9 @@ impl Translator {
                 self.table.free(at);
             }
         }
+        if plan.directions.iter().any(|direction| direction.fork.is_some()) {
+            self.copies.begin();
+        }
         self.pair(&slots);
         self.lead(&slots, now);
         let changes = self.flow_changes(&slots, &old_flows);
@@ -261,6 +264,8 @@ impl Translator {
         let running = self.running(id);
         let mut egress: Vec<FlowKey> =
             running.iter().flat_map(|direction| [direction.rtp, direction.rtcp]).collect();
+        let forks = running.iter().filter_map(|direction| direction.fork);
+        egress.extend(forks.flat_map(|fork| [fork.rtp, fork.rtcp]));
         let call = self.calls.remove(&id)?;
         let flows = self.flows(&call.slots);
         for flow in &flows {

@@ -111,6 +111,7 @@ mod tests {
             extensions: Extensions::default(),
             digits: Digits::Pass,
             resend: Resend::Never,
+            fork: None,
             reverse: DirectionIndex(index),
             mute: Mute::Open,
         }

@@ -3,7 +3,9 @@
 //! `digit_lost` counts digits beyond what a peer may send to control, and those of control's that could not be sent,
 //! and `extension_malformed` packets that went on without their header extensions. Of packets that a NACK asks for,
 //! `nack_answered` were sent again from here, `nack_limited` were not because they just had been or too much was,
-//! `nack_declined` because they were gone or nothing could leave when their turn came, `nack_forwarded` were asked of the sender; `rtx_recovered` were lost and came by retransmission.
+//! `nack_declined` because they were gone or nothing could leave when their turn came, `nack_forwarded` were asked of the
+//! sender; `rtx_recovered` were lost and came by retransmission. Of copies, `forked` were made, and for `fork_overflow` there
+//! was no room.
 
 use sallyport_plan::CallId;
 
@@ -57,6 +59,8 @@ pub struct Stats {
     pub forwarded: u64,
     /// Packets that came by retransmission.
     pub recovered: u64,
+    forked: u64,
+    fork_overflow: u64,
 }
 
 impl Stats {
@@ -73,6 +77,12 @@ impl Stats {
     /// Counts a digit that control is not told of, or that it wanted sent and was not.
     pub fn lose_digit(&mut self) {
         self.lost_digits += 1;
+    }
+
+    /// Counts a copy, or one that there was no room for.
+    pub fn fork(&mut self, taken: bool) {
+        self.forked += u64::from(taken);
+        self.fork_overflow += u64::from(!taken);
     }
 
     /// Counts a packet by what becomes of it.
@@ -114,6 +124,8 @@ impl Stats {
             ("nack_declined", self.declined),
             ("nack_forwarded", self.forwarded),
             ("rtx_recovered", self.recovered),
+            ("forked", self.forked),
+            ("fork_overflow", self.fork_overflow),
         ];
         ways.into_iter().chain(self.drops.iter())
     }

@@ -13,6 +13,7 @@ use crate::consent::{Consent, MESSAGE_MAX, Random};
 use crate::direction::{Direction, FEEDBACK_ROOM, Lost, REPORT_ROOM};
 use crate::event::Digit;
 use crate::feedback::Bound;
+use crate::fork::{Copies, FORK_ROOM};
 use crate::ledger::Ledger;
 use crate::limit::{FLOW, Sources};
 use crate::reports;
@@ -141,6 +142,8 @@ pub struct Translator {
     owed: VecDeque<(Tag, Owed)>,
     /// Whether what left last of that was a packet once more.
     repeats: bool,
+    /// Copies of what has left, to be sent behind it.
+    pub(crate) copies: Copies,
     pub(crate) stats: Stats,
 }
 
@@ -165,6 +168,7 @@ impl Translator {
             leaving: ArrayVec::new(),
             owed: VecDeque::with_capacity(RESENDS),
             repeats: false,
+            copies: Copies::default(),
             stats: Stats::default(),
         }
     }
@@ -328,6 +332,17 @@ impl Translator {
             (true, false) => self.stats.declined += 1,
             (false, sent) => self.stats.reported += u64::from(sent),
         }
+    }
+
+    /// Whether copies wait to be sent.
+    pub fn has_forks(&self) -> bool {
+        !self.copies.is_empty()
+    }
+
+    /// The next copy of what has left, as it is to be sent: where it goes and how long it is. To be asked for after each burst
+    /// until there is none. Allocates nothing.
+    pub fn poll_fork(&mut self, room: &mut [u8; FORK_ROOM]) -> Option<(FlowKey, usize)> {
+        self.copies.pop(room)
     }
 
     /// Takes note of what a compound of a direction asks of the one that runs the other way.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use sallyport_core::{Checkpoint, FlowChanges, Removed, Tag};
 use sallyport_plan::{CallId, Event, FlowKey, Plan, Protection, Refusal};
 
-use super::{Running, Ticket, Uplink, egress};
+use super::{Running, Ticket, Uplink, egress, forks};
 use crate::nexthop::{Links, Question};
 use crate::orders::Order;
 use crate::sessions::Orphan;
@@ -18,7 +18,7 @@ impl Uplink {
             let call = plan.call;
             let inside = plan.directions.iter().flat_map(|direction| &direction.ingress);
             let inside = inside.filter(|flow| !self.is_browsers(flow)).map(|flow| flow.local);
-            let mut inside: Vec<_> = inside.collect();
+            let mut inside: Vec<_> = inside.chain(forks::paths(&plan).map(|path| path.local)).collect();
             inside.sort_unstable();
             inside.dedup();
             self.ports.adopt(call, inside.iter().copied());
@@ -73,10 +73,11 @@ impl Uplink {
                 self.admit_path(plan.call, path)?;
             }
         }
+        forks::paths(plan).try_for_each(|path| self.admit_fork(plan.call, &path))?;
         plan.consents.iter().try_for_each(|consent| self.admit_path(plan.call, &consent.flow))
     }
 
-    fn admit_path(&self, call: CallId, path: &FlowKey) -> Result<(), Refusal> {
+    pub(super) fn admit_path(&self, call: CallId, path: &FlowKey) -> Result<(), Refusal> {
         let browsers = self.is_browsers(path);
         let reserved = browsers || self.ports.owns(call, path.local);
         let remote = path.remote.ip();
@@ -101,7 +102,9 @@ impl Uplink {
             return self.installed(self.worker_for(call), call, self.newer(plan));
         }
         let mut paths = egress(plan);
-        paths.retain(|path| !self.own.is_hairpin(path) && !self.own.is_tcp(path));
+        // Whether copies arrive holds up no call.
+        let hopes: Vec<FlowKey> = forks::paths(plan).collect();
+        paths.retain(|path| !self.own.is_hairpin(path) && !self.own.is_tcp(path) && !hopes.contains(path));
         let Some(next_hops) = &self.next_hops else {
             if self.is_home(call) {
                 self.resolved(call, Ok(Links::new()));
@@ -111,7 +114,7 @@ impl Uplink {
         let ticket = self.state.next_ticket;
         self.state.next_ticket += 1;
         self.state.tickets.insert(ticket, Ticket::Install(call));
-        let _ = next_hops.send(Question::Resolve { ticket, paths, watch: true });
+        let _ = next_hops.send(Question::Resolve { ticket, paths, hopes, watch: true });
     }
 
     pub(super) fn resolved(&mut self, call: CallId, links: Result<Links, Refusal>) {

@@ -1,6 +1,7 @@
 //! One call.
 
 mod adding;
+mod deadlines;
 mod digits;
 mod farewell;
 pub(crate) mod ice;
@@ -14,10 +15,12 @@ mod peer;
 mod picture;
 mod plan;
 mod record;
+mod recording;
 mod redirect;
 mod refer;
 mod referral;
 mod reinvite;
+mod relaying;
 mod reoffer;
 mod replaced;
 mod requests;
@@ -34,7 +37,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sallyport_plan::{CallId, FlowKey, PortPair, Profile, Refusal, Zone};
+use sallyport_plan::{CallId, FlowKey, PortPair, Profile, Zone};
 
 use crate::api::{CallEvent, CallFailure, Command, EndCause, Input, Party, Placing, StepState};
 use crate::error::OfferError;
@@ -46,12 +49,14 @@ use crate::sdp::{
 use crate::settings::Settings;
 use crate::sip::{Credentials, Dialog, Request, TransactionId};
 
+use deadlines::{Deadlines, passed};
 use farewell::{Bye, LINGER};
 use ice::Ice;
 use inside::{Calling, Line};
 use invited::Invited;
 use peer::Unacked;
 use plan::Keys;
+use recording::Recording;
 use referral::Referral;
 use reinvite::Reinvite;
 use requests::Asking;
@@ -170,35 +175,6 @@ impl Inside {
     }
 }
 
-/// Deadlines of the steps under way.
-#[derive(Debug, Default)]
-struct Deadlines {
-    relay: Option<Instant>,
-    ring: Option<Instant>,
-    ice: Option<Instant>,
-    dtls: Option<Instant>,
-    /// An ICE restart that finds nothing.
-    restart: Option<Instant>,
-    /// The time after a 491.
-    glare: Option<Instant>,
-    refresh: Option<Instant>,
-    expiry: Option<Instant>,
-    referral: Option<Instant>,
-    transfer: Option<Instant>,
-    /// The answer to a browser that adds a picture.
-    adding: Option<Instant>,
-    former: Option<Instant>,
-    linger: Option<Instant>,
-}
-
-impl Deadlines {
-    fn next(&self) -> Option<Instant> {
-        let setup = [self.relay, self.ring, self.ice, self.dtls, self.restart];
-        let dialog = [self.glare, self.refresh, self.expiry, self.referral, self.former, self.linger];
-        setup.into_iter().chain(dialog).chain([self.transfer, self.adding]).flatten().min()
-    }
-}
-
 /// A browser's leg and a SIP leg, from the offer to the last BYE.
 #[derive(Debug)]
 pub struct Call {
@@ -220,6 +196,7 @@ pub struct Call {
     video: Video,
     /// The browser adds a picture, and waits for our answer.
     adding: Option<adding::Adding>,
+    recording: Recording,
     session: u64,
     /// Answer or failure went to the browser.
     replied: bool,
@@ -302,7 +279,7 @@ impl Call {
     ) -> Self {
         let ssrc = (random.u32(), random.u32());
         let (session, video) = (random.u64() >> 2, Video::new(&mut random));
-        let identity = settings.fingerprint;
+        let (identity, recording) = (settings.fingerprint, Recording::new(&settings));
         Self {
             id,
             incoming: false,
@@ -340,6 +317,7 @@ impl Call {
             ssrc,
             video,
             adding: None,
+            recording,
             session,
             replied: false,
             rang: false,
@@ -395,7 +373,9 @@ impl Call {
             Input::Dtmf { digits, duration } => self.dtmf(&digits, duration),
             Input::Info { content_type, body } => self.info(&content_type, body),
             Input::Transfer(transfer) => self.transfer(transfer, now),
+            Input::Record(wish) => self.asked_to_record(wish, now),
         }
+        self.see_to_recording(now);
     }
 
     /// The next thing to do, in order.
@@ -463,6 +443,9 @@ impl Call {
         if passed(&mut self.deadlines.adding, now) {
             self.picture_refused(now);
         }
+        if passed(&mut self.deadlines.recording, now) {
+            self.recording_over(true, now);
+        }
         if passed(&mut self.deadlines.transfer, now) {
             self.transfer_forgotten();
         }
@@ -484,7 +467,7 @@ impl Call {
             return;
         }
         if self.inside.offer.is_some() {
-            return self.reserved_for_picture(ports.first(), now);
+            return self.reserved_later(ports, now);
         }
         self.deadlines.relay = None;
         self.video.reserved(ports.get(1));
@@ -500,46 +483,6 @@ impl Call {
         let offer = InsideOffer::new(self.session, *pair, &self.outside.codecs, spoken, events);
         self.inside.offer = Some(InsideOffer { extensions: self.first_extensions(), ..offer });
         self.send_invite(Line::Own, now);
-    }
-
-    /// What is not installed yet is lost with the connection: its ports are free for others. What runs goes on, and has
-    /// some time to be found again.
-    fn relay_away(&mut self, now: Instant) {
-        if self.cause.is_some() || self.relayed.away {
-            return;
-        }
-        if self.relayed.installed == 0 || self.outside.nominated.is_none() {
-            self.end(EndCause::RelayLost, now);
-            return;
-        }
-        self.relayed.away = true;
-        self.tell_renegotiated();
-        self.picture_refused(now);
-        self.video.lose_ports();
-        self.deadlines.relay = Some(now + self.settings.timeouts.away);
-    }
-
-    /// What was on its way while the relay went may have arrived or not; what came about since is still to be told.
-    fn relay_back(&mut self, version: u32, now: Instant) {
-        if self.cause.is_some() || !self.relayed.away {
-            return;
-        }
-        self.deadlines.relay = None;
-        if self.relayed.returns(version) {
-            self.replan(now);
-        }
-        self.tell_connected();
-    }
-
-    fn refused(&mut self, refusal: Refusal, now: Instant) {
-        // Where no plan is on its way it is the ports that were asked for.
-        let ports = self.adding == Some(adding::Adding::Ports) && !self.relayed.in_flight;
-        if ports || (refusal == Refusal::NoPorts && self.adding.is_some()) {
-            return self.picture_refused(now);
-        }
-        self.deadlines.relay = None;
-        self.relayed.in_flight = false;
-        self.end(EndCause::Refused(refusal), now);
     }
 
     /// The one way that a call ends, whatever state it is in.
@@ -564,11 +507,14 @@ impl Call {
         self.commands.push_back(Command::Remove);
         self.notify(CallEvent::Ended { cause });
         self.hang_up_inside(remote);
+        self.leave_recorder();
         self.finish_if_quiet();
     }
 
     fn notify(&mut self, event: CallEvent) {
         if event.is_step() {
+            // Of these the last one says it all.
+            self.past.retain(|past| past.name() != event.name());
             self.past.push(event.clone());
         }
         self.commands.push_back(Command::Notify(event));
@@ -587,9 +533,4 @@ impl Call {
             self.commands.push_back(Command::Ended);
         }
     }
-}
-
-/// Whether a deadline has come; it is over then.
-fn passed(deadline: &mut Option<Instant>, now: Instant) -> bool {
-    deadline.take_if(|at| *at <= now).is_some()
 }

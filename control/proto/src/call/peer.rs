@@ -22,8 +22,8 @@ pub(super) const OK: Status = (200, "OK");
 pub(super) const UNKNOWN: Status = (481, "Call/Transaction Does Not Exist");
 pub(super) const NOT_ACCEPTABLE: Status = (488, "Not Acceptable Here");
 pub(super) const PENDING: Status = (491, "Request Pending");
-const OUT_OF_ORDER: Status = (500, "Server Internal Error");
-const NOT_ALLOWED: Status = (405, "Method Not Allowed");
+pub(super) const OUT_OF_ORDER: Status = (500, "Server Internal Error");
+pub(super) const NOT_ALLOWED: Status = (405, "Method Not Allowed");
 
 /// A 2xx of ours to an INVITE, whose ACK is to come.
 #[derive(Debug)]
@@ -78,6 +78,9 @@ pub(super) fn objection(request: &Request) -> Option<Response> {
 
 impl Call {
     pub(super) fn sip_request(&mut self, transaction: TransactionId, request: &Request, now: Instant) {
+        if self.recorder_asks(transaction, request, now) {
+            return self.finish_if_quiet();
+        }
         let tag = tag_of(&request.from);
         let known = self.inside.answered && !self.inside.gone && self.inside.dialog.is(&request.call_id, tag);
         if request.method == Method::Ack {

@@ -1,8 +1,9 @@
 //! From what both legs agreed on to a plan: a pure function.
 
 use sallyport_plan::{
-    CallId, Clock, Consent, Digits, Direction, DirectionIndex, ExtensionMap, Extensions, FlowKey, Format,
-    KeyMaterial, Medium, Mid, Mute, Passage, Plan, Protection, Pt, PtMap, Refusal, Resend, Ssrc, Zone,
+    CallId, Clock, Consent, Digits, Direction, DirectionIndex, ExtensionMap, Extensions, FlowKey, Fork,
+    Format, KeyMaterial, Medium, Mid, Mute, Passage, Plan, Protection, Pt, PtMap, Refusal, Resend, Ssrc,
+    Zone,
 };
 
 use super::digits;
@@ -52,6 +53,8 @@ pub struct Parts<'a> {
     pub agreed: &'a Agreed,
     /// The picture, where there is one.
     pub video: Option<Film<'a>>,
+    /// Where copies of the sound go, of the browser's and of the inside's.
+    pub forks: [Option<Fork>; 2],
     /// What a new control needs.
     pub record: Vec<u8>,
 }
@@ -71,7 +74,7 @@ pub const VIDEO_OUTWARD: DirectionIndex = DirectionIndex(3);
 /// What [`Plan::validate`] says.
 pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
     let Parts { call, version, outside, consent, keys, inside, answer, chosen, direction, .. } = parts;
-    let Parts { dtmf, ssrc, video, record, .. } = parts;
+    let Parts { dtmf, ssrc, video, record, forks: [inward_fork, outward_fork], .. } = parts;
     let (inside_open, inside_seal) = match parts.inside_keys {
         Some(keys) => (Protection::Srtp(keys.receive), Protection::Srtp(keys.send)),
         None => (Protection::Plain, Protection::Plain),
@@ -97,6 +100,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         extensions: Extensions { carried: carried(false), transport_wide, ..Extensions::default() },
         digits: digits::inward(dtmf, taken, answer.direction.receives() && direction.sends()),
         resend: Resend::Never,
+        fork: inward_fork,
         reverse: OUTWARD,
         mute: mute(answer.direction.receives() && direction.sends()),
     };
@@ -115,6 +119,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         // Browsers play them, and tell no page.
         digits: if taken { Digits::PassAndTell } else { Digits::Pass },
         resend: Resend::Never,
+        fork: outward_fork,
         reverse: INWARD,
         mute: mute(answer.direction.sends() && direction.receives()),
     };
@@ -176,6 +181,7 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
             },
             digits: Digits::Pass,
             resend: Resend::Never,
+            fork: None,
             reverse: VIDEO_OUTWARD,
             mute: mute(film.open.0),
             ..inward.clone()
@@ -194,6 +200,7 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
             payload_types: map(|one| (one.from_inside.payload_type, one.outside.payload_type)),
             digits: Digits::Pass,
             resend,
+            fork: None,
             reverse: VIDEO_INWARD,
             mute: mute(film.open.1),
             ..outward.clone()

@@ -18,6 +18,7 @@ pub use crypto::{Crypto, Flaw};
 pub use direction::Direction;
 pub use extension::{Agreed, Extension, Extensions};
 pub use fragment::parse_fragment;
+pub(crate) use inside::place;
 pub use inside::{InsideAnswer, InsideOffer, InsideProfile, MediaLine, Secrecy};
 pub(crate) use video::choose as choose_video;
 pub use video::{ChosenVideo, VideoFormat, VideoSection};

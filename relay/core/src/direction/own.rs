@@ -6,7 +6,7 @@ use sallyport_wire::rtp::Header;
 
 use super::{Direction, FEEDBACK_ROOM, REPORT_ROOM, low};
 use crate::Now;
-use crate::dial::{self, EVENT_ROOM};
+use crate::dial::{self, Dialled, EVENT_ROOM};
 use crate::extensions;
 use crate::feedback::{Bound, Wishes};
 use crate::limit::PICTURE;
@@ -21,11 +21,7 @@ impl Direction {
     ///
     /// # Errors
     /// How many digits are lost, because nothing may leave, or no named events are taken.
-    pub fn dial(
-        &mut self,
-        now: Now,
-        room: &mut [u8; EVENT_ROOM],
-    ) -> Result<Option<(FlowKey, usize, bool)>, usize> {
+    pub fn dial(&mut self, now: Now, room: &mut [u8; EVENT_ROOM]) -> Result<Option<Dialled>, usize> {
         let open = self.rules.passage == Passage::Translated && self.rules.mute == Mute::Open;
         let may = open && self.may_leave();
         let Some(dial) = self.cold.dial.as_mut() else { return Ok(None) };
@@ -53,7 +49,8 @@ impl Direction {
         };
         self.packets += 1;
         self.octets += dial::BLOCK;
-        Ok(Some((to, length, follows)))
+        let copy = self.fork(Payload::Rtp).map(|to| (to, packet));
+        Ok(Some(Dialled { to, length, follows, copy }))
     }
 
     /// Writes a wish for a whole picture of whoever receives this direction; `origin`: what it sends. Where it goes and how

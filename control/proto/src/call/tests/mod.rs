@@ -17,6 +17,7 @@ mod incoming;
 mod ledger;
 mod network;
 mod random;
+mod recording;
 mod relay;
 mod sdes;
 mod setup;
