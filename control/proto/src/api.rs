@@ -435,6 +435,8 @@ pub enum CallEvent {
         /// `true`: talk.
         talk: bool,
     },
+    /// The far end wants to show a picture, and the browser has offered none: it may add one, to show or to see.
+    VideoOffered,
 }
 
 impl CallEvent {
@@ -453,6 +455,7 @@ impl CallEvent {
             Self::Transfer { .. } => "transfer",
             Self::Asked { talk: true } => "talk",
             Self::Asked { talk: false } => "hold",
+            Self::VideoOffered => "video_offered",
         }
     }
 

@@ -160,7 +160,8 @@ impl Call {
             outside,
             consent: self.outside.consent.clone(),
             keys: self.outside.keys.as_ref(),
-            inside_keys: self.inside.sdes.keys(),
+            inside_keys: self.inside.sdes.sound.keys(),
+            film_keys: self.inside.sdes.picture.keys(),
             inside,
             answer,
             chosen: &self.inside.chosen,
@@ -210,7 +211,7 @@ impl Call {
             ssrc: self.ssrc,
             video: self.video.clone(),
             profile: self.outside.profile,
-            crypto: self.inside.sdes.tags(),
+            crypto: [self.inside.sdes.sound.tags(), self.inside.sdes.picture.tags()],
             sip_status: self.inside.status,
             past: self.past.clone(),
         }

@@ -19,6 +19,7 @@ mod network;
 mod random;
 mod relay;
 mod sdes;
+mod sdes_video;
 mod setup;
 mod timers;
 mod transfer;
