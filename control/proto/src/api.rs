@@ -460,6 +460,8 @@ pub enum CallEvent {
         /// `true`: talk.
         talk: bool,
     },
+    /// The far end wants to show a picture, and the browser has offered none: it may add one, to show or to see.
+    VideoOffered,
 }
 
 impl CallEvent {
@@ -479,6 +481,7 @@ impl CallEvent {
             Self::Recording { .. } => "recording",
             Self::Asked { talk: true } => "talk",
             Self::Asked { talk: false } => "hold",
+            Self::VideoOffered => "video_offered",
         }
     }
 

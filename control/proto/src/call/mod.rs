@@ -60,7 +60,7 @@ use recording::Recording;
 use referral::Referral;
 use reinvite::Reinvite;
 use requests::Asking;
-use secrecy::Sdes;
+use secrecy::Secrets;
 use timer::Timer;
 use video::Video;
 
@@ -137,7 +137,7 @@ struct Inside {
     /// Whether the Call-ID is ours.
     owner: bool,
     offer: Option<InsideOffer>,
-    sdes: Sdes,
+    sdes: Secrets,
     /// Our last description, which holds keys where the leg has any, and its version.
     said: Option<Said>,
     version: u32,

@@ -6,7 +6,7 @@ use super::Call;
 use super::inside::Early;
 use super::rules::{Carrier, Exchange, Verdict, judge};
 use super::video::Saying;
-use crate::api::{Command, EndCause};
+use crate::api::{CallEvent, Command, EndCause};
 use crate::sdp::{Codec, Direction, InsideAnswer};
 use crate::sip::header::tag_of;
 use crate::sip::{ALLOW, Method, Request, Response, SUPPORTED, TransactionId};
@@ -277,8 +277,14 @@ impl Call {
     fn answer_to(&mut self, request: &Request) -> Result<String, EndCause> {
         let fit = self.fit_offer(InsideAnswer::parse(&request.body).map_err(EndCause::Protocol)?)?;
         self.inside.told = self.outside.direction;
+        let shown = fit.answer.video.as_ref().is_some_and(|video| video.direction != Direction::Inactive);
         self.adopt(fit);
-        Ok(self.describe(&self.spoken(), Saying::Answer))
+        let text = self.describe(&self.spoken(), Saying::Answer);
+        // It is refused here and now; a browser that wants one adds it, and the inside is offered that.
+        if self.video.is_missed(shown && self.pairs(true) > 1) {
+            self.notify(CallEvent::VideoOffered);
+        }
+        Ok(text)
     }
 
     /// The codecs of the call as the inside sends them to us.

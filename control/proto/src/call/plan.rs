@@ -37,6 +37,8 @@ pub struct Parts<'a> {
     pub keys: Option<&'a Keys>,
     /// Keys inside; `None`: media is plain there.
     pub inside_keys: Option<Keys>,
+    /// The same of the picture.
+    pub film_keys: Option<Keys>,
     /// Our side inside.
     pub inside: &'a InsideOffer,
     /// The other side inside.
@@ -75,10 +77,7 @@ pub const VIDEO_OUTWARD: DirectionIndex = DirectionIndex(3);
 pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
     let Parts { call, version, outside, consent, keys, inside, answer, chosen, direction, .. } = parts;
     let Parts { dtmf, ssrc, video, record, forks: [inward_fork, outward_fork], .. } = parts;
-    let (inside_open, inside_seal) = match parts.inside_keys {
-        Some(keys) => (Protection::Srtp(keys.receive), Protection::Srtp(keys.send)),
-        None => (Protection::Plain, Protection::Plain),
-    };
+    let (inside_open, inside_seal) = protection(parts.inside_keys);
     let taken = chosen.iter().any(|codec| codec.kind.is_event() && codec.inside.is_some());
     let inner = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
     let (rtp, rtcp) = (inner(inside.rtp, answer.rtp), inner(inside.rtcp, answer.rtcp));
@@ -126,11 +125,19 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
     let consents = consent.into_iter().collect();
     let mut directions = vec![inward, outward];
     if let Some(film) = video {
-        directions.extend(picture([&directions[0], &directions[1]], &film));
+        directions.extend(picture([&directions[0], &directions[1]], &film, parts.film_keys));
     }
     let plan = Plan { call, version, directions, consents, record };
     plan.validate()?;
     Ok(plan)
+}
+
+/// How packets of the inside are opened, and sealed for it.
+fn protection(keys: Option<Keys>) -> (Protection, Protection) {
+    match keys {
+        Some(keys) => (Protection::Srtp(keys.receive), Protection::Srtp(keys.send)),
+        None => (Protection::Plain, Protection::Plain),
+    }
 }
 
 /// Header extensions that both legs know, under the ids of each.
@@ -144,7 +151,8 @@ fn carried(agreed: &Agreed, inside: (&InsideOffer, &InsideAnswer), outward: bool
 }
 
 /// The picture's directions: within the sound's bundle outside, on its own ports inside.
-fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2] {
+fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>, keys: Option<Keys>) -> [Direction; 2] {
+    let (open, seal) = protection(keys);
     let inner = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
     let (rtp, rtcp) = (inner(film.ports.0, film.theirs.0), inner(film.ports.1, film.theirs.1));
     let format = Format::Media(Clock::Hz90000);
@@ -170,7 +178,7 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
         Direction {
             index: VIDEO_INWARD,
             medium: Medium::Video,
-            seal: Some(Protection::Plain),
+            seal: Some(seal),
             rtp,
             rtcp,
             ssrc: Ssrc(film.ssrc.1),
@@ -190,7 +198,7 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
             index: VIDEO_OUTWARD,
             medium: Medium::Video,
             ingress: vec![rtp, rtcp],
-            open: Some(Protection::Plain),
+            open: Some(open),
             ssrc: Ssrc(film.ssrc.0),
             extensions: Extensions {
                 mid: mid(film.agreed),

@@ -47,8 +47,8 @@ pub struct Record {
     pub ssrc: (u32, u32),
     pub video: Video,
     pub profile: Option<Profile>,
-    /// Tags of our key and of theirs inside, where it has any.
-    pub crypto: Option<(u32, u32)>,
+    /// Tags of our key and of theirs inside, of sound and picture, where they have any.
+    pub crypto: [Option<(u32, u32)>; 2],
     pub sip_status: Option<u16>,
     pub past: Vec<CallEvent>,
     pub recording: Kept,

@@ -28,6 +28,9 @@ impl Call {
         }
         self.keep_role(&mut offer)?;
         let chosen = self.still_offered(&offer)?;
+        if self.video.shares_a_number(&offer, &chosen) {
+            return Err(OfferError::Malformed("sound and picture have one payload type".into()).into());
+        }
         self.outside.codecs.retain_mut(|codec| {
             let same = offer.payload_type(codec.kind);
             codec.payload_type = same.unwrap_or(codec.payload_type);

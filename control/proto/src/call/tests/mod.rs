@@ -20,6 +20,7 @@ mod random;
 mod recording;
 mod relay;
 mod sdes;
+mod sdes_video;
 mod setup;
 mod timers;
 mod transfer;
