@@ -112,6 +112,9 @@ pub struct Outside {
     /// Read by the relay.
     #[serde(skip_serializing)]
     pub dscp: Option<u8>,
+    /// Read by the relay.
+    #[serde(skip_serializing)]
+    pub mtu: Option<u32>,
     /// Public addresses of a 1:1 NAT, announced as candidates.
     pub advertised: Vec<IpAddr>,
     /// STUN server that tells how the media port looks from outside; empty: none.
@@ -150,6 +153,9 @@ pub struct Inside {
     /// Read by the relay.
     #[serde(skip_serializing)]
     pub dscp: Option<u8>,
+    /// Read by the relay.
+    #[serde(skip_serializing)]
+    pub mtu: Option<u32>,
 }
 
 /// Whether media inside is encrypted.

@@ -23,6 +23,7 @@ mod jssip;
 mod judges;
 mod kamailio;
 mod linphone;
+mod long;
 mod many;
 mod ng;
 mod options;

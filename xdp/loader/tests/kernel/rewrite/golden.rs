@@ -2,12 +2,13 @@
 
 use aya::maps::{HashMap, Map, MapData};
 use sallyport_abi::Counter::{RewriteRtcp, RewriteRtp};
-use sallyport_abi::{Egress, FlowKey, FlowValue, Target, map};
+use sallyport_abi::{Egress, FRAME_MAX, FlowKey, FlowValue, INSIDE, Target, map};
+use sallyport_xdp::Attachment;
 
 use super::world::{ACROSS, MACS, MTU, Path, Phone, Sent, TRAFFIC_CLASS, V4, V6, World, key, sent_by};
 use crate::cases;
 use crate::frames::{ETHERNET, UDP_V4, UDP_V6, address, dtls, options, rtp, stun, summed, tagged, udp, with};
-use crate::lab::Lab;
+use crate::lab::{Lab, index};
 
 /// A sender report without blocks and a source description: 28 and 12 octets.
 fn rtcp() -> Vec<u8> {
@@ -226,6 +227,33 @@ fn what_the_next_link_carries_is_rewritten_and_the_worker_cuts_what_is_longer() 
             assert_eq!(world.run("longest", &frame), Sent::Back(RewriteRtp, leaves(phones[1].rtp, &payload)));
         });
     }
+}
+
+/// Jumbo frames, where the next link carries them as well.
+#[test]
+fn what_may_lie_in_several_buffers_is_the_worker_s() {
+    with_world(&V4, |world| {
+        world.runner.kernel.set_frame_max(3776);
+        world.runner.kernel.attach(index("i0"), INSIDE, Some(Attachment::Native)).unwrap();
+        let flow = key(V4[0].rtp);
+        let macs = ([4; 6], [6; 6]);
+        let egress = Egress {
+            ifindex: 1,
+            source_mac: macs.0,
+            destination_mac: macs.1,
+            dscp: 0,
+            back: true,
+            mtu: 9000,
+        };
+        let to = Target::new(&flow, address(V4[1].rtp.1), address(V4[1].rtp.2), &egress).unwrap();
+        let rewrite = sallyport_xdp::Rewrite { rtp: to, rtcp: to, payload_types: [1, 0] };
+        world.runner.kernel.steer_flow(&flow, 0x0100_0001, 1, Some((&rewrite, 0))).unwrap();
+        let most = FRAME_MAX as usize - UDP_V4 - 8 - 12;
+        for (octets, back) in [(most, true), (most + 1, false), (3500, false)] {
+            let sent = world.run("long", &summed(sent_by(V4[0].rtp, &rtp(octets))));
+            assert_eq!((matches!(sent, Sent::Back(..)), sent == Sent::Worker), (back, !back), "{octets}");
+        }
+    });
 }
 
 /// A next hop changes, then the flow goes to the worker: counters go on, and with another owner they begin anew.
