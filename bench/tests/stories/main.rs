@@ -28,6 +28,7 @@ mod ng;
 mod options;
 mod pbx;
 mod plain;
+mod recording;
 mod relay;
 mod reports;
 mod sockets;
