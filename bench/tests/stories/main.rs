@@ -29,6 +29,7 @@ mod ng;
 mod options;
 mod pbx;
 mod plain;
+mod recording;
 mod relay;
 mod reports;
 mod sockets;

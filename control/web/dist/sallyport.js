@@ -305,6 +305,7 @@ var Call = class extends Emitter {
     else if (name === "dtmf") this.emit("dtmf", { digit: String(word["digit"]), duration: Number(word["duration"]) });
     else if (name === "info") this.emit("data", { contentType: String(word["content_type"]), body: String(word["body"]) });
     else if (name === "transfer") this.emit("transfer", Number(word["status"]));
+    else if (name === "recording") this.emit("recording", word["recording"] === true);
     else if (name === "talk" || name === "hold") this.emit("asked", name);
     else if (name === "video_offered") this.emit("video", "offered");
   }

@@ -20,6 +20,8 @@ export interface CallEvents {
   data: { contentType: string; body: string };
   /** How far a transfer is: a SIP status. */
   transfer: number;
+  /** Whether its sound is copied to a recorder, or to somebody who listens in. */
+  recording: boolean;
   /** The SIP server wants the call to be taken or resumed (`talk`), or held. */
   asked: "talk" | "hold";
   /** The far side wants to show a picture, and this call has none: {@link Call.addVideo} adds one. */
@@ -260,6 +262,7 @@ export class Call extends Emitter<CallEvents> {
     else if (name === "dtmf") this.emit("dtmf", { digit: String(word["digit"]), duration: Number(word["duration"]) });
     else if (name === "info") this.emit("data", { contentType: String(word["content_type"]), body: String(word["body"]) });
     else if (name === "transfer") this.emit("transfer", Number(word["status"]));
+    else if (name === "recording") this.emit("recording", word["recording"] === true);
     else if (name === "talk" || name === "hold") this.emit("asked", name);
     else if (name === "video_offered") this.emit("video", "offered");
   }

@@ -25,6 +25,8 @@ export interface CallEvents {
     };
     /** How far a transfer is: a SIP status. */
     transfer: number;
+    /** Whether its sound is copied to a recorder, or to somebody who listens in. */
+    recording: boolean;
     /** The SIP server wants the call to be taken or resumed (`talk`), or held. */
     asked: "talk" | "hold";
     /** The far side wants to show a picture, and this call has none: {@link Call.addVideo} adds one. */
