@@ -165,6 +165,7 @@ pub fn describe(event: &CallEvent) -> serde_json::Value {
             data["duration"] = (*duration).into();
         }
         CallEvent::Transfer { status } => data["status"] = (*status).into(),
+        CallEvent::NotRenewed { detail } => data["detail"] = detail.as_str().into(),
         _ => {}
     }
     data

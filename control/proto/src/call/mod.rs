@@ -1,6 +1,7 @@
 //! One call.
 
 mod adding;
+mod deadlines;
 mod digits;
 mod farewell;
 pub(crate) mod ice;
@@ -24,6 +25,7 @@ mod requests;
 mod restore;
 mod rules;
 mod secrecy;
+mod successor;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -46,6 +48,7 @@ use crate::sdp::{
 use crate::settings::Settings;
 use crate::sip::{Credentials, Dialog, Request, TransactionId};
 
+use deadlines::{Deadlines, passed};
 use farewell::{Bye, LINGER};
 use ice::Ice;
 use inside::{Calling, Line};
@@ -56,6 +59,7 @@ use referral::Referral;
 use reinvite::Reinvite;
 use requests::Asking;
 use secrecy::Sdes;
+use successor::Successor;
 use timer::Timer;
 use video::Video;
 
@@ -74,7 +78,7 @@ struct Outside {
     next: Option<Ice>,
     zone: Zone,
     nominated: Option<FlowKey>,
-    /// SHA-256 over the browser's certificate, which stays the same for the whole call.
+    /// SHA-256 over the browser's certificate, which stays the same as long as its connection.
     fingerprint: Option<[u8; 32]>,
     /// And over ours: that of the control which shook hands, as the association goes on without another.
     identity: [u8; 32],
@@ -93,6 +97,8 @@ struct Outside {
     /// Our answer to its offer in the middle of the call, until the relay has the plan of this version, which does what it says.
     answer: Option<(u32, String)>,
     ufrags: (String, String),
+    /// Why the call ends unless another connection of the browser takes the place of this one.
+    gone: Option<EndCause>,
 }
 
 /// Telephony's side.
@@ -170,35 +176,6 @@ impl Inside {
     }
 }
 
-/// Deadlines of the steps under way.
-#[derive(Debug, Default)]
-struct Deadlines {
-    relay: Option<Instant>,
-    ring: Option<Instant>,
-    ice: Option<Instant>,
-    dtls: Option<Instant>,
-    /// An ICE restart that finds nothing.
-    restart: Option<Instant>,
-    /// The time after a 491.
-    glare: Option<Instant>,
-    refresh: Option<Instant>,
-    expiry: Option<Instant>,
-    referral: Option<Instant>,
-    transfer: Option<Instant>,
-    /// The answer to a browser that adds a picture.
-    adding: Option<Instant>,
-    former: Option<Instant>,
-    linger: Option<Instant>,
-}
-
-impl Deadlines {
-    fn next(&self) -> Option<Instant> {
-        let setup = [self.relay, self.ring, self.ice, self.dtls, self.restart];
-        let dialog = [self.glare, self.refresh, self.expiry, self.referral, self.former, self.linger];
-        setup.into_iter().chain(dialog).chain([self.transfer, self.adding]).flatten().min()
-    }
-}
-
 /// A browser's leg and a SIP leg, from the offer to the last BYE.
 #[derive(Debug)]
 pub struct Call {
@@ -213,6 +190,8 @@ pub struct Call {
     random: Random,
     commands: VecDeque<Command>,
     outside: Outside,
+    /// Another connection of the browser, until its handshake has ended.
+    successor: Option<Box<Successor>>,
     inside: Inside,
     relayed: Relayed,
     deadlines: Deadlines,
@@ -333,7 +312,9 @@ impl Call {
                 agreed: Agreed::default(),
                 answer: None,
                 ufrags: (String::new(), String::new()),
+                gone: None,
             },
+            successor: None,
             inside: Inside { dialog, ..Inside::default() },
             relayed: Relayed::default(),
             deadlines: Deadlines::default(),
@@ -366,9 +347,7 @@ impl Call {
             Input::Installed(version) => self.installed(version, now),
             Input::Refused(refusal) => self.refused(refusal, now),
             Input::Stun { path, payload } => {
-                for ice in self.outside.ice.iter_mut().chain(&mut self.outside.next) {
-                    ice.receive(&path, &payload, now);
-                }
+                self.agents().for_each(|ice| ice.receive(&path, &payload, now));
                 self.drain_ice(now);
             }
             Input::ConsentLost(flow) => self.consent_lost(flow, now),
@@ -383,9 +362,13 @@ impl Call {
             }
             Input::DtlsFailed(text) => {
                 self.outside.dtls = StepState::Failed;
-                self.end(EndCause::DtlsFailed(text), now);
+                self.connection_over(EndCause::DtlsFailed(text), false, now);
             }
-            Input::DtlsClosed => self.end(EndCause::DtlsClosed, now),
+            Input::DtlsClosed { returns } => self.connection_over(EndCause::DtlsClosed, returns, now),
+            Input::NextDtlsDone { profile, receive, send, peer_fingerprint } => {
+                self.succeed((profile, Keys { receive, send }), &peer_fingerprint, now);
+            }
+            Input::NextDtlsFailed(text) => self.successor_failed(&text, now),
             Input::SipResponse { transaction, response } => self.sip_response(transaction, response, now),
             Input::SipTimeout(transaction) => self.sip_silence(transaction, now),
             Input::SipTransportError(transaction) => self.sip_lost(transaction, now),
@@ -405,7 +388,9 @@ impl Call {
 
     /// When [`Self::handle_timeout`] wants to be called, unless something happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let agents = self.outside.ice.iter().chain(&self.outside.next).filter(|_| self.cause.is_none());
+        let successor = self.successor.iter().map(|successor| &successor.ice);
+        let agents = self.outside.ice.iter().chain(&self.outside.next).chain(successor);
+        let agents = agents.filter(|_| self.cause.is_none());
         let ice = agents.filter_map(Ice::due).min();
         [self.deadlines.next(), ice, self.ack_due(), self.reliable_due()].into_iter().flatten().min()
     }
@@ -432,9 +417,7 @@ impl Call {
             self.dialog_time(now);
         }
         if self.cause.is_none() {
-            for ice in self.outside.ice.iter_mut().chain(&mut self.outside.next) {
-                ice.handle_timeout(now);
-            }
+            self.agents().for_each(|ice| ice.handle_timeout(now));
             self.drain_ice(now);
         }
         self.finish_if_quiet();
@@ -459,6 +442,15 @@ impl Call {
         }
         if passed(&mut self.deadlines.referral, now) {
             self.cancel(Line::Referred);
+        }
+        if passed(&mut self.deadlines.successor, now) {
+            self.successor_failed("the handshake took too long", now);
+        }
+        if passed(&mut self.deadlines.gone, now) {
+            return self.end(self.outside.gone.clone().unwrap_or(EndCause::DtlsClosed), now);
+        }
+        if passed(&mut self.deadlines.rekeyed, now) {
+            self.far_end_has_key(now);
         }
         if passed(&mut self.deadlines.adding, now) {
             self.picture_refused(now);
@@ -557,6 +549,7 @@ impl Call {
         self.cause = Some(cause.clone());
         let linger = self.deadlines.linger.take().unwrap_or(now + LINGER);
         self.deadlines = Deadlines { linger: Some(linger), ..Deadlines::default() };
+        self.drop_successor();
         if self.outside.dtls_begun {
             self.commands.push_back(Command::DtlsClose);
         }
@@ -587,9 +580,4 @@ impl Call {
             self.commands.push_back(Command::Ended);
         }
     }
-}
-
-/// Whether a deadline has come; it is over then.
-fn passed(deadline: &mut Option<Instant>, now: Instant) -> bool {
-    deadline.take_if(|at| *at <= now).is_some()
 }

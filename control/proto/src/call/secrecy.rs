@@ -1,5 +1,7 @@
 //! Keys of the inside's leg by `a=crypto` (RFC 4568), required or where both sides have them (RFC 8643).
 
+use std::time::Instant;
+
 use sallyport_plan::{Direction as DirectionPlan, Plan, Protection};
 
 use super::Call;
@@ -23,6 +25,8 @@ pub(super) struct Sdes {
     offered: Vec<Crypto>,
     /// What holds; `None`: media is plain.
     pair: Option<Pair>,
+    /// Ours that is sealed with until the far end is known to have that of the pair.
+    still: Option<Crypto>,
     /// Whether offer and answer came to that.
     settled: bool,
 }
@@ -31,12 +35,31 @@ impl Sdes {
     /// Keys for the plan; `None`: media is plain.
     pub fn keys(&self) -> Option<Keys> {
         let Pair { ours, theirs } = self.pair.as_ref()?;
-        Some(Keys { receive: theirs.key.clone(), send: ours.key.clone() })
+        let send = self.still.as_ref().unwrap_or(ours);
+        Some(Keys { receive: theirs.key.clone(), send: send.key.clone() })
     }
 
     /// What offer and answer came to.
     pub fn settle(&mut self, pair: Option<Pair>) {
-        (self.pair, self.settled) = (pair, true);
+        (self.pair, self.still, self.settled) = (pair, None, true);
+    }
+
+    /// What we seal with.
+    pub fn sealing(&self) -> Option<Crypto> {
+        self.still.clone().or_else(|| self.pair.as_ref().map(|pair| pair.ours.clone()))
+    }
+
+    /// Seals with `former` until [`Sdes::has_key`]: the far end can open what is sealed with the new key only once it has read our
+    /// answer. Whether that is so.
+    pub fn seal_still(&mut self, former: Option<Crypto>) -> bool {
+        let other = |former: &Crypto| self.pair.as_ref().is_some_and(|pair| pair.ours != *former);
+        self.still = former.filter(other);
+        self.still.is_some()
+    }
+
+    /// The far end has our new key; whether it is a new one.
+    pub fn has_key(&mut self) -> bool {
+        self.still.take().is_some()
     }
 
     /// Tag of ours, for the record.
@@ -60,7 +83,12 @@ impl Sdes {
             }),
             _ => None,
         };
-        Self { offered: pair.iter().map(|pair| pair.ours.clone()).collect(), pair, settled: true }
+        Self {
+            offered: pair.iter().map(|pair| pair.ours.clone()).collect(),
+            pair,
+            still: None,
+            settled: true,
+        }
     }
 }
 
@@ -119,6 +147,14 @@ fn is_ours(ours: &[Crypto], theirs: &Crypto) -> bool {
 }
 
 impl Call {
+    /// The far end can open what is sealed under our new key.
+    pub(super) fn far_end_has_key(&mut self, now: Instant) {
+        self.deadlines.rekeyed = None;
+        if self.inside.sdes.has_key() {
+            self.replan(now);
+        }
+    }
+
     /// What was encrypted before the configuration changed may stay so.
     fn srtp(&self) -> Srtp {
         match self.settings.sip.policy.srtp {

@@ -20,6 +20,7 @@ mod random;
 mod relay;
 mod sdes;
 mod setup;
+mod starting_over;
 mod timers;
 mod transfer;
 mod userdata;
