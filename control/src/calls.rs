@@ -1,5 +1,6 @@
 //! The task that owns all calls: drives their state machines, their DTLS, and routes what arrives to them.
 
+mod associations;
 mod incoming;
 mod index;
 mod machine;

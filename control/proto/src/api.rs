@@ -72,7 +72,23 @@ pub enum Input {
     /// The DTLS handshake failed; one sentence for people.
     DtlsFailed(String),
     /// The browser closed the DTLS association.
-    DtlsClosed,
+    DtlsClosed {
+        /// Whether it may come back with another connection: it is signed in.
+        returns: bool,
+    },
+    /// The handshake that [`Command::NextDtls`] began has ended well; as of [`Input::DtlsDone`].
+    NextDtlsDone {
+        /// SRTP profile agreed on.
+        profile: Profile,
+        /// Key of what the browser sends us.
+        receive: KeyMaterial,
+        /// Key of what we send the browser.
+        send: KeyMaterial,
+        /// SHA-256 over the certificate that the browser showed, in DER.
+        peer_fingerprint: [u8; 32],
+    },
+    /// It failed, or the browser closed it; one sentence for people.
+    NextDtlsFailed(String),
     /// A response to a request of ours; each retransmission of a 2xx to INVITE too, under the INVITE's transaction.
     SipResponse {
         /// The request's.
@@ -237,6 +253,15 @@ pub enum Command {
     DtlsPath(FlowKey),
     /// Send close_notify and drop the DTLS state.
     DtlsClose,
+    /// Begin DTLS with another connection of the browser, beside the association that runs (RFC 8842 section 5.5). Once before
+    /// [`Command::NextDtlsSucceeds`] or [`Command::NextDtlsClose`].
+    NextDtls(DtlsStart),
+    /// That goes on by another flow.
+    NextDtlsPath(FlowKey),
+    /// It takes the place of the association that runs, if any does, which gets a close_notify.
+    NextDtlsSucceeds,
+    /// Send close_notify on it and drop it.
+    NextDtlsClose,
     /// Send a request in a new client transaction. An INVITE without a tag in To goes to the configured server.
     Sip {
         /// Names the transaction.
@@ -455,6 +480,13 @@ pub enum CallEvent {
         /// Whether that is because it came to nothing.
         failed: bool,
     },
+    /// Another connection of the browser took the place of the former one.
+    Renewed,
+    /// It did not; the former one goes on.
+    NotRenewed {
+        /// Why, in words.
+        detail: String,
+    },
     /// The SIP server wants the browser to take the call, or to put it on hold (NOTIFY talk and hold).
     Asked {
         /// `true`: talk.
@@ -479,6 +511,8 @@ impl CallEvent {
             Self::Dtmf { .. } => "dtmf",
             Self::Transfer { .. } => "transfer",
             Self::Recording { .. } => "recording",
+            Self::Renewed => "renewed",
+            Self::NotRenewed { .. } => "not_renewed",
             Self::Asked { talk: true } => "talk",
             Self::Asked { talk: false } => "hold",
             Self::VideoOffered => "video_offered",

@@ -169,6 +169,7 @@ pub fn describe(event: &CallEvent) -> serde_json::Value {
             data["recording"] = (*on).into();
             data["failed"] = (*failed).into();
         }
+        CallEvent::NotRenewed { detail } => data["detail"] = detail.as_str().into(),
         _ => {}
     }
     data

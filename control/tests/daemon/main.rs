@@ -34,5 +34,6 @@ mod session;
 mod sip;
 mod socket;
 mod socket_calls;
+mod starting_over;
 mod torture;
 mod websocket;

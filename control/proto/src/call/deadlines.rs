@@ -1,4 +1,4 @@
-//! When the steps of a call are given up.
+//! When what has to happen.
 
 use std::time::Instant;
 
@@ -21,16 +21,23 @@ pub(super) struct Deadlines {
     pub adding: Option<Instant>,
     /// A recorder's answer to our INVITE.
     pub recording: Option<Instant>,
+    /// Another connection of the browser, whose handshake has not ended.
+    pub successor: Option<Instant>,
+    /// A browser that has closed its connection and may come back by another.
+    pub gone: Option<Instant>,
+    /// The far end has our new key.
+    pub rekeyed: Option<Instant>,
     pub former: Option<Instant>,
     pub linger: Option<Instant>,
 }
 
 impl Deadlines {
-    /// The first of them.
+    /// The next of them.
     pub fn next(&self) -> Option<Instant> {
         let setup = [self.relay, self.ring, self.ice, self.dtls, self.restart];
         let dialog = [self.glare, self.refresh, self.expiry, self.referral, self.former, self.linger];
-        setup.into_iter().chain(dialog).chain([self.transfer, self.adding, self.recording]).flatten().min()
+        let later = [self.transfer, self.adding, self.recording, self.successor, self.gone, self.rekeyed];
+        setup.into_iter().chain(dialog).chain(later).flatten().min()
     }
 }
 

@@ -19,7 +19,9 @@ impl Call {
         let next =
             outside.next.as_mut().filter(|next| ufrag.is_none_or(|ufrag| ufrag == next.remote_ufrag()));
         let ours = ufrag.is_none_or(|ufrag| ufrag == outside.ufrags.1);
-        let agent = next.or_else(|| outside.ice.as_mut().filter(|_| ours));
+        let successor = self.successor.as_mut().map(|successor| &mut successor.ice);
+        let successor = successor.filter(|ice| ufrag.is_none_or(|ufrag| ufrag == ice.remote_ufrag()));
+        let agent = successor.or(next).or_else(|| outside.ice.as_mut().filter(|_| ours));
         if let Some(ice) = agent {
             for candidate in candidates {
                 ice.add(candidate);
@@ -85,6 +87,7 @@ impl Call {
             return;
         }
         self.drain_next(now);
+        self.drain_successor(now);
         let Some(ice) = &mut self.outside.ice else { return };
         while let Some(command) = ice.poll_transmit() {
             self.commands.push_back(command);
@@ -95,13 +98,13 @@ impl Call {
 
     pub(super) fn consent_lost(&mut self, flow: FlowKey, now: Instant) {
         if self.outside.nominated == Some(flow) {
-            self.end(EndCause::ConsentLost, now);
+            self.connection_over(EndCause::ConsentLost, false, now);
         }
     }
 
     /// The TCP connection of a pair has ended.
     pub(super) fn disconnected(&mut self, flow: FlowKey, now: Instant) {
-        self.outside.ice.iter_mut().for_each(|ice| ice.disconnected(flow));
+        self.agents().for_each(|ice| ice.disconnected(flow));
         self.drain_ice(now);
     }
 
@@ -125,7 +128,7 @@ impl Call {
         if self.cause.is_some() {
             return;
         }
-        self.deadlines.dtls = None;
+        (self.deadlines.dtls, self.outside.gone) = (None, None);
         if self.outside.fingerprint != Some(*fingerprint) {
             self.outside.dtls = StepState::Failed;
             self.end(EndCause::FingerprintMismatch, now);
@@ -148,7 +151,8 @@ impl Call {
         }
         let version = self.relayed.sent + 1;
         let record = self.record(inside, answer);
-        let Some(outside) = self.outside.nominated else {
+        let next = self.successor.as_ref().and_then(|successor| successor.flow);
+        let Some(outside) = self.outside.nominated.or(next) else {
             // Nothing can pass yet; but whoever comes after us has to know whom to tell BYE.
             if self.inside.answered {
                 self.plan_is(Plan::silent(self.id, version, record.encode()), now);
@@ -164,6 +168,7 @@ impl Call {
             call: self.id,
             version,
             outside,
+            beside: next.filter(|next| *next != outside),
             consent: self.outside.consent.clone(),
             keys: self.outside.keys.as_ref(),
             inside_keys: self.inside.sdes.sound.keys(),
@@ -264,6 +269,6 @@ fn dtls_role(setup: Setup) -> DtlsRole {
 }
 
 /// The handshake on a nominated pair.
-fn dtls_start(setup: Setup, path: FlowKey) -> DtlsStart {
+pub(super) fn dtls_start(setup: Setup, path: FlowKey) -> DtlsStart {
     DtlsStart { role: dtls_role(setup), path }
 }

@@ -27,6 +27,7 @@ mod requests;
 mod restore;
 mod rules;
 mod secrecy;
+mod successor;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -61,6 +62,7 @@ use referral::Referral;
 use reinvite::Reinvite;
 use requests::Asking;
 use secrecy::Secrets;
+use successor::Successor;
 use timer::Timer;
 use video::Video;
 
@@ -79,7 +81,7 @@ struct Outside {
     next: Option<Ice>,
     zone: Zone,
     nominated: Option<FlowKey>,
-    /// SHA-256 over the browser's certificate, which stays the same for the whole call.
+    /// SHA-256 over the browser's certificate, which stays the same as long as its connection.
     fingerprint: Option<[u8; 32]>,
     /// And over ours: that of the control which shook hands, as the association goes on without another.
     identity: [u8; 32],
@@ -98,6 +100,8 @@ struct Outside {
     /// Our answer to its offer in the middle of the call, until the relay has the plan of this version, which does what it says.
     answer: Option<(u32, String)>,
     ufrags: (String, String),
+    /// Why the call ends unless another connection of the browser takes the place of this one.
+    gone: Option<EndCause>,
 }
 
 /// Telephony's side.
@@ -189,6 +193,8 @@ pub struct Call {
     random: Random,
     commands: VecDeque<Command>,
     outside: Outside,
+    /// Another connection of the browser, until its handshake has ended.
+    successor: Option<Box<Successor>>,
     inside: Inside,
     relayed: Relayed,
     deadlines: Deadlines,
@@ -310,7 +316,9 @@ impl Call {
                 agreed: Agreed::default(),
                 answer: None,
                 ufrags: (String::new(), String::new()),
+                gone: None,
             },
+            successor: None,
             inside: Inside { dialog, ..Inside::default() },
             relayed: Relayed::default(),
             deadlines: Deadlines::default(),
@@ -344,9 +352,7 @@ impl Call {
             Input::Installed(version) => self.installed(version, now),
             Input::Refused(refusal) => self.refused(refusal, now),
             Input::Stun { path, payload } => {
-                for ice in self.outside.ice.iter_mut().chain(&mut self.outside.next) {
-                    ice.receive(&path, &payload, now);
-                }
+                self.agents().for_each(|ice| ice.receive(&path, &payload, now));
                 self.drain_ice(now);
             }
             Input::ConsentLost(flow) => self.consent_lost(flow, now),
@@ -361,9 +367,13 @@ impl Call {
             }
             Input::DtlsFailed(text) => {
                 self.outside.dtls = StepState::Failed;
-                self.end(EndCause::DtlsFailed(text), now);
+                self.connection_over(EndCause::DtlsFailed(text), false, now);
             }
-            Input::DtlsClosed => self.end(EndCause::DtlsClosed, now),
+            Input::DtlsClosed { returns } => self.connection_over(EndCause::DtlsClosed, returns, now),
+            Input::NextDtlsDone { profile, receive, send, peer_fingerprint } => {
+                self.succeed((profile, Keys { receive, send }), &peer_fingerprint, now);
+            }
+            Input::NextDtlsFailed(text) => self.successor_failed(&text, now),
             Input::SipResponse { transaction, response } => self.sip_response(transaction, response, now),
             Input::SipTimeout(transaction) => self.sip_silence(transaction, now),
             Input::SipTransportError(transaction) => self.sip_lost(transaction, now),
@@ -385,7 +395,9 @@ impl Call {
 
     /// When [`Self::handle_timeout`] wants to be called, unless something happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let agents = self.outside.ice.iter().chain(&self.outside.next).filter(|_| self.cause.is_none());
+        let successor = self.successor.iter().map(|successor| &successor.ice);
+        let agents = self.outside.ice.iter().chain(&self.outside.next).chain(successor);
+        let agents = agents.filter(|_| self.cause.is_none());
         let ice = agents.filter_map(Ice::due).min();
         [self.deadlines.next(), ice, self.ack_due(), self.reliable_due()].into_iter().flatten().min()
     }
@@ -412,9 +424,7 @@ impl Call {
             self.dialog_time(now);
         }
         if self.cause.is_none() {
-            for ice in self.outside.ice.iter_mut().chain(&mut self.outside.next) {
-                ice.handle_timeout(now);
-            }
+            self.agents().for_each(|ice| ice.handle_timeout(now));
             self.drain_ice(now);
         }
         self.finish_if_quiet();
@@ -439,6 +449,15 @@ impl Call {
         }
         if passed(&mut self.deadlines.referral, now) {
             self.cancel(Line::Referred);
+        }
+        if passed(&mut self.deadlines.successor, now) {
+            self.successor_failed("the handshake took too long", now);
+        }
+        if passed(&mut self.deadlines.gone, now) {
+            return self.end(self.outside.gone.clone().unwrap_or(EndCause::DtlsClosed), now);
+        }
+        if passed(&mut self.deadlines.rekeyed, now) {
+            self.far_end_has_key(now);
         }
         if passed(&mut self.deadlines.adding, now) {
             self.picture_refused(now);
@@ -500,6 +519,7 @@ impl Call {
         self.cause = Some(cause.clone());
         let linger = self.deadlines.linger.take().unwrap_or(now + LINGER);
         self.deadlines = Deadlines { linger: Some(linger), ..Deadlines::default() };
+        self.drop_successor();
         if self.outside.dtls_begun {
             self.commands.push_back(Command::DtlsClose);
         }

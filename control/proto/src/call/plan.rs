@@ -31,6 +31,8 @@ pub struct Parts<'a> {
     pub version: u32,
     /// The nominated pair.
     pub outside: FlowKey,
+    /// That of another connection of the browser, which has no keys yet.
+    pub beside: Option<FlowKey>,
     /// How it is kept alive.
     pub consent: Option<Consent>,
     /// Keys, once the handshake has ended.
@@ -88,7 +90,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
     let inward = Direction {
         index: INWARD,
         medium: Medium::Audio,
-        ingress: vec![outside],
+        ingress: std::iter::once(outside).chain(parts.beside).collect(),
         open: keys.map(|keys| Protection::Srtp(keys.receive.clone())),
         seal: Some(inside_seal),
         rtp,

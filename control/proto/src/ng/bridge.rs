@@ -252,12 +252,14 @@ impl Bridge {
                 self.dtls_done(profile, side::Keys { receive, send }, &peer_fingerprint, now);
             }
             Input::DtlsFailed(text) => self.end(EndCause::DtlsFailed(text)),
-            Input::DtlsClosed => self.end(EndCause::DtlsClosed),
+            Input::DtlsClosed { .. } => self.end(EndCause::DtlsClosed),
             Input::SipResponse { .. }
             | Input::SipTimeout(_)
             | Input::SipTransportError(_)
             | Input::SipRequest { .. }
             | Input::SipCancelled(_)
+            | Input::NextDtlsDone { .. }
+            | Input::NextDtlsFailed(_)
             | Input::Digit { .. }
             | Input::Picture(_)
             | Input::Decline(_)

@@ -22,6 +22,7 @@ mod relay;
 mod sdes;
 mod sdes_video;
 mod setup;
+mod starting_over;
 mod timers;
 mod transfer;
 mod userdata;
