@@ -40,6 +40,14 @@ impl Continuity {
         let rewound = advances && behind.is_some_and(|behind| i64::from(timestamp) < -behind);
         now.ssrc == left.ssrc && (LATE + 1..=JUMP).contains(&sequence) && !rewound
     }
+
+    /// Whether a packet of the past, which comes by retransmission, is of what has left: the same SSRC, a number behind the
+    /// highest one by less than a jump.
+    pub fn has_place(&self, packet: &[u8]) -> bool {
+        let (Ok(header), Some(left)) = (Header::parse(packet), self.0) else { return false };
+        let behind = left.sequence.wrapping_sub(header.sequence());
+        header.ssrc() == left.ssrc && behind < JUMP.unsigned_abs()
+    }
 }
 
 #[cfg(test)]

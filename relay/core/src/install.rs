@@ -128,6 +128,8 @@ impl Translator {
                 self.table.free(at);
             }
         }
+        // Whose packets are missing waits for no memory.
+        self.asks_due.reserve(self.table.taken());
         self.pair(&slots);
         self.lead(&slots, now);
         let changes = self.flow_changes(&slots, &old_flows);

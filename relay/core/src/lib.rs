@@ -59,6 +59,7 @@
 #![forbid(unsafe_code)]
 
 mod arrivals;
+mod asks;
 mod burst;
 mod checkpoint;
 mod consent;
@@ -71,6 +72,7 @@ mod feedback;
 mod install;
 mod ledger;
 mod limit;
+mod missing;
 mod packet;
 mod quality;
 mod reason;

@@ -214,16 +214,13 @@ impl Quality {
         }
     }
 
-    /// A packet came by retransmission: whether it is one of those that are missing and may still come. It is no loss then,
-    /// but did not arrive as reports count it, which speak of the path (RFC 4588 section 7.1).
-    pub fn recover(&mut self, ssrc: u32, sequence: u16) -> bool {
+    /// A packet came by retransmission. Where it is none of those that count as lost already it is no loss, but it did not
+    /// arrive as reports count it, which speak of the path (RFC 4588 section 7.1).
+    pub fn recover(&mut self, ssrc: u32, sequence: u16) {
         let behind = ((self.highest & 0xffff) as u16).wrapping_sub(sequence);
-        let missing = !self.came & 1u64.checked_shl(behind.into()).unwrap_or(0);
-        if self.source() != Some(ssrc) {
-            return false;
+        if self.source() == Some(ssrc) {
+            self.came |= 1u64.checked_shl(behind.into()).unwrap_or(0);
         }
-        self.came |= missing;
-        missing != 0
     }
 
     /// Interarrival jitter (RFC 3550 section A.8). Packets that share a timestamp, as those of one picture or one digit do,

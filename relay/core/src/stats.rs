@@ -3,7 +3,8 @@
 //! `digit_lost` counts digits beyond what a peer may send to control, and those of control's that could not be sent,
 //! and `extension_malformed` packets that went on without their header extensions. Of packets that a NACK asks for,
 //! `nack_answered` were sent again from here, `nack_limited` were not because they just had been or too much was,
-//! `nack_declined` because they were gone or nothing could leave when their turn came, `nack_forwarded` were asked of the sender; `rtx_recovered` were lost and came by retransmission.
+//! `nack_declined` because they were gone or nothing could leave when their turn came, `nack_forwarded` were asked of the sender.
+//! Of packets that are missing here `nack_asked` were asked of their sender, `nack_given_up` never came; `rtx_recovered` were lost and came by retransmission.
 
 use sallyport_plan::CallId;
 
@@ -55,6 +56,10 @@ pub struct Stats {
     pub declined: u64,
     /// Packets that their sender was asked for.
     pub forwarded: u64,
+    /// Packets that their sender was asked for because they are missing here.
+    pub asked: u64,
+    /// Packets that did not come, however often they were asked for.
+    pub given_up: u64,
     /// Packets that came by retransmission.
     pub recovered: u64,
 }
@@ -113,6 +118,8 @@ impl Stats {
             ("nack_limited", self.limited),
             ("nack_declined", self.declined),
             ("nack_forwarded", self.forwarded),
+            ("nack_asked", self.asked),
+            ("nack_given_up", self.given_up),
             ("rtx_recovered", self.recovered),
         ];
         ways.into_iter().chain(self.drops.iter())

@@ -10,7 +10,7 @@ use crate::sdp::{Agreed, Chosen, Codec, Direction, InsideAnswer, InsideOffer, Se
 use crate::sip::Dialog;
 
 /// Version of the form; another one is not read.
-const VERSION: u8 = 7;
+const VERSION: u8 = 8;
 
 /// The part of a call that cannot be told from its plan. Keys are in the plan only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
