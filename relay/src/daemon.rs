@@ -231,7 +231,7 @@ fn spawn_threads(
     let wakes: io::Result<Vec<Arc<EventFd>>> =
         edges.iter().map(|_| ()).chain(connections.iter().map(|_| ())).map(|()| wake()).collect();
     let mut wakes = wakes.context("no eventfd")?;
-    let mut meshes = handoff::mesh(&wakes);
+    let mut meshes = handoff::mesh(&wakes, connections.as_ref().map(|_| edges.len()));
     let (epoch, count) = (Instant::now(), edges.len());
     let notify = |at: u8| uplink::notifier(at, inbox.clone(), waiting.clone());
     let last = u8::try_from(count).context("more than 255 workers")?;

@@ -9,6 +9,10 @@ use sallyport_plan::FlowKey;
 
 /// Strays that a ring holds; more are dropped and counted.
 const RING: usize = 256;
+/// Frames of TCP connections that a ring holds: they come as their senders' networks let them, many at once.
+const STREAMS: usize = 1024;
+/// Packets after which their owner is woken without waiting for the end of the burst.
+const EAGER: usize = 64;
 /// Octets of the longest stray.
 const STRAY_MAX: usize = 1500;
 
@@ -36,15 +40,18 @@ pub struct Handoff {
     outgoing: Vec<Option<(Producer<Stray>, Arc<EventFd>)>>,
     incoming: Vec<Consumer<Stray>>,
     asleep: u64,
+    /// Packets pushed since others were woken.
+    pushed: usize,
 }
 
-/// Makes the rings between workers that are woken by these descriptors.
-pub fn mesh(wakes: &[Arc<EventFd>]) -> Vec<Handoff> {
-    let mut ends: Vec<Handoff> =
-        wakes.iter().map(|_| Handoff { outgoing: Vec::new(), incoming: Vec::new(), asleep: 0 }).collect();
+/// Makes the rings between workers that are woken by these descriptors; `streams` is the one that has TCP connections.
+pub fn mesh(wakes: &[Arc<EventFd>], streams: Option<usize>) -> Vec<Handoff> {
+    let end = || Handoff { outgoing: Vec::new(), incoming: Vec::new(), asleep: 0, pushed: 0 };
+    let mut ends: Vec<Handoff> = wakes.iter().map(|_| end()).collect();
     for from in 0..wakes.len() {
+        let room = if streams == Some(from) { STREAMS } else { RING };
         for (to, wake) in wakes.iter().enumerate() {
-            let ring = (from != to).then(|| RingBuffer::new(RING));
+            let ring = (from != to).then(|| RingBuffer::new(room));
             let outgoing = ring.map(|(producer, consumer)| {
                 ends[to].incoming.push(consumer);
                 (producer, wake.clone())
@@ -67,6 +74,10 @@ impl Handoff {
         let pushed = producer.push(stray).is_ok();
         if pushed {
             self.asleep |= 1 << (to % 64);
+            self.pushed += 1;
+            if self.pushed >= EAGER {
+                self.wake_others();
+            }
         }
         pushed
     }
@@ -89,6 +100,7 @@ impl Handoff {
             }
         }
         self.asleep = 0;
+        self.pushed = 0;
     }
 }
 
@@ -107,7 +119,7 @@ mod tests {
     #[test]
     fn strays_reach_their_owner_and_a_full_ring_refuses() {
         let wakes = [wake(), wake(), wake()];
-        let mut ends = mesh(&wakes);
+        let mut ends = mesh(&wakes, Some(1));
         let here = SocketAddr::from(([192, 0, 2, 1], 1));
         let key = FlowKey { zone: Zone::Outside, local: here, remote: here };
         let of = |worker| Tag { direction: DirectionId::new(worker, 0), epoch: 1 };
@@ -124,5 +136,7 @@ mod tests {
             assert_eq!((stray.bytes(), stray.tag, stray.hairpins), (&[n as u8][..], of(2), 3));
         }
         assert!(ends[2].pop().is_none() && ends[1].pop().is_none());
+        let fits = (0..).take_while(|_| ends[1].push(of(0), key, 0, &[0])).count();
+        assert_eq!(fits, STREAMS);
     }
 }

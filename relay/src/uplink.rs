@@ -102,7 +102,10 @@ pub struct State {
     next_ticket: u64,
     statuses: VecDeque<status::Gathering>,
     links: HashMap<FlowKey, Link>,
-    reserving: HashMap<CallId, Vec<PortPair>>,
+    /// On the socket path: what is being opened for a call, in the order in which its worker answers.
+    reserving: HashMap<CallId, VecDeque<Vec<PortPair>>>,
+    /// Whose the flows are that come by TCP connections.
+    connected: HashMap<FlowKey, CallId>,
     /// On the socket path: the worker that has a call's sockets inside.
     homes: HashMap<CallId, u8>,
     /// On XDP: which worker heard which browser.
@@ -275,8 +278,11 @@ impl Uplink {
             self.tell(&Event::ConsentLost { call, flow });
         }
         // The same of connections: whoever has them tells which flows have none.
-        let flows = self.state.calls.values().flat_map(|running| running.flows.iter().copied());
-        self.route_tcp(flows.collect(), Vec::new());
+        let calls = self.state.calls.iter();
+        let flows: Vec<_> = calls.map(|(call, running)| (*call, running.flows.clone())).collect();
+        for (call, flows) in flows {
+            self.route_tcp(call, flows, Vec::new());
+        }
     }
 
     fn hello(&mut self, version: u16) {
@@ -309,7 +315,7 @@ impl Uplink {
             Ok(ports) if self.offload.is_some() => self.tell(&Event::Reserved { call, ports }),
             Ok(ports) => {
                 let addresses = ports.iter().flat_map(|pair| [pair.rtp, pair.rtcp]).collect();
-                self.state.reserving.insert(call, ports);
+                self.state.reserving.entry(call).or_default().push_back(ports);
                 let home = self.state.homes.get(&call).copied().unwrap_or_else(|| self.lightest());
                 self.move_in(call, home, addresses);
             }
@@ -317,7 +323,12 @@ impl Uplink {
     }
 
     fn bound(&mut self, call: CallId, bound: bool) {
-        let Some(ports) = self.state.reserving.remove(&call) else {
+        let mut waiting = self.state.reserving.remove(&call).unwrap_or_default();
+        let ports = waiting.pop_front();
+        if !waiting.is_empty() {
+            self.state.reserving.insert(call, waiting);
+        }
+        let Some(ports) = ports else {
             if !bound {
                 tracing::warn!(%call, "the ports of a call cannot be taken over; it ends");
                 self.remove(call);

@@ -490,7 +490,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
     fn keep(&mut self, now: Now) {
         if self.unkept.is_empty() && now.since(self.kept) >= CHECKPOINT_INTERVAL {
             self.kept = now;
-            self.unkept.extend(self.worker.translator.plans().map(|plan| plan.call));
+            self.unkept.extend(self.worker.translator.calls().map(|(call, _)| call));
             self.round = self.unkept.len();
         }
         if self.keeps_at().is_none_or(|at| at > now) {

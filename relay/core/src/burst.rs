@@ -68,7 +68,7 @@ impl<'p, 'b> Inbound<'p, 'b> {
 
 /// How far a packet is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+pub(crate) enum Step {
     /// As the peer sent it, of an SRTP leg.
     Arrived,
     /// Verified and decrypted, or of a plain leg.
@@ -81,11 +81,11 @@ enum Step {
 
 /// A packet on its way.
 #[derive(Debug, Clone, Copy)]
-struct Way {
+pub(crate) struct Way {
     step: Step,
-    payload: Payload,
+    pub payload: Payload,
     /// Slot of its direction; `u32::MAX` where it has none.
-    slot: u32,
+    pub slot: u32,
     /// Octets of its RTP payload.
     octets: u32,
 }
@@ -116,6 +116,9 @@ impl Translator {
             let mut ways = [Way::NONE; BURST];
             let ways = &mut ways[..packets.len()];
             self.arrive(packets, ways, now);
+            if !self.changes_due.is_empty() {
+                self.open_with_two(packets, ways, now);
+            }
             self.open(packets, ways);
             self.rewrite_and_seal(packets, ways, now);
             self.count(packets, ways);
@@ -231,6 +234,16 @@ impl Translator {
     fn punt(&mut self, slot: usize, now: Now) -> Result<Verdict, Reason> {
         let cold = &mut self.table.at_mut(slot).ok_or(Reason::StaleFlow)?.cold;
         if cold.punts.take(FLOW, now) { Ok(Verdict::Punt(Some(cold.call))) } else { Err(Reason::RateLimited) }
+    }
+
+    /// Verifies and decrypts what comes on directions that have just got another key.
+    #[cold]
+    fn open_with_two(&mut self, packets: &mut [Inbound<'_, '_>], ways: &mut [Way], now: Now) {
+        for (packet, way) in packets.iter_mut().zip(ways).filter(|(_, way)| way.step == Step::Arrived) {
+            if let Some(outcome) = self.open_changing(way, packet.buf, now) {
+                way.follow(packet, outcome);
+            }
+        }
     }
 
     /// Verifies and decrypts.

@@ -37,9 +37,12 @@ impl Direction {
     pub fn checkpoint(&self) -> DirectionState {
         let plan = &self.cold.plan;
         let opened = match &self.open {
-            Opening::Srtp(opener) => KeyId::of_side(plan.open.as_ref()).map(|key| (key, opener.checkpoint())),
+            Opening::Srtp(opener) => Some(opener.checkpoint()),
+            // What is under way under the former key is lost over a restart.
+            Opening::Changing(change) => Some(change.opener.checkpoint()),
             Opening::Waiting | Opening::Plain => None,
         };
+        let opened = KeyId::of_side(plan.open.as_ref()).zip(opened);
         let sealed = match &self.seal {
             Sealing::Srtp(sealer) => KeyId::of_side(plan.seal.as_ref()).map(|key| (key, sealer.checkpoint())),
             Sealing::Waiting | Sealing::Plain => None,

@@ -199,7 +199,7 @@ impl Direction {
         match self.open {
             Opening::Waiting => Err(Reason::Early),
             Opening::Plain => Ok(false),
-            Opening::Srtp(_) => Ok(true),
+            Opening::Srtp(_) | Opening::Changing(_) => Ok(true),
         }
     }
 

@@ -33,15 +33,15 @@ impl Translator {
     pub fn install(&mut self, plan: Plan, now: Now) -> Result<FlowChanges, Refusal> {
         plan.validate()?;
         self.admit(&plan)?;
-        self.ledger.admit(&plan, self.calls.get(&plan.call).map(|call| &call.plan))?;
+        self.ledger.admit(&plan, &self.running(plan.call))?;
         let prepared = self.prepare(&plan)?;
         let consents = self.prepare_consents(&plan, now)?;
-        Ok(self.commit(plan, prepared, consents, now))
+        Ok(self.commit(&plan, prepared, consents, now))
     }
 
     fn admit(&self, plan: &Plan) -> Result<(), Refusal> {
         let running = self.calls.get(&plan.call);
-        if running.is_some_and(|call| call.plan.version >= plan.version) {
+        if running.is_some_and(|call| call.version >= plan.version) {
             return Err(Refusal::Stale);
         }
         let have = running.map_or(0, |call| call.slots.len());
@@ -57,8 +57,14 @@ impl Translator {
         if taken {
             return Err(Refusal::FlowTaken);
         }
-        let another = running.is_some_and(|running| passes_opener_on(&running.plan, plan));
+        let another = passes_opener_on(&self.running(plan.call), plan);
         if another { Err(Refusal::Malformed) } else { Ok(()) }
+    }
+
+    /// The directions of a call as they run, in the order of its plan; none of an unknown one.
+    fn running(&self, call: CallId) -> Vec<&DirectionPlan> {
+        let slots = self.calls.get(&call).map(|call| call.slots.as_slice()).unwrap_or_default();
+        slots.iter().filter_map(|at| Some(&self.table.at(*at)?.cold.plan)).collect()
     }
 
     fn prepare(&self, plan: &Plan) -> Result<Vec<Prepared>, Refusal> {
@@ -113,7 +119,7 @@ impl Translator {
 
     fn commit(
         &mut self,
-        plan: Plan,
+        plan: &Plan,
         prepared: Vec<Prepared>,
         consents: Vec<Option<Consent>>,
         now: Now,
@@ -122,7 +128,11 @@ impl Translator {
         let former = self.calls.remove(&id);
         let (old_slots, old_consents) = former.map(|call| (call.slots, call.consents)).unwrap_or_default();
         let old_flows = self.flows(&old_slots);
-        let slots: Vec<usize> = prepared.into_iter().map(|direction| self.put(id, direction, now)).collect();
+        // Collected in place they would keep the room that their keys had.
+        let mut slots = Vec::with_capacity(prepared.len());
+        for direction in prepared {
+            slots.push(self.put(id, direction, now));
+        }
         for at in old_slots {
             if !slots.contains(&at) {
                 self.table.free(at);
@@ -133,9 +143,9 @@ impl Translator {
         self.pair(&slots);
         self.lead(&slots, now);
         let changes = self.flow_changes(&slots, &old_flows);
-        let consents = self.keep_consents(&plan, consents, old_consents);
-        self.ledger.enter(&plan);
-        self.calls.insert(id, Call { plan, slots, consents });
+        let consents = self.keep_consents(plan, consents, old_consents);
+        self.ledger.enter(plan);
+        self.calls.insert(id, Call { version: plan.version, slots, consents });
         self.lapse(id);
         changes
     }
@@ -146,14 +156,18 @@ impl Translator {
         if let Some(at) = slot
             && let Some(direction) = self.table.at_mut(at)
         {
-            if let Some(open) = open {
-                direction.open = open;
-            }
+            let changes = open.is_some_and(|open| {
+                let goes_on = direction.cold.plan.ingress == plan.ingress;
+                direction.reopen(open, plan.open.as_ref(), goes_on, now)
+            });
             if let Some(seal) = seal {
                 direction.reseal(seal);
             }
             direction.swap(plan);
             self.begin_reports(at, now);
+            if changes {
+                self.begin_change(at, now);
+            }
             return at;
         }
         let (open, seal) = (open.unwrap_or(Opening::Waiting), seal.unwrap_or(Sealing::Waiting));
@@ -246,6 +260,9 @@ impl Translator {
     pub fn remove(&mut self, id: CallId, now: Now) -> Option<Removed> {
         let reports = self.report(id)?;
         let farewells = self.farewells(id, now);
+        let running = self.running(id);
+        let mut egress: Vec<FlowKey> =
+            running.iter().flat_map(|direction| [direction.rtp, direction.rtcp]).collect();
         let call = self.calls.remove(&id)?;
         let flows = self.flows(&call.slots);
         for flow in &flows {
@@ -255,10 +272,7 @@ impl Translator {
             self.table.free(*at);
         }
         self.ledger.remove(id);
-        let directions = &call.plan.directions;
-        let mut egress: Vec<FlowKey> =
-            directions.iter().flat_map(|direction| [direction.rtp, direction.rtcp]).collect();
-        egress.extend(call.plan.consents.iter().map(|consent| consent.flow));
+        egress.extend(call.consents.iter().map(|consent| consent.plan().flow));
         egress.sort_unstable();
         egress.dedup();
         Some(Removed { flows, egress, reports, farewells })
@@ -294,15 +308,11 @@ fn renames_retransmissions(former: &DirectionPlan, wanted: &DirectionPlan) -> bo
 }
 
 /// Whether a flow goes to another direction under the same key: what the one has opened the other would open again.
-fn passes_opener_on(former: &Plan, plan: &Plan) -> bool {
-    let leads = |plan: &Plan, flow: &FlowKey| {
-        let mut directions = plan.directions.iter();
-        directions.position(|direction| direction.ingress.contains(flow))
-    };
-    let all = plan.directions.iter().flat_map(|direction| &direction.ingress);
-    all.into_iter().any(|flow| {
-        let now = leads(plan, flow).and_then(|at| plan.directions.get(at));
-        let then = leads(former, flow).and_then(|at| former.directions.get(at));
+fn passes_opener_on(former: &[&DirectionPlan], plan: &Plan) -> bool {
+    let mut all = plan.directions.iter().flat_map(|direction| &direction.ingress);
+    all.any(|flow| {
+        let now = plan.directions.iter().find(|direction| direction.ingress.contains(flow));
+        let then = former.iter().find(|direction| direction.ingress.contains(flow));
         let (Some(now), Some(then)) = (now, then) else { return false };
         now.index != then.index && now.open == then.open && matches!(now.open, Some(Protection::Srtp(_)))
     })

@@ -76,6 +76,7 @@ mod missing;
 mod packet;
 mod quality;
 mod reason;
+mod rekey;
 mod reports;
 mod resend;
 mod rtcp;

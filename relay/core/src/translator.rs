@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use arrayvec::ArrayVec;
-use sallyport_plan::{CallId, Counter, DirectionIndex, DirectionReport, FlowKey, Medium, Plan, Zone};
+use sallyport_plan::{CallId, Counter, DirectionIndex, DirectionReport, FlowKey, Medium, Zone};
 
 use crate::Now;
 use crate::arrivals;
@@ -106,7 +106,8 @@ pub(crate) enum Owed {
 
 /// A call as it runs.
 pub(crate) struct Call {
-    pub plan: Plan,
+    /// Version of its plan. What that says of directions and consents lies with them.
+    pub version: u32,
     /// Slots in the order of the plan's directions.
     pub slots: Vec<usize>,
     pub consents: Vec<Consent>,
@@ -127,6 +128,8 @@ pub struct Translator {
     feedback_due: BinaryHeap<Reverse<(Now, DirectionId, u32)>>,
     /// Directions by when they have to ask for what is missing.
     pub(crate) asks_due: BinaryHeap<Reverse<(Now, DirectionId, u32)>>,
+    /// Directions that are between two keys, by when they are to be looked after.
+    pub(crate) changes_due: BinaryHeap<Reverse<(Now, DirectionId, u32)>>,
     /// The NTP timestamp of `Now(0)`.
     epoch: u64,
     random: Random,
@@ -156,6 +159,7 @@ impl Translator {
             dials_due: BinaryHeap::new(),
             feedback_due: BinaryHeap::new(),
             asks_due: BinaryHeap::new(),
+            changes_due: BinaryHeap::new(),
             epoch: 0,
             random: Random::new(seed),
             sources: Sources::new(),
@@ -244,9 +248,11 @@ impl Translator {
         }
     }
 
-    /// When [`Translator::handle_reports`] wants to be called; `None` where no direction may have to report.
+    /// When [`Translator::handle_reports`] wants to be called; `None` where no direction may have to report, and none has a former
+    /// key to be forgotten.
     pub fn poll_report(&self) -> Option<Now> {
-        let due = [self.reports_due.peek(), self.feedback_due.peek(), self.asks_due.peek()];
+        let due =
+            [&self.reports_due, &self.feedback_due, &self.asks_due, &self.changes_due].map(BinaryHeap::peek);
         due.into_iter().flatten().map(|Reverse((at, ..))| *at).min()
     }
 
@@ -254,6 +260,7 @@ impl Translator {
     /// for what did not: those that are due, a few at once. Allocates nothing.
     pub fn handle_reports(&mut self, now: Now, send: &mut dyn FnMut(&FlowKey, &[u8])) {
         self.handle_asks(now, send);
+        self.handle_changes(now);
         self.handle_feedback(now, send);
         for _ in 0..REPORTS {
             let Some(Reverse((at, direction, epoch))) = self.reports_due.peek().copied() else { return };
@@ -452,9 +459,9 @@ impl Translator {
         Some(slots.iter().filter_map(|at| self.table.at(*at)).map(report).collect())
     }
 
-    /// Plans of all calls.
-    pub fn plans(&self) -> impl Iterator<Item = &Plan> {
-        self.calls.values().map(|call| &call.plan)
+    /// All calls, with the versions of their plans.
+    pub fn calls(&self) -> impl Iterator<Item = (CallId, u32)> {
+        self.calls.iter().map(|(id, call)| (*id, call.version))
     }
 
     /// Directions installed.

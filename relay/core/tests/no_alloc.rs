@@ -90,6 +90,25 @@ fn no_packet_of_the_case_table_allocates() {
 }
 
 #[test]
+fn no_packet_between_two_keys_allocates() {
+    let mut core = Translator::new(0, Limits { calls: 1, directions: 2 }, [7; 32]);
+    let profile = Profile::AeadAes128Gcm;
+    let next = Plan { version: 2, ..plan(Some(Profile::AesCm128HmacSha1_80), paths()) };
+    core.install(plan(Some(profile), paths()), Now(0)).unwrap();
+    core.install(next, Now(0)).unwrap();
+    let peer = |profile| Peer::new(&key(profile, FROM_BROWSER), &key(profile, TO_BROWSER));
+    let mut peers = [peer(profile), peer(Profile::AesCm128HmacSha1_80)];
+    for n in 0..100u32 {
+        let now = Now(u64::from(n) * STEP);
+        let bytes = peers[usize::from(n % 2 > 0)].seal(&g711(9, n as u16, n * 160).bytes());
+        let mut room = [vec![0; HEAD], bytes.clone(), vec![0; TAIL]].concat();
+        let mut buf = PacketBuf::new(&mut room, HEAD..HEAD + bytes.len()).unwrap();
+        let (count, verdict) = calls(|| judge(&mut core, &paths().outside, &mut buf, now));
+        assert_eq!(count, 0, "{n}: {verdict:?}");
+    }
+}
+
+#[test]
 fn neither_long_streams_nor_changing_sources_allocate() {
     for profile in [Profile::AesCm128HmacSha1_80, Profile::AeadAes128Gcm] {
         let mut core = Translator::new(0, Limits { calls: 1, directions: 2 }, [7; 32]);

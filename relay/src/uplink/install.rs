@@ -226,7 +226,7 @@ impl Uplink {
                 offload.remove_flow(flow);
             }
         }
-        self.route(worker, insert, remove);
+        self.route(call, worker, insert, remove);
         self.sessions.store(&plan);
         let running = self.state.calls.entry(call).or_insert_with(|| Running {
             worker,
@@ -252,19 +252,28 @@ impl Uplink {
     }
 
     /// Other workers learn whose the flow is, for frames that come without metadata, and so does whoever has the connections.
-    fn route(&self, owner: u8, insert: Vec<(FlowKey, Tag)>, remove: Vec<FlowKey>) {
+    fn route(&mut self, call: CallId, owner: u8, insert: Vec<(FlowKey, Tag)>, remove: Vec<FlowKey>) {
         for (at, worker) in self.workers.iter().enumerate() {
             if at != usize::from(owner) {
                 worker.order(Order::Routes { insert: insert.clone(), remove: remove.clone() });
             }
         }
-        self.route_tcp(insert, remove);
+        self.route_tcp(call, insert, remove);
     }
 
     /// Tells whoever has the TCP connections of the flows among these that are such.
-    pub(super) fn route_tcp(&self, mut insert: Vec<(FlowKey, Tag)>, mut remove: Vec<FlowKey>) {
+    pub(super) fn route_tcp(
+        &mut self,
+        call: CallId,
+        mut insert: Vec<(FlowKey, Tag)>,
+        mut remove: Vec<FlowKey>,
+    ) {
         insert.retain(|(flow, _)| self.own.is_tcp(flow));
         remove.retain(|flow| self.own.is_tcp(flow));
+        for flow in &remove {
+            self.state.connected.remove(flow);
+        }
+        self.state.connected.extend(insert.iter().map(|(flow, _)| (*flow, call)));
         if let Some(tcp) = self.tcp.as_ref().filter(|_| !insert.is_empty() || !remove.is_empty()) {
             tcp.order(Order::Routes { insert, remove });
         }
@@ -272,9 +281,7 @@ impl Uplink {
 
     /// A flow has no connection: its call may have another path soon.
     pub(super) fn disconnected(&mut self, flow: FlowKey) {
-        let mut calls = self.state.calls.iter();
-        let call = calls.find(|(_, running)| running.flows.iter().any(|(has, _)| *has == flow));
-        if let Some(call) = call.map(|(call, _)| *call) {
+        if let Some(call) = self.state.connected.get(&flow).copied() {
             self.tell(&Event::Disconnected { call, flow });
         }
     }
@@ -312,7 +319,7 @@ impl Uplink {
         flows.sort_by_key(|(flow, _)| flow.zone);
         self.drop_flows(&flows);
         let keys = flows.iter().map(|(flow, _)| *flow).collect();
-        self.route(running.worker, Vec::new(), keys);
+        self.route(call, running.worker, Vec::new(), keys);
         self.sessions.forget(call);
         self.order(running.worker, Order::Remove(call));
         self.forget_paths(call, &egress(&running.plan));
