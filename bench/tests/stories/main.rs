@@ -23,6 +23,7 @@ mod jssip;
 mod judges;
 mod kamailio;
 mod linphone;
+mod losses;
 mod many;
 mod ng;
 mod options;
