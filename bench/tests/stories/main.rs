@@ -24,6 +24,7 @@ mod judges;
 mod kamailio;
 mod linphone;
 mod long;
+mod losses;
 mod many;
 mod ng;
 mod options;

@@ -300,6 +300,9 @@ impl Translator {
                 self.stats.continue_or_break(rewritten.follows);
                 self.stats.note_extensions(rewritten.sound);
                 self.stats.recovered += u64::from(rewritten.recovered);
+                if rewritten.asks {
+                    self.ask_later(slot, now);
+                }
                 Ok(Step::Rewritten)
             }
             Payload::Rtcp => {

@@ -17,8 +17,9 @@ use crate::arrivals::{Arrivals, FEEDBACK_MAX};
 use crate::continuity::Continuity;
 use crate::dial::Dial;
 use crate::event::{self, Digit, Hearing};
-use crate::extensions;
+use crate::extensions::{self, Extensions};
 use crate::limit::Bucket;
+use crate::missing::Missing;
 use crate::packet::{Opening, Payload, Sealing};
 use crate::quality::{Arrival, Quality as Statistics};
 use crate::reason::Reason;
@@ -26,6 +27,7 @@ use crate::reports::{REPORT_MAX, Reports};
 use crate::resend::Ring;
 use crate::stats::Drops;
 use crate::stream::{Numbers, START, STARTS, Stream};
+pub use again::NACK_ROOM;
 pub use compound::Lost;
 use rules::{Leaves, Rules};
 
@@ -83,6 +85,10 @@ pub struct Cold {
     pub again: u32,
     /// Retransmissions that may still leave.
     pace: Bucket,
+    /// What is missing of what it receives, where that may come by retransmission or be asked for.
+    missing: Option<Box<Missing>>,
+    /// Whether a timer runs for questions about it.
+    asking: bool,
     /// Digits that it is to send.
     pub dial: Option<Box<Dial>>,
 }
@@ -104,6 +110,8 @@ impl Cold {
             hearing,
             again,
             pace: Bucket::default(),
+            missing: None,
+            asking: false,
             dial: None,
         }
     }
@@ -113,10 +121,13 @@ impl Direction {
     /// A direction that nothing has passed yet.
     pub fn new(call: CallId, plan: Plan, open: Opening, seal: Sealing) -> Self {
         let rules = Rules::new(&plan);
+        let mut cold = Box::new(Cold::new(call, plan));
+        cold.missing = rules.watches().then(Box::default);
+        let plan = &cold.plan;
         Self {
             open,
             seal,
-            stream: Stream::new(name(call, &plan)),
+            stream: Stream::new(name(call, plan)),
             names: rules.extensions.as_ref().is_some_and(|extensions| extensions.begins_to_name(None)),
             rules,
             continuity: Continuity::default(),
@@ -128,7 +139,7 @@ impl Direction {
             hearing: false,
             packets: 0,
             octets: 0,
-            cold: Box::new(Cold::new(call, plan)),
+            cold,
             quality: Statistics::default(),
         }
     }
@@ -149,6 +160,11 @@ impl Direction {
         if let Some(extensions) = &rules.extensions {
             self.names |= extensions.begins_to_name(self.rules.extensions.as_deref());
         }
+        self.cold.missing = match self.cold.missing.take() {
+            // What a hold has kept back is missed by nobody.
+            Some(missing) if rules.watches() && rules.mute == self.rules.mute => Some(missing),
+            _ => rules.watches().then(Box::default),
+        };
         self.rules = rules;
         self.cold.plan = plan;
     }
@@ -196,13 +212,15 @@ impl Direction {
     /// Hears an open RTP packet: digits that have ended now, and whether the packet ends here. The stream goes on behind it
     /// without a gap.
     pub fn hear(&mut self, packet: &[u8], now: Now) -> ([Option<Digit>; 2], bool) {
-        let Ok(header) = Header::parse(packet) else { return ([None; 2], false) };
-        let Some(leaves) = self.rules.leaves(header.payload_type()).filter(|leaves| leaves.is_event()) else {
+        // The type alone tells most packets apart: whether their header is sound is looked at once, when they are rewritten.
+        let payload_type = packet.get(1).map_or(0, |octet| octet & 0x7f);
+        let Some(leaves) = self.rules.leaves(payload_type).filter(|leaves| leaves.is_event()) else {
             // Most packets touch nothing that is cold.
             let ended = if self.hearing { self.cold.hearing.hear_media(now) } else { None };
             self.hearing &= ended.is_none();
             return ([ended, None], false);
         };
+        let Ok(header) = Header::parse(packet) else { return ([None; 2], false) };
         let digits = self.cold.hearing.hear_event(packet, leaves.clocks().0, now);
         self.hearing = self.cold.hearing.is_waiting();
         let ends = self.rules.digits == Digits::Tell;
@@ -227,8 +245,11 @@ impl Direction {
             _ => None,
         };
         let recovered = self.rules.repeats && self.recover(buf)?;
-        let state = (&mut self.stream, &mut self.continuity, &mut self.quality);
-        let rewritten = rewrite(buf, state, (&self.rules, self.names), (holds, recovered), now)?;
+        let missing = if self.rules.watches() { self.cold.missing.as_deref_mut() } else { None };
+        let ears = Ears { quality: &mut self.quality, missing };
+        let state = (&mut self.stream, &mut self.continuity, ears);
+        let mut rewritten = rewrite(buf, state, (&self.rules, self.names), (holds, recovered), now)?;
+        rewritten.asks = self.rules.nack && self.begins_to_ask();
         if self.ring.is_some() {
             self.keep(buf.packet(), false, now);
         }
@@ -272,12 +293,35 @@ pub struct Rewritten {
     pub sound: bool,
     /// Whether it came by retransmission.
     pub recovered: bool,
+    /// Whether a timer is to be started, since something is missing that can be asked for.
+    pub asks: bool,
+}
+
+/// What takes note of packets that come.
+struct Ears<'a> {
+    quality: &'a mut Statistics,
+    missing: Option<&'a mut Missing>,
+}
+
+impl Ears<'_> {
+    /// `timed`: its timestamp says when it was sent.
+    #[inline]
+    fn note(&mut self, packet: &Arrival, timed: bool, now: Now) {
+        if let Some(missing) = &mut self.missing {
+            missing.arrive(packet.ssrc, packet.sequence, packet.begins, now);
+        }
+        if timed {
+            self.quality.arrive(packet, now);
+        } else {
+            self.quality.arrive_untimed(packet, now);
+        }
+    }
 }
 
 /// Rewrites an open packet in place.
 fn rewrite(
     buf: &mut PacketBuf<'_>,
-    (stream, continuity, quality): (&mut Stream, &mut Continuity, &mut Statistics),
+    (stream, continuity, mut ears): (&mut Stream, &mut Continuity, Ears<'_>),
     (rules, names): (&Rules, bool),
     (holds, recovered): (Option<Reason>, bool),
     now: Now,
@@ -287,13 +331,9 @@ fn rewrite(
     let octets = (header.payload_len() - padding) as u64;
     let (ssrc, sequence, payload_type) = (header.ssrc(), header.sequence(), header.payload_type());
     let extended = header.has_extension();
+    let done = Rewritten { octets, follows: true, sound: true, recovered, asks: false };
     if rules.passage == Passage::Transparent {
-        return rules.lets_pass(payload_type).map(|()| Rewritten {
-            octets,
-            follows: true,
-            sound: true,
-            recovered,
-        });
+        return rules.lets_pass(payload_type).map(|()| done);
     }
     let leaves = rules.leaves(payload_type);
     let (from, to) = leaves.map_or((rules.clock.hz(), 0), Leaves::clocks);
@@ -301,45 +341,50 @@ fn rewrite(
     let arrival = |begins| Arrival { ssrc, sequence, timestamp, payload_type, clock: from, begins };
     let Some(leaves) = leaves else {
         if stream.skip(ssrc, sequence) {
-            quality.arrive_untimed(&arrival(stream.has_begun()), now);
+            ears.note(&arrival(stream.has_begun()), false, now);
         }
         return Err(Reason::PayloadType);
     };
     let event = leaves.is_event();
-    let mut note = |stream: &Stream| match event {
-        _ if recovered => {}
-        true => quality.arrive_untimed(&arrival(stream.has_begun()), now),
-        false => quality.arrive(&arrival(stream.has_begun()), now),
-    };
     if let Some(reason) = holds {
-        if stream.hold(ssrc, sequence) {
-            note(stream);
+        if !recovered && stream.hold(ssrc, sequence) {
+            ears.note(&arrival(stream.has_begun()), !event, now);
         }
         return Err(reason);
     }
     let clock = if event { rules.clock.hz() } else { from };
-    let place = stream.place(&Numbers { ssrc, sequence, timestamp, clock, event }, now);
-    if place != Err(Reason::OutOfSequence) {
-        note(stream);
+    let numbers = Numbers { ssrc, sequence, timestamp, clock, event };
+    let place = if recovered { stream.fill(&numbers) } else { stream.place(&numbers, now) };
+    if !recovered && place != Err(Reason::OutOfSequence) {
+        ears.note(&arrival(stream.has_begun()), !event, now);
     }
     let place = place?;
     if event && from != to {
         event::scale(buf.packet_mut(), from, to);
     }
     // Most packets have none.
-    let sound = match (extended || names).then_some(&rules.extensions) {
-        None => Ok(true),
-        Some(Some(extensions)) => extensions.apply(buf, names),
-        Some(None) => extensions::strip(buf),
-    };
-    let sound = sound.map_err(|_| Reason::Malformed)?;
+    let extensions = (extended || names).then_some(&rules.extensions);
+    let sound = extensions.map_or(Ok(true), |extensions| translate(buf, extensions.as_deref(), names))?;
     let packet = buf.packet_mut();
     rtp::set_payload_type(packet, leaves.payload_type());
     rtp::set_sequence(packet, place.sequence);
     rtp::set_timestamp(packet, place.timestamp);
     rtp::set_ssrc(packet, rules.ssrc);
-    let follows = continuity.follows(packet, (!event).then_some(clock));
-    Ok(Rewritten { octets, follows, sound, recovered })
+    let follows = if recovered {
+        continuity.has_place(packet)
+    } else {
+        continuity.follows(packet, (!event).then_some(clock))
+    };
+    Ok(Rewritten { follows, sound, ..done })
+}
+
+/// Puts the header extensions of the other leg in the place of a packet's own; whether those made sense.
+fn translate(buf: &mut PacketBuf<'_>, wanted: Option<&Extensions>, names: bool) -> Result<bool, Reason> {
+    let sound = match wanted {
+        Some(extensions) => extensions.apply(buf, names),
+        None => extensions::strip(buf),
+    };
+    sound.map_err(|_| Reason::Malformed)
 }
 
 fn low(value: u64) -> u32 {

@@ -68,6 +68,11 @@ impl Wishes {
         Self { picture: true, ..Self::default() }
     }
 
+    /// Packets, by the sequence numbers of their sender, and nothing else.
+    pub fn for_packets(lost: ArrayVec<u16, LOST>) -> Self {
+        Self { lost, ..Self::default() }
+    }
+
     /// Whether nothing is asked for.
     pub fn is_empty(&self) -> bool {
         !self.picture && self.lost.is_empty() && self.limit.is_none()

@@ -141,6 +141,8 @@ impl Translator {
         if plan.directions.iter().any(|direction| direction.fork.is_some()) {
             self.copies.begin();
         }
+        // Whose packets are missing waits for no memory.
+        self.asks_due.reserve(self.table.taken());
         self.pair(&slots);
         self.lead(&slots, now);
         let changes = self.flow_changes(&slots, &old_flows);

@@ -60,6 +60,7 @@
 #![forbid(unsafe_code)]
 
 mod arrivals;
+mod asks;
 mod burst;
 mod checkpoint;
 mod consent;
@@ -73,6 +74,7 @@ mod fork;
 mod install;
 mod ledger;
 mod limit;
+mod missing;
 mod packet;
 mod quality;
 mod reason;

@@ -4,8 +4,9 @@
 //! and `extension_malformed` packets that went on without their header extensions. Of packets that a NACK asks for,
 //! `nack_answered` were sent again from here, `nack_limited` were not because they just had been or too much was,
 //! `nack_declined` because they were gone or nothing could leave when their turn came, `nack_forwarded` were asked of the
-//! sender; `rtx_recovered` were lost and came by retransmission. Of copies, `forked` were made, and for `fork_overflow` there
-//! was no room.
+//! sender. Of packets that are missing here `nack_asked` were asked of their sender, `nack_given_up` never came;
+//! `rtx_recovered` were lost and came by retransmission. Of copies, `forked` were made, and for `fork_overflow` there was no
+//! room.
 
 use sallyport_plan::CallId;
 
@@ -57,6 +58,10 @@ pub struct Stats {
     pub declined: u64,
     /// Packets that their sender was asked for.
     pub forwarded: u64,
+    /// Packets that their sender was asked for because they are missing here.
+    pub asked: u64,
+    /// Packets that did not come, however often they were asked for.
+    pub given_up: u64,
     /// Packets that came by retransmission.
     pub recovered: u64,
     forked: u64,
@@ -123,6 +128,8 @@ impl Stats {
             ("nack_limited", self.limited),
             ("nack_declined", self.declined),
             ("nack_forwarded", self.forwarded),
+            ("nack_asked", self.asked),
+            ("nack_given_up", self.given_up),
             ("rtx_recovered", self.recovered),
             ("forked", self.forked),
             ("fork_overflow", self.fork_overflow),

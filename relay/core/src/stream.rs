@@ -218,6 +218,32 @@ impl Stream {
         self.kept = self.last;
     }
 
+    /// The place that a packet of the past has, which comes by retransmission. It re-bases nothing.
+    ///
+    /// # Errors
+    /// [`Reason::Repeated`] where the stream goes on anew with its next packet, or is another source's; [`Reason::Late`] for
+    /// one from before the last re-basing.
+    pub fn fill(&mut self, packet: &Numbers) -> Result<Place, Reason> {
+        if self.source() != Some(packet.ssrc) || self.rebase.is_some() {
+            return Err(Reason::Repeated);
+        }
+        let outgoing = self.past(packet.sequence).ok_or(Reason::Late)?;
+        self.received += 1;
+        Ok(Place { sequence: low(outgoing), timestamp: self.timestamp_of(packet) })
+    }
+
+    /// Whether a packet of the past could still leave.
+    pub fn has_place(&self, sequence: u16) -> bool {
+        self.rebase.is_none() && self.past(sequence).is_some()
+    }
+
+    /// The outgoing number of a packet of the past, extended; `None` for one from before the last re-basing.
+    fn past(&self, sequence: u16) -> Option<u32> {
+        let behind = low(self.highest).wrapping_sub(sequence);
+        let outgoing = self.highest.wrapping_sub(u32::from(behind)).wrapping_add(self.offset);
+        Some(outgoing).filter(|outgoing| !is_before(*outgoing, self.floor))
+    }
+
     /// Takes note of a packet that is not to leave: it is no loss, and the stream goes on behind it without a gap. `false`
     /// where it is out of sequence.
     pub fn hold(&mut self, ssrc: u32, sequence: u16) -> bool {

@@ -31,7 +31,7 @@ const LEAVING: usize = 512;
 const RESENDS: usize = 1024;
 
 /// Reports that are looked after at once: packets wait meanwhile.
-const REPORTS: usize = 32;
+pub(crate) const REPORTS: usize = 32;
 /// Feedback packets of one direction at a time.
 const FEEDBACKS: usize = 4;
 
@@ -127,6 +127,8 @@ pub struct Translator {
     pub(crate) dials_due: BinaryHeap<Reverse<(Now, DirectionId, u32)>>,
     /// Directions by when they have to feed back what arrived.
     feedback_due: BinaryHeap<Reverse<(Now, DirectionId, u32)>>,
+    /// Directions by when they have to ask for what is missing.
+    pub(crate) asks_due: BinaryHeap<Reverse<(Now, DirectionId, u32)>>,
     /// Directions that are between two keys, by when they are to be looked after.
     pub(crate) changes_due: BinaryHeap<Reverse<(Now, DirectionId, u32)>>,
     /// The NTP timestamp of `Now(0)`.
@@ -161,6 +163,7 @@ impl Translator {
             reports_due: BinaryHeap::new(),
             dials_due: BinaryHeap::new(),
             feedback_due: BinaryHeap::new(),
+            asks_due: BinaryHeap::new(),
             changes_due: BinaryHeap::new(),
             epoch: 0,
             random: Random::new(seed),
@@ -255,13 +258,15 @@ impl Translator {
     /// When [`Translator::handle_reports`] wants to be called; `None` where no direction may have to report, and none has a former
     /// key to be forgotten.
     pub fn poll_report(&self) -> Option<Now> {
-        let due = [self.reports_due.peek(), self.feedback_due.peek(), self.changes_due.peek()];
+        let due =
+            [&self.reports_due, &self.feedback_due, &self.asks_due, &self.changes_due].map(BinaryHeap::peek);
         due.into_iter().flatten().map(|Reverse((at, ..))| *at).min()
     }
 
-    /// Sends reports of our own through `send`, for directions whose senders are silent, and feedback on what arrived: those
-    /// that are due, a few at once. Allocates nothing.
+    /// Sends reports of our own through `send`, for directions whose senders are silent, feedback on what arrived and questions
+    /// for what did not: those that are due, a few at once. Allocates nothing.
     pub fn handle_reports(&mut self, now: Now, send: &mut dyn FnMut(&FlowKey, &[u8])) {
+        self.handle_asks(now, send);
         self.handle_changes(now);
         self.handle_feedback(now, send);
         for _ in 0..REPORTS {

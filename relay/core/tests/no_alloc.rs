@@ -240,6 +240,26 @@ fn no_copy_allocates() {
 }
 
 #[test]
+fn no_question_for_what_is_missing_allocates() {
+    let profile = Profile::AeadAes128Gcm;
+    let mut core = Translator::new(0, Limits { calls: 1, directions: 2 }, [7; 32]);
+    let mut asking = plan(Some(profile), paths());
+    asking.directions[0].extensions.nack = true;
+    core.install(asking, Now(0)).unwrap();
+    let mut browser = Peer::new(&key(profile, FROM_BROWSER), &key(profile, TO_BROWSER));
+    let mut asked = 0;
+    for n in (0..3000u32).filter(|n| n % 3 != 1) {
+        let now = Now(u64::from(n) * STEP);
+        let bytes = browser.seal(&g711(5, n as u16, n * 160).bytes());
+        let mut room = [vec![0; HEAD], bytes.clone(), vec![0; TAIL]].concat();
+        let mut buf = PacketBuf::new(&mut room, HEAD..HEAD + bytes.len()).unwrap();
+        assert_eq!(calls(|| judge(&mut core, &paths().outside, &mut buf, now)).0, 0);
+        assert_eq!(calls(|| core.handle_reports(now, &mut |_, _| asked += 1)).0, 0);
+    }
+    assert!(asked > 500, "{asked} packets of RTCP");
+}
+
+#[test]
 fn no_burst_allocates() {
     let profile = Profile::AesCm128HmacSha1_80;
     let mut core = Translator::new(0, Limits { calls: 1, directions: 2 }, [7; 32]);

@@ -128,7 +128,8 @@ proptest! {
         let missing: Vec<u16> =
             wanted.iter().zip(&lost).filter(|(_, lost)| **lost).map(|(packet, _)| key_of(packet).1).collect();
         let (out, sent) = call.ask(&missing);
-        prop_assert_eq!(out, Out::Answered);
+        let ends = if missing.is_empty() { Out::Drop(Reason::RtcpEmpty) } else { Out::Answered };
+        prop_assert_eq!(out, ends);
         prop_assert_eq!(sent.len(), missing.len());
         for packet in &sent {
             let plain = call.browser.try_open(packet).expect("an index that the browser has not seen");
@@ -273,12 +274,12 @@ fn a_restart_steps_over_all_that_a_greedy_browser_can_have() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     /// The same of any stream, whatever is asked for and when, over plans that take retransmissions away and bring them back.
     #[test]
     fn no_span_has_more_retransmissions_than_are_stepped_over(
-        steps in prop::collection::vec((0u8..16, 0u64..30_000, 1usize..250, 1usize..1200), 1..300),
+        steps in prop::collection::vec((0u8..16, 0u64..30_000, 1usize..120, 1usize..600), 1..120),
     ) {
         let mut call = Call::new(GCM, rtx());
         let (mut numbers, mut times, mut version) = (Vec::new(), Vec::new(), 1);

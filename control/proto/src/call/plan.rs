@@ -187,6 +187,7 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>, keys: Option<Key
             payload_types: inward_types,
             extensions: Extensions {
                 transport_wide: inward.extensions.transport_wide,
+                nack: film.agreed.knows_nack(),
                 ..Extensions::default()
             },
             digits: Digits::Pass,

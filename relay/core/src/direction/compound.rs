@@ -4,7 +4,7 @@ use arrayvec::ArrayVec;
 use sallyport_plan::Passage;
 use sallyport_wire::PacketBuf;
 
-use super::{Direction, low};
+use super::{Direction, low, low_half};
 use crate::Now;
 use crate::feedback::{Bound, LOST};
 use crate::limit::PICTURE;
@@ -75,11 +75,18 @@ impl Direction {
             asks.then_some(*number)
         };
         let Lost { again, limited, forwarded, bound } = lost;
+        let theirs = reverse.as_deref().filter(|reverse| reverse.rules.nack);
+        let missing =
+            theirs.and_then(|theirs| Some((theirs.cold.missing.as_ref()?, names.reverse?.1.offset)));
+        // What is missing here as well its sender hears of from here.
+        let asked_for = |sequence: u16| {
+            missing.is_some_and(|(missing, offset)| missing.contains(sequence.wrapping_sub(low_half(offset))))
+        };
         let mut named = 0;
         let answer = |sequence| {
             named += 1;
             // What one compound asks for beyond costs nobody a look.
-            let asked = if named > LOST { Some(Asked::Enough) } else { None };
+            let asked = if named > LOST || asked_for(sequence) { Some(Asked::Enough) } else { None };
             match asked.or_else(|| Some(ring.as_mut()?.ask(sequence, round_trip, now))) {
                 Some(Asked::Again) => again.try_push(sequence).is_ok(),
                 Some(Asked::Enough) => {
