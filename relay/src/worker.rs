@@ -533,6 +533,8 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                 // on from where this one did.
                 let kept = self.worker.translator.checkpoint_of(call);
                 (self.notify)(Notice::Checkpoint(kept.into_iter().collect()));
+                // Of many calls more would be owed than there is room for.
+                self.resend(now);
             }
         }
         (self.notify)(Notice::Installed { call, changes });

@@ -88,6 +88,8 @@ pub struct Cold {
     pace: Bucket,
     /// What is missing of what it receives, where that may come by retransmission or be asked for.
     missing: Option<Box<Missing>>,
+    /// Answers to TMMBR that may still be given.
+    bounds: Bucket,
     /// Whether a timer runs for questions about it.
     asking: bool,
     /// The same for a former key.
@@ -117,6 +119,7 @@ impl Cold {
             pace: Bucket::default(),
             missing: None,
             asking: false,
+            bounds: Bucket::default(),
             rekeying: false,
             retired: Retired::default(),
             dial: None,
@@ -163,6 +166,7 @@ impl Direction {
         if !self.ring.as_mut().is_some_and(|ring| ring.follow(&plan.resend)) {
             self.ring = Ring::new(&plan.resend).map(Box::new);
         }
+        self.take_up_retransmissions(&plan);
         let rules = Rules::new(&plan);
         if let Some(extensions) = &rules.extensions {
             self.names |= extensions.begins_to_name(self.rules.extensions.as_deref());
@@ -361,6 +365,10 @@ fn rewrite(
         return Err(reason);
     }
     let clock = if event { rules.clock.hz() } else { from };
+    if ears.missing.is_some() && !recovered && ears.quality.has(ssrc, sequence) {
+        // It was overtaken by its own repetition.
+        return Err(Reason::Repeated);
+    }
     let numbers = Numbers { ssrc, sequence, timestamp, clock, event };
     let place = if recovered { stream.fill(&numbers) } else { stream.place(&numbers, now) };
     if !recovered && place != Err(Reason::OutOfSequence) {

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use sallyport_plan::{CallId, Direction as DirectionPlan, FlowKey, Plan, Protection, Refusal, Resend};
+use sallyport_plan::{CallId, Direction as DirectionPlan, FlowKey, Plan, Protection, Refusal};
 
 use crate::Now;
 use crate::consent::Consent;
@@ -79,7 +79,8 @@ impl Translator {
             .iter()
             .map(|wanted| {
                 let running = running(wanted);
-                if running.is_some_and(|(_, former)| renames_retransmissions(former, wanted)) {
+                let there = running.and_then(|(at, _)| self.table.at(at));
+                if there.is_some_and(|direction| direction.renames_retransmissions(wanted)) {
                     return Err(Refusal::Malformed);
                 }
                 let keeps_open = running.is_some_and(|(_, former)| former.open == wanted.open);
@@ -306,17 +307,6 @@ impl Translator {
         };
         slots.into_iter().filter_map(farewell).collect()
     }
-}
-
-/// Whether retransmissions get another SSRC while the key stays: their numbers, and what a checkpoint knows of them, are those
-/// of the one that was announced.
-fn renames_retransmissions(former: &DirectionPlan, wanted: &DirectionPlan) -> bool {
-    let ssrc = |direction: &DirectionPlan| match direction.resend {
-        Resend::Rtx { ssrc, .. } => Some(ssrc),
-        Resend::Never | Resend::Same => None,
-    };
-    let renamed = ssrc(former).zip(ssrc(wanted)).is_some_and(|(one, other)| one != other);
-    renamed && former.seal == wanted.seal && matches!(former.seal, Some(Protection::Srtp(_)))
 }
 
 /// Whether a flow goes to another direction under the same key: what the one has opened the other would open again.

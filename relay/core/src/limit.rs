@@ -15,6 +15,8 @@ const SOURCE: Rate = Rate { burst: 50, refill: 20_000 };
 pub const FLOW: Rate = Rate { burst: 100, refill: 10_000 };
 /// Pictures that may be asked for: one at once, and another half a second later.
 pub const PICTURE: Rate = Rate { burst: 1, refill: 500_000 };
+/// Answers to TMMBR of one direction, which use up SRTCP indices likewise.
+pub const BOUND: Rate = Rate { burst: 4, refill: 100_000 };
 /// Retransmissions of one direction, which use up indices that a restart has to step over ([`resent_within`]).
 pub const AGAIN: Rate = Rate { burst: 1024, refill: 1_000 };
 

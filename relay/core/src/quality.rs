@@ -130,6 +130,16 @@ impl Quality {
         self.time(packet, now);
     }
 
+    /// Whether a packet came, of those that may still be told.
+    pub fn has(&self, ssrc: u32, sequence: u16) -> bool {
+        let behind = u32::from(((self.highest & 0xffff) as u16).wrapping_sub(sequence));
+        if !self.begun || ssrc != self.ssrc || behind >= WINDOW {
+            return false;
+        }
+        let below = self.highest.wrapping_sub(self.seldom.first) < behind;
+        !below && self.came >> behind & 1 == 1
+    }
+
     /// A packet of the source that is `step` above its highest one.
     fn stray(&mut self, step: i16) {
         self.received = self.received.wrapping_add(1);

@@ -322,7 +322,7 @@ impl Translator {
             let sent = direction.and_then(|direction| match owed {
                 Owed::Again(number) => direction.resend(number, room, now),
                 Owed::Padding => direction.announce(room, now),
-                Owed::Bound(bound) => direction.notify(bound, room),
+                Owed::Bound(bound) => direction.notify(bound, now, room),
             });
             self.repeats = matches!(owed, Owed::Again(_));
             if sent.is_some() {

@@ -337,6 +337,24 @@ fn nothing_is_fed_back_before_there_are_keys_or_for_what_cannot_be_opened() {
     assert_eq!(bench.core.report(CallId(1)).unwrap()[0].packets, 1);
 }
 
+/// Each answer uses up an SRTCP index, and a restart steps over so many only.
+#[test]
+fn a_flood_of_bandwidth_requests_has_few_answers() {
+    let mut bench = Bench::new(1, 2);
+    bench.core.install(with(Extensions::default(), Extensions::default()), bench.now).unwrap();
+    let mut peer = browser();
+    bench.send(paths().outside, &peer.seal(&g711(BROWSER, 1, 160).bytes())).forwarded();
+    let wish = [&INSIDE_SSRC.to_be_bytes()[..], &(2 << 26 | 125_000 << 9 | 40u32).to_be_bytes()].concat();
+    let asks = [&[0x83, rtcp::RTPFB, 0, 4, 0, 0, 0, 9, 0, 0, 0, 0][..], &wish].concat();
+    let mut answers = 0;
+    for _ in 0..1000 {
+        bench.elapse(2_000);
+        bench.send(paths().rtcp, &asks);
+        answers += bench.resends().len();
+    }
+    assert!((20..=25).contains(&answers), "{answers} in two seconds");
+}
+
 #[test]
 fn the_bandwidth_that_the_inside_wants_leaves_as_remb_where_that_is_known() {
     let remb = Extensions { remb: true, ..Extensions::default() };

@@ -148,6 +148,24 @@ fn what_is_missing_is_asked_for_and_leaves_in_its_place() {
     }
 }
 
+/// It was under way for longer than we waited: its repetition comes first.
+#[test]
+fn a_packet_that_its_repetition_has_overtaken_leaves_once() {
+    let mut call = Call::new(with(true, true));
+    call.speak(1);
+    call.lose(2);
+    call.speak(3);
+    call.bench.elapse(10_000);
+    assert_eq!(call.asked(), lost(&[2]));
+    call.repeat(2).forwarded();
+    assert_eq!(call.speak(2), Out::Drop(Reason::Repeated));
+    assert_eq!(call.repeat(2), Out::Drop(Reason::Repeated));
+    // One from before the first that came is none that came.
+    call.speak(0).forwarded();
+    call.speak(4).forwarded();
+    assert_eq!(call.bench.report(0).packets, 5);
+}
+
 #[test]
 fn nobody_is_asked_who_sends_nothing_again_or_is_on_hold() {
     let mut call = Call::new(with(false, true));

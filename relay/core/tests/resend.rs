@@ -338,6 +338,32 @@ fn retransmissions_keep_their_ssrc_as_long_as_their_key() {
     assert!(call.bench.core.install(plan, call.bench.now).is_ok(), "another key, another stream");
 }
 
+/// A browser that offers without them and with them again.
+#[test]
+fn retransmissions_that_come_back_go_on_under_their_ssrc_and_no_other() {
+    for restarts in [false, true] {
+        let mut call = Call::new(GCM, rtx());
+        let number = key_of(&call.speak()).1;
+        let before = key_of(&call.ask(&[number]).1[0]);
+        let none = Plan { version: 2, ..with(GCM, Resend::Never) };
+        call.bench.core.install(none.clone(), call.bench.now).unwrap();
+        if restarts {
+            let kept = call.bench.core.checkpoint_of(CallId(1)).unwrap();
+            call.bench.core = Translator::new(3, Limits { calls: 2, directions: 4 }, [7; 32]);
+            call.bench.core.install(none, call.bench.now).unwrap();
+            call.bench.core.restore(&kept, |_| 8192, call.bench.now);
+        }
+        let renamed = Resend::Rtx { ssrc: Ssrc(AGAIN + 1), payload_types: vec![(Pt(0), Pt(RTX))] };
+        let refused = call.bench.core.install(Plan { version: 3, ..with(GCM, renamed) }, call.bench.now);
+        assert_eq!(refused, Err(Refusal::Malformed));
+        call.bench.core.install(Plan { version: 3, ..with(GCM, rtx()) }, call.bench.now).unwrap();
+        let number = key_of(&call.speak()).1;
+        let after = key_of(&call.ask(&[number]).1[0]);
+        let step = if restarts { 8193 } else { 1 };
+        assert_eq!(after, (AGAIN, before.1.wrapping_add(step)));
+    }
+}
+
 /// Retransmissions may be as rare as restarts: their receiver follows however often the relay starts again between two.
 #[test]
 fn rare_retransmissions_are_opened_after_many_restarts() {

@@ -1,7 +1,7 @@
 //! What a direction sends again, and what comes again (RFC 4588).
 
-use sallyport_plan::{FlowKey, Mute};
-use sallyport_srtp::RTCP_OVERHEAD;
+use sallyport_plan::{Direction as Plan, FlowKey, Mute, Resend};
+use sallyport_srtp::{RTCP_OVERHEAD, SealedSource};
 use sallyport_wire::PacketBuf;
 use sallyport_wire::rtp::Header;
 
@@ -83,6 +83,33 @@ impl Direction {
     fn want(&mut self, wishes: Wishes, source: u32, room: &mut [u8; NACK_ROOM]) -> Option<(FlowKey, usize)> {
         let length = rtcp::ask(&wishes, (self.rules.ssrc, source), 0, room)?;
         self.protect(Payload::Rtcp, room, length)
+    }
+
+    /// Whether a plan gives retransmissions another SSRC while the key stays: their numbers, and what a checkpoint knows of them,
+    /// are those of the one that was announced, or was sealed with before.
+    pub fn renames_retransmissions(&self, wanted: &Plan) -> bool {
+        let (Resend::Rtx { ssrc, .. }, Sealing::Srtp(sealer)) = (&wanted.resend, &self.seal) else {
+            return false;
+        };
+        let former = &self.cold.plan;
+        if former.seal != wanted.seal {
+            return false;
+        }
+        let announced = matches!(&former.resend, Resend::Rtx { ssrc: other, .. } if other != ssrc);
+        let others = |sealed: &SealedSource| ![former.ssrc.0, ssrc.0].contains(&sealed.ssrc);
+        announced || sealer.checkpoint().sources.iter().any(others)
+    }
+
+    /// Retransmissions begin once more after a plan without any: behind those that left before.
+    pub(super) fn take_up_retransmissions(&mut self, plan: &Plan) {
+        let (Resend::Rtx { ssrc, .. }, Sealing::Srtp(sealer)) = (&plan.resend, &self.seal) else { return };
+        if matches!(self.cold.plan.resend, Resend::Rtx { .. }) {
+            return;
+        }
+        let sealed = sealer.checkpoint().sources;
+        if let Some(last) = sealed.iter().find(|sealed| sealed.ssrc == ssrc.0).and_then(|sealed| sealed.rtp) {
+            self.cold.again = (last & 0xffff_ffff) as u32;
+        }
     }
 
     /// Keeps a packet as it leaves, where packets are sent again as they left.

@@ -9,7 +9,7 @@ use crate::Now;
 use crate::dial::{self, Dialled, EVENT_ROOM};
 use crate::extensions;
 use crate::feedback::{Bound, Wishes};
-use crate::limit::PICTURE;
+use crate::limit::{BOUND, PICTURE};
 use crate::packet::{Payload, Sealing};
 use crate::reports::{Report, Sender};
 use crate::rtcp;
@@ -74,9 +74,9 @@ impl Direction {
     }
 
     /// Writes the answer to a TMMBR of its receiver's (RFC 5104 section 4.2.2). Where it goes and how long it is; `None` where
-    /// nothing may leave.
-    pub fn notify(&mut self, bound: Bound, room: &mut [u8]) -> Option<(FlowKey, usize)> {
-        if !self.may_leave() {
+    /// nothing may leave, or too many have: whoever was not answered asks again.
+    pub fn notify(&mut self, bound: Bound, now: Now, room: &mut [u8]) -> Option<(FlowKey, usize)> {
+        if !self.may_leave() || !self.cold.bounds.take(BOUND, now) {
             return None;
         }
         let length = rtcp::notify(bound, self.rules.ssrc, room)?;
