@@ -1,5 +1,6 @@
 //! What control is told: its sections of the configuration file, and the options that override them.
 
+mod recording;
 mod sip;
 
 use std::fs;
@@ -79,6 +80,8 @@ pub struct Config {
     pub http: Http,
     /// SIP.
     pub sip: Sip,
+    /// Who gets copies of calls.
+    pub recording: recording::Recording,
     /// NG.
     pub ng: crate::ng::Section,
     /// Whose tokens are believed.
@@ -311,6 +314,7 @@ impl Config {
         self.sip.validate().map_err(ConfigError::Invalid)?;
         self.agents.validate(!self.sip.server.is_empty()).map_err(ConfigError::Invalid)?;
         crate::identity::Identities::new(self).map_err(ConfigError::Invalid)?;
+        self.recording.validate().map_err(ConfigError::Invalid)?;
         self.ng.validate().map_err(ConfigError::Invalid)
     }
 }

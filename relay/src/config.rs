@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 /// Sections that other processes read from the same file.
-const FOREIGN_SECTIONS: &[&str] = &["agents", "http", "identity", "ng", "sip", "supervisor"];
+const FOREIGN_SECTIONS: &[&str] = &["agents", "http", "identity", "ng", "recording", "sip", "supervisor"];
 
 /// Workers at the most.
 pub const WORKERS_MAX: u32 = 64;

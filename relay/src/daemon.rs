@@ -30,7 +30,7 @@ use crate::link;
 use crate::nexthop;
 use crate::offload::{self, Offload};
 use crate::ports::Ports;
-use crate::sessions::Sessions;
+use crate::sessions::{self, Sessions};
 use crate::tcp;
 use crate::uplink::{self, Message, Uplink, Waiting};
 use crate::worker::{self, Handle, Worker};
@@ -241,7 +241,7 @@ fn spawn_threads(
     let wakes: io::Result<Vec<Arc<EventFd>>> =
         edges.iter().map(|_| ()).chain(connections.iter().map(|_| ())).map(|()| wake()).collect();
     let mut wakes = wakes.context("no eventfd")?;
-    let mut meshes = handoff::mesh(&wakes);
+    let mut meshes = handoff::mesh(&wakes, connections.as_ref().map(|_| edges.len()));
     let (epoch, count) = (Instant::now(), edges.len());
     let notify = |at: u8| uplink::notifier(at, inbox.clone(), waiting.clone());
     let last = u8::try_from(count).context("more than 255 workers")?;
@@ -290,7 +290,10 @@ impl Crew<'_> {
         Ok(Worker {
             index,
             edge,
-            translator: translator.with_browsers(self.config.inside.browsers).with_epoch(self.ntp),
+            translator: translator
+                .with_browsers(self.config.inside.browsers)
+                .with_epoch(self.ntp)
+                .with_ahead(sessions::ahead),
             own: self.own.clone(),
             handoff,
             tcp: self.tcp,

@@ -9,6 +9,10 @@ use sallyport_plan::FlowKey;
 
 /// Strays that a ring holds; more are dropped and counted.
 const RING: usize = 256;
+/// Frames of TCP connections that a ring holds: they come as their senders' networks let them, many at once.
+const STREAMS: usize = 1024;
+/// Packets after which their owner is woken without waiting for the end of the burst.
+const EAGER: usize = 64;
 /// Octets that one place of a ring holds; longer packets take several.
 const STRAY_MAX: usize = 1500;
 /// Places that a packet takes at the most.
@@ -42,15 +46,18 @@ pub struct Handoff {
     /// The ring that the next piece of a packet is to be taken from.
     open: Option<usize>,
     asleep: u64,
+    /// Packets pushed since others were woken.
+    pushed: usize,
 }
 
-/// Makes the rings between workers that are woken by these descriptors.
-pub fn mesh(wakes: &[Arc<EventFd>]) -> Vec<Handoff> {
-    let end = || Handoff { outgoing: Vec::new(), incoming: Vec::new(), open: None, asleep: 0 };
+/// Makes the rings between workers that are woken by these descriptors; `streams` is the one that has TCP connections.
+pub fn mesh(wakes: &[Arc<EventFd>], streams: Option<usize>) -> Vec<Handoff> {
+    let end = || Handoff { outgoing: Vec::new(), incoming: Vec::new(), open: None, asleep: 0, pushed: 0 };
     let mut ends: Vec<Handoff> = wakes.iter().map(|_| end()).collect();
     for from in 0..wakes.len() {
+        let room = if streams == Some(from) { STREAMS } else { RING };
         for (to, wake) in wakes.iter().enumerate() {
-            let ring = (from != to).then(|| RingBuffer::new(RING));
+            let ring = (from != to).then(|| RingBuffer::new(room));
             let outgoing = ring.map(|(producer, consumer)| {
                 ends[to].incoming.push(consumer);
                 (producer, wake.clone())
@@ -88,6 +95,10 @@ impl Handoff {
         };
         if pushed {
             self.asleep |= 1 << (to % 64);
+            self.pushed += 1;
+            if self.pushed >= EAGER {
+                self.wake_others();
+            }
         }
         pushed
     }
@@ -117,6 +128,7 @@ impl Handoff {
             }
         }
         self.asleep = 0;
+        self.pushed = 0;
     }
 }
 
@@ -135,7 +147,7 @@ mod tests {
     #[test]
     fn strays_reach_their_owner_and_a_full_ring_refuses() {
         let wakes = [wake(), wake(), wake()];
-        let mut ends = mesh(&wakes);
+        let mut ends = mesh(&wakes, Some(1));
         let here = SocketAddr::from(([192, 0, 2, 1], 1));
         let key = FlowKey { zone: Zone::Outside, local: here, remote: here };
         let of = |worker| Tag { direction: DirectionId::new(worker, 0), epoch: 1 };
@@ -152,11 +164,13 @@ mod tests {
             assert_eq!((stray.bytes(), stray.tag, stray.hairpins), (&[n as u8][..], of(2), 3));
         }
         assert!(ends[2].pop().is_none() && ends[1].pop().is_none());
+        let fits = (0..).take_while(|_| ends[1].push(of(0), key, 0, &[0])).count();
+        assert_eq!(fits, STREAMS);
     }
 
     #[test]
     fn long_packets_are_handed_over_whole_or_not_at_all() {
-        let mut ends = mesh(&[wake(), wake(), wake()]);
+        let mut ends = mesh(&[wake(), wake(), wake()], None);
         let here = SocketAddr::from(([192, 0, 2, 1], 1));
         let key = FlowKey { zone: Zone::Outside, local: here, remote: here };
         let to = Tag { direction: DirectionId::new(2, 0), epoch: 1 };

@@ -196,7 +196,7 @@ impl Offload {
 
     /// Flow entries in the kernel.
     pub fn flows(&self) -> usize {
-        self.kernel.flows().len()
+        self.kernel.flow_count()
     }
 
     /// `xdp` or `generic`.

@@ -192,6 +192,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                 Order::Install { .. }
                 | Order::Remove(_)
                 | Order::Links(_)
+                | Order::Learn(_)
                 | Order::Forget(_)
                 | Order::Bind { .. }
                 | Order::Unbind(_)

@@ -218,6 +218,11 @@ impl Kernel {
         self.map(map::FLOWS).and_then(maps::flows).unwrap_or_default()
     }
 
+    /// How many flows there are; none where the map cannot be read.
+    pub fn flow_count(&self) -> usize {
+        self.map(map::FLOWS).and_then(maps::flow_count).unwrap_or_default()
+    }
+
     /// All counters by name, summed over the CPUs; empty where the map cannot be read.
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
         self.map(map::COUNTERS).and_then(maps::counters).unwrap_or_default()

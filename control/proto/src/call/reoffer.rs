@@ -22,25 +22,18 @@ impl Call {
             return Err(OfferError::Pending.into());
         }
         let mut offer = BrowserOffer::parse(offer)?;
-        // A browser's connection keeps the certificates that it was made with (docs/encryption.md).
+        // A browser's connection keeps the certificates that it was made with: this one is another.
         if self.outside.fingerprint != Some(offer.fingerprint) {
-            return Err(OfferError::ChangedFingerprint.into());
+            return self.start_over(offer, now);
         }
         self.keep_role(&mut offer)?;
         let chosen = self.still_offered(&offer)?;
-        self.outside.codecs.retain_mut(|codec| {
-            let same = offer.payload_type(codec.kind);
-            codec.payload_type = same.unwrap_or(codec.payload_type);
-            same.is_some()
-        });
-        self.inside.chosen = chosen;
+        // It is the former connection that speaks.
+        self.drop_successor();
         let adds = self.adds_picture(&offer);
-        self.video.offered_again(&offer);
-        self.video.agree(&offer);
-        self.agree(&offer);
+        self.follow(&offer, chosen);
         self.meet_again(&offer, now);
         self.outside.version += 1;
-        self.outside.direction = offer.direction;
         let answer = (!adds).then(|| self.answer_again(&offer));
         if adds {
             self.begin_adding(&offer, now);
@@ -52,6 +45,20 @@ impl Call {
         self.tell_renegotiated();
         self.settle_direction(now);
         Ok(())
+    }
+
+    /// What the call has of an offer.
+    pub(super) fn follow(&mut self, offer: &BrowserOffer, chosen: Vec<Chosen>) {
+        self.outside.codecs.retain_mut(|codec| {
+            let same = offer.payload_type(codec.kind);
+            codec.payload_type = same.unwrap_or(codec.payload_type);
+            same.is_some()
+        });
+        self.inside.chosen = chosen;
+        self.video.offered_again(offer);
+        self.video.agree(offer);
+        self.agree(offer);
+        self.outside.direction = offer.direction;
     }
 
     /// The answer leaves once the relay does what it says: a browser that has it sends at once. One that is away will do so when
@@ -76,17 +83,20 @@ impl Call {
         }
     }
 
-    /// The codecs of the call under the payload types of this offer: the running one has to be among them.
-    fn still_offered(&self, offer: &BrowserOffer) -> Result<Vec<Chosen>, OfferError> {
+    /// The codecs of the call under the payload types of this offer: the running one has to be among them, under a number that
+    /// its picture does not have.
+    pub(super) fn still_offered(&self, offer: &BrowserOffer) -> Result<Vec<Chosen>, OfferError> {
         let again =
             |chosen: &Chosen| offer.payload_type(chosen.kind).map(|outside| Chosen { outside, ..*chosen });
         let chosen: Vec<Chosen> = self.inside.chosen.iter().filter_map(again).collect();
         let running = self.inside.chosen.first().map(|chosen| chosen.kind);
-        if chosen.first().map(|chosen| chosen.kind) == running {
-            Ok(chosen)
-        } else {
-            Err(OfferError::NoCodec)
+        if chosen.first().map(|chosen| chosen.kind) != running {
+            return Err(OfferError::NoCodec);
         }
+        if self.video.shares_a_number(offer, &chosen) {
+            return Err(OfferError::Malformed("sound and picture have one payload type".into()));
+        }
+        Ok(chosen)
     }
 
     /// More candidates of the agent that there is, or other credentials: ICE starts over beside the pair that runs
@@ -118,14 +128,26 @@ impl Call {
             (None, None) => ("", ""),
         };
         let own = lines(&self.settings, self.outside.zone);
+        let candidates = agent.map_or(own.as_slice(), Ice::lines);
+        self.answer_as(offer, (ufrag, password), candidates, &self.outside.identity)
+    }
+
+    /// The answer with these credentials, candidates and certificate of ours.
+    pub(super) fn answer_as(
+        &self,
+        offer: &BrowserOffer,
+        (ufrag, password): (&str, &str),
+        candidates: &[String],
+        fingerprint: &[u8; 32],
+    ) -> String {
         let cname = format!("{:08x}", self.ssrc.0);
         let parts = AnswerParts {
             session: (self.session, self.outside.version),
             ufrag,
             password,
-            candidates: agent.map_or(&own, Ice::lines),
+            candidates,
             lite: self.settings.ice_lite,
-            fingerprint: &self.outside.identity,
+            fingerprint,
             ssrc: self.ssrc.0,
             cname: &cname,
             chosen: &self.inside.chosen,
@@ -150,8 +172,9 @@ impl Call {
         self.nominated(flow, now);
     }
 
-    /// Our user fragment of an ICE restart under way.
+    /// Our user fragment of an ICE restart under way, or of another connection of the browser.
     pub fn next_ufrag(&self) -> Option<&str> {
-        self.outside.next.as_ref().map(Ice::ufrag)
+        let successor = self.successor.as_ref().map(|successor| &successor.ice);
+        successor.or(self.outside.next.as_ref()).map(Ice::ufrag)
     }
 }

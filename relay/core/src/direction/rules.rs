@@ -7,9 +7,9 @@ use crate::reason::Reason;
 
 /// The plan, as the packet path reads it.
 pub struct Rules {
-    pub ingress: [Option<FlowKey>; 2],
+    /// The flow that feeds it with RTP.
+    pub ingress: Option<FlowKey>,
     pub rtp: FlowKey,
-    pub rtcp: FlowKey,
     pub ssrc: u32,
     /// Clock of the first sound or picture, which events run beside.
     pub clock: Clock,
@@ -18,6 +18,10 @@ pub struct Rules {
     pub digits: Digits,
     /// Whether a payload type is one of retransmissions.
     pub repeats: bool,
+    /// Whether what leaves is copied.
+    pub forks: bool,
+    /// Whether its sender is asked for what is missing.
+    pub nack: bool,
     /// Id of transport-wide sequence numbers.
     pub transport_wide: Option<u8>,
     /// Header extensions that leave; all others are taken out.
@@ -35,19 +39,25 @@ impl Rules {
         }
         let media = |map: &PtMap| if let Format::Media(clock) = map.format { Some(clock) } else { None };
         Self {
-            ingress: [plan.ingress.first().copied(), plan.ingress.get(1).copied()],
+            ingress: plan.ingress.first().copied(),
             rtp: plan.rtp,
-            rtcp: plan.rtcp,
             ssrc: plan.ssrc.0,
             clock: plan.payload_types.iter().find_map(media).unwrap_or(Clock::Hz8000),
             mute: plan.mute,
             passage: plan.passage,
             digits: plan.digits,
+            nack: plan.extensions.nack,
             repeats: plan.payload_types.iter().any(|map| matches!(map.format, Format::Rtx(_))),
+            forks: plan.fork.is_some(),
             transport_wide: plan.extensions.transport_wide,
             extensions: Extensions::new(&plan.extensions),
             payload_types,
         }
+    }
+
+    /// Whether it has to know what is missing.
+    pub const fn watches(&self) -> bool {
+        self.repeats || self.nack
     }
 
     /// What a payload type becomes.
