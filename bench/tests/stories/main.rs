@@ -27,6 +27,7 @@ mod many;
 mod ng;
 mod options;
 mod pbx;
+mod pictures;
 mod plain;
 mod relay;
 mod reports;

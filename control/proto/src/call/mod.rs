@@ -13,6 +13,7 @@ mod offering;
 mod peer;
 mod picture;
 mod plan;
+mod proposing;
 mod record;
 mod redirect;
 mod refer;
@@ -93,6 +94,8 @@ struct Outside {
     /// Our answer to its offer in the middle of the call, until the relay has the plan of this version, which does what it says.
     answer: Option<(u32, String)>,
     ufrags: (String, String),
+    /// What becomes of a picture that we have offered to it.
+    proposal: proposing::Proposal,
 }
 
 /// Telephony's side.
@@ -333,6 +336,7 @@ impl Call {
                 agreed: Agreed::default(),
                 answer: None,
                 ufrags: (String::new(), String::new()),
+                proposal: proposing::Proposal::None,
             },
             inside: Inside { dialog, ..Inside::default() },
             relayed: Relayed::default(),

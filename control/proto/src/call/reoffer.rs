@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use super::Call;
 use super::ice::{Ice, lines};
+use super::proposing::Proposal;
 use crate::api::Command;
 use crate::error::{AcceptError, OfferError};
-use crate::sdp::{AnswerParts, BrowserOffer, Chosen, Direction, Setup, browser_answer};
+use crate::sdp::{AnswerParts, AnswerVideo, BrowserOffer, Chosen, Direction, Setup, browser_answer};
 
 impl Call {
     /// The browser offers anew. It is answered as soon as the relay obeys, unless it adds a picture; what the inside has to know
@@ -22,6 +23,8 @@ impl Call {
             return Err(OfferError::Pending.into());
         }
         let mut offer = BrowserOffer::parse(offer)?;
+        // Both at once: who offers here has refused ours.
+        self.outside.proposal = Proposal::None;
         // A browser's connection keeps the certificates that it was made with (docs/encryption.md).
         if self.outside.fingerprint != Some(offer.fingerprint) {
             return Err(OfferError::ChangedFingerprint.into());
@@ -80,7 +83,7 @@ impl Call {
     }
 
     /// The codecs of the call under the payload types of this offer: the running one has to be among them.
-    fn still_offered(&self, offer: &BrowserOffer) -> Result<Vec<Chosen>, OfferError> {
+    pub(super) fn still_offered(&self, offer: &BrowserOffer) -> Result<Vec<Chosen>, OfferError> {
         let again =
             |chosen: &Chosen| offer.payload_type(chosen.kind).map(|outside| Chosen { outside, ..*chosen });
         let chosen: Vec<Chosen> = self.inside.chosen.iter().filter_map(again).collect();
@@ -112,7 +115,18 @@ impl Call {
     }
 
     pub(super) fn answer_again(&self, offer: &BrowserOffer) -> String {
-        let next = self.outside.next.as_ref().filter(|next| next.remote_ufrag() == offer.ufrag);
+        let video = self.video.answers_again(offer);
+        self.describe_outside(&offer.ufrag, video, |parts| browser_answer(offer, parts))
+    }
+
+    /// What we say to the browser, whose user fragment this is.
+    pub(super) fn describe_outside<T>(
+        &self,
+        remote_ufrag: &str,
+        video: Option<AnswerVideo<'_>>,
+        write: impl FnOnce(&AnswerParts<'_>) -> T,
+    ) -> T {
+        let next = self.outside.next.as_ref().filter(|next| next.remote_ufrag() == remote_ufrag);
         let agent = next.or(self.outside.ice.as_ref());
         let consent = self.outside.consent.as_ref();
         let (ufrag, password) = match (agent, consent) {
@@ -122,7 +136,7 @@ impl Call {
         };
         let own = lines(&self.settings, self.outside.zone);
         let cname = format!("{:08x}", self.ssrc.0);
-        let parts = AnswerParts {
+        write(&AnswerParts {
             session: (self.session, self.outside.version),
             ufrag,
             password,
@@ -135,9 +149,8 @@ impl Call {
             // What the inside holds is none of the browser's business: nobody could ask it to resume.
             direction: Direction::SendRecv,
             agreed: &self.outside.agreed,
-            video: self.video.answers_again(offer),
-        };
-        browser_answer(offer, &parts)
+            video,
+        })
     }
 
     /// Another agent found a pair: it is the call's from now on.
