@@ -1,5 +1,6 @@
 //! The task that owns all calls: drives their state machines, their DTLS, and routes what arrives to them.
 
+mod associations;
 mod incoming;
 mod index;
 mod machine;
@@ -68,6 +69,7 @@ pub struct Calls {
     index: index::Index,
     begun: u64,
     ended: BTreeMap<&'static str, u64>,
+    recordings: BTreeMap<&'static str, u64>,
     quality: Totals,
     ng: ng::Index,
 }
@@ -105,6 +107,7 @@ impl Calls {
             index: index::Index::default(),
             begun: 0,
             ended: BTreeMap::new(),
+            recordings: BTreeMap::new(),
             quality: Totals::default(),
             ng: ng::Index::default(),
             config,
@@ -340,6 +343,7 @@ impl Calls {
             registrations: self.registrations.states(),
             begun: self.begun,
             ended: self.ended.iter().map(|(cause, count)| (*cause, *count)).collect(),
+            recordings: self.recordings.iter().map(|(outcome, count)| (*outcome, *count)).collect(),
             quality: self.quality.clone(),
             relay: self.status.clone(),
             draining: self.leaving(),

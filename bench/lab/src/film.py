@@ -26,11 +26,14 @@ from gi.repository import Gio, GLib, Gst, GstVideo  # noqa: E402
 
 ADDRESS, SIP, MEDIA = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 WORDS = sys.argv[4:]
+# Octets of the longest RTP packet of the picture, which is red; or noise, of which nearly all are as long.
+MTU = int(os.environ.get("FILM_MTU", 1200))
+PATTERN, RATE = ("snow", 1000000) if "FILM_MTU" in os.environ else ("red", 300000)
 FAMILY = "IP6" if ":" in ADDRESS else "IP4"
 CODEC = next((word for word in WORDS if word in ("VP8", "VP9", "H264")), "VP8")
 # Encoder and packetizer; depacketizer and decoder. Key frames come when they are asked for.
 SPEAKS = {
-    "VP8": ("vp8enc name=encoder deadline=1 keyframe-max-dist=100000 target-bitrate=300000 ! rtpvp8pay",
+    "VP8": (f"vp8enc name=encoder deadline=1 keyframe-max-dist=100000 target-bitrate={RATE} ! rtpvp8pay",
             "rtpvp8depay request-keyframe=true wait-for-keyframe=true ! vp8dec"),
     "VP9": ("vp9enc name=encoder deadline=1 cpu-used=8 keyframe-max-dist=100000 target-bitrate=300000 ! rtpvp9pay",
             "rtpvp9depay request-keyframe=true wait-for-keyframe=true ! vp9dec"),
@@ -76,8 +79,8 @@ class Media:
         self.session(0, sockets[:2], offer["audio"], "audio", "PCMU", 8000, 0)
         if picture:
             self.session(1, sockets[2:], picture, "video", CODEC, 90000, numbers)
-            self.send(1, f"videotestsrc is-live=true pattern=red ! video/x-raw,width=320,height=240,framerate=15/1 ! "
-                         f"{ENCODER} pt={numbers} mtu=1200")
+            self.send(1, f"videotestsrc is-live=true pattern={PATTERN} ! video/x-raw,format=I420,width=320,height=240,framerate=15/1 ! "
+                         f"{ENCODER} pt={numbers} mtu={MTU}")
         self.send(0, "audiotestsrc is-live=true freq=1000 ! audio/x-raw,rate=8000,channels=1 ! mulawenc ! rtppcmupay pt=0")
         self.pipeline.set_state(Gst.State.PLAYING)
 

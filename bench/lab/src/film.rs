@@ -54,6 +54,8 @@ pub struct Kind {
     pub srtp: bool,
     /// It offers by UPDATE, not by re-INVITE.
     pub updates: bool,
+    /// Its picture is noise, in RTP packets of up to so many octets, most of them as long.
+    pub octets: Option<u16>,
 }
 
 impl Kind {
@@ -83,6 +85,7 @@ impl Film {
         let mut command = lab.namespace(Place::Enterprise).command(PYTHON);
         command.arg(&script).args([address.to_string(), "5060".into(), "41000".into()]);
         command.args(kind.words()).env("HOME", lab.folder());
+        command.envs(kind.octets.map(|octets| ("FILM_MTU", octets.to_string())));
         let mut program = Program::new("film", command);
         program.farewell = Signal::SIGKILL;
         let process = lab.start(program).context("python3 with GStreamer")?;

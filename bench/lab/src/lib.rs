@@ -21,6 +21,7 @@ pub mod pcap;
 pub mod phone;
 mod process;
 pub mod registrar;
+pub mod secret;
 pub mod sipp;
 pub mod softphone;
 pub mod speaker;

@@ -25,12 +25,14 @@ pub struct Sound {
     pub at: SocketAddr,
     /// `sendrecv`, `sendonly`, `recvonly`, `inactive`.
     pub direction: &'static str,
+    /// What follows `a=crypto:`, where its media is under a key.
+    pub crypto: Option<&'static str>,
 }
 
 impl Sound {
     /// Both ways.
     pub const fn at(at: SocketAddr) -> Self {
-        Self { at, direction: "sendrecv" }
+        Self { at, direction: "sendrecv", crypto: None }
     }
 
     fn body(&self, version: u32) -> String {
@@ -39,9 +41,11 @@ impl Sound {
             0 => "[rtpstream_audio_port]".to_owned(),
             port => port.to_string(),
         };
+        let profile = if self.crypto.is_some() { "RTP/SAVP" } else { "RTP/AVP" };
+        let crypto = self.crypto.map(|line| format!("a=crypto:{line}\n")).unwrap_or_default();
         format!(
-            "v=0\no=lab 7 {version} IN IP4 {ip}\ns=-\nc=IN IP4 {ip}\nt=0 0\nm=audio {port} RTP/AVP 0 101\n\
-             a=rtpmap:0 PCMU/8000\na=rtpmap:101 telephone-event/8000\na={direction}\n"
+            "v=0\no=lab 7 {version} IN IP4 {ip}\ns=-\nc=IN IP4 {ip}\nt=0 0\nm=audio {port} {profile} 0 101\n\
+             a=rtpmap:0 PCMU/8000\na=rtpmap:101 telephone-event/8000\na={direction}\n{crypto}"
         )
     }
 }
@@ -100,6 +104,18 @@ impl Scenario {
     #[must_use]
     pub fn answer(self, status: &str, sound: Option<Sound>) -> Self {
         self.reply(status, &format!(";tag={TAG}"), sound)
+    }
+
+    /// Answers the INVITE with a description of one's own.
+    #[must_use]
+    pub fn accept(mut self, description: &str) -> Self {
+        let head = ANSWER.replace("@TAG@", &format!(";tag={TAG}"));
+        let _ = writeln!(
+            self.steps,
+            "<send><![CDATA[\n\nSIP/2.0 200 OK\n{head}Content-Type: application/sdp\nContent-Length: [len]\n\n\
+             {description}\n]]></send>"
+        );
+        self
     }
 
     /// Answers a request of the dialog.

@@ -60,16 +60,21 @@ impl Visitor {
             Kind::Chromium => Self::chromium(lab, origin)?,
             Kind::Firefox => Self::firefox(lab, origin)?,
         };
-        let url = format!("{origin}{path}");
-        match &visitor.driver {
-            Driver::Chromium(session) => session.go(&url)?,
-            Driver::Firefox(session) => session.go(&url)?,
-        }
-        visitor.run(
-            &format!("{HELPERS}; await lab.until(() => window.sallyport, 10000); return true;"),
-            &Value::Null,
-        )?;
+        visitor.go(&format!("{origin}{path}"))?;
         Ok(visitor)
+    }
+
+    /// Loads a page in the same tab: another one, or the same anew.
+    ///
+    /// # Errors
+    /// Where it does not load.
+    pub fn go(&self, url: &str) -> anyhow::Result<()> {
+        match &self.driver {
+            Driver::Chromium(session) => session.go(url)?,
+            Driver::Firefox(session) => session.go(url)?,
+        }
+        let ready = format!("{HELPERS}; await lab.until(() => window.sallyport, 10000); return true;");
+        self.run(&ready, &Value::Null).map(|_| ())
     }
 
     fn chromium(lab: &Lab, origin: &str) -> anyhow::Result<Self> {

@@ -16,21 +16,22 @@ use crate::stage::{possible, until};
 use crate::tcp::{NO_UDP, connectable};
 use crate::web::{World, world, world_with};
 
-const SOON: Duration = Duration::from_secs(20);
-const CONNECT: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(20);
+pub const CONNECT: Duration = Duration::from_secs(30);
 const TALK: Duration = Duration::from_secs(4);
 /// The tone of an agent that calls.
 const CALLER: u32 = 700;
 
-struct Scene {
-    visitor: Visitor,
-    agent: Agent,
-    world: World,
+/// The demo page in a browser, and an agent.
+pub struct Scene {
+    pub visitor: Visitor,
+    pub agent: Agent,
+    pub world: World,
 }
 
 impl Scene {
     /// `path`: of the demo page.
-    fn set(path: &str) -> Self {
+    pub fn set(path: &str) -> Self {
         Self::set_in(world(), path)
     }
 
@@ -41,7 +42,7 @@ impl Scene {
     }
 
     /// A call to the agent that talks.
-    fn calling() -> Self {
+    pub fn calling() -> Self {
         Self::calling_in(world())
     }
 
@@ -52,19 +53,19 @@ impl Scene {
         scene
     }
 
-    fn runs(&self, body: &str) -> Value {
+    pub fn runs(&self, body: &str) -> Value {
         self.visitor.run(body, &Value::Null).unwrap_or_else(|error| {
             panic!("{body}: {error:#}\n{}", self.world.appliance.process().last_words(30))
         })
     }
 
-    fn talks(&self) {
+    pub fn talks(&self) {
         let connected = "lab.call() && lab.call().state === 'connected' && lab.call().remote";
         self.visitor.until(connected, CONNECT).unwrap();
     }
 
     /// The page hears this tone, and the agent hears the page as long.
-    fn sounds(&self, what: &str, tone: u32, agent: &Agent) {
+    pub fn sounds(&self, what: &str, tone: u32, agent: &Agent) {
         let heard = |agent: &Agent| agent.heard().map_or(0.0, |wav| whole_seconds(&wav));
         let before = heard(agent);
         self.page_hears(what, tone);
@@ -82,7 +83,7 @@ impl Scene {
         assert!(sent > expected, "{what}: {sent} packets went to the agent");
     }
 
-    fn page_hears(&self, what: &str, tone: u32) {
+    pub fn page_hears(&self, what: &str, tone: u32) {
         self.visitor.record().unwrap();
         std::thread::sleep(TALK);
         let wav = self.visitor.recorded().unwrap();
@@ -123,7 +124,7 @@ impl Scene {
         until("the digit has left", SOON, || sent() == before + 7);
     }
 
-    fn hangs_up(&self) {
+    pub fn hangs_up(&self) {
         self.runs("await lab.call().hangup();");
         until("nothing is left", CONNECT, || self.world.appliance.status().unwrap().holds_nothing());
     }

@@ -84,7 +84,7 @@ fn moves() -> Vec<Sound> {
         let ip = if step % 8 < 4 { AGENT } else { MOVED };
         let at = SocketAddr::new(IpAddr::V4(ip), 30_200 + 2 * (step / 2));
         let direction = ["sendrecv", "sendonly", "sendrecv", "inactive"][usize::from(step % 4)];
-        Sound { at, direction }
+        Sound { direction, ..Sound::at(at) }
     };
     (0..20).map(sound).collect()
 }

@@ -53,15 +53,15 @@ impl World {
 }
 
 /// A call with a picture that both sides see.
-struct Seen {
-    lab: Lab,
-    film: Film,
-    appliance: Appliance,
-    browser: Browser,
+pub struct Seen {
+    pub lab: Lab,
+    pub film: Film,
+    pub appliance: Appliance,
+    pub browser: Browser,
     answer: String,
 }
 
-fn seen(way: Way, lose: bool) -> Seen {
+pub fn seen(way: Way, lose: bool) -> Seen {
     seen_by(way, Kind { lose, ..Kind::default() }, toml::Table::new())
 }
 
@@ -109,23 +109,32 @@ fn talk(way: Way, lose: bool) {
     film.wait_for("over", Duration::from_secs(5)).unwrap();
 }
 
-/// A tenth of the packets of the picture is lost toward the browser, retransmissions among them, for ten seconds.
+impl Seen {
+    /// Has a tenth of the packets of the picture lost, retransmissions among them, where they pass the customer's router.
+    /// `way`: `iifname` from the browser, `oifname` toward it.
+    pub fn lose(&self, way: &str) {
+        let type_of = |what: &str| -> u8 {
+            let line = self.answer.lines().find(|line| line.starts_with("a=rtpmap:") && line.ends_with(what));
+            let (number, _) = line.unwrap()["a=rtpmap:".len()..].split_once(' ').unwrap();
+            number.parse().unwrap()
+        };
+        let (vp8, rtx) = (type_of(" VP8/90000"), type_of(" rtx/90000"));
+        // The second octet of an RTP packet: marker and payload type.
+        let types = [vp8, vp8 | 0x80, rtx, rtx | 0x80].map(|octet| octet.to_string()).join(", ");
+        let rules = format!(
+            "add table ip loss\nadd chain ip loss lossy {{ type filter hook forward priority -10; }}\n\
+             add rule ip loss lossy {way} \"lan0\" udp length > 30 @th,72,8 {{ {types} }} numgen random mod 10 < 1 drop\n"
+        );
+        self.lab.namespace(Place::Nat).nft(&rules).unwrap();
+    }
+}
+
+/// A tenth of the packets of the picture is lost toward the browser for ten seconds.
 fn lose_toward_the_browser(way: Way) {
-    let Seen { lab, film, appliance, browser, answer } = seen(way, false);
-    let type_of = |what: &str| -> u8 {
-        let line = answer.lines().find(|line| line.starts_with("a=rtpmap:") && line.ends_with(what));
-        let (number, _) = line.unwrap()["a=rtpmap:".len()..].split_once(' ').unwrap();
-        number.parse().unwrap()
-    };
-    let (vp8, rtx) = (type_of(" VP8/90000"), type_of(" rtx/90000"));
-    // The second octet of an RTP packet: marker and payload type.
-    let types = [vp8, vp8 | 0x80, rtx, rtx | 0x80].map(|octet| octet.to_string()).join(", ");
-    let before = browser.film().unwrap();
-    let rules = format!(
-        "add table ip loss\nadd chain ip loss toward {{ type filter hook forward priority -10; }}\n\
-         add rule ip loss toward oifname \"lan0\" udp length > 30 @th,72,8 {{ {types} }} numgen random mod 10 < 1 drop\n"
-    );
-    lab.namespace(Place::Nat).nft(&rules).unwrap();
+    let seen = seen(way, false);
+    let before = seen.browser.film().unwrap();
+    seen.lose("oifname");
+    let Seen { lab: _lab, film, appliance, browser, .. } = seen;
     let begin = Instant::now();
     std::thread::sleep(Duration::from_secs(10));
     let after = browser.film().unwrap();

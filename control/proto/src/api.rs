@@ -72,7 +72,23 @@ pub enum Input {
     /// The DTLS handshake failed; one sentence for people.
     DtlsFailed(String),
     /// The browser closed the DTLS association.
-    DtlsClosed,
+    DtlsClosed {
+        /// Whether it may come back with another connection: it is signed in.
+        returns: bool,
+    },
+    /// The handshake that [`Command::NextDtls`] began has ended well; as of [`Input::DtlsDone`].
+    NextDtlsDone {
+        /// SRTP profile agreed on.
+        profile: Profile,
+        /// Key of what the browser sends us.
+        receive: KeyMaterial,
+        /// Key of what we send the browser.
+        send: KeyMaterial,
+        /// SHA-256 over the certificate that the browser showed, in DER.
+        peer_fingerprint: [u8; 32],
+    },
+    /// It failed, or the browser closed it; one sentence for people.
+    NextDtlsFailed(String),
     /// A response to a request of ours; each retransmission of a 2xx to INVITE too, under the INVITE's transaction.
     SipResponse {
         /// The request's.
@@ -104,6 +120,8 @@ pub enum Input {
     },
     /// Transfer the inside to somebody else (RFC 5589).
     Transfer(Transfer),
+    /// Have the call recorded, or not any more; what becomes of it is told as [`CallEvent::Recording`].
+    Record(Recorded),
     /// A request with our Call-ID; ACK to a 2xx of ours as well, whose transaction is not answered.
     SipRequest {
         /// The daemon's number for it.
@@ -111,6 +129,17 @@ pub enum Input {
         /// The request.
         request: Request,
     },
+}
+
+/// Who is to get copies of a call's sound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// The configured recorder, which is invited (RFC 7866).
+    Server,
+    /// These addresses, without a word: RTP of the browser's sound and of the far end's, RTCP one port above each.
+    To([SocketAddr; 2]),
+    /// Nobody any more.
+    Stop,
 }
 
 /// Where a transfer leads to (RFC 5589).
@@ -224,6 +253,15 @@ pub enum Command {
     DtlsPath(FlowKey),
     /// Send close_notify and drop the DTLS state.
     DtlsClose,
+    /// Begin DTLS with another connection of the browser, beside the association that runs (RFC 8842 section 5.5). Once before
+    /// [`Command::NextDtlsSucceeds`] or [`Command::NextDtlsClose`].
+    NextDtls(DtlsStart),
+    /// That goes on by another flow.
+    NextDtlsPath(FlowKey),
+    /// It takes the place of the association that runs, if any does, which gets a close_notify.
+    NextDtlsSucceeds,
+    /// Send close_notify on it and drop it.
+    NextDtlsClose,
     /// Send a request in a new client transaction. An INVITE without a tag in To goes to the configured server.
     Sip {
         /// Names the transaction.
@@ -301,6 +339,8 @@ pub enum EndCause {
     Declined,
     /// The far end was transferred and talks to somebody else.
     Transferred,
+    /// It could not be recorded, or not any more, and may not go on unrecorded.
+    NotRecorded,
 }
 
 impl EndCause {
@@ -326,6 +366,7 @@ impl EndCause {
             Self::Cancelled => "cancelled",
             Self::Declined => "declined",
             Self::Transferred => "transferred",
+            Self::NotRecorded => "not_recorded",
         }
     }
 
@@ -353,6 +394,7 @@ impl EndCause {
             Self::Cancelled => "the caller gave up".to_owned(),
             Self::Declined => "the call was declined".to_owned(),
             Self::Transferred => "the call was transferred".to_owned(),
+            Self::NotRecorded => "the call cannot be recorded".to_owned(),
         }
     }
 }
@@ -381,6 +423,7 @@ impl CallFailure {
             | EndCause::Cancelled
             | EndCause::Declined
             | EndCause::Transferred
+            | EndCause::NotRecorded
             | EndCause::Abandoned => 503,
             EndCause::IceTimeout
             | EndCause::ConsentLost
@@ -430,6 +473,20 @@ pub enum CallEvent {
         /// 100..=699; 200..=299 is success, 300 and above failure.
         status: u16,
     },
+    /// Copies of its sound go to a recorder, or to somebody who listens in, or do not any more.
+    Recording {
+        /// Whether they do.
+        on: bool,
+        /// Whether that is because it came to nothing.
+        failed: bool,
+    },
+    /// Another connection of the browser took the place of the former one.
+    Renewed,
+    /// It did not; the former one goes on.
+    NotRenewed {
+        /// Why, in words.
+        detail: String,
+    },
     /// The SIP server wants the browser to take the call, or to put it on hold (NOTIFY talk and hold).
     Asked {
         /// `true`: talk.
@@ -453,6 +510,9 @@ impl CallEvent {
             Self::Info { .. } => "info",
             Self::Dtmf { .. } => "dtmf",
             Self::Transfer { .. } => "transfer",
+            Self::Recording { .. } => "recording",
+            Self::Renewed => "renewed",
+            Self::NotRenewed { .. } => "not_renewed",
             Self::Asked { talk: true } => "talk",
             Self::Asked { talk: false } => "hold",
             Self::VideoOffered => "video_offered",
@@ -461,7 +521,8 @@ impl CallEvent {
 
     /// Whether it marks a step of the call's life: told to those who come late, and to the next control.
     pub const fn is_step(&self) -> bool {
-        matches!(self, Self::Ringing | Self::Early | Self::Answered | Self::Connected | Self::Ended { .. })
+        let steps = matches!(self, Self::Ringing | Self::Early | Self::Answered | Self::Connected);
+        steps || matches!(self, Self::Ended { .. } | Self::Recording { .. })
     }
 }
 
@@ -552,6 +613,8 @@ pub struct CallView {
     pub dtls: StepState,
     /// SRTP profile outside.
     pub profile: Option<Profile>,
+    /// Whether copies of its sound are sent.
+    pub recording: bool,
     /// Last status of the INVITE.
     pub sip_status: Option<u16>,
     /// The browser's address of the nominated pair.

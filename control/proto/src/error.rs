@@ -38,8 +38,8 @@ pub enum OfferError {
     /// No codec that telephony knows.
     #[error("the offer has none of the codecs PCMU, PCMA and opus")]
     NoCodec,
-    /// Another certificate than the call's: its keys would not be the browser's.
-    #[error("the fingerprint has changed in the middle of the call")]
+    /// Another certificate than the connection's, with its credentials of ICE (RFC 8842 section 5.5).
+    #[error("the fingerprint has changed in the middle of the call, and a=ice-ufrag has not")]
     ChangedFingerprint,
     /// An earlier offer waits for the relay to obey, or, where it adds a picture, for what the inside says of it.
     #[error("an earlier offer has not been answered yet")]

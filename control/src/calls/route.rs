@@ -8,7 +8,6 @@ use sallyport_wire::demux::{Kind, classify};
 use sallyport_wire::stun::{self, Message as Stun};
 
 use super::Calls;
-use crate::dtls::Step;
 
 impl Calls {
     /// STUN belongs to the call that its USERNAME names, else to the call of its flow; DTLS to the call of its flow only:
@@ -47,43 +46,5 @@ impl Calls {
         let check = message.transaction_id();
         let id = self.index.by_check(check)?;
         self.calls.get(&id).is_some_and(|runtime| runtime.sent(path, check)).then_some(id)
-    }
-
-    fn dtls(&mut self, id: CallId, path: FlowKey, payload: &[u8]) {
-        let Some(runtime) = self.calls.get_mut(&id) else { return };
-        let Some((dtls, flow)) = &mut runtime.dtls else {
-            // The ClientHello may be here before the plan is known to be: the browser sends it again.
-            return;
-        };
-        *flow = path;
-        let step = dtls.receive(payload);
-        self.dtls_step(id, step);
-        self.reindex(id);
-    }
-
-    /// What came of a step goes to the call, and what it wrote to the browser.
-    pub(super) fn dtls_step(&mut self, id: CallId, step: Step) {
-        self.flush_dtls(id);
-        let input = match step {
-            Step::Going => return,
-            Step::Done(done) => Input::DtlsDone {
-                profile: done.profile,
-                receive: done.receive.clone(),
-                send: done.send.clone(),
-                peer_fingerprint: done.peer_fingerprint,
-            },
-            Step::Failed(text) => Input::DtlsFailed(text),
-            Step::Closed => Input::DtlsClosed,
-        };
-        self.input(id, input);
-    }
-
-    pub(super) fn flush_dtls(&mut self, id: CallId) {
-        let Some((dtls, flow)) = self.calls.get_mut(&id).and_then(|runtime| runtime.dtls.as_mut()) else {
-            return;
-        };
-        while let Some(payload) = dtls.poll_transmit() {
-            let _ = self.relay.send(sallyport_plan::Command::Send { path: *flow, payload });
-        }
     }
 }

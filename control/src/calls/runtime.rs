@@ -20,12 +20,23 @@ const EVENTS: usize = 16;
 /// Checks that are remembered.
 const CHECKS: usize = 128;
 
+/// One of the associations that a call may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// That of the connection that runs, or begins to.
+    Running,
+    /// That of another connection of the browser.
+    Next,
+}
+
 /// One call as it runs.
 pub struct Runtime {
     /// Its state machine.
     pub call: Machine,
     /// Its DTLS association, and the flow that it runs on.
     pub dtls: Option<(Dtls, FlowKey)>,
+    /// Another connection's, beside it.
+    pub next_dtls: Option<(Dtls, FlowKey)>,
     /// The client that waits for the answer.
     pub created: Option<oneshot::Sender<Result<Created, CreateError>>>,
     /// Who waits for statistics, and until when.
@@ -56,6 +67,7 @@ impl Runtime {
         Self {
             call: call.into(),
             dtls: None,
+            next_dtls: None,
             created,
             waiting: Vec::new(),
             waiting_until: None,
@@ -76,8 +88,17 @@ impl Runtime {
 
     /// The next deadline.
     pub fn due(&self, now: Instant) -> Option<Instant> {
-        let dtls = self.dtls.as_ref().and_then(|(dtls, _)| dtls.poll_timeout(now));
+        let dtls =
+            self.dtls.iter().chain(&self.next_dtls).filter_map(|(dtls, _)| dtls.poll_timeout(now)).min();
         [self.call.poll_timeout(), dtls, self.waiting_until].into_iter().flatten().min()
+    }
+
+    /// One of its associations.
+    pub const fn association(&mut self, which: Which) -> &mut Option<(Dtls, FlowKey)> {
+        match which {
+            Which::Running => &mut self.dtls,
+            Which::Next => &mut self.next_dtls,
+        }
     }
 
     /// Lets time pass for the call; its DTLS is the caller's.

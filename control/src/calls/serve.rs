@@ -7,9 +7,8 @@ use sallyport_proto::{Call, CallEvent, Command, Input, Placing, Seed, sdp};
 use sallyport_wire::stun::Message as Stun;
 use tokio::sync::oneshot;
 
-use super::runtime::Runtime;
+use super::runtime::{Runtime, Which};
 use super::{Calls, REPORT_PATIENCE, Waiting, short};
-use crate::dtls::{Dtls, Step};
 use crate::message::{CallError, Caller, CreateError, Created, Wish};
 use crate::random;
 
@@ -95,11 +94,8 @@ impl Calls {
         let Some(runtime) = self.calls.get_mut(&id) else { return };
         happen(runtime);
         let now = Instant::now();
-        let late = runtime.dtls.as_mut().and_then(|(dtls, _)| {
-            dtls.poll_timeout(now).is_some_and(|at| at <= now).then(|| dtls.handle_timeout())
-        });
-        if let Some(step) = late {
-            self.dtls_step(id, step);
+        for which in [Which::Running, Which::Next] {
+            self.dtls_time(id, which, now);
         }
         while let Some(command) = self.calls.get_mut(&id).and_then(|runtime| runtime.call.poll_command()) {
             self.obey(id, command);
@@ -132,19 +128,16 @@ impl Calls {
                 }
                 self.tell_relay(RelayCommand::Send { path, payload });
             }
-            Command::Dtls(start) => self.start_dtls(id, start),
-            Command::DtlsPath(path) => {
-                if let Some((_, flow)) = self.calls.get_mut(&id).and_then(|runtime| runtime.dtls.as_mut()) {
-                    *flow = path;
-                }
-            }
-            Command::DtlsClose => {
-                if let Some((dtls, _)) = self.calls.get_mut(&id).and_then(|runtime| runtime.dtls.as_mut()) {
-                    dtls.close();
-                }
-                self.flush_dtls(id);
+            Command::Dtls(start) => self.start_dtls(id, Which::Running, start),
+            Command::DtlsPath(path) => self.move_dtls(id, Which::Running, path),
+            Command::DtlsClose => self.close_dtls(id, Which::Running),
+            Command::NextDtls(start) => self.start_dtls(id, Which::Next, start),
+            Command::NextDtlsPath(path) => self.move_dtls(id, Which::Next, path),
+            Command::NextDtlsClose => self.close_dtls(id, Which::Next),
+            Command::NextDtlsSucceeds => {
+                self.close_dtls(id, Which::Running);
                 if let Some(runtime) = self.calls.get_mut(&id) {
-                    runtime.dtls = None;
+                    runtime.dtls = runtime.next_dtls.take();
                 }
             }
             Command::Sip { transaction, request } => self.sip.request(id, transaction, request),
@@ -164,18 +157,6 @@ impl Calls {
         }
     }
 
-    fn start_dtls(&mut self, id: CallId, start: sallyport_proto::DtlsStart) {
-        match Dtls::new(&self.identity, start.role) {
-            Ok(dtls) => {
-                if let Some(runtime) = self.calls.get_mut(&id) {
-                    runtime.dtls = Some((dtls, start.path));
-                }
-                self.flush_dtls(id);
-            }
-            Err(text) => self.dtls_step(id, Step::Failed(text)),
-        }
-    }
-
     /// What nobody reads any more is no answer: the call ends at once.
     fn answer(&mut self, id: CallId, outcome: Result<Created, CreateError>) {
         let reply = self.calls.get_mut(&id).and_then(|runtime| runtime.created.take());
@@ -189,6 +170,17 @@ impl Calls {
             *self.ended.entry(cause.name()).or_default() += 1;
             tracing::info!(call = %short(id), cause = cause.name(), "ended");
             tracing::debug!(call = %id, cause = cause.name(), "ended");
+        }
+        if let CallEvent::Recording { on, failed } = event {
+            let outcome = if on {
+                "begun"
+            } else if failed {
+                "failed"
+            } else {
+                "ended"
+            };
+            *self.recordings.entry(outcome).or_default() += 1;
+            tracing::info!(call = %short(id), outcome, "recording");
         }
         self.tell_sessions(id, &event);
         if let Some(runtime) = self.calls.get(&id) {

@@ -107,8 +107,8 @@ pub async fn decline(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Offers other media in the middle of a call: hold, resume, an ICE restart, a picture that is added (the inside is asked first, 20 s
-/// at the most). 409 while an earlier offer is not answered.
+/// Offers other media in the middle of a call: hold, resume, an ICE restart, another connection (another certificate: a page that was
+/// loaded anew), a picture that is added (the inside is asked first, 20 s at the most). 409 while an earlier offer is not answered.
 #[utoipa::path(put, path = "/v1/calls/{id}/offer", params(("id" = String, Path)),
     request_body(content = String, content_type = "application/sdp"),
     responses((status = 200, description = "The answer", body = String, content_type = "application/sdp"),

@@ -11,7 +11,7 @@ const query = new URLSearchParams(location.search);
 // A microphone with these switched off, for tests that judge tones.
 const media = query.has("raw") ? { echoCancellation: false, noiseSuppression: false, autoGainControl: false } : undefined;
 
-const client = new Sallyport({ url: new URL("..", location.href).href });
+const client = new Sallyport({ url: new URL("..", location.href).href, keep: query.has("keep") });
 // For the console, and for tests.
 window.sallyport = client;
 
@@ -52,6 +52,8 @@ client.on("registration", ({ state, detail }) => {
   if (state === "failed") trouble(`the number is not registered: ${detail ?? "the SIP server refuses"}`);
 });
 client.on("call", call => show(call));
+// Calls of this tab that went on while the page was loaded anew.
+if (query.has("keep")) client.restore(media ? { media } : {}).then(showAgent, error => trouble(error.message));
 
 at("dial").addEventListener("submit", attempt(async () => {
   const token = at("token").value;

@@ -85,6 +85,17 @@ var SallyportClient = (() => {
       look();
     });
   }
+  function connected(peer, patience) {
+    return new Promise((resolve, reject) => {
+      const look = () => {
+        if (peer.connectionState === "connected") resolve();
+        else if (peer.connectionState === "failed" || peer.connectionState === "closed") reject(new Error("no connection came about"));
+      };
+      peer.addEventListener("connectionstatechange", look);
+      setTimeout(() => reject(new Error("no connection came about in time")), patience);
+      look();
+    });
+  }
   var Meter = class {
     async read(peer) {
       const reports = /* @__PURE__ */ new Map();
@@ -156,6 +167,8 @@ var SallyportClient = (() => {
   var RESTARTS = 4;
   var GATHERING_MS = 3e3;
   var TRANSFER_MS = 6e4;
+  var RENEWAL_MS = 3e4;
+  var RENEWED_MS = 2e3;
   var CLAIMS = 40;
   var CLAIM_MS = 250;
   var Call = class extends Emitter {
@@ -331,7 +344,9 @@ var SallyportClient = (() => {
       else if (name === "held" || name === "resumed") this.mark({ byThem: name === "held" });
       else if (name === "dtmf") this.emit("dtmf", { digit: String(word["digit"]), duration: Number(word["duration"]) });
       else if (name === "info") this.emit("data", { contentType: String(word["content_type"]), body: String(word["body"]) });
+      else if (name === "renewed" || name === "not_renewed") this.emit("renewed", name === "renewed");
       else if (name === "transfer") this.emit("transfer", Number(word["status"]));
+      else if (name === "recording") this.emit("recording", word["recording"] === true);
       else if (name === "talk" || name === "hold") this.emit("asked", name);
       else if (name === "video_offered") this.emit("video", "offered");
     }
@@ -356,6 +371,53 @@ var SallyportClient = (() => {
     async ask(word) {
       await this.claimed;
       return this.link.request({ ...word, call: this.id });
+    }
+    /** Goes on by another connection: a page that was loaded anew, or whose network has changed for good. The former one plays and
+     * speaks until the other one does, and goes on where nothing comes of that. */
+    renew({ media } = {}) {
+      const next = this.chain.then(() => this.replace(media));
+      this.chain = next.catch(() => void 0);
+      return next;
+    }
+    async replace(media) {
+      if (this.state === "ended" || this.state === "incoming" || !this.id) throw new SallyportError("gone", "the call is not ours to renew");
+      const former = { peer: this.peer, local: this.local, ownMedia: this.ownMedia, found: this.found };
+      if (media || !this.local) await this.open(media ?? SPEECH);
+      this.mute(this.muted);
+      clearTimeout(this.restartTimer);
+      let stream;
+      const peer = this.connect((heard) => stream = heard);
+      try {
+        const told = this.hears("renewed", RENEWAL_MS);
+        const sdp = await this.describe(peer);
+        const answer = this.ask({ type: "offer", sdp });
+        await this.answered(await answer);
+        this.trickle();
+        await Promise.race([connected(peer, RENEWAL_MS), told.then((well) => well || Promise.reject(new SallyportError("renewal", "the appliance goes on with the former connection")))]);
+        await connected(peer, RENEWAL_MS);
+        if (stream) this.hear(stream);
+        await Promise.race([told, new Promise((resolve) => setTimeout(resolve, RENEWED_MS))]);
+        if (former.ownMedia && former.local !== this.local) former.local?.getTracks().forEach((track) => track.stop());
+        former.peer?.close();
+      } catch (error) {
+        peer.close();
+        if (this.ownMedia && former.local !== this.local) this.local?.getTracks().forEach((track) => track.stop());
+        if (former.peer && former.local) {
+          ({ peer: this.peer, local: this.local, ownMedia: this.ownMedia, found: this.found } = { ...former, peer: former.peer, local: former.local });
+          this.watch();
+        }
+        throw error;
+      }
+    }
+    hears(name, patience) {
+      return new Promise((resolve) => {
+        const off = this.once(name, resolve);
+        setTimeout(() => (off(), resolve(false)), patience);
+      });
+    }
+    /** @internal A call of the page before it was loaded anew. */
+    goOn() {
+      this.enter("connected");
     }
     /** @internal The path may have changed: a call that is cut off looks for another at once. */
     refresh() {
@@ -395,22 +457,35 @@ var SallyportClient = (() => {
       this.emit("hold", this.held);
     }
     async offer({ media = SPEECH }) {
+      await this.open(media);
+      const peer = this.connect((stream) => this.hear(stream));
+      return this.describe(peer);
+    }
+    async open(media) {
       this.ownMedia = !(media instanceof MediaStream);
       this.local = media instanceof MediaStream ? media : await navigator.mediaDevices.getUserMedia({ audio: media });
+    }
+    hear(stream) {
+      this.remote = stream;
+      if (this.player) this.player.srcObject = stream;
+      this.emit("media", stream);
+    }
+    /** Another connection, which is the call's from now on. */
+    connect(heard) {
       const peer = new RTCPeerConnection({ iceServers: this.settings.iceServers, bundlePolicy: "max-bundle" });
-      this.peer = peer;
-      for (const track of this.local.getTracks()) peer.addTrack(track, this.local);
-      peer.ontrack = (event) => {
-        this.remote = event.streams[0] ?? new MediaStream([event.track]);
-        if (this.player) this.player.srcObject = this.remote;
-        this.emit("media", this.remote);
-      };
+      const found = [];
+      this.peer = peer, this.found = found, this.offered = false;
+      for (const track of this.local?.getTracks() ?? []) peer.addTrack(track, this.local);
+      peer.ontrack = (event) => heard(event.streams[0] ?? new MediaStream([event.track]));
       peer.onicecandidate = (event) => {
         if (event.candidate && !event.candidate.candidate) return;
-        this.found.push(event.candidate);
-        this.trickle();
+        found.push(event.candidate);
+        if (this.peer === peer) this.trickle();
       };
-      peer.oniceconnectionstatechange = () => this.watch();
+      peer.oniceconnectionstatechange = () => this.peer === peer && this.watch();
+      return peer;
+    }
+    async describe(peer) {
       await peer.setLocalDescription(await peer.createOffer());
       if (!this.settings.trickle) await gathered(peer, GATHERING_MS);
       return this.described();
@@ -497,10 +572,11 @@ var SallyportClient = (() => {
       this.online = () => this.hurry();
       this.answered = true;
     }
-    /** Connects and signs in. */
-    signIn(credentials) {
+    /** Connects and signs in, or goes on with a session. */
+    signIn(credentials, kept) {
       this.close();
       this.credentials = credentials;
+      if (kept) ({ session: this.session, number: this.number, seq: this.seq, refs: this.refs } = kept);
       globalThis.addEventListener?.("online", this.online);
       return new Promise((resolve, reject) => {
         this.entering = { word: { type: "sign_in" }, resolve: () => resolve(), reject };
@@ -522,6 +598,11 @@ var SallyportClient = (() => {
     /** Another token for the next sign-in. */
     remember(token) {
       this.credentials = { ...this.credentials, token };
+    }
+    /** What is to be kept where the page goes; `undefined` without a session. */
+    kept() {
+      const { session, number, seq, refs } = this;
+      return session ? { session, number, seq, refs } : void 0;
     }
     /** Signs out for good. */
     close() {
@@ -658,6 +739,7 @@ var SallyportClient = (() => {
   };
 
   // src/client.ts
+  var LEFT = "sallyport";
   var Sallyport = class extends Emitter {
     constructor(options = {}) {
       super();
@@ -680,7 +762,7 @@ var SallyportClient = (() => {
       this.link.on("renewed", () => this.renewed());
       this.link.on("over", (error) => this.over(error));
       globalThis.addEventListener?.("pagehide", (event) => {
-        if (!event.persisted) this.link.close();
+        if (!event.persisted && !(options.keep && this.leave())) this.link.close();
       });
     }
     /** State of the connection. */
@@ -703,6 +785,36 @@ var SallyportClient = (() => {
     async renew(token) {
       this.link.remember(token);
       await this.link.request({ type: "renew", token });
+    }
+    /** Goes on with the calls of the page that was here before, in this tab; it was made with `keep`. Another connection of ours
+     * takes each of them up. `credentials`: for the case that the session is lost meanwhile. */
+    async restore({ media, ...credentials } = {}) {
+      const text = sessionStorage.getItem(LEFT);
+      sessionStorage.removeItem(LEFT);
+      if (!text) return [];
+      const { kept, calls } = JSON.parse(text);
+      const ours = calls.map(({ id, direction, from, to, muted }) => {
+        const call = new Call(this.link, this.settings, direction, from, to, id);
+        call.muted = muted;
+        call.goOn();
+        return this.add(call);
+      });
+      const token = credentials.token ?? this.token;
+      this.entering = this.link.signIn(token === void 0 ? credentials : { ...credentials, token }, kept);
+      await this.entering;
+      await Promise.all(ours.map((call) => call.renew(media ? { media } : {}).catch((error) => {
+        call.end(error instanceof SallyportError ? error.code : "media", String(error));
+      })));
+      return ours.filter((call) => call.state !== "ended");
+    }
+    /** Whether there is something to be left for the next page. */
+    leave() {
+      const kept = this.link.kept();
+      const calls = [...this.calls].filter((call) => call.state === "connected");
+      if (!kept || calls.length === 0) return false;
+      const left = { kept, calls: calls.map(({ id, direction, from, to, muted }) => ({ id, direction, from, to, muted })) };
+      sessionStorage.setItem(LEFT, JSON.stringify(left));
+      return true;
     }
     /** Signs out; calls end. */
     async signOut() {

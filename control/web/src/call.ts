@@ -1,6 +1,6 @@
 import { Emitter } from "./emitter.js";
 import { Link } from "./link.js";
-import { Meter, Quality, SPEECH, fragment, gathered } from "./media.js";
+import { Meter, Quality, SPEECH, connected, fragment, gathered } from "./media.js";
 import { SallyportError, Word } from "./words.js";
 
 /** Where a call stands; `incoming`: it rings here. */
@@ -20,10 +20,14 @@ export interface CallEvents {
   data: { contentType: string; body: string };
   /** How far a transfer is: a SIP status. */
   transfer: number;
+  /** Whether its sound is copied to a recorder, or to somebody who listens in. */
+  recording: boolean;
   /** The SIP server wants the call to be taken or resumed (`talk`), or held. */
   asked: "talk" | "hold";
   /** The far side wants to show a picture, and this call has none: {@link Call.addVideo} adds one. */
   video: "offered";
+  /** Another connection took the place of the former one ({@link Call.renew}), or did not. */
+  renewed: boolean;
   /** Every two seconds while connected. */
   quality: Quality;
   /** The last event. */
@@ -50,6 +54,8 @@ const RESTART_AFTER_MS = 4000;
 const RESTARTS = 4;
 const GATHERING_MS = 3000;
 const TRANSFER_MS = 60_000;
+const RENEWAL_MS = 30_000;
+const RENEWED_MS = 2000;
 const CLAIMS = 40;
 const CLAIM_MS = 250;
 
@@ -64,7 +70,7 @@ export class Call extends Emitter<CallEvents> {
   muted = false;
   cause?: string;
   peer?: RTCPeerConnection;
-  private readonly found: (RTCIceCandidate | null)[] = [];
+  private found: (RTCIceCandidate | null)[] = [];
   private readonly meter = new Meter();
   private readonly player?: HTMLAudioElement;
   private ownMedia = true;
@@ -259,7 +265,9 @@ export class Call extends Emitter<CallEvents> {
     else if (name === "held" || name === "resumed") this.mark({ byThem: name === "held" });
     else if (name === "dtmf") this.emit("dtmf", { digit: String(word["digit"]), duration: Number(word["duration"]) });
     else if (name === "info") this.emit("data", { contentType: String(word["content_type"]), body: String(word["body"]) });
+    else if (name === "renewed" || name === "not_renewed") this.emit("renewed", name === "renewed");
     else if (name === "transfer") this.emit("transfer", Number(word["status"]));
+    else if (name === "recording") this.emit("recording", word["recording"] === true);
     else if (name === "talk" || name === "hold") this.emit("asked", name);
     else if (name === "video_offered") this.emit("video", "offered");
   }
@@ -288,6 +296,58 @@ export class Call extends Emitter<CallEvents> {
   private async ask(word: Word): Promise<Word> {
     await this.claimed;
     return this.link.request({ ...word, call: this.id });
+  }
+
+  /** Goes on by another connection: a page that was loaded anew, or whose network has changed for good. The former one plays and
+   * speaks until the other one does, and goes on where nothing comes of that. */
+  renew({ media }: MediaOptions = {}): Promise<void> {
+    const next = this.chain.then(() => this.replace(media));
+    this.chain = next.catch(() => undefined);
+    return next;
+  }
+
+  private async replace(media: MediaOptions["media"]): Promise<void> {
+    if (this.state === "ended" || this.state === "incoming" || !this.id) throw new SallyportError("gone", "the call is not ours to renew");
+    const former = { peer: this.peer, local: this.local, ownMedia: this.ownMedia, found: this.found };
+    if (media || !this.local) await this.open(media ?? SPEECH);
+    this.mute(this.muted);
+    clearTimeout(this.restartTimer);
+    let stream: MediaStream | undefined;
+    const peer = this.connect(heard => (stream = heard));
+    try {
+      const told = this.hears("renewed", RENEWAL_MS);
+      const sdp = await this.describe(peer);
+      const answer = this.ask({ type: "offer", sdp });
+      await this.answered(await answer);
+      this.trickle();
+      await Promise.race([connected(peer, RENEWAL_MS), told.then(well => well || Promise.reject(new SallyportError("renewal", "the appliance goes on with the former connection")))]);
+      await connected(peer, RENEWAL_MS);
+      if (stream) this.hear(stream);
+      // Until the appliance has taken it, what passes goes by the former one.
+      await Promise.race([told, new Promise(resolve => setTimeout(resolve, RENEWED_MS))]);
+      if (former.ownMedia && former.local !== this.local) former.local?.getTracks().forEach(track => track.stop());
+      former.peer?.close();
+    } catch (error) {
+      peer.close();
+      if (this.ownMedia && former.local !== this.local) this.local?.getTracks().forEach(track => track.stop());
+      if (former.peer && former.local) {
+        ({ peer: this.peer, local: this.local, ownMedia: this.ownMedia, found: this.found } = { ...former, peer: former.peer, local: former.local });
+        this.watch();
+      }
+      throw error;
+    }
+  }
+
+  private hears(name: "renewed", patience: number): Promise<boolean> {
+    return new Promise(resolve => {
+      const off = this.once(name, resolve);
+      setTimeout(() => (off(), resolve(false)), patience);
+    });
+  }
+
+  /** @internal A call of the page before it was loaded anew. */
+  goOn(): void {
+    this.enter("connected");
   }
 
   /** @internal The path may have changed: a call that is cut off looks for another at once. */
@@ -333,22 +393,39 @@ export class Call extends Emitter<CallEvents> {
   }
 
   private async offer({ media = SPEECH }: MediaOptions): Promise<string> {
+    await this.open(media);
+    const peer = this.connect(stream => this.hear(stream));
+    return this.describe(peer);
+  }
+
+  private async open(media: MediaStream | MediaTrackConstraints): Promise<void> {
     this.ownMedia = !(media instanceof MediaStream);
     this.local = media instanceof MediaStream ? media : await navigator.mediaDevices.getUserMedia({ audio: media });
+  }
+
+  private hear(stream: MediaStream): void {
+    this.remote = stream;
+    if (this.player) this.player.srcObject = stream;
+    this.emit("media", stream);
+  }
+
+  /** Another connection, which is the call's from now on. */
+  private connect(heard: (stream: MediaStream) => void): RTCPeerConnection {
     const peer = new RTCPeerConnection({ iceServers: this.settings.iceServers, bundlePolicy: "max-bundle" });
-    this.peer = peer;
-    for (const track of this.local.getTracks()) peer.addTrack(track, this.local);
-    peer.ontrack = event => {
-      this.remote = event.streams[0] ?? new MediaStream([event.track]);
-      if (this.player) this.player.srcObject = this.remote;
-      this.emit("media", this.remote);
-    };
+    const found: (RTCIceCandidate | null)[] = [];
+    (this.peer = peer), (this.found = found), (this.offered = false);
+    for (const track of this.local?.getTracks() ?? []) peer.addTrack(track, this.local as MediaStream);
+    peer.ontrack = event => heard(event.streams[0] ?? new MediaStream([event.track]));
     peer.onicecandidate = event => {
       if (event.candidate && !event.candidate.candidate) return;
-      this.found.push(event.candidate);
-      this.trickle();
+      found.push(event.candidate);
+      if (this.peer === peer) this.trickle();
     };
-    peer.oniceconnectionstatechange = () => this.watch();
+    peer.oniceconnectionstatechange = () => this.peer === peer && this.watch();
+    return peer;
+  }
+
+  private async describe(peer: RTCPeerConnection): Promise<string> {
     await peer.setLocalDescription(await peer.createOffer());
     if (!this.settings.trickle) await gathered(peer, GATHERING_MS);
     return this.described();

@@ -1,6 +1,6 @@
 import { Call, MediaOptions, Settings } from "./call.js";
 import { Emitter } from "./emitter.js";
-import { Link, LinkState } from "./link.js";
+import { Kept, Link, LinkState } from "./link.js";
 import { Credentials, SallyportError, Word } from "./words.js";
 
 /** How a client is made; every member may be left out. */
@@ -16,6 +16,8 @@ export interface Options {
   reconnect?: boolean;
   /** Whether the far side is played by itself (default). */
   play?: boolean;
+  /** Whether calls that talk outlive the page, for {@link Sallyport.restore} of the next one in this tab. */
+  keep?: boolean;
   /** Milliseconds between two `quality` events of a call; 0: none. */
   qualityInterval?: number;
 }
@@ -33,6 +35,14 @@ export interface ClientEvents {
   /** Signed out, not by us. */
   signedout: SallyportError;
 }
+
+/** What a page leaves for the next one in its tab. */
+interface Left {
+  kept: Kept;
+  calls: Pick<Call, "id" | "direction" | "from" | "to" | "muted">[];
+}
+
+const LEFT = "sallyport";
 
 /** A browser's calls by a Sallyport appliance. */
 export class Sallyport extends Emitter<ClientEvents> {
@@ -60,7 +70,7 @@ export class Sallyport extends Emitter<ClientEvents> {
     this.link.on("renewed", () => this.renewed());
     this.link.on("over", error => this.over(error));
     globalThis.addEventListener?.("pagehide", event => {
-      if (!(event as PageTransitionEvent).persisted) this.link.close();
+      if (!(event as PageTransitionEvent).persisted && !(options.keep && this.leave())) this.link.close();
     });
   }
 
@@ -87,6 +97,38 @@ export class Sallyport extends Emitter<ClientEvents> {
   async renew(token: string): Promise<void> {
     this.link.remember(token);
     await this.link.request({ type: "renew", token });
+  }
+
+  /** Goes on with the calls of the page that was here before, in this tab; it was made with `keep`. Another connection of ours
+   * takes each of them up. `credentials`: for the case that the session is lost meanwhile. */
+  async restore({ media, ...credentials }: Credentials & MediaOptions = {}): Promise<Call[]> {
+    const text = sessionStorage.getItem(LEFT);
+    sessionStorage.removeItem(LEFT);
+    if (!text) return [];
+    const { kept, calls } = JSON.parse(text) as Left;
+    const ours = calls.map(({ id, direction, from, to, muted }) => {
+      const call = new Call(this.link, this.settings, direction, from, to, id);
+      call.muted = muted;
+      call.goOn();
+      return this.add(call);
+    });
+    const token = credentials.token ?? this.token;
+    this.entering = this.link.signIn(token === undefined ? credentials : { ...credentials, token }, kept);
+    await this.entering;
+    await Promise.all(ours.map(call => call.renew(media ? { media } : {}).catch((error: unknown) => {
+      call.end(error instanceof SallyportError ? error.code : "media", String(error));
+    })));
+    return ours.filter(call => call.state !== "ended");
+  }
+
+  /** Whether there is something to be left for the next page. */
+  private leave(): boolean {
+    const kept = this.link.kept();
+    const calls = [...this.calls].filter(call => call.state === "connected");
+    if (!kept || calls.length === 0) return false;
+    const left: Left = { kept, calls: calls.map(({ id, direction, from, to, muted }) => ({ id, direction, from, to, muted })) };
+    sessionStorage.setItem(LEFT, JSON.stringify(left));
+    return true;
   }
 
   /** Signs out; calls end. */

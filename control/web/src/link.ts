@@ -12,6 +12,14 @@ interface LinkEvents {
   over: SallyportError;
 }
 
+/** What a page has to keep of a session to go on with it when it is loaded anew. */
+export interface Kept {
+  session: string;
+  number: string | null;
+  seq: number;
+  refs: number;
+}
+
 interface Pending {
   word: Word;
   resolve(word: Word): void;
@@ -47,10 +55,11 @@ export class Link extends Emitter<LinkEvents> {
     super();
   }
 
-  /** Connects and signs in. */
-  signIn(credentials: Credentials): Promise<void> {
+  /** Connects and signs in, or goes on with a session. */
+  signIn(credentials: Credentials, kept?: Kept): Promise<void> {
     this.close();
     this.credentials = credentials;
+    if (kept) ({ session: this.session, number: this.number, seq: this.seq, refs: this.refs } = kept);
     globalThis.addEventListener?.("online", this.online);
     return new Promise((resolve, reject) => {
       this.entering = { word: { type: "sign_in" }, resolve: () => resolve(), reject };
@@ -74,6 +83,12 @@ export class Link extends Emitter<LinkEvents> {
   /** Another token for the next sign-in. */
   remember(token: string): void {
     this.credentials = { ...this.credentials, token };
+  }
+
+  /** What is to be kept where the page goes; `undefined` without a session. */
+  kept(): Kept | undefined {
+    const { session, number, seq, refs } = this;
+    return session ? { session, number, seq, refs } : undefined;
   }
 
   /** Signs out for good. */

@@ -25,6 +25,19 @@ export function gathered(peer: RTCPeerConnection, patience: number): Promise<voi
   });
 }
 
+/** Waits until media can pass both ways. */
+export function connected(peer: RTCPeerConnection, patience: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const look = () => {
+      if (peer.connectionState === "connected") resolve();
+      else if (peer.connectionState === "failed" || peer.connectionState === "closed") reject(new Error("no connection came about"));
+    };
+    peer.addEventListener("connectionstatechange", look);
+    setTimeout(() => reject(new Error("no connection came about in time")), patience);
+    look();
+  });
+}
+
 /** How a call sounds, over the time since it was asked last. */
 export interface Quality {
   /** Milliseconds to the appliance and back. */

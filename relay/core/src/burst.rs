@@ -68,7 +68,7 @@ impl<'p, 'b> Inbound<'p, 'b> {
 
 /// How far a packet is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+pub(crate) enum Step {
     /// As the peer sent it, of an SRTP leg.
     Arrived,
     /// Verified and decrypted, or of a plain leg.
@@ -81,11 +81,11 @@ enum Step {
 
 /// A packet on its way.
 #[derive(Debug, Clone, Copy)]
-struct Way {
+pub(crate) struct Way {
     step: Step,
-    payload: Payload,
+    pub payload: Payload,
     /// Slot of its direction; `u32::MAX` where it has none.
-    slot: u32,
+    pub slot: u32,
     /// Octets of its RTP payload.
     octets: u32,
 }
@@ -116,6 +116,9 @@ impl Translator {
             let mut ways = [Way::NONE; BURST];
             let ways = &mut ways[..packets.len()];
             self.arrive(packets, ways, now);
+            if !self.changes_due.is_empty() {
+                self.open_with_two(packets, ways, now);
+            }
             self.open(packets, ways);
             self.rewrite_and_seal(packets, ways, now);
             self.count(packets, ways);
@@ -233,6 +236,16 @@ impl Translator {
         if cold.punts.take(FLOW, now) { Ok(Verdict::Punt(Some(cold.call))) } else { Err(Reason::RateLimited) }
     }
 
+    /// Verifies and decrypts what comes on directions that have just got another key.
+    #[cold]
+    fn open_with_two(&mut self, packets: &mut [Inbound<'_, '_>], ways: &mut [Way], now: Now) {
+        for (packet, way) in packets.iter_mut().zip(ways).filter(|(_, way)| way.step == Step::Arrived) {
+            if let Some(outcome) = self.open_changing(way, packet.buf, now) {
+                way.follow(packet, outcome);
+            }
+        }
+    }
+
     /// Verifies and decrypts.
     fn open(&mut self, packets: &mut [Inbound<'_, '_>], ways: &mut [Way]) {
         let due = |(_, way): &(_, &Way)| way.step == Step::Arrived;
@@ -287,6 +300,9 @@ impl Translator {
                 self.stats.continue_or_break(rewritten.follows);
                 self.stats.note_extensions(rewritten.sound);
                 self.stats.recovered += u64::from(rewritten.recovered);
+                if rewritten.asks {
+                    self.ask_later(slot, now);
+                }
                 Ok(Step::Rewritten)
             }
             Payload::Rtcp => {
@@ -294,6 +310,10 @@ impl Translator {
                 let (direction, reverse) = self.table.pair(slot).ok_or(Reason::StaleFlow)?;
                 let rewritten = direction.rewrite_rtcp(packet.buf, reverse, &mut lost, now);
                 self.resend_later(slot, &lost);
+                if rewritten == Err(Reason::RtcpEmpty) && lost.is_answered() {
+                    packet.verdict = Verdict::Answered;
+                    return Ok(Step::Judged);
+                }
                 if rewritten? {
                     self.tell_picture(slot);
                 }
@@ -306,7 +326,11 @@ impl Translator {
     fn seal(&mut self, packets: &mut [Inbound<'_, '_>], ways: &mut [Way], now: Now) {
         for (packet, way) in packets.iter_mut().zip(&mut *ways) {
             if way.step == Step::Rewritten {
-                match self.table.at(way.slot as usize).map(|direction| &direction.seal) {
+                let direction = self.table.at(way.slot as usize);
+                if let Some(to) = direction.and_then(|direction| direction.fork(way.payload)) {
+                    self.stats.fork(self.copies.push(to, packet.buf.packet()));
+                }
+                match direction.map(|direction| &direction.seal) {
                     Some(Sealing::Srtp(_)) => {}
                     Some(Sealing::Plain) => self.clear(packet, way, now),
                     Some(Sealing::Waiting) => way.follow(packet, Err(Reason::Early)),

@@ -1,7 +1,7 @@
 //! A second look at what leaves: one SSRC, sequence and timestamps never rewound. It knows nothing of how they came to be, and
 //! what it counts must stay 0.
 
-use sallyport_wire::rtp::Header;
+use sallyport_wire::rtp::FIXED;
 
 use crate::stream::{BEHIND, JUMP, LATE};
 
@@ -15,6 +15,17 @@ struct Left {
     timestamp: u32,
 }
 
+impl Left {
+    /// Of the fixed header alone (RFC 3550 section 5.1): that it is one has been seen when it came.
+    #[inline]
+    fn of(packet: &[u8]) -> Option<Self> {
+        let [_, _, s0, s1, t0, t1, t2, t3, i0, i1, i2, i3] = *packet.first_chunk::<FIXED>()?;
+        let word = u32::from_be_bytes;
+        let (sequence, timestamp) = (u16::from_be_bytes([s0, s1]), word([t0, t1, t2, t3]));
+        Some(Self { ssrc: word([i0, i1, i2, i3]), sequence, timestamp })
+    }
+}
+
 /// Follows the packets of one leg.
 #[derive(Debug, Clone, Default)]
 pub struct Continuity(Option<Left>);
@@ -24,8 +35,7 @@ impl Continuity {
     /// window of the highest one, a timestamp that is not rewound. `clock` in Hz, that of the packet; `None` for a named
     /// event, which has the timestamp of its beginning.
     pub fn follows(&mut self, packet: &[u8], clock: Option<u32>) -> bool {
-        let Ok(header) = Header::parse(packet) else { return false };
-        let now = Left { ssrc: header.ssrc(), sequence: header.sequence(), timestamp: header.timestamp() };
+        let Some(now) = Left::of(packet) else { return false };
         let Some(left) = self.0.replace(now) else { return true };
         let sequence = now.sequence.wrapping_sub(left.sequence).cast_signed();
         let timestamp = now.timestamp.wrapping_sub(left.timestamp).cast_signed();
@@ -39,6 +49,13 @@ impl Continuity {
         let behind = clock.map(|clock| i64::from(BEHIND * clock));
         let rewound = advances && behind.is_some_and(|behind| i64::from(timestamp) < -behind);
         now.ssrc == left.ssrc && (LATE + 1..=JUMP).contains(&sequence) && !rewound
+    }
+
+    /// Whether a packet of the past, which comes by retransmission, is of what has left: the same SSRC, a number behind the
+    /// highest one by less than a jump.
+    pub fn has_place(&self, packet: &[u8]) -> bool {
+        let (Some(now), Some(left)) = (Left::of(packet), self.0) else { return false };
+        now.ssrc == left.ssrc && left.sequence.wrapping_sub(now.sequence) < JUMP.unsigned_abs()
     }
 }
 

@@ -1,9 +1,11 @@
 //! The state of one direction, and the way of one packet through it.
 
+mod again;
+mod compound;
+mod fork;
 mod own;
 mod rules;
 
-use arrayvec::ArrayVec;
 use sallyport_plan::{CallId, Digits, Direction as Plan, FlowKey, Mute, Passage, Quality};
 use sallyport_srtp::RTCP_OVERHEAD;
 use sallyport_wire::PacketBuf;
@@ -15,17 +17,18 @@ use crate::arrivals::{Arrivals, FEEDBACK_MAX};
 use crate::continuity::Continuity;
 use crate::dial::Dial;
 use crate::event::{self, Digit, Hearing};
-use crate::extensions;
-use crate::feedback::LOST;
-use crate::limit::{Bucket, PICTURE};
+use crate::extensions::{self, Extensions};
+use crate::limit::Bucket;
+use crate::missing::Missing;
 use crate::packet::{Opening, Payload, Sealing};
 use crate::quality::{Arrival, Quality as Statistics};
 use crate::reason::Reason;
-use crate::reports::{self, REPORT_MAX, Report, Reports, Sender};
-use crate::resend::{self, Asked, RESEND_ROOM, Ring};
-use crate::rtcp::{self, Names};
+use crate::reports::{REPORT_MAX, Reports};
+use crate::resend::Ring;
 use crate::stats::Drops;
 use crate::stream::{Numbers, START, STARTS, Stream};
+pub use again::NACK_ROOM;
+pub use compound::Lost;
 use rules::{Leaves, Rules};
 
 /// Octets of a report of ours, sealed.
@@ -80,6 +83,12 @@ pub struct Cold {
     pub hearing: Hearing,
     /// The sequence number of its last retransmission, extended; before the first one, the one in front of it.
     pub again: u32,
+    /// Retransmissions that may still leave.
+    pace: Bucket,
+    /// What is missing of what it receives, where that may come by retransmission or be asked for.
+    missing: Option<Box<Missing>>,
+    /// Whether a timer runs for questions about it.
+    asking: bool,
     /// Digits that it is to send.
     pub dial: Option<Box<Dial>>,
 }
@@ -100,6 +109,9 @@ impl Cold {
             arrivals: None,
             hearing,
             again,
+            pace: Bucket::default(),
+            missing: None,
+            asking: false,
             dial: None,
         }
     }
@@ -109,10 +121,13 @@ impl Direction {
     /// A direction that nothing has passed yet.
     pub fn new(call: CallId, plan: Plan, open: Opening, seal: Sealing) -> Self {
         let rules = Rules::new(&plan);
+        let mut cold = Box::new(Cold::new(call, plan));
+        cold.missing = rules.watches().then(Box::default);
+        let plan = &cold.plan;
         Self {
             open,
             seal,
-            stream: Stream::new(name(call, &plan)),
+            stream: Stream::new(name(call, plan)),
             names: rules.extensions.as_ref().is_some_and(|extensions| extensions.begins_to_name(None)),
             rules,
             continuity: Continuity::default(),
@@ -124,7 +139,7 @@ impl Direction {
             hearing: false,
             packets: 0,
             octets: 0,
-            cold: Box::new(Cold::new(call, plan)),
+            cold,
             quality: Statistics::default(),
         }
     }
@@ -145,6 +160,11 @@ impl Direction {
         if let Some(extensions) = &rules.extensions {
             self.names |= extensions.begins_to_name(self.rules.extensions.as_deref());
         }
+        self.cold.missing = match self.cold.missing.take() {
+            // What a hold has kept back is missed by nobody.
+            Some(missing) if rules.watches() && rules.mute == self.rules.mute => Some(missing),
+            _ => rules.watches().then(Box::default),
+        };
         self.rules = rules;
         self.cold.plan = plan;
     }
@@ -180,7 +200,7 @@ impl Direction {
         match self.open {
             Opening::Waiting => Err(Reason::Early),
             Opening::Plain => Ok(false),
-            Opening::Srtp(_) => Ok(true),
+            Opening::Srtp(_) | Opening::Changing(_) => Ok(true),
         }
     }
 
@@ -192,13 +212,15 @@ impl Direction {
     /// Hears an open RTP packet: digits that have ended now, and whether the packet ends here. The stream goes on behind it
     /// without a gap.
     pub fn hear(&mut self, packet: &[u8], now: Now) -> ([Option<Digit>; 2], bool) {
-        let Ok(header) = Header::parse(packet) else { return ([None; 2], false) };
-        let Some(leaves) = self.rules.leaves(header.payload_type()).filter(|leaves| leaves.is_event()) else {
+        // The type alone tells most packets apart: whether their header is sound is looked at once, when they are rewritten.
+        let payload_type = packet.get(1).map_or(0, |octet| octet & 0x7f);
+        let Some(leaves) = self.rules.leaves(payload_type).filter(|leaves| leaves.is_event()) else {
             // Most packets touch nothing that is cold.
             let ended = if self.hearing { self.cold.hearing.hear_media(now) } else { None };
             self.hearing &= ended.is_none();
             return ([ended, None], false);
         };
+        let Ok(header) = Header::parse(packet) else { return ([None; 2], false) };
         let digits = self.cold.hearing.hear_event(packet, leaves.clocks().0, now);
         self.hearing = self.cold.hearing.is_waiting();
         let ends = self.rules.digits == Digits::Tell;
@@ -223,213 +245,15 @@ impl Direction {
             _ => None,
         };
         let recovered = self.rules.repeats && self.recover(buf)?;
-        let state = (&mut self.stream, &mut self.continuity, &mut self.quality);
-        let rewritten = rewrite(buf, state, (&self.rules, self.names), (holds, recovered), now)?;
+        let missing = if self.rules.watches() { self.cold.missing.as_deref_mut() } else { None };
+        let ears = Ears { quality: &mut self.quality, missing };
+        let state = (&mut self.stream, &mut self.continuity, ears);
+        let mut rewritten = rewrite(buf, state, (&self.rules, self.names), (holds, recovered), now)?;
+        rewritten.asks = self.rules.nack && self.begins_to_ask();
         if self.ring.is_some() {
             self.keep(buf.packet(), false, now);
         }
         Ok(rewritten)
-    }
-
-    /// Takes out of a retransmission what it repeats, if that is missing; whether it is one.
-    #[cold]
-    fn recover(&mut self, buf: &mut PacketBuf<'_>) -> Result<bool, Reason> {
-        let payload_type = buf.packet().get(1).map_or(0, |octet| octet & 0x7f);
-        let Some(of) = self.rules.leaves(payload_type).and_then(Leaves::repeats) else { return Ok(false) };
-        let source = self.stream.source().ok_or(Reason::Repeated)?;
-        resend::unwrap(buf, source, of)?;
-        let sequence = Header::parse(buf.packet()).map_err(|_| Reason::Malformed)?.sequence();
-        if self.quality.recover(source, sequence) { Ok(true) } else { Err(Reason::Repeated) }
-    }
-
-    /// Keeps a packet as it leaves, where packets are sent again as they left.
-    pub fn keep_sealed(&mut self, packet: &[u8], now: Now) {
-        if self.ring.is_some() {
-            self.keep(packet, true, now);
-        }
-    }
-
-    // Out of line: of sound nothing is kept, and it is most of what passes.
-    #[cold]
-    fn keep(&mut self, packet: &[u8], sealed: bool, now: Now) {
-        if let Some(ring) = self.ring.as_mut().filter(|ring| ring.keeps_sealed() == sealed) {
-            ring.keep(packet, now);
-        }
-    }
-
-    /// Writes a packet once more, by the number under which it left. Where it goes and how long it is; `None` where it must
-    /// not leave, or is gone.
-    pub fn resend(
-        &mut self,
-        number: u16,
-        room: &mut [u8; RESEND_ROOM],
-        now: Now,
-    ) -> Option<(FlowKey, usize)> {
-        if self.lapsed || self.rules.mute == Mute::Held || matches!(self.seal, Sealing::Waiting) {
-            return None;
-        }
-        let again = self.cold.again.wrapping_add(1);
-        let (length, to_seal) = self.ring.as_ref()?.write(number, low_half(again), room, now)?;
-        if !to_seal {
-            return Some((self.rules.rtp, length));
-        }
-        self.cold.again = again;
-        let mut buf = PacketBuf::new(room, 0..length).ok()?;
-        if let Sealing::Srtp(sealer) = &mut self.seal {
-            sealer.seal_rtp(&mut buf).ok()?;
-        }
-        Some((self.rules.rtp, buf.len()))
-    }
-
-    /// Puts one open RTCP compound into the other leg's words; `reverse` is the direction that runs the other way, which may
-    /// have packets that are to be sent again. Whether it asks for a whole picture.
-    ///
-    /// # Errors
-    /// Why it does not leave.
-    pub fn rewrite_rtcp(
-        &mut self,
-        buf: &mut PacketBuf<'_>,
-        mut reverse: Option<&mut Self>,
-        lost: &mut Lost,
-        now: Now,
-    ) -> Result<bool, Reason> {
-        if matches!(self.seal, Sealing::Waiting) {
-            return Err(Reason::Early);
-        }
-        if self.rules.passage == Passage::Transparent {
-            return rtcp::pass(buf.packet()).map(|()| false);
-        }
-        let heard = reports::hear(buf.packet(), reverse.as_ref().map(|reverse| reverse.rules.ssrc));
-        let Self { stream, rules, packets, octets, cold, .. } = self;
-        let round_trip = cold.reports.round_trip();
-        let mut ring = reverse.as_mut().and_then(|reverse| reverse.ring.take());
-        let names = Names {
-            own_ssrc: rules.ssrc,
-            source: stream.source(),
-            timestamp_offset: stream.timestamp_offset(),
-            counts: [low(*packets), low(*octets)],
-            remb: cold.plan.extensions.remb,
-            reverse: reverse.as_deref().and_then(|reverse| {
-                Some((reverse.rules.ssrc, reverse.stream.origin()?, &reverse.cold.reports))
-            }),
-        };
-        let (pictures, number) = &mut cold.pictures;
-        let mut asks = false;
-        let picture = || {
-            asks = pictures.take(PICTURE, now);
-            *number = number.wrapping_add(u8::from(asks));
-            asks.then_some(*number)
-        };
-        let answer = |sequence| match ring.as_mut().map(|ring| ring.ask(sequence, round_trip, now)) {
-            Some(Asked::Again) => lost.again.try_push(sequence).is_ok(),
-            Some(Asked::Enough) => {
-                lost.limited += 1;
-                true
-            }
-            Some(Asked::Gone) | None => false,
-        };
-        let asked = rtcp::rewrite(buf, &names, picture, answer);
-        if let Some(reverse) = &mut reverse {
-            reverse.ring = ring;
-        }
-        lost.forwarded = asked? as u64;
-        let reverse = reverse.map(|reverse| {
-            // Who reports on a stream knows it.
-            reverse.names &= !heard.is_about_ours();
-            let source = reverse.stream.origin().map(|origin| origin.source);
-            (&mut reverse.cold.reports, source)
-        });
-        cold.reports.note(&heard, reverse, now);
-        Ok(asks)
-    }
-
-    /// Writes a report of its own where its sender is silent, or the last one it has to send; `ntp`: what `now` is in NTP's
-    /// format. Where it goes and how long it is; `None` where nothing is to be told, or must leave.
-    pub fn report(
-        &mut self,
-        reverse: Option<&mut Self>,
-        (now, ntp): (Now, u64),
-        goodbye: bool,
-        room: &mut [u8; REPORT_ROOM],
-    ) -> Option<(FlowKey, usize)> {
-        let translated = self.rules.passage == Passage::Translated;
-        let due = goodbye || self.cold.reports.is_silent(now);
-        if !translated || !due || self.lapsed || matches!(self.seal, Sealing::Waiting) {
-            return None;
-        }
-        let sender = self.stream.latest().filter(|_| self.packets > 0).map(|(timestamp, at)| {
-            let passed = now.since(at) * u64::from(self.quality.clock()) / 1_000_000;
-            let timestamp = timestamp.wrapping_add(low(passed));
-            (Sender { ntp, timestamp, packets: low(self.packets), octets: low(self.octets) }, at)
-        });
-        let reverse = reverse.map(|reverse| (&mut reverse.cold.reports, &reverse.quality));
-        let report = Report { own_ssrc: self.rules.ssrc, sender, reverse, goodbye };
-        let length = self.cold.reports.write(report, now, room.first_chunk_mut()?)?;
-        let mut buf = PacketBuf::new(room, 0..length).ok()?;
-        if let Sealing::Srtp(sealer) = &mut self.seal {
-            sealer.seal_rtcp(&mut buf).ok()?;
-        }
-        Some((self.rules.rtcp, buf.len()))
-    }
-
-    /// Takes note of an open RTP packet of its bundle, where its sender is told when each arrived.
-    pub fn note_arrival(&mut self, packet: &[u8], now: Now) {
-        // The number is looked at first: of the rest most directions have nothing, and it lies elsewhere.
-        if let Some(id) = self.rules.transport_wide
-            && let Some(arrivals) = &mut self.cold.arrivals
-            && let Some(sequence) = extensions::transport_wide(packet, id)
-            && let Ok(header) = Header::parse(packet)
-        {
-            arrivals.arrive(sequence, header.ssrc(), now);
-        }
-    }
-
-    /// Writes the next feedback on what arrived, as it leaves on `reverse`. Where it goes and how long it is; `None` where there
-    /// is nothing more to tell, or must leave.
-    pub fn feed_back(
-        &mut self,
-        reverse: &mut Self,
-        room: &mut [u8; FEEDBACK_ROOM],
-    ) -> Option<(FlowKey, usize)> {
-        if reverse.lapsed || matches!(reverse.seal, Sealing::Waiting) {
-            return None;
-        }
-        let length = self.cold.arrivals.as_mut()?.write(reverse.rules.ssrc, room.first_chunk_mut()?)?;
-        let mut buf = PacketBuf::new(room, 0..length).ok()?;
-        if let Sealing::Srtp(sealer) = &mut reverse.seal {
-            sealer.seal_rtcp(&mut buf).ok()?;
-        }
-        Some((reverse.rules.rtcp, buf.len()))
-    }
-
-    /// Takes note whether its flow leads to it. Whether a timer for its feedback is to be started now.
-    pub fn begins_to_feed_back(&mut self, leads: bool) -> bool {
-        let translated = self.rules.passage == Passage::Translated;
-        if !leads || !translated || self.rules.transport_wide.is_none() {
-            self.cold.arrivals = None;
-            return false;
-        }
-        self.cold.arrivals.get_or_insert_default();
-        !std::mem::replace(&mut self.cold.feeding, true)
-    }
-
-    /// That timer has run out: whether another is to be started.
-    pub fn goes_on_feeding_back(&mut self) -> bool {
-        self.cold.feeding = self.cold.arrivals.is_some();
-        self.cold.feeding
-    }
-
-    /// Whether a timer for its reports is to be started now: it may have to report, and none runs.
-    pub fn begins_to_report(&mut self) -> bool {
-        let begins = self.rules.passage == Passage::Translated && !self.cold.reporting;
-        self.cold.reporting |= begins;
-        begins
-    }
-
-    /// Its timer has run out: whether another is to be started.
-    pub fn goes_on_reporting(&mut self) -> bool {
-        self.cold.reporting = self.rules.passage == Passage::Translated;
-        self.cold.reporting
     }
 
     /// Statistics so far.
@@ -458,17 +282,6 @@ impl Direction {
     }
 }
 
-/// What becomes of the packets that a compound has lost.
-#[derive(Debug, Default)]
-pub struct Lost {
-    /// Those that are to be sent again, by the numbers under which they left.
-    pub again: ArrayVec<u16, LOST>,
-    /// Those that were asked for too often.
-    pub limited: u64,
-    /// Those that their sender is asked for.
-    pub forwarded: u64,
-}
-
 /// A packet in the words of the other leg.
 #[derive(Debug, Clone, Copy)]
 pub struct Rewritten {
@@ -480,12 +293,35 @@ pub struct Rewritten {
     pub sound: bool,
     /// Whether it came by retransmission.
     pub recovered: bool,
+    /// Whether a timer is to be started, since something is missing that can be asked for.
+    pub asks: bool,
+}
+
+/// What takes note of packets that come.
+struct Ears<'a> {
+    quality: &'a mut Statistics,
+    missing: Option<&'a mut Missing>,
+}
+
+impl Ears<'_> {
+    /// `timed`: its timestamp says when it was sent.
+    #[inline]
+    fn note(&mut self, packet: &Arrival, timed: bool, now: Now) {
+        if let Some(missing) = &mut self.missing {
+            missing.arrive(packet.ssrc, packet.sequence, packet.begins, now);
+        }
+        if timed {
+            self.quality.arrive(packet, now);
+        } else {
+            self.quality.arrive_untimed(packet, now);
+        }
+    }
 }
 
 /// Rewrites an open packet in place.
 fn rewrite(
     buf: &mut PacketBuf<'_>,
-    (stream, continuity, quality): (&mut Stream, &mut Continuity, &mut Statistics),
+    (stream, continuity, mut ears): (&mut Stream, &mut Continuity, Ears<'_>),
     (rules, names): (&Rules, bool),
     (holds, recovered): (Option<Reason>, bool),
     now: Now,
@@ -495,13 +331,9 @@ fn rewrite(
     let octets = (header.payload_len() - padding) as u64;
     let (ssrc, sequence, payload_type) = (header.ssrc(), header.sequence(), header.payload_type());
     let extended = header.has_extension();
+    let done = Rewritten { octets, follows: true, sound: true, recovered, asks: false };
     if rules.passage == Passage::Transparent {
-        return rules.lets_pass(payload_type).map(|()| Rewritten {
-            octets,
-            follows: true,
-            sound: true,
-            recovered,
-        });
+        return rules.lets_pass(payload_type).map(|()| done);
     }
     let leaves = rules.leaves(payload_type);
     let (from, to) = leaves.map_or((rules.clock.hz(), 0), Leaves::clocks);
@@ -509,45 +341,50 @@ fn rewrite(
     let arrival = |begins| Arrival { ssrc, sequence, timestamp, payload_type, clock: from, begins };
     let Some(leaves) = leaves else {
         if stream.skip(ssrc, sequence) {
-            quality.arrive_untimed(&arrival(stream.has_begun()), now);
+            ears.note(&arrival(stream.has_begun()), false, now);
         }
         return Err(Reason::PayloadType);
     };
     let event = leaves.is_event();
-    let mut note = |stream: &Stream| match event {
-        _ if recovered => {}
-        true => quality.arrive_untimed(&arrival(stream.has_begun()), now),
-        false => quality.arrive(&arrival(stream.has_begun()), now),
-    };
     if let Some(reason) = holds {
-        if stream.hold(ssrc, sequence) {
-            note(stream);
+        if !recovered && stream.hold(ssrc, sequence) {
+            ears.note(&arrival(stream.has_begun()), !event, now);
         }
         return Err(reason);
     }
     let clock = if event { rules.clock.hz() } else { from };
-    let place = stream.place(&Numbers { ssrc, sequence, timestamp, clock, event }, now);
-    if place != Err(Reason::OutOfSequence) {
-        note(stream);
+    let numbers = Numbers { ssrc, sequence, timestamp, clock, event };
+    let place = if recovered { stream.fill(&numbers) } else { stream.place(&numbers, now) };
+    if !recovered && place != Err(Reason::OutOfSequence) {
+        ears.note(&arrival(stream.has_begun()), !event, now);
     }
     let place = place?;
     if event && from != to {
         event::scale(buf.packet_mut(), from, to);
     }
     // Most packets have none.
-    let sound = match (extended || names).then_some(&rules.extensions) {
-        None => Ok(true),
-        Some(Some(extensions)) => extensions.apply(buf, names),
-        Some(None) => extensions::strip(buf),
-    };
-    let sound = sound.map_err(|_| Reason::Malformed)?;
+    let extensions = (extended || names).then_some(&rules.extensions);
+    let sound = extensions.map_or(Ok(true), |extensions| translate(buf, extensions.as_deref(), names))?;
     let packet = buf.packet_mut();
     rtp::set_payload_type(packet, leaves.payload_type());
     rtp::set_sequence(packet, place.sequence);
     rtp::set_timestamp(packet, place.timestamp);
     rtp::set_ssrc(packet, rules.ssrc);
-    let follows = continuity.follows(packet, (!event).then_some(clock));
-    Ok(Rewritten { octets, follows, sound, recovered })
+    let follows = if recovered {
+        continuity.has_place(packet)
+    } else {
+        continuity.follows(packet, (!event).then_some(clock))
+    };
+    Ok(Rewritten { follows, sound, ..done })
+}
+
+/// Puts the header extensions of the other leg in the place of a packet's own; whether those made sense.
+fn translate(buf: &mut PacketBuf<'_>, wanted: Option<&Extensions>, names: bool) -> Result<bool, Reason> {
+    let sound = match wanted {
+        Some(extensions) => extensions.apply(buf, names),
+        None => extensions::strip(buf),
+    };
+    sound.map_err(|_| Reason::Malformed)
 }
 
 fn low(value: u64) -> u32 {

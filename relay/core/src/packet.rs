@@ -5,6 +5,7 @@ use sallyport_srtp::{KeyError, OpenError, Opener, SealError, Sealer};
 
 use crate::burst::Cleared;
 use crate::reason::Reason;
+use crate::rekey::Change;
 
 /// What a packet of media carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub enum Verdict {
     Consumed,
     /// Done with it: a named event of which control is told.
     Heard,
+    /// Done with it: RTCP of which all is answered from here.
+    Answered,
     /// Forget it; the reason is counted.
     Drop(Reason),
 }
@@ -41,6 +44,8 @@ pub enum Opening {
     Plain,
     /// The leg is SRTP.
     Srtp(Box<Opener>),
+    /// It is, and has just got another key.
+    Changing(Box<Change>),
 }
 
 /// The sealing half of a direction.

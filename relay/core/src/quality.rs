@@ -116,19 +116,28 @@ impl Quality {
     #[inline]
     pub fn arrive(&mut self, packet: &Arrival, now: Now) {
         let step = packet.sequence.wrapping_sub((self.highest & 0xffff) as u16).cast_signed();
-        if packet.begins || self.source() != Some(packet.ssrc) || step > JUMP || step <= LATE {
-            return self.begin(packet, now);
-        }
-        self.received = self.received.wrapping_add(1);
-        if step == 1 && self.came >> (WINDOW - 1) == 1 {
+        // Nearly all packets are the next one of their source, behind one that came: one question, not five.
+        let known = !packet.begins & self.begun & (packet.ssrc == self.ssrc);
+        if known & (step == 1) & (self.came >> (WINDOW - 1) == 1) {
+            self.received = self.received.wrapping_add(1);
             self.highest = self.highest.wrapping_add(1);
             self.came = (self.came << 1) | 1;
-        } else if step > 0 {
+        } else if known & (step <= JUMP) & (step > LATE) {
+            self.stray(step);
+        } else {
+            return self.begin(packet, now);
+        }
+        self.time(packet, now);
+    }
+
+    /// A packet of the source that is `step` above its highest one.
+    fn stray(&mut self, step: i16) {
+        self.received = self.received.wrapping_add(1);
+        if step > 0 {
             self.advance(u32::from(step.unsigned_abs()));
         } else {
             self.late(u32::from(step.unsigned_abs()));
         }
-        self.time(packet, now);
     }
 
     /// Takes note of a packet whose timestamp says nothing of when it was sent: of a named event, or of a type that this leg
@@ -214,16 +223,13 @@ impl Quality {
         }
     }
 
-    /// A packet came by retransmission: whether it is one of those that are missing and may still come. It is no loss then,
-    /// but did not arrive as reports count it, which speak of the path (RFC 4588 section 7.1).
-    pub fn recover(&mut self, ssrc: u32, sequence: u16) -> bool {
+    /// A packet came by retransmission. Where it is none of those that count as lost already it is no loss, but it did not
+    /// arrive as reports count it, which speak of the path (RFC 4588 section 7.1).
+    pub fn recover(&mut self, ssrc: u32, sequence: u16) {
         let behind = ((self.highest & 0xffff) as u16).wrapping_sub(sequence);
-        let missing = !self.came & 1u64.checked_shl(behind.into()).unwrap_or(0);
-        if self.source() != Some(ssrc) {
-            return false;
+        if self.source() == Some(ssrc) {
+            self.came |= 1u64.checked_shl(behind.into()).unwrap_or(0);
         }
-        self.came |= missing;
-        missing != 0
     }
 
     /// Interarrival jitter (RFC 3550 section A.8). Packets that share a timestamp, as those of one picture or one digit do,
@@ -236,13 +242,12 @@ impl Quality {
         self.timestamp = packet.timestamp;
         self.payload_type = packet.payload_type;
         let transit = arrival(now, packet.clock).wrapping_sub(packet.timestamp);
-        if packet.clock != self.clock {
-            self.change_clock(packet.clock);
-        } else {
+        if packet.clock == self.clock {
             let differs = transit.wrapping_sub(self.transit).cast_signed().unsigned_abs();
-            if differs < LEAP * self.clock {
-                self.jitter = self.jitter + differs - ((self.jitter + 8) >> 4);
-            }
+            let jitter = self.jitter + differs - ((self.jitter + 8) >> 4);
+            self.jitter = if differs < LEAP * self.clock { jitter } else { self.jitter };
+        } else {
+            self.change_clock(packet.clock);
         }
         self.transit = transit;
     }
@@ -257,8 +262,8 @@ impl Quality {
     /// A packet left that had stayed for so many nanoseconds.
     #[inline]
     pub fn stay(&mut self, ns: u64) {
-        // A microsecond is taken for 1,024 ns: one shift for one division.
-        let bucket = (u64::BITS - (ns.saturating_sub(1) >> 10).leading_zeros()) as usize;
+        // A microsecond is taken for 1,024 ns: one shift for one division. Half of it counts as nothing.
+        let bucket = (ns.saturating_sub(1) >> 9 | 1).ilog2() as usize;
         let bucket = bucket.min(STAYS - 1);
         if let Some(count) = self.stays.get_mut(bucket) {
             *count = count.wrapping_add(1);

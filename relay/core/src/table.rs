@@ -185,6 +185,7 @@ impl Openers for Table {
     fn opener(&self, number: u32) -> Option<&Opener> {
         match &self.at(number as usize)?.open {
             Opening::Srtp(opener) => Some(opener),
+            Opening::Changing(change) => Some(&change.opener),
             Opening::Waiting | Opening::Plain => None,
         }
     }
@@ -192,6 +193,7 @@ impl Openers for Table {
     fn opener_mut(&mut self, number: u32) -> Option<&mut Opener> {
         match &mut self.at_mut(number as usize)?.open {
             Opening::Srtp(opener) => Some(opener),
+            Opening::Changing(change) => Some(&mut change.opener),
             Opening::Waiting | Opening::Plain => None,
         }
     }

@@ -21,6 +21,9 @@ use slow::{Numbers, Sealed, Seen, Stream};
 use table::world::*;
 
 const LAPSE: u64 = 30_000_000;
+/// How long a former key is kept where nothing comes under the new one, and once something has.
+const PATIENCE: u64 = 32_000_000;
+const REORDER: u64 = 500_000;
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -111,6 +114,30 @@ struct Sent {
     bytes: Vec<u8>,
 }
 
+/// What was opened under the key of an epoch.
+#[derive(Default)]
+struct Opened {
+    epoch: u8,
+    rtp: Seen,
+    rtcp: Seen,
+}
+
+impl Opened {
+    fn judge(&mut self, report: bool, packet: &Packet) -> Result<(), Reason> {
+        let (seen, bits) = if report { (&mut self.rtcp, 31) } else { (&mut self.rtp, 16) };
+        let index = packet.index.filter(|_| packet.epoch == self.epoch);
+        seen.judge(packet.ssrc, packet.sequence, bits, index)
+    }
+}
+
+/// A sealed packet as it arrives; `index`: `None` where it was changed on the way.
+struct Packet {
+    epoch: u8,
+    ssrc: u32,
+    sequence: i64,
+    index: Option<i64>,
+}
+
 struct World {
     bench: Bench,
     profile: Profile,
@@ -126,8 +153,10 @@ struct World {
     reports: Vec<(u8, i64, Vec<u8>)>,
     agent: BTreeMap<u8, u16>,
     // What the model knows.
-    opened: Seen,
-    opened_reports: Seen,
+    opened: Opened,
+    /// Of the key before, until when; the new one has opened nothing before that is known.
+    former: Option<(Opened, u64)>,
+    met: bool,
     sealed: Sealed,
     streams: [Stream; 2],
     confirmed: u64,
@@ -154,8 +183,9 @@ impl World {
             spoken: BTreeMap::new(),
             reports: vec![],
             agent: BTreeMap::new(),
-            opened: Seen::default(),
-            opened_reports: Seen::default(),
+            opened: Opened::default(),
+            former: None,
+            met: false,
             sealed: Sealed::default(),
             streams: [Stream::new(INWARD_START), Stream::new(OUTWARD_START)],
             confirmed: 1_000_000,
@@ -182,11 +212,21 @@ impl World {
             self.epoch += 1;
             let keys = [2 * self.epoch, 2 * self.epoch + 1].map(|octet| key(self.profile, octet));
             self.browser = Some(Peer::new(&keys[0], &keys[1]));
-            self.opened = Seen::default();
-            self.opened_reports = Seen::default();
+            let opened =
+                std::mem::replace(&mut self.opened, Opened { epoch: self.epoch, ..Opened::default() });
+            let until = self.bench.now.0 + PATIENCE;
+            if self.met {
+                self.former = Some((opened, until));
+            } else if let Some((_, former)) =
+                self.former.as_mut().filter(|(_, former)| *former > self.bench.now.0)
+            {
+                *former = until;
+            } else {
+                self.former = (self.epoch > 1).then_some((opened, until));
+            }
+            self.met = false;
             self.sealed = Sealed::default();
             self.spoken.clear();
-            self.reports.clear();
         }
         if ice {
             self.generation += 1;
@@ -238,6 +278,31 @@ impl World {
         self.sent.iter().rev().nth(back.into()).cloned()
     }
 
+    /// Under one key or the other: the former one first until something has come under the new one.
+    fn open(&mut self, report: bool, packet: &Packet) -> Result<(), Reason> {
+        let now = self.bench.now.0;
+        if self.former.as_ref().is_some_and(|(_, until)| *until <= now) {
+            (self.former, self.met) = (None, true);
+        }
+        let (mut outcomes, met) = (Vec::new(), self.met || self.former.is_none());
+        for new in [met, !met] {
+            let opened =
+                if new { Some(&mut self.opened) } else { self.former.as_mut().map(|(former, _)| former) };
+            let Some(opened) = opened else { continue };
+            outcomes.push(opened.judge(report, packet));
+            if outcomes.last() == Some(&Ok(())) {
+                if new && !self.met {
+                    self.met = true;
+                    if let Some((_, until)) = &mut self.former {
+                        *until = (*until).min(now + REORDER);
+                    }
+                }
+                return Ok(());
+            }
+        }
+        outcomes.iter().copied().find(|one| *one != Err(Reason::BadTag)).unwrap_or(Err(Reason::BadTag))
+    }
+
     /// What must become of a packet from the browser's pair.
     fn inward(&mut self, sent: &Sent, authentic: bool) -> Result<Out, Reason> {
         if self.lapsed {
@@ -247,8 +312,8 @@ impl World {
             return Err(Reason::Early);
         }
         let Rtp { ssrc, sequence, .. } = sent.rtp;
-        let index = (authentic && sent.epoch == self.epoch).then_some(sent.index);
-        self.opened.judge(ssrc, sequence.into(), 16, index)?;
+        let index = authentic.then_some(sent.index);
+        self.open(false, &Packet { epoch: sent.epoch, ssrc, sequence: sequence.into(), index })?;
         if sent.kind == UNKNOWN {
             self.streams[0].skip(ssrc, sequence);
             return Err(Reason::PayloadType);
@@ -281,14 +346,14 @@ impl World {
 
     fn report(&mut self, back: u8) {
         let Some(browser) = &mut self.browser else { return };
-        let index = self.reports.len() as i64;
+        let index = self.reports.iter().filter(|(epoch, ..)| *epoch == self.epoch).count() as i64;
         let bytes = browser.seal_rtcp(&receiver_report(5, &[]));
         self.reports.push((self.epoch, index, bytes));
-        let Some((_, index, bytes)) = self.reports.iter().rev().nth(back.into()).cloned() else { return };
+        let Some((epoch, index, bytes)) = self.reports.iter().rev().nth(back.into()).cloned() else { return };
         let wanted = if self.lapsed {
             Err(Reason::ConsentLost)
         } else {
-            self.opened_reports.judge(5, index, 31, Some(index)).map(|()| {
+            self.open(true, &Packet { epoch, ssrc: 5, sequence: index, index: Some(index) }).map(|()| {
                 self.reported += 1;
                 self.last_report[0] = Some(self.bench.now.0);
                 let out = [receiver_report(INSIDE_SSRC, &[]), description(INSIDE_SSRC, "11110001")].concat();

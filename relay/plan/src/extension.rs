@@ -35,6 +35,8 @@ pub struct Extensions {
     pub transport_wide: Option<u8>,
     /// Whether the bandwidth that a receiver wants of a stream (REMB, TMMBR) leaves with the direction's RTCP, as REMB.
     pub remb: bool,
+    /// Whether its sender sends again what a NACK asks for (RFC 4585 section 6.2.1): it is asked for what is missing.
+    pub nack: bool,
 }
 
 impl Extensions {

@@ -204,7 +204,8 @@ impl Call {
         let bye = self.inside.bye.as_ref().is_some_and(|bye| bye.transaction == transaction);
         if bye {
             self.bye_answered(&response);
-        } else if !self.asked(transaction, &response, now)
+        } else if !self.recorder_answered(transaction, &response, now)
+            && !self.asked(transaction, &response, now)
             && !self.reinvite_answered(transaction, &response, now)
         {
             self.invite_answered(transaction, &response, now);
@@ -472,7 +473,10 @@ impl Call {
         let unanswered = |calling: &&mut Calling| calling.transaction == transaction && !calling.done;
         if self.inside.bye.as_ref().is_some_and(|bye| bye.transaction == transaction) {
             self.inside.bye = None;
-        } else if self.unheard(transaction, now) || self.reinvite_unheard(transaction, now) {
+        } else if self.recorder_unheard(transaction, now)
+            || self.unheard(transaction, now)
+            || self.reinvite_unheard(transaction, now)
+        {
         } else if let Some(calling) = self.calling(Line::Own).filter(unanswered) {
             calling.done = true;
             self.leave_early(Line::Own);

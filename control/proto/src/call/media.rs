@@ -7,6 +7,7 @@ use sallyport_plan::{FlowKey, Plan, Profile};
 use super::Call;
 use super::plan::{Keys, Parts, build};
 use super::record::Record;
+use super::video::Film;
 use crate::api::{CallEvent, Command, DtlsRole, DtlsStart, EndCause, StepState};
 use crate::sdp::{
     AnswerParts, BrowserOffer, Direction, Extension, InsideAnswer, InsideOffer, Setup, browser_answer,
@@ -18,7 +19,9 @@ impl Call {
         let next =
             outside.next.as_mut().filter(|next| ufrag.is_none_or(|ufrag| ufrag == next.remote_ufrag()));
         let ours = ufrag.is_none_or(|ufrag| ufrag == outside.ufrags.1);
-        let agent = next.or_else(|| outside.ice.as_mut().filter(|_| ours));
+        let successor = self.successor.as_mut().map(|successor| &mut successor.ice);
+        let successor = successor.filter(|ice| ufrag.is_none_or(|ufrag| ufrag == ice.remote_ufrag()));
+        let agent = successor.or(next).or_else(|| outside.ice.as_mut().filter(|_| ours));
         if let Some(ice) = agent {
             for candidate in candidates {
                 ice.add(candidate);
@@ -84,6 +87,7 @@ impl Call {
             return;
         }
         self.drain_next(now);
+        self.drain_successor(now);
         let Some(ice) = &mut self.outside.ice else { return };
         while let Some(command) = ice.poll_transmit() {
             self.commands.push_back(command);
@@ -94,13 +98,13 @@ impl Call {
 
     pub(super) fn consent_lost(&mut self, flow: FlowKey, now: Instant) {
         if self.outside.nominated == Some(flow) {
-            self.end(EndCause::ConsentLost, now);
+            self.connection_over(EndCause::ConsentLost, false, now);
         }
     }
 
     /// The TCP connection of a pair has ended.
     pub(super) fn disconnected(&mut self, flow: FlowKey, now: Instant) {
-        self.outside.ice.iter_mut().for_each(|ice| ice.disconnected(flow));
+        self.agents().for_each(|ice| ice.disconnected(flow));
         self.drain_ice(now);
     }
 
@@ -124,7 +128,7 @@ impl Call {
         if self.cause.is_some() {
             return;
         }
-        self.deadlines.dtls = None;
+        (self.deadlines.dtls, self.outside.gone) = (None, None);
         if self.outside.fingerprint != Some(*fingerprint) {
             self.outside.dtls = StepState::Failed;
             self.end(EndCause::FingerprintMismatch, now);
@@ -147,17 +151,24 @@ impl Call {
         }
         let version = self.relayed.sent + 1;
         let record = self.record(inside, answer);
-        let Some(outside) = self.outside.nominated else {
+        let next = self.successor.as_ref().and_then(|successor| successor.flow);
+        let Some(outside) = self.outside.nominated.or(next) else {
             // Nothing can pass yet; but whoever comes after us has to know whom to tell BYE.
             if self.inside.answered {
                 self.plan_is(Plan::silent(self.id, version, record.encode()), now);
             }
             return;
         };
+        // Nobody is heard before the recorder that a call must have.
+        let holds = self.recording.holds(&self.settings);
+        let direction = if holds { Direction::Inactive } else { self.outside.direction };
+        let film = self.video.film();
+        let video = film.map(|film| if holds { Film { open: (false, false), ..film } } else { film });
         let built = build(Parts {
             call: self.id,
             version,
             outside,
+            beside: next.filter(|next| *next != outside),
             consent: self.outside.consent.clone(),
             keys: self.outside.keys.as_ref(),
             inside_keys: self.inside.sdes.sound.keys(),
@@ -166,10 +177,11 @@ impl Call {
             answer,
             chosen: &self.inside.chosen,
             dtmf: self.settings.sip.policy.dtmf,
-            direction: self.outside.direction,
+            direction,
             ssrc: self.ssrc,
             agreed: &self.outside.agreed,
-            video: self.video.film(),
+            video,
+            forks: self.recording.forks(),
             record: record.encode(),
         });
         match built {
@@ -179,7 +191,8 @@ impl Call {
     }
 
     fn plan_is(&mut self, plan: Plan, now: Instant) {
-        self.relayed.sends(plan.version, self.outside.keys.is_some());
+        let passes = self.outside.keys.is_some() && !self.recording.holds(&self.settings);
+        self.relayed.sends(plan.version, passes);
         self.deadlines.relay = Some(now + self.settings.timeouts.relay);
         self.commands.push_back(Command::Install(plan));
     }
@@ -214,6 +227,7 @@ impl Call {
             crypto: [self.inside.sdes.sound.tags(), self.inside.sdes.picture.tags()],
             sip_status: self.inside.status,
             past: self.past.clone(),
+            recording: self.recording.kept(),
         }
     }
 
@@ -226,6 +240,7 @@ impl Call {
         if self.cause.is_some() {
             return;
         }
+        self.recording_installed(version);
         if self.relayed.stale {
             self.replan(now);
         }
@@ -254,6 +269,6 @@ fn dtls_role(setup: Setup) -> DtlsRole {
 }
 
 /// The handshake on a nominated pair.
-fn dtls_start(setup: Setup, path: FlowKey) -> DtlsStart {
+pub(super) fn dtls_start(setup: Setup, path: FlowKey) -> DtlsStart {
     DtlsStart { role: dtls_role(setup), path }
 }

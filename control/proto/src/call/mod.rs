@@ -1,6 +1,7 @@
 //! One call.
 
 mod adding;
+mod deadlines;
 mod digits;
 mod farewell;
 pub(crate) mod ice;
@@ -15,16 +16,19 @@ mod picture;
 mod plan;
 mod proposing;
 mod record;
+mod recording;
 mod redirect;
 mod refer;
 mod referral;
 mod reinvite;
+mod relaying;
 mod reoffer;
 mod replaced;
 mod requests;
 mod restore;
 mod rules;
 mod secrecy;
+mod successor;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -35,7 +39,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sallyport_plan::{CallId, FlowKey, PortPair, Profile, Refusal, Zone};
+use sallyport_plan::{CallId, FlowKey, PortPair, Profile, Zone};
 
 use crate::api::{CallEvent, CallFailure, Command, EndCause, Input, Party, Placing, StepState};
 use crate::error::OfferError;
@@ -47,16 +51,19 @@ use crate::sdp::{
 use crate::settings::Settings;
 use crate::sip::{Credentials, Dialog, Request, TransactionId};
 
+use deadlines::{Deadlines, passed};
 use farewell::{Bye, LINGER};
 use ice::Ice;
 use inside::{Calling, Line};
 use invited::Invited;
 use peer::Unacked;
 use plan::Keys;
+use recording::Recording;
 use referral::Referral;
 use reinvite::Reinvite;
 use requests::Asking;
 use secrecy::Secrets;
+use successor::Successor;
 use timer::Timer;
 use video::Video;
 
@@ -75,7 +82,7 @@ struct Outside {
     next: Option<Ice>,
     zone: Zone,
     nominated: Option<FlowKey>,
-    /// SHA-256 over the browser's certificate, which stays the same for the whole call.
+    /// SHA-256 over the browser's certificate, which stays the same as long as its connection.
     fingerprint: Option<[u8; 32]>,
     /// And over ours: that of the control which shook hands, as the association goes on without another.
     identity: [u8; 32],
@@ -96,6 +103,8 @@ struct Outside {
     ufrags: (String, String),
     /// What becomes of a picture that we have offered to it.
     proposal: proposing::Proposal,
+    /// Why the call ends unless another connection of the browser takes the place of this one.
+    gone: Option<EndCause>,
 }
 
 /// Telephony's side.
@@ -173,35 +182,6 @@ impl Inside {
     }
 }
 
-/// Deadlines of the steps under way.
-#[derive(Debug, Default)]
-struct Deadlines {
-    relay: Option<Instant>,
-    ring: Option<Instant>,
-    ice: Option<Instant>,
-    dtls: Option<Instant>,
-    /// An ICE restart that finds nothing.
-    restart: Option<Instant>,
-    /// The time after a 491.
-    glare: Option<Instant>,
-    refresh: Option<Instant>,
-    expiry: Option<Instant>,
-    referral: Option<Instant>,
-    transfer: Option<Instant>,
-    /// The answer to a browser that adds a picture.
-    adding: Option<Instant>,
-    former: Option<Instant>,
-    linger: Option<Instant>,
-}
-
-impl Deadlines {
-    fn next(&self) -> Option<Instant> {
-        let setup = [self.relay, self.ring, self.ice, self.dtls, self.restart];
-        let dialog = [self.glare, self.refresh, self.expiry, self.referral, self.former, self.linger];
-        setup.into_iter().chain(dialog).chain([self.transfer, self.adding]).flatten().min()
-    }
-}
-
 /// A browser's leg and a SIP leg, from the offer to the last BYE.
 #[derive(Debug)]
 pub struct Call {
@@ -216,6 +196,8 @@ pub struct Call {
     random: Random,
     commands: VecDeque<Command>,
     outside: Outside,
+    /// Another connection of the browser, until its handshake has ended.
+    successor: Option<Box<Successor>>,
     inside: Inside,
     relayed: Relayed,
     deadlines: Deadlines,
@@ -223,6 +205,7 @@ pub struct Call {
     video: Video,
     /// The browser adds a picture, and waits for our answer.
     adding: Option<adding::Adding>,
+    recording: Recording,
     session: u64,
     /// Answer or failure went to the browser.
     replied: bool,
@@ -305,7 +288,7 @@ impl Call {
     ) -> Self {
         let ssrc = (random.u32(), random.u32());
         let (session, video) = (random.u64() >> 2, Video::new(&mut random));
-        let identity = settings.fingerprint;
+        let (identity, recording) = (settings.fingerprint, Recording::new(&settings));
         Self {
             id,
             incoming: false,
@@ -337,13 +320,16 @@ impl Call {
                 answer: None,
                 ufrags: (String::new(), String::new()),
                 proposal: proposing::Proposal::None,
+                gone: None,
             },
+            successor: None,
             inside: Inside { dialog, ..Inside::default() },
             relayed: Relayed::default(),
             deadlines: Deadlines::default(),
             ssrc,
             video,
             adding: None,
+            recording,
             session,
             replied: false,
             rang: false,
@@ -370,9 +356,7 @@ impl Call {
             Input::Installed(version) => self.installed(version, now),
             Input::Refused(refusal) => self.refused(refusal, now),
             Input::Stun { path, payload } => {
-                for ice in self.outside.ice.iter_mut().chain(&mut self.outside.next) {
-                    ice.receive(&path, &payload, now);
-                }
+                self.agents().for_each(|ice| ice.receive(&path, &payload, now));
                 self.drain_ice(now);
             }
             Input::ConsentLost(flow) => self.consent_lost(flow, now),
@@ -387,9 +371,13 @@ impl Call {
             }
             Input::DtlsFailed(text) => {
                 self.outside.dtls = StepState::Failed;
-                self.end(EndCause::DtlsFailed(text), now);
+                self.connection_over(EndCause::DtlsFailed(text), false, now);
             }
-            Input::DtlsClosed => self.end(EndCause::DtlsClosed, now),
+            Input::DtlsClosed { returns } => self.connection_over(EndCause::DtlsClosed, returns, now),
+            Input::NextDtlsDone { profile, receive, send, peer_fingerprint } => {
+                self.succeed((profile, Keys { receive, send }), &peer_fingerprint, now);
+            }
+            Input::NextDtlsFailed(text) => self.successor_failed(&text, now),
             Input::SipResponse { transaction, response } => self.sip_response(transaction, response, now),
             Input::SipTimeout(transaction) => self.sip_silence(transaction, now),
             Input::SipTransportError(transaction) => self.sip_lost(transaction, now),
@@ -399,7 +387,9 @@ impl Call {
             Input::Dtmf { digits, duration } => self.dtmf(&digits, duration),
             Input::Info { content_type, body } => self.info(&content_type, body),
             Input::Transfer(transfer) => self.transfer(transfer, now),
+            Input::Record(wish) => self.asked_to_record(wish, now),
         }
+        self.see_to_recording(now);
     }
 
     /// The next thing to do, in order.
@@ -409,7 +399,9 @@ impl Call {
 
     /// When [`Self::handle_timeout`] wants to be called, unless something happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let agents = self.outside.ice.iter().chain(&self.outside.next).filter(|_| self.cause.is_none());
+        let successor = self.successor.iter().map(|successor| &successor.ice);
+        let agents = self.outside.ice.iter().chain(&self.outside.next).chain(successor);
+        let agents = agents.filter(|_| self.cause.is_none());
         let ice = agents.filter_map(Ice::due).min();
         [self.deadlines.next(), ice, self.ack_due(), self.reliable_due()].into_iter().flatten().min()
     }
@@ -436,9 +428,7 @@ impl Call {
             self.dialog_time(now);
         }
         if self.cause.is_none() {
-            for ice in self.outside.ice.iter_mut().chain(&mut self.outside.next) {
-                ice.handle_timeout(now);
-            }
+            self.agents().for_each(|ice| ice.handle_timeout(now));
             self.drain_ice(now);
         }
         self.finish_if_quiet();
@@ -464,8 +454,20 @@ impl Call {
         if passed(&mut self.deadlines.referral, now) {
             self.cancel(Line::Referred);
         }
+        if passed(&mut self.deadlines.successor, now) {
+            self.successor_failed("the handshake took too long", now);
+        }
+        if passed(&mut self.deadlines.gone, now) {
+            return self.end(self.outside.gone.clone().unwrap_or(EndCause::DtlsClosed), now);
+        }
+        if passed(&mut self.deadlines.rekeyed, now) {
+            self.far_end_has_key(now);
+        }
         if passed(&mut self.deadlines.adding, now) {
             self.picture_refused(now);
+        }
+        if passed(&mut self.deadlines.recording, now) {
+            self.recording_over(true, now);
         }
         if passed(&mut self.deadlines.transfer, now) {
             self.transfer_forgotten();
@@ -488,7 +490,7 @@ impl Call {
             return;
         }
         if self.inside.offer.is_some() {
-            return self.reserved_for_picture(ports.first(), now);
+            return self.reserved_later(ports, now);
         }
         self.deadlines.relay = None;
         self.video.reserved(ports.get(1));
@@ -506,46 +508,6 @@ impl Call {
         self.send_invite(Line::Own, now);
     }
 
-    /// What is not installed yet is lost with the connection: its ports are free for others. What runs goes on, and has
-    /// some time to be found again.
-    fn relay_away(&mut self, now: Instant) {
-        if self.cause.is_some() || self.relayed.away {
-            return;
-        }
-        if self.relayed.installed == 0 || self.outside.nominated.is_none() {
-            self.end(EndCause::RelayLost, now);
-            return;
-        }
-        self.relayed.away = true;
-        self.tell_renegotiated();
-        self.picture_refused(now);
-        self.video.lose_ports();
-        self.deadlines.relay = Some(now + self.settings.timeouts.away);
-    }
-
-    /// What was on its way while the relay went may have arrived or not; what came about since is still to be told.
-    fn relay_back(&mut self, version: u32, now: Instant) {
-        if self.cause.is_some() || !self.relayed.away {
-            return;
-        }
-        self.deadlines.relay = None;
-        if self.relayed.returns(version) {
-            self.replan(now);
-        }
-        self.tell_connected();
-    }
-
-    fn refused(&mut self, refusal: Refusal, now: Instant) {
-        // Where no plan is on its way it is the ports that were asked for.
-        let ports = self.adding == Some(adding::Adding::Ports) && !self.relayed.in_flight;
-        if ports || (refusal == Refusal::NoPorts && self.adding.is_some()) {
-            return self.picture_refused(now);
-        }
-        self.deadlines.relay = None;
-        self.relayed.in_flight = false;
-        self.end(EndCause::Refused(refusal), now);
-    }
-
     /// The one way that a call ends, whatever state it is in.
     fn end(&mut self, cause: EndCause, now: Instant) {
         if self.cause.is_some() {
@@ -561,6 +523,7 @@ impl Call {
         self.cause = Some(cause.clone());
         let linger = self.deadlines.linger.take().unwrap_or(now + LINGER);
         self.deadlines = Deadlines { linger: Some(linger), ..Deadlines::default() };
+        self.drop_successor();
         if self.outside.dtls_begun {
             self.commands.push_back(Command::DtlsClose);
         }
@@ -568,11 +531,14 @@ impl Call {
         self.commands.push_back(Command::Remove);
         self.notify(CallEvent::Ended { cause });
         self.hang_up_inside(remote);
+        self.leave_recorder();
         self.finish_if_quiet();
     }
 
     fn notify(&mut self, event: CallEvent) {
         if event.is_step() {
+            // Of these the last one says it all.
+            self.past.retain(|past| past.name() != event.name());
             self.past.push(event.clone());
         }
         self.commands.push_back(Command::Notify(event));
@@ -591,9 +557,4 @@ impl Call {
             self.commands.push_back(Command::Ended);
         }
     }
-}
-
-/// Whether a deadline has come; it is over then.
-fn passed(deadline: &mut Option<Instant>, now: Instant) -> bool {
-    deadline.take_if(|at| *at <= now).is_some()
 }

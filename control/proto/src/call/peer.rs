@@ -13,6 +13,8 @@ use crate::sip::{ALLOW, Method, Request, Response, SUPPORTED, TransactionId};
 
 /// How long the ACK to a 2xx of ours may take (RFC 3261 section 13.3.1.4: 64 times T1).
 pub(super) const ACK_PATIENCE: Duration = Duration::from_secs(32);
+/// How long the answer to an UPDATE is under way at the most, unless it is lost (RFC 3261 section 17.1.1.1).
+const T1: Duration = Duration::from_millis(500);
 /// Seconds after which an offer that came too early may be made again (RFC 3311 section 5.2: 0 to 10).
 const RETRY_AFTER: u32 = 10;
 
@@ -22,8 +24,8 @@ pub(super) const OK: Status = (200, "OK");
 pub(super) const UNKNOWN: Status = (481, "Call/Transaction Does Not Exist");
 pub(super) const NOT_ACCEPTABLE: Status = (488, "Not Acceptable Here");
 pub(super) const PENDING: Status = (491, "Request Pending");
-const OUT_OF_ORDER: Status = (500, "Server Internal Error");
-const NOT_ALLOWED: Status = (405, "Method Not Allowed");
+pub(super) const OUT_OF_ORDER: Status = (500, "Server Internal Error");
+pub(super) const NOT_ALLOWED: Status = (405, "Method Not Allowed");
 
 /// A 2xx of ours to an INVITE, whose ACK is to come.
 #[derive(Debug)]
@@ -78,6 +80,9 @@ pub(super) fn objection(request: &Request) -> Option<Response> {
 
 impl Call {
     pub(super) fn sip_request(&mut self, transaction: TransactionId, request: &Request, now: Instant) {
+        if self.recorder_asks(transaction, request, now) {
+            return self.finish_if_quiet();
+        }
         let tag = tag_of(&request.from);
         let known = self.inside.answered && !self.inside.gone && self.inside.dialog.is(&request.call_id, tag);
         if request.method == Method::Ack {
@@ -239,7 +244,7 @@ impl Call {
             Verdict::Pending => return Some(answer(request, PENDING)),
             Verdict::Later => return Some(self.later(request)),
             Verdict::Offer => Some(self.describe(&self.offered(), Saying::Offer)),
-            Verdict::Answer => match self.answer_to(request) {
+            Verdict::Answer => match self.answer_to(request, now) {
                 Ok(text) => Some(text),
                 Err(cause) => return Some(unacceptable(request, &cause.text())),
             },
@@ -271,11 +276,17 @@ impl Call {
     ///
     /// # Errors
     /// Why it cannot be used; all stays as it was.
-    fn answer_to(&mut self, request: &Request) -> Result<String, EndCause> {
+    fn answer_to(&mut self, request: &Request, now: Instant) -> Result<String, EndCause> {
+        // An UPDATE has no ACK: its answer has arrived by then, or is sent once more (RFC 3261 section 17.1.2.1).
+        let rekeyed = if request.method == Method::Invite { ACK_PATIENCE } else { T1 };
         let fit = self.fit_offer(InsideAnswer::parse(&request.body).map_err(EndCause::Protocol)?)?;
         self.inside.told = self.outside.direction;
         let shown = fit.answer.video.as_ref().is_some_and(|video| video.direction != Direction::Inactive);
+        let former = self.inside.sdes.sealing();
         self.adopt(fit);
+        if self.inside.sdes.seal_still(former) {
+            self.deadlines.rekeyed = Some(now + rekeyed);
+        }
         let text = self.describe(&self.spoken(), Saying::Answer);
         // It is refused here and now; a browser that wants one adds it, and the inside is offered that.
         if self.video.is_missed(shown && self.pairs(true) > 1) {
@@ -318,6 +329,7 @@ impl Call {
         if self.cause.is_some() {
             return;
         }
+        self.far_end_has_key(now);
         if let Some(offered) = unacked.offering {
             if let Err(cause) = self.take_acknowledged(offered, request) {
                 return self.end(cause, now);

@@ -1,8 +1,9 @@
 //! From what both legs agreed on to a plan: a pure function.
 
 use sallyport_plan::{
-    CallId, Clock, Consent, Digits, Direction, DirectionIndex, ExtensionMap, Extensions, FlowKey, Format,
-    KeyMaterial, Medium, Mid, Mute, Passage, Plan, Protection, Pt, PtMap, Refusal, Resend, Ssrc, Zone,
+    CallId, Clock, Consent, Digits, Direction, DirectionIndex, ExtensionMap, Extensions, FlowKey, Fork,
+    Format, KeyMaterial, Medium, Mid, Mute, Passage, Plan, Protection, Pt, PtMap, Refusal, Resend, Ssrc,
+    Zone,
 };
 
 use super::digits;
@@ -30,6 +31,8 @@ pub struct Parts<'a> {
     pub version: u32,
     /// The nominated pair.
     pub outside: FlowKey,
+    /// That of another connection of the browser, which has no keys yet.
+    pub beside: Option<FlowKey>,
     /// How it is kept alive.
     pub consent: Option<Consent>,
     /// Keys, once the handshake has ended.
@@ -54,6 +57,8 @@ pub struct Parts<'a> {
     pub agreed: &'a Agreed,
     /// The picture, where there is one.
     pub video: Option<Film<'a>>,
+    /// Where copies of the sound go, of the browser's and of the inside's.
+    pub forks: [Option<Fork>; 2],
     /// What a new control needs.
     pub record: Vec<u8>,
 }
@@ -73,7 +78,7 @@ pub const VIDEO_OUTWARD: DirectionIndex = DirectionIndex(3);
 /// What [`Plan::validate`] says.
 pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
     let Parts { call, version, outside, consent, keys, inside, answer, chosen, direction, .. } = parts;
-    let Parts { dtmf, ssrc, video, record, .. } = parts;
+    let Parts { dtmf, ssrc, video, record, forks: [inward_fork, outward_fork], .. } = parts;
     let (inside_open, inside_seal) = protection(parts.inside_keys);
     let taken = chosen.iter().any(|codec| codec.kind.is_event() && codec.inside.is_some());
     let inner = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
@@ -85,7 +90,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
     let inward = Direction {
         index: INWARD,
         medium: Medium::Audio,
-        ingress: vec![outside],
+        ingress: std::iter::once(outside).chain(parts.beside).collect(),
         open: keys.map(|keys| Protection::Srtp(keys.receive.clone())),
         seal: Some(inside_seal),
         rtp,
@@ -96,6 +101,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         extensions: Extensions { carried: carried(false), transport_wide, ..Extensions::default() },
         digits: digits::inward(dtmf, taken, answer.direction.receives() && direction.sends()),
         resend: Resend::Never,
+        fork: inward_fork,
         reverse: OUTWARD,
         mute: mute(answer.direction.receives() && direction.sends()),
     };
@@ -114,6 +120,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         // Browsers play them, and tell no page.
         digits: if taken { Digits::PassAndTell } else { Digits::Pass },
         resend: Resend::Never,
+        fork: outward_fork,
         reverse: INWARD,
         mute: mute(answer.direction.sends() && direction.receives()),
     };
@@ -180,10 +187,12 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>, keys: Option<Key
             payload_types: inward_types,
             extensions: Extensions {
                 transport_wide: inward.extensions.transport_wide,
+                nack: film.agreed.knows_nack(),
                 ..Extensions::default()
             },
             digits: Digits::Pass,
             resend: Resend::Never,
+            fork: None,
             reverse: VIDEO_OUTWARD,
             mute: mute(film.open.0),
             ..inward.clone()
@@ -202,6 +211,7 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>, keys: Option<Key
             payload_types: map(|one| (one.from_inside.payload_type, one.outside.payload_type)),
             digits: Digits::Pass,
             resend,
+            fork: None,
             reverse: VIDEO_INWARD,
             mute: mute(film.open.1),
             ..outward.clone()

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::Call;
+use super::ice::lines;
 use super::offering::renumbered;
 use crate::error::{AcceptError, OfferError};
 use crate::sdp::{BrowserOffer, Setup, browser_reoffer};
@@ -36,9 +37,10 @@ impl Call {
         let active = self.outside.setup == Setup::Passive;
         self.outside.version += 1;
         let current = self.outside.offer.as_ref().ok_or(AcceptError::Gone)?;
-        let text = self.describe_outside(&self.outside.ufrags.1, self.video.offers(&formats), |parts| {
-            browser_reoffer(current, active, parts)
-        });
+        let own = lines(&self.settings, self.outside.zone);
+        let ours = self.speaks_to(&self.outside.ufrags.1, &own);
+        let (identity, video) = (&self.outside.identity, self.video.offers(&formats));
+        let text = self.described(ours, identity, video, |parts| browser_reoffer(current, active, parts));
         self.outside.proposal = if text.is_some() { Proposal::Open } else { Proposal::None };
         text.ok_or(AcceptError::Gone)
     }

@@ -3,6 +3,7 @@
 use sallyport_plan::Profile;
 use serde::{Deserialize, Serialize};
 
+use super::recording::Kept;
 use super::video::Video;
 use crate::api::CallEvent;
 use crate::error::RestoreError;
@@ -50,6 +51,7 @@ pub struct Record {
     pub crypto: [Option<(u32, u32)>; 2],
     pub sip_status: Option<u16>,
     pub past: Vec<CallEvent>,
+    pub recording: Kept,
 }
 
 impl Record {

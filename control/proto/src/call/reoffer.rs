@@ -25,28 +25,18 @@ impl Call {
         let mut offer = BrowserOffer::parse(offer)?;
         // Both at once: who offers here has refused ours.
         self.outside.proposal = Proposal::None;
-        // A browser's connection keeps the certificates that it was made with (docs/encryption.md).
+        // A browser's connection keeps the certificates that it was made with: this one is another.
         if self.outside.fingerprint != Some(offer.fingerprint) {
-            return Err(OfferError::ChangedFingerprint.into());
+            return self.start_over(offer, now);
         }
         self.keep_role(&mut offer)?;
         let chosen = self.still_offered(&offer)?;
-        if self.video.shares_a_number(&offer, &chosen) {
-            return Err(OfferError::Malformed("sound and picture have one payload type".into()).into());
-        }
-        self.outside.codecs.retain_mut(|codec| {
-            let same = offer.payload_type(codec.kind);
-            codec.payload_type = same.unwrap_or(codec.payload_type);
-            same.is_some()
-        });
-        self.inside.chosen = chosen;
+        // It is the former connection that speaks.
+        self.drop_successor();
         let adds = self.adds_picture(&offer);
-        self.video.offered_again(&offer);
-        self.video.agree(&offer);
-        self.agree(&offer);
+        self.follow(&offer, chosen);
         self.meet_again(&offer, now);
         self.outside.version += 1;
-        self.outside.direction = offer.direction;
         let answer = (!adds).then(|| self.answer_again(&offer));
         if adds {
             self.begin_adding(&offer, now);
@@ -58,6 +48,20 @@ impl Call {
         self.tell_renegotiated();
         self.settle_direction(now);
         Ok(())
+    }
+
+    /// What the call has of an offer.
+    pub(super) fn follow(&mut self, offer: &BrowserOffer, chosen: Vec<Chosen>) {
+        self.outside.codecs.retain_mut(|codec| {
+            let same = offer.payload_type(codec.kind);
+            codec.payload_type = same.unwrap_or(codec.payload_type);
+            same.is_some()
+        });
+        self.inside.chosen = chosen;
+        self.video.offered_again(offer);
+        self.video.agree(offer);
+        self.agree(offer);
+        self.outside.direction = offer.direction;
     }
 
     /// The answer leaves once the relay does what it says: a browser that has it sends at once. One that is away will do so when
@@ -82,17 +86,20 @@ impl Call {
         }
     }
 
-    /// The codecs of the call under the payload types of this offer: the running one has to be among them.
+    /// The codecs of the call under the payload types of this offer: the running one has to be among them, under a number that
+    /// its picture does not have.
     pub(super) fn still_offered(&self, offer: &BrowserOffer) -> Result<Vec<Chosen>, OfferError> {
         let again =
             |chosen: &Chosen| offer.payload_type(chosen.kind).map(|outside| Chosen { outside, ..*chosen });
         let chosen: Vec<Chosen> = self.inside.chosen.iter().filter_map(again).collect();
         let running = self.inside.chosen.first().map(|chosen| chosen.kind);
-        if chosen.first().map(|chosen| chosen.kind) == running {
-            Ok(chosen)
-        } else {
-            Err(OfferError::NoCodec)
+        if chosen.first().map(|chosen| chosen.kind) != running {
+            return Err(OfferError::NoCodec);
         }
+        if self.video.shares_a_number(offer, &chosen) {
+            return Err(OfferError::Malformed("sound and picture have one payload type".into()));
+        }
+        Ok(chosen)
     }
 
     /// More candidates of the agent that there is, or other credentials: ICE starts over beside the pair that runs
@@ -115,34 +122,57 @@ impl Call {
     }
 
     pub(super) fn answer_again(&self, offer: &BrowserOffer) -> String {
-        let video = self.video.answers_again(offer);
-        self.describe_outside(&offer.ufrag, video, |parts| browser_answer(offer, parts))
+        let own = lines(&self.settings, self.outside.zone);
+        let (credentials, candidates) = self.speaks_to(&offer.ufrag, &own);
+        self.answer_as(offer, credentials, candidates, &self.outside.identity)
     }
 
-    /// What we say to the browser, whose user fragment this is.
-    pub(super) fn describe_outside<T>(
-        &self,
+    /// Our user fragment, password and candidates toward the browser with this user fragment; `own` where no agent of this
+    /// control has any.
+    pub(super) fn speaks_to<'a>(
+        &'a self,
         remote_ufrag: &str,
-        video: Option<AnswerVideo<'_>>,
-        write: impl FnOnce(&AnswerParts<'_>) -> T,
-    ) -> T {
+        own: &'a [String],
+    ) -> ((&'a str, &'a str), &'a [String]) {
         let next = self.outside.next.as_ref().filter(|next| next.remote_ufrag() == remote_ufrag);
         let agent = next.or(self.outside.ice.as_ref());
         let consent = self.outside.consent.as_ref();
-        let (ufrag, password) = match (agent, consent) {
+        let credentials = match (agent, consent) {
             (Some(agent), _) => (agent.ufrag(), agent.password()),
             (None, Some(consent)) => (consent.local_ufrag.as_str(), consent.local_pwd.as_str()),
             (None, None) => ("", ""),
         };
-        let own = lines(&self.settings, self.outside.zone);
+        (credentials, agent.map_or(own, Ice::lines))
+    }
+
+    /// The answer with these credentials, candidates and certificate of ours.
+    pub(super) fn answer_as(
+        &self,
+        offer: &BrowserOffer,
+        credentials: (&str, &str),
+        candidates: &[String],
+        fingerprint: &[u8; 32],
+    ) -> String {
+        let video = self.video.answers_again(offer);
+        self.described((credentials, candidates), fingerprint, video, |parts| browser_answer(offer, parts))
+    }
+
+    /// What we say to a browser, written in some way.
+    pub(super) fn described<T>(
+        &self,
+        ((ufrag, password), candidates): ((&str, &str), &[String]),
+        fingerprint: &[u8; 32],
+        video: Option<AnswerVideo<'_>>,
+        write: impl FnOnce(&AnswerParts<'_>) -> T,
+    ) -> T {
         let cname = format!("{:08x}", self.ssrc.0);
         write(&AnswerParts {
             session: (self.session, self.outside.version),
             ufrag,
             password,
-            candidates: agent.map_or(&own, Ice::lines),
+            candidates,
             lite: self.settings.ice_lite,
-            fingerprint: &self.outside.identity,
+            fingerprint,
             ssrc: self.ssrc.0,
             cname: &cname,
             chosen: &self.inside.chosen,
@@ -166,8 +196,9 @@ impl Call {
         self.nominated(flow, now);
     }
 
-    /// Our user fragment of an ICE restart under way.
+    /// Our user fragment of an ICE restart under way, or of another connection of the browser.
     pub fn next_ufrag(&self) -> Option<&str> {
-        self.outside.next.as_ref().map(Ice::ufrag)
+        let successor = self.successor.as_ref().map(|successor| &successor.ice);
+        successor.or(self.outside.next.as_ref()).map(Ice::ufrag)
     }
 }

@@ -8,6 +8,7 @@ use sallyport_plan::{FlowKey, Plan, Protection};
 use super::Call;
 use super::plan::Keys;
 use super::record::Record;
+use super::recording::Recording;
 use super::secrecy::Secrets;
 use crate::api::{CallEvent, EndCause, StepState};
 use crate::error::RestoreError;
@@ -64,6 +65,7 @@ impl Call {
         self.resume_timer(record.timer, now);
         self.relayed = Relayed { sent: version, installed: version, ..Relayed::default() };
         self.past = record.past;
+        self.recording = Recording::restored(record.recording);
         self.replied = true;
     }
 

@@ -1,6 +1,8 @@
 //! Keys of the inside's leg by `a=crypto` (RFC 4568), required or where both sides have them (RFC 8643). Sound and picture have
 //! each its own: a section that cannot be encrypted as it has to be is refused, and where that is the sound so is the call.
 
+use std::time::Instant;
+
 use sallyport_plan::{Direction as DirectionPlan, DirectionIndex, Medium, Plan, Protection};
 
 use super::Call;
@@ -25,6 +27,8 @@ pub(super) struct Sdes {
     offered: Vec<Crypto>,
     /// What holds; `None`: media is plain.
     pair: Option<Pair>,
+    /// Ours that is sealed with until the far end is known to have that of the pair.
+    still: Option<Crypto>,
     /// The profile that offer and answer came to.
     settled: Option<InsideProfile>,
 }
@@ -33,12 +37,25 @@ impl Sdes {
     /// Keys for the plan; `None`: media is plain.
     pub fn keys(&self) -> Option<Keys> {
         let Pair { ours, theirs } = self.pair.as_ref()?;
-        Some(Keys { receive: theirs.key.clone(), send: ours.key.clone() })
+        let send = self.still.as_ref().unwrap_or(ours);
+        Some(Keys { receive: theirs.key.clone(), send: send.key.clone() })
     }
 
     /// What offer and answer came to.
     pub fn settle(&mut self, pair: Option<Pair>, profile: InsideProfile) {
-        (self.pair, self.settled) = (pair, Some(profile));
+        (self.pair, self.still, self.settled) = (pair, None, Some(profile));
+    }
+
+    /// What we seal with.
+    fn sealing(&self) -> Option<Crypto> {
+        self.still.clone().or_else(|| self.pair.as_ref().map(|pair| pair.ours.clone()))
+    }
+
+    /// Seals with `former` until the far end has the new key; whether that is so.
+    fn seal_still(&mut self, former: Option<Crypto>) -> bool {
+        let other = |former: &Crypto| self.pair.as_ref().is_some_and(|pair| pair.ours != *former);
+        self.still = former.filter(other);
+        self.still.is_some()
     }
 
     /// Tags of ours and theirs, for the record.
@@ -68,11 +85,11 @@ impl Sdes {
             _ => None,
         };
         let offered = pair.iter().map(|pair| pair.ours.clone()).collect();
-        Self { offered, pair, settled: Some(profile) }
+        Self { offered, pair, still: None, settled: Some(profile) }
     }
 
     fn ours(&self) -> impl Iterator<Item = &Crypto> {
-        self.offered.iter().chain(self.pair.iter().map(|pair| &pair.ours))
+        self.offered.iter().chain(self.pair.iter().map(|pair| &pair.ours)).chain(&self.still)
     }
 }
 
@@ -103,6 +120,22 @@ impl Secrets {
 
     fn of_mut(&mut self, medium: Medium) -> &mut Sdes {
         if medium == Medium::Video { &mut self.picture } else { &mut self.sound }
+    }
+
+    /// What we seal with, sound and picture.
+    pub fn sealing(&self) -> [Option<Crypto>; 2] {
+        [self.sound.sealing(), self.picture.sealing()]
+    }
+
+    /// Seals with the former keys until [`Secrets::far_end_has_keys`]: the far end can open what is sealed with a new key only
+    /// once it has read our answer. Whether one is new.
+    pub fn seal_still(&mut self, [sound, picture]: [Option<Crypto>; 2]) -> bool {
+        self.sound.seal_still(sound) | self.picture.seal_still(picture)
+    }
+
+    /// The far end has our new keys; whether one is new.
+    pub fn far_end_has_keys(&mut self) -> bool {
+        self.sound.still.take().is_some() | self.picture.still.take().is_some()
     }
 
     fn have_any(&self) -> bool {
@@ -194,6 +227,14 @@ pub(super) fn all_taken(
 }
 
 impl Call {
+    /// The far end can open what is sealed under our new key.
+    pub(super) fn far_end_has_key(&mut self, now: Instant) {
+        self.deadlines.rekeyed = None;
+        if self.inside.sdes.far_end_has_keys() {
+            self.replan(now);
+        }
+    }
+
     /// What was encrypted before the configuration changed may stay so.
     fn srtp(&self) -> Srtp {
         match self.settings.sip.policy.srtp {

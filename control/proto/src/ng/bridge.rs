@@ -252,18 +252,21 @@ impl Bridge {
                 self.dtls_done(profile, side::Keys { receive, send }, &peer_fingerprint, now);
             }
             Input::DtlsFailed(text) => self.end(EndCause::DtlsFailed(text)),
-            Input::DtlsClosed => self.end(EndCause::DtlsClosed),
+            Input::DtlsClosed { .. } => self.end(EndCause::DtlsClosed),
             Input::SipResponse { .. }
             | Input::SipTimeout(_)
             | Input::SipTransportError(_)
             | Input::SipRequest { .. }
             | Input::SipCancelled(_)
+            | Input::NextDtlsDone { .. }
+            | Input::NextDtlsFailed(_)
             | Input::Digit { .. }
             | Input::Picture(_)
             | Input::Decline(_)
             | Input::Dtmf { .. }
             | Input::Info { .. }
-            | Input::Transfer(_) => {}
+            | Input::Transfer(_)
+            | Input::Record(_) => {}
         }
     }
 
@@ -399,6 +402,7 @@ impl Bridge {
             },
             dtls: outside.map_or(StepState::New, |outside| outside.dtls),
             profile: outside.and_then(|outside| outside.profile),
+            recording: false,
             sip_status: None,
             outside: outside.and_then(|outside| outside.nominated).map(|flow| flow.remote),
             version: self.relayed.installed,

@@ -100,6 +100,8 @@ pub struct Agreed {
     transport_cc: Vec<u8>,
     /// Payload types of which the receiver tells the bandwidth that it wants.
     remb: Vec<u8>,
+    /// Whether it sends again what a NACK asks for.
+    nack: bool,
 }
 
 impl Agreed {
@@ -123,6 +125,7 @@ impl Agreed {
             mid: mid.map(str::to_owned),
             transport_cc: if reduced { of("transport-cc") } else { Vec::new() },
             remb: of("goog-remb"),
+            nack: !of("nack").is_empty(),
         }
     }
 
@@ -139,6 +142,11 @@ impl Agreed {
     /// Whether the browser knows REMB.
     pub fn knows_remb(&self) -> bool {
         !self.remb.is_empty()
+    }
+
+    /// Whether the browser sends again what a NACK asks for (RFC 4585 section 4.2).
+    pub const fn knows_nack(&self) -> bool {
+        self.nack
     }
 
     /// What is left of it where only these are wanted.
@@ -231,6 +239,8 @@ mod tests {
     #[test]
     fn arrivals_are_fed_back_where_all_that_needs_is_offered() {
         let wide = "a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n";
+        assert!(!Agreed::read(&media("a=rtcp-fb:96 nack pli\r\n")).knows_nack());
+        assert!(Agreed::read(&media("a=rtcp-fb:96 nack\r\n")).knows_nack());
         let all = format!("{wide}a=rtcp-fb:96 transport-cc\r\na=rtcp-fb:* goog-remb\r\na=rtcp-rsize\r\n");
         let read = Agreed::read(&media(&all));
         assert!(read.is_transport_wide());

@@ -298,7 +298,7 @@ fn head(
 }
 
 /// Where a section's writer wants RTP and RTCP, and what it does with the medium.
-fn place(session: &Session, media: &Media) -> Result<(SocketAddr, SocketAddr, Direction), String> {
+pub(crate) fn place(session: &Session, media: &Media) -> Result<(SocketAddr, SocketAddr, Direction), String> {
     let connection = media.connections.first().or(session.connection.as_ref());
     let connection = connection.ok_or("the inside names no address")?;
     let address = connection.connection_address.split('/').next().unwrap_or_default();

@@ -19,6 +19,7 @@ pub use crypto::{Crypto, Flaw};
 pub use direction::Direction;
 pub use extension::{Agreed, Extension, Extensions};
 pub use fragment::parse_fragment;
+pub(crate) use inside::place;
 pub use inside::{InsideAnswer, InsideOffer, MediaLine};
 pub use keying::{InsideProfile, Keying};
 pub(crate) use video::choose as choose_video;

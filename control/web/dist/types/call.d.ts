@@ -25,10 +25,14 @@ export interface CallEvents {
     };
     /** How far a transfer is: a SIP status. */
     transfer: number;
+    /** Whether its sound is copied to a recorder, or to somebody who listens in. */
+    recording: boolean;
     /** The SIP server wants the call to be taken or resumed (`talk`), or held. */
     asked: "talk" | "hold";
     /** The far side wants to show a picture, and this call has none: {@link Call.addVideo} adds one. */
     video: "offered";
+    /** Another connection took the place of the former one ({@link Call.renew}), or did not. */
+    renewed: boolean;
     /** Every two seconds while connected. */
     quality: Quality;
     /** The last event. */
@@ -72,7 +76,7 @@ export declare class Call extends Emitter<CallEvents> {
     muted: boolean;
     cause?: string;
     peer?: RTCPeerConnection;
-    private readonly found;
+    private found;
     private readonly meter;
     private readonly player?;
     private ownMedia;
@@ -120,10 +124,20 @@ export declare class Call extends Emitter<CallEvents> {
     private reclaim;
     /** Asks of this call, once it is ours. */
     private ask;
+    /** Goes on by another connection: a page that was loaded anew, or whose network has changed for good. The former one plays and
+     * speaks until the other one does, and goes on where nothing comes of that. */
+    renew({ media }?: MediaOptions): Promise<void>;
+    private replace;
+    private hears;
     private fail;
     private enter;
     private mark;
     private offer;
+    private open;
+    private hear;
+    /** Another connection, which is the call's from now on. */
+    private connect;
+    private describe;
     private described;
     private trickle;
     private answered;

@@ -15,6 +15,8 @@ export interface Options {
     reconnect?: boolean;
     /** Whether the far side is played by itself (default). */
     play?: boolean;
+    /** Whether calls that talk outlive the page, for {@link Sallyport.restore} of the next one in this tab. */
+    keep?: boolean;
     /** Milliseconds between two `quality` events of a call; 0: none. */
     qualityInterval?: number;
 }
@@ -51,6 +53,11 @@ export declare class Sallyport extends Emitter<ClientEvents> {
     signIn(credentials?: Credentials): Promise<void>;
     /** Stays signed in by another token, before the one in use expires; a session whose token has expired ends with its last call. */
     renew(token: string): Promise<void>;
+    /** Goes on with the calls of the page that was here before, in this tab; it was made with `keep`. Another connection of ours
+     * takes each of them up. `credentials`: for the case that the session is lost meanwhile. */
+    restore({ media, ...credentials }?: Credentials & MediaOptions): Promise<Call[]>;
+    /** Whether there is something to be left for the next page. */
+    private leave;
     /** Signs out; calls end. */
     signOut(): Promise<void>;
     /** Calls a number; signs in as a customer where nobody is signed in yet. `data`: headers of the INVITE, `X-...`. What becomes

@@ -9,6 +9,13 @@ interface LinkEvents {
     renewed: undefined;
     over: SallyportError;
 }
+/** What a page has to keep of a session to go on with it when it is loaded anew. */
+export interface Kept {
+    session: string;
+    number: string | null;
+    seq: number;
+    refs: number;
+}
 /** One session over as many WebSocket connections as it takes. */
 export declare class Link extends Emitter<LinkEvents> {
     private readonly url;
@@ -27,13 +34,15 @@ export declare class Link extends Emitter<LinkEvents> {
     private entering?;
     private readonly online;
     constructor(url: string, reconnect: boolean);
-    /** Connects and signs in. */
-    signIn(credentials: Credentials): Promise<void>;
+    /** Connects and signs in, or goes on with a session. */
+    signIn(credentials: Credentials, kept?: Kept): Promise<void>;
     /** Asks; a request that the connection drops under is asked again on the next one, and obeyed once. `begun` hears of what
      * comes before the outcome. */
     request(word: Word, begun?: (word: Word) => void): Promise<Word>;
     /** Another token for the next sign-in. */
     remember(token: string): void;
+    /** What is to be kept where the page goes; `undefined` without a session. */
+    kept(): Kept | undefined;
     /** Signs out for good. */
     close(): void;
     /** Tries at once to come back. */

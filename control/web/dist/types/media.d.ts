@@ -4,6 +4,8 @@ export declare const SPEECH: MediaTrackConstraints;
 export declare function fragment(sdp: string, candidates: (RTCIceCandidate | null)[]): string | undefined;
 /** Waits until all candidates are found, or for so long. */
 export declare function gathered(peer: RTCPeerConnection, patience: number): Promise<void>;
+/** Waits until media can pass both ways. */
+export declare function connected(peer: RTCPeerConnection, patience: number): Promise<void>;
 /** How a call sounds, over the time since it was asked last. */
 export interface Quality {
     /** Milliseconds to the appliance and back. */

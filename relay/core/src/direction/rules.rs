@@ -18,6 +18,10 @@ pub struct Rules {
     pub digits: Digits,
     /// Whether a payload type is one of retransmissions.
     pub repeats: bool,
+    /// Whether what leaves is copied.
+    pub forks: bool,
+    /// Whether its sender is asked for what is missing.
+    pub nack: bool,
     /// Id of transport-wide sequence numbers.
     pub transport_wide: Option<u8>,
     /// Header extensions that leave; all others are taken out.
@@ -43,11 +47,18 @@ impl Rules {
             mute: plan.mute,
             passage: plan.passage,
             digits: plan.digits,
+            nack: plan.extensions.nack,
             repeats: plan.payload_types.iter().any(|map| matches!(map.format, Format::Rtx(_))),
+            forks: plan.fork.is_some(),
             transport_wide: plan.extensions.transport_wide,
             extensions: Extensions::new(&plan.extensions),
             payload_types,
         }
+    }
+
+    /// Whether it has to know what is missing.
+    pub const fn watches(&self) -> bool {
+        self.repeats || self.nack
     }
 
     /// What a payload type becomes.

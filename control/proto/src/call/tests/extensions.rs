@@ -18,7 +18,7 @@ const FILM: &str = "m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\nc=IN IP4 0.0.0.0\r\na=m
 a=extmap:14 urn:ietf:params:rtp-hdrext:toffset\r\na=extmap:2 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time\r\n\
 a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n\
 a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\na=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n\
-a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 goog-remb\r\na=rtcp-fb:96 transport-cc\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n";
+a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 goog-remb\r\na=rtcp-fb:96 transport-cc\r\na=rtcp-fb:96 nack\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n";
 const VP8: &str = "m=video 30002 RTP/AVP 120\r\na=rtpmap:120 VP8/90000\r\n";
 
 fn loud() -> Arc<Settings> {
@@ -90,7 +90,8 @@ fn beside_a_picture_sections_are_named_and_arrivals_fed_back() {
         remb,
         ..Extensions::default()
     };
-    assert_eq!(extensions(&rig), [inward.clone(), outward("0", false), inward, outward("1", true)]);
+    let picture = Extensions { nack: true, ..inward.clone() };
+    assert_eq!(extensions(&rig), [inward, outward("0", false), picture, outward("1", true)]);
     let before = extensions(&rig);
     let mut next = Rig::restored(&rig.plans().pop().unwrap(), rig.now);
     rig.finish();

@@ -44,6 +44,8 @@ pub struct Ledger {
     answers: usize,
     dtls: usize,
     dtls_closed: bool,
+    /// Another association is under way.
+    next_dtls: bool,
     over: bool,
     ended: bool,
     adopted: bool,
@@ -112,6 +114,13 @@ impl Ledger {
                 assert_eq!(self.dtls, 1, "DTLS begins once");
             }
             Command::DtlsClose => self.dtls_closed = true,
+            Command::NextDtls(_) => assert!(!std::mem::replace(&mut self.next_dtls, true), "one beside it"),
+            Command::NextDtlsPath(_) => assert!(self.next_dtls, "it is under way"),
+            Command::NextDtlsClose => assert!(std::mem::take(&mut self.next_dtls), "it is under way"),
+            Command::NextDtlsSucceeds => {
+                assert!(std::mem::take(&mut self.next_dtls), "it is under way");
+                self.dtls = 1;
+            }
             Command::Sip { transaction, request } => self.sent(*transaction, request),
             Command::SipCancel { invite, .. } => {
                 let invite = self.invites.get_mut(invite).expect("an INVITE to cancel");

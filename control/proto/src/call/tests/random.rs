@@ -38,7 +38,7 @@ enum Act {
     Connect,
     Keys(bool),
     DtlsFailed,
-    DtlsClosed,
+    DtlsClosed(bool),
     ConsentLost(bool),
     Trickle(String),
     Stun(Vec<u8>),
@@ -48,6 +48,11 @@ enum Act {
     /// The browser holds, resumes, starts ICE over.
     Turn(usize),
     Restart,
+    /// It starts over by another connection, checks there, and its handshake ends well or not.
+    StartOver(u8),
+    Check,
+    NextKeys(bool),
+    NextFailed,
     /// The browser wants something of the far end.
     Wish(usize),
     /// The far end transfers, tells of a transfer, sends a body.
@@ -135,7 +140,7 @@ fn act() -> impl Strategy<Value = Act> {
         4 => Just(Act::Connect),
         3 => any::<bool>().prop_map(Act::Keys),
         1 => Just(Act::DtlsFailed),
-        1 => Just(Act::DtlsClosed),
+        1 => any::<bool>().prop_map(Act::DtlsClosed),
         1 => any::<bool>().prop_map(Act::ConsentLost),
         1 => ".{0,60}".prop_map(Act::Trickle),
         1 => proptest::collection::vec(any::<u8>(), 0..80).prop_map(Act::Stun),
@@ -151,6 +156,10 @@ fn later() -> impl Strategy<Value = Act> {
     prop_oneof![
         3 => (0..4_usize).prop_map(Act::Turn),
         1 => Just(Act::Restart),
+        3 => (1..4_u8).prop_map(Act::StartOver),
+        3 => Just(Act::Check),
+        3 => any::<bool>().prop_map(Act::NextKeys),
+        1 => Just(Act::NextFailed),
         2 => (0..4_usize).prop_map(Act::Wish),
         2 => any::<bool>().prop_map(Act::Refer),
         2 => (0..6_usize).prop_map(Act::Notify),
@@ -230,6 +239,15 @@ fn middle(rig: &mut Rig, act: Act) {
             let text = super::offer(&is::IceCreds::new(), "");
             let _ = rig.offers_again(|_| text);
         }
+        Act::StartOver(which) => {
+            let _ = rig.starts_over([which; 32], &format!("198.51.100.7:4100{which}"));
+        }
+        Act::Check => rig.checks_again(),
+        Act::NextKeys(right) => {
+            let offered = rig.call.successor.as_ref().map(|one| one.fingerprint()).filter(|_| right);
+            rig.shakes_hands(offered.unwrap_or([0; 32]));
+        }
+        Act::NextFailed => rig.put(Input::NextDtlsFailed("failed".into())),
         Act::Wish(wish) => rig.put(match wish {
             0 => Input::Transfer(Transfer::To("1002".into())),
             1 => Input::Transfer(Transfer::To("no user".into())),
@@ -300,7 +318,7 @@ fn play(rig: &mut Rig, act: Act) {
             }
         }
         Act::DtlsFailed => rig.put(Input::DtlsFailed("failed".into())),
-        Act::DtlsClosed => rig.put(Input::DtlsClosed),
+        Act::DtlsClosed(returns) => rig.put(Input::DtlsClosed { returns }),
         Act::ConsentLost(current) => {
             if let Some(plan) = rig.plans().pop() {
                 let mut flow = plan.consents[0].flow;

@@ -228,14 +228,16 @@ fn new_keys_in_the_middle_of_a_call_become_a_plan_and_old_ones_stay() {
         let answer = rig.ask(Method::Invite, &tag, &held).unwrap();
         assert_eq!(said(&answer.body).1[0].key, first.0);
         assert_eq!(last_keys(&rig).as_ref(), Some(&first));
-        // Another key, under another tag, gets another of ours, in one version.
+        // Another key, under another tag, gets another of ours, which is sealed with once the far end has it.
         let versions = rig.plans().len();
         let answer =
             rig.ask(Method::Invite, &tag, &says("RTP/SAVP", &[format!("3 {CM} {}", theirs(9))])).unwrap();
         let (profile, ours) = said(&answer.body);
         assert_eq!((profile.as_str(), ours[0].tag), ("RTP/SAVP", 3));
-        assert_eq!(rig.plans().len(), versions + 1);
+        let plans = rig.plans();
+        assert_eq!(plans.len(), versions + 2);
         let second = last_keys(&rig).unwrap();
+        assert_eq!(keys(&plans[versions]).unwrap(), (first.0.clone(), second.1.clone()));
         assert_eq!(second.0, ours[0].key);
         assert!(second.0 != first.0 && second.1 != first.1);
         // What we offer ourselves is what holds.
@@ -309,4 +311,30 @@ fn no_debug_shows_a_key() {
         assert!(!told.contains(&format!("{:?}", &key.key()[..8]).replace(['[', ']'], "")), "as numbers");
     }
     rig.finish();
+}
+
+/// Our new key is sealed with behind the ACK, which says that the far end has our answer; an UPDATE has none.
+#[test]
+fn our_new_key_is_used_once_the_far_end_has_it() {
+    let other = says("RTP/SAVP", &[format!("3 {CM} {}", theirs(9))]);
+    for method in [Method::Invite, Method::Update] {
+        let mut rig = calling(Srtp::Required);
+        rig.acknowledges = false;
+        let first = last_keys(&rig).unwrap();
+        let answer = rig.ask(method.clone(), "pbx", &other).unwrap();
+        let between = last_keys(&rig).unwrap();
+        assert_eq!(between.0, first.0, "{method:?}: nobody can open the new one yet");
+        assert_ne!(between.1, first.1);
+        rig.wait(Duration::from_millis(400));
+        assert_eq!(last_keys(&rig), Some(between.clone()));
+        if method == Method::Invite {
+            rig.wait(Duration::from_secs(2));
+            assert_eq!(last_keys(&rig), Some(between.clone()));
+            rig.ask(Method::Ack, "pbx", b"");
+        } else {
+            rig.wait(Duration::from_millis(200));
+        }
+        assert_eq!(last_keys(&rig), Some((said(&answer.body).1[0].key.clone(), between.1)), "{method:?}");
+        rig.finish();
+    }
 }

@@ -45,7 +45,7 @@ fn each_side_may_end_it_in_each_step() {
         || Input::RelayAway,
         || Input::Refused(Refusal::NoPorts),
         || Input::DtlsFailed("x".into()),
-        || Input::DtlsClosed,
+        || Input::DtlsClosed { returns: false },
         || Input::HangUp,
     ];
     for end in ends {
