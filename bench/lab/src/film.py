@@ -76,7 +76,7 @@ class Media:
         self.session(0, sockets[:2], offer["audio"], "audio", "PCMU", 8000, 0)
         if picture:
             self.session(1, sockets[2:], picture, "video", CODEC, 90000, numbers)
-            self.send(1, f"videotestsrc is-live=true pattern=red ! video/x-raw,width=320,height=240,framerate=15/1 ! "
+            self.send(1, f"videotestsrc is-live=true pattern=red ! video/x-raw,format=I420,width=320,height=240,framerate=15/1 ! "
                          f"{ENCODER} pt={numbers} mtu=1200")
         self.send(0, "audiotestsrc is-live=true freq=1000 ! audio/x-raw,rate=8000,channels=1 ! mulawenc ! rtppcmupay pt=0")
         self.pipeline.set_state(Gst.State.PLAYING)
