@@ -39,6 +39,7 @@ mod reports;
 mod sockets;
 mod stage;
 mod tcp;
+mod telephone;
 mod video;
 mod web;
 mod worlds;
