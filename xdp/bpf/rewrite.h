@@ -11,6 +11,8 @@
 
 #define HOP_LIMIT 64
 #define DONT_FRAGMENT 0x4000
+/* Octets of payload that IPv4 carries anywhere: 1,280 with its headers (relay/io/src/engine/long.rs). */
+#define ANYWHERE (1280 - 28)
 #define RTP_FIXED 12
 #define RTCP_FIXED 4
 
@@ -207,6 +209,9 @@ static __always_inline int rewrite(struct xdp_md *ctx, const struct sallyport_fl
 			return -1;
 	}
 	/* Longer than an ordinary frame it may lie in several buffers, and not every driver sends those. */
+	/* IPv4 that may meet a narrower link leaves with an identification, so that it may be cut there: the worker counts those. */
+	if (v4 && packet->payload_len > ANYWHERE)
+		return -1;
 	if (end - IP_AT > to->mtu || length > SALLYPORT_FRAME_MAX)
 		return -1;
 	/* Octets behind the datagram are an interface's padding: the next one makes its own. */

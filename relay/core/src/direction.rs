@@ -23,6 +23,7 @@ use crate::missing::Missing;
 use crate::packet::{Opening, Payload, Sealing};
 use crate::quality::{Arrival, Quality as Statistics};
 use crate::reason::Reason;
+use crate::rekey::Retired;
 use crate::reports::{REPORT_MAX, Reports};
 use crate::resend::Ring;
 use crate::stats::Drops;
@@ -89,6 +90,10 @@ pub struct Cold {
     missing: Option<Box<Missing>>,
     /// Whether a timer runs for questions about it.
     asking: bool,
+    /// The same for a former key.
+    pub rekeying: bool,
+    /// What was opened under keys that are wiped.
+    pub retired: Retired,
     /// Digits that it is to send.
     pub dial: Option<Box<Dial>>,
 }
@@ -112,6 +117,8 @@ impl Cold {
             pace: Bucket::default(),
             missing: None,
             asking: false,
+            rekeying: false,
+            retired: Retired::default(),
             dial: None,
         }
     }
@@ -181,12 +188,13 @@ impl Direction {
 
     /// Whether packets of the flow feed it.
     pub fn is_fed_by(&self, flow: &FlowKey) -> bool {
-        self.rules.ingress.iter().flatten().any(|own| own == flow)
+        // Most packets come by the first.
+        self.rules.ingress == Some(*flow) || self.cold.plan.ingress.contains(flow)
     }
 
     /// Whether it receives from or sends to the pair.
     pub fn touches(&self, pair: &FlowKey) -> bool {
-        self.is_fed_by(pair) || self.rules.rtp == *pair || self.rules.rtcp == *pair
+        self.is_fed_by(pair) || self.rules.rtp == *pair || self.cold.plan.rtcp == *pair
     }
 
     /// Whether packets that come in have to be opened.
@@ -277,7 +285,7 @@ impl Direction {
     pub const fn egress(&self, payload: Payload) -> FlowKey {
         match payload {
             Payload::Rtp => self.rules.rtp,
-            Payload::Rtcp => self.rules.rtcp,
+            Payload::Rtcp => self.cold.plan.rtcp,
         }
     }
 }

@@ -156,13 +156,19 @@ impl Translator {
     /// Puts a direction into the slot that it has, or into a free one.
     fn put(&mut self, call: CallId, prepared: Prepared, now: Now) -> usize {
         let Prepared { plan, open, seal, slot } = prepared;
+        let led = |at| {
+            let to = |flow| self.table.lookup(flow).is_some_and(|tag| tag.direction.slot() == at);
+            plan.ingress.iter().all(to)
+        };
+        let leads = slot.is_some_and(led);
         if let Some(at) = slot
             && let Some(direction) = self.table.at_mut(at)
         {
-            let changes = open.is_some_and(|open| {
-                let goes_on = direction.cold.plan.ingress == plan.ingress;
-                direction.reopen(open, plan.open.as_ref(), goes_on, now)
-            });
+            let changes = open.is_some();
+            if let Some(open) = open {
+                let goes_on = leads && direction.cold.plan.ingress == plan.ingress;
+                direction.reopen(open, plan.open.as_ref(), goes_on, now);
+            }
             if let Some(seal) = seal {
                 direction.reseal(seal);
             }

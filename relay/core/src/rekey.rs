@@ -9,8 +9,9 @@
 
 use std::cmp::Reverse;
 
-use sallyport_plan::Protection;
-use sallyport_srtp::{OpenError, Opener};
+use arrayvec::ArrayVec;
+use sallyport_plan::{Profile, Protection};
+use sallyport_srtp::{OpenError, Opener, OpenerState};
 use sallyport_wire::PacketBuf;
 
 use crate::Now;
@@ -28,6 +29,8 @@ const PATIENCE: u64 = 32_000_000;
 const REORDER: u64 = 500_000;
 /// How often it is looked after former keys.
 const INTERVAL: u64 = 250_000;
+/// Wiped keys of which is known what they have opened.
+const RETIRED: usize = 4;
 /// Octets of a packet that may be tried under two keys: a failed try may leave anything in it.
 const ROOM: usize = 10_240;
 
@@ -35,7 +38,7 @@ const ROOM: usize = 10_240;
 pub struct Change {
     pub opener: Box<Opener>,
     former: Box<Opener>,
-    former_key: Option<KeyId>,
+    former_key: Option<Name>,
     /// Whether something was opened under the new key.
     met: bool,
     until: Now,
@@ -88,41 +91,94 @@ const fn telling(error: OpenError) -> u8 {
     }
 }
 
+/// A key and the suite that it is for.
+type Name = (KeyId, Profile);
+
+fn name(side: Option<&Protection>) -> Option<Name> {
+    match side {
+        Some(Protection::Srtp(key)) => Some((KeyId::of(key), key.profile())),
+        Some(Protection::Plain) | None => None,
+    }
+}
+
+/// What was opened under keys that are wiped: one that comes back opens nothing twice.
+#[derive(Default)]
+pub struct Retired(Vec<(Name, OpenerState)>);
+
+impl Retired {
+    /// Keeps the indices of an opener that is given up, the oldest of too many making room.
+    fn keep(&mut self, name: Option<Name>, opener: &Opener) {
+        let state = opener.checkpoint();
+        let Some(name) = name.filter(|_| !state.sources.is_empty()) else { return };
+        if self.0.len() == RETIRED {
+            self.0.remove(0);
+        }
+        self.0.push((name, state));
+    }
+
+    fn take(&mut self, name: Option<Name>) -> Option<OpenerState> {
+        let at = self.0.iter().position(|(other, _)| Some(*other) == name)?;
+        Some(self.0.remove(at).1)
+    }
+}
+
 impl Direction {
     /// Opens with another key from now on, and with the former one what is still under way. `goes_on`: packets come by the flows
-    /// by which they came; those of another peer are none of the former key's. Whether a timer is to be started.
-    pub fn reopen(&mut self, open: Opening, key: Option<&Protection>, goes_on: bool, now: Now) -> bool {
+    /// by which they came, and were opened here; those of another peer are none of the former key's.
+    pub fn reopen(&mut self, open: Opening, key: Option<&Protection>, goes_on: bool, now: Now) {
         self.is_changing(now);
-        let (wanted, running) = (KeyId::of_side(key), KeyId::of_side(self.cold.plan.open.as_ref()));
-        let (former, former_key, other) = match std::mem::replace(&mut self.open, Opening::Waiting) {
-            Opening::Srtp(former) => (former, running, None),
-            Opening::Changing(change) if change.met => {
-                (change.opener, running, Some(change.former).filter(|_| wanted == change.former_key))
+        let (wanted, running) = (name(key), name(self.cold.plan.open.as_ref()));
+        // The one that packets come under first.
+        let mut had = ArrayVec::<(Option<Name>, Box<Opener>), 2>::new();
+        let mut patience = now.plus(PATIENCE);
+        match std::mem::replace(&mut self.open, Opening::Waiting) {
+            Opening::Srtp(opener) => had.push((running, opener)),
+            Opening::Changing(change) => {
+                let Change { opener, former, former_key, met, until } = *change;
+                had.extend([(running, opener), (former_key, former)]);
+                if !met {
+                    // A key that nobody has used yet is none that something is under way under.
+                    had.swap(0, 1);
+                    patience = until;
+                }
             }
-            // A key that nobody has used yet is none that something is under way under.
-            Opening::Changing(change) => (change.former, change.former_key, None),
-            Opening::Waiting | Opening::Plain => {
-                self.open = open;
-                return false;
-            }
-        };
+            Opening::Waiting | Opening::Plain => {}
+        }
         self.open = match open {
-            // One that comes back knows what it has opened.
-            Opening::Srtp(_) if wanted == former_key => Opening::Srtp(former),
-            Opening::Srtp(opener) if goes_on => {
-                let (opener, until) = (other.unwrap_or(opener), now.plus(PATIENCE));
-                Opening::Changing(Box::new(Change { opener, former, former_key, met: false, until }))
+            Opening::Srtp(mut opener) => {
+                let back = had.iter().position(|(name, _)| *name == wanted);
+                match back.map(|at| had.remove(at)) {
+                    // One that comes back knows what it has opened.
+                    Some((_, known)) => opener = known,
+                    None => {
+                        self.cold.retired.take(wanted).iter().for_each(|state| opener.restore(state));
+                    }
+                }
+                if goes_on && back != Some(0) && !had.is_empty() {
+                    let (former_key, former) = had.remove(0);
+                    Opening::Changing(Box::new(Change {
+                        opener,
+                        former,
+                        former_key,
+                        met: false,
+                        until: patience,
+                    }))
+                } else {
+                    Opening::Srtp(opener)
+                }
             }
-            Opening::Srtp(opener) => Opening::Srtp(other.unwrap_or(opener)),
             other => other,
         };
-        matches!(self.open, Opening::Changing(_))
+        had.iter().for_each(|(name, opener)| self.cold.retired.keep(*name, opener));
     }
 
     /// Wipes a former key whose time is over; whether there is one yet.
     fn is_changing(&mut self, now: Now) -> bool {
         match std::mem::replace(&mut self.open, Opening::Waiting) {
-            Opening::Changing(change) if change.until <= now => self.open = Opening::Srtp(change.opener),
+            Opening::Changing(change) if change.until <= now => {
+                self.cold.retired.keep(change.former_key, &change.former);
+                self.open = Opening::Srtp(change.opener);
+            }
             other => self.open = other,
         }
         matches!(self.open, Opening::Changing(_))
@@ -130,14 +186,19 @@ impl Direction {
 }
 
 impl Translator {
-    /// A direction has a former key, which is to be forgotten in time.
+    /// Sees to it that a former key of a direction is forgotten in time.
     pub(crate) fn begin_change(&mut self, slot: usize, now: Now) {
-        if let Some(Tag { direction, epoch }) = self.table.tag(slot) {
-            self.changes_due.push(Reverse((now.plus(INTERVAL), direction, epoch)));
+        let Some(tag) = self.table.tag(slot) else { return };
+        let Some(there) = self.table.at_mut(slot).filter(|there| matches!(there.open, Opening::Changing(_)))
+        else {
+            return;
+        };
+        if !std::mem::replace(&mut there.cold.rekeying, true) {
+            self.changes_due.push(Reverse((now.plus(INTERVAL), tag.direction, tag.epoch)));
         }
     }
 
-    /// Forgets former keys whose time is over. Allocates nothing.
+    /// Forgets former keys whose time is over.
     pub(crate) fn handle_changes(&mut self, now: Now) {
         while let Some(Reverse((at, direction, epoch))) = self.changes_due.peek().copied() {
             if at > now {
@@ -146,7 +207,8 @@ impl Translator {
             self.changes_due.pop();
             let slot = self.table.owned(Tag { direction, epoch });
             let Some(direction_there) = slot.and_then(|slot| self.table.at_mut(slot)) else { continue };
-            if direction_there.is_changing(now) {
+            direction_there.cold.rekeying = direction_there.is_changing(now);
+            if direction_there.cold.rekeying {
                 self.changes_due.push(Reverse((now.plus(INTERVAL), direction, epoch)));
             }
         }

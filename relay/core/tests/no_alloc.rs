@@ -104,7 +104,9 @@ fn no_packet_between_two_keys_allocates() {
         let mut room = [vec![0; HEAD], bytes.clone(), vec![0; TAIL]].concat();
         let mut buf = PacketBuf::new(&mut room, HEAD..HEAD + bytes.len()).unwrap();
         let (count, verdict) = calls(|| judge(&mut core, &paths().outside, &mut buf, now));
-        assert_eq!(count, 0, "{n}: {verdict:?}");
+        // For half a second both open, then the new one alone.
+        let opens = n % 2 > 0 || now.0 < 500_000;
+        assert_eq!((count, matches!(verdict, Verdict::Forward(_))), (0, opens), "{n}: {verdict:?}");
     }
 }
 

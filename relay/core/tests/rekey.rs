@@ -206,3 +206,41 @@ fn another_peer_is_not_heard_under_the_former_key() {
     assert_eq!(bench.send(from, &former), Out::Drop(Reason::BadTag));
     bench.send(from, &agent(1).seal(&spoken(2).bytes())).forwarded();
 }
+
+/// A far end that offers the key that it has for another suite.
+#[test]
+fn the_same_key_under_another_suite_is_another() {
+    let mut bench = Bench::new(1, 2);
+    let keys = [Profile::AesCm128HmacSha1_80, Profile::AesCm128HmacSha1_32].map(|suite| key(suite, 0x80));
+    let with = |number: u8, at: usize| {
+        let mut plan = version(number, 0);
+        plan.directions[1].open = Some(Protection::Srtp(keys[at].clone()));
+        plan
+    };
+    let [mut long, mut short] =
+        keys.clone().map(|theirs| Peer::new(&theirs, &key(Profile::AeadAes128Gcm, TO_AGENT)));
+    bench.core.install(with(1, 0), bench.now).unwrap();
+    bench.send(paths().rtp, &long.seal(&spoken(1).bytes())).forwarded();
+    bench.core.install(with(2, 1), bench.now).unwrap();
+    bench.send(paths().rtp, &long.seal(&spoken(2).bytes())).forwarded();
+    bench.send(paths().rtp, &short.seal(&spoken(3).bytes())).forwarded();
+    bench.elapse(600_000);
+    bench.reports();
+    bench.send(paths().rtp, &short.seal(&spoken(4).bytes())).forwarded();
+}
+
+#[test]
+fn a_key_that_comes_back_after_it_was_wiped_opens_nothing_twice() {
+    let mut bench = Bench::new(1, 2);
+    let mut agents = [0, 1].map(agent);
+    bench.core.install(version(1, 0), bench.now).unwrap();
+    let heard = agents[0].seal(&spoken(1).bytes());
+    bench.send(paths().rtp, &heard).forwarded();
+    bench.core.install(version(2, 1), bench.now).unwrap();
+    bench.send(paths().rtp, &agents[1].seal(&spoken(2).bytes())).forwarded();
+    bench.elapse(1_000_000);
+    bench.reports();
+    bench.core.install(version(3, 0), bench.now).unwrap();
+    assert_eq!(bench.send(paths().rtp, &heard), Out::Drop(Reason::Replay));
+    bench.send(paths().rtp, &agents[0].seal(&spoken(3).bytes())).forwarded();
+}

@@ -141,7 +141,16 @@ impl AfXdpPort {
         if queues.iter().all(|queue| queue.mode == Mode::Native)
             && let Ok(port) = Self::attempt(queues, frames, size, How { copy: false, parts })
         {
-            return Ok(port);
+            if !parts || port.zero_copy() {
+                return Ok(port);
+            }
+            // A driver that works on the memory itself, but not on packets in parts, is left out by the kernel without a word:
+            // that costs more than a long packet now and then.
+            drop(port);
+            let whole = Self::attempt(queues, frames, size, How { copy: false, parts: false });
+            if let Some(port) = whole.ok().filter(Self::zero_copy) {
+                return Ok(port);
+            }
         }
         Self::attempt(queues, frames, size, How { copy: true, parts })
     }

@@ -7,9 +7,9 @@ use crate::reason::Reason;
 
 /// The plan, as the packet path reads it.
 pub struct Rules {
-    pub ingress: [Option<FlowKey>; 2],
+    /// The flow that feeds it with RTP.
+    pub ingress: Option<FlowKey>,
     pub rtp: FlowKey,
-    pub rtcp: FlowKey,
     pub ssrc: u32,
     /// Clock of the first sound or picture, which events run beside.
     pub clock: Clock,
@@ -39,9 +39,8 @@ impl Rules {
         }
         let media = |map: &PtMap| if let Format::Media(clock) = map.format { Some(clock) } else { None };
         Self {
-            ingress: [plan.ingress.first().copied(), plan.ingress.get(1).copied()],
+            ingress: plan.ingress.first().copied(),
             rtp: plan.rtp,
-            rtcp: plan.rtcp,
             ssrc: plan.ssrc.0,
             clock: plan.payload_types.iter().find_map(media).unwrap_or(Clock::Hz8000),
             mute: plan.mute,

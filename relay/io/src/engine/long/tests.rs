@@ -181,7 +181,9 @@ fn long_ipv4_that_fits_may_be_cut_by_routers_and_short_may_not() {
             ids.push(u16::from_be_bytes([frame[22], frame[23]]));
         }
     }
-    assert_eq!((ids[0], ids[2]), (0, ids[1].wrapping_add(1)), "an identification where somebody may cut");
+    assert_eq!(ids[0], 0, "nobody may cut it");
+    // Other tests of the process may count between.
+    assert!((1..1000).contains(&ids[2].wrapping_sub(ids[1])), "{ids:?}");
     assert_eq!(engine.counters().fragmented, [0, 0]);
 }
 
