@@ -156,6 +156,8 @@ impl Calls {
             Message::Decline { id, session, status, reply } => {
                 let _ = reply.send(self.decline(id, session, status));
             }
+            Message::OfferPicture { id, reply } => drop(reply.send(self.offer_picture(id))),
+            Message::PictureAnswer { id, answer } => self.picture_taken(id, &answer),
             Message::Renegotiate { id, offer, reply } => self.renegotiate(id, &offer, reply),
             Message::Act { id, input, reply } => {
                 let _ = reply.send(self.want(id, input));

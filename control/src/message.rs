@@ -270,6 +270,20 @@ pub enum Message {
         /// Our answer.
         reply: oneshot::Sender<Result<String, CreateError>>,
     },
+    /// Our offer of a picture that the inside wants to show, to a browser that answers offers.
+    OfferPicture {
+        /// Which call.
+        id: CallId,
+        /// An SDP.
+        reply: oneshot::Sender<Result<String, CallError>>,
+    },
+    /// The browser's answer to [`Message::OfferPicture`].
+    PictureAnswer {
+        /// Which call.
+        id: CallId,
+        /// An SDP.
+        answer: String,
+    },
     /// Something is wanted of a call: digits, user data, a transfer.
     Act {
         /// Which call.

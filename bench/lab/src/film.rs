@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// What it tells.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Told {
-    /// `call`, `added`, `picture`, `seen`, `lost`, `key`, `level` or `over`.
+    /// `call`, `added`, `gone`, `refused`, `picture`, `seen`, `lost`, `key`, `level` or `over`.
     pub what: String,
     /// Seconds since the Unix epoch.
     pub at: f64,
@@ -31,34 +31,61 @@ pub struct Told {
     pub level: Option<u8>,
 }
 
+/// What it speaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Codec {
+    /// VP8.
+    #[default]
+    Vp8,
+    /// VP9, profile 0.
+    Vp9,
+    /// H.264, constrained baseline, packetization mode 1.
+    H264,
+}
+
+/// What one is like.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Kind {
+    /// It loses the first key frame that comes.
+    pub lose: bool,
+    /// What it speaks.
+    pub codec: Codec,
+    /// Sound and picture are encrypted, by `a=crypto` and under keys of their own.
+    pub srtp: bool,
+    /// It offers by UPDATE, not by re-INVITE.
+    pub updates: bool,
+    /// Its picture is noise, in RTP packets of up to so many octets, most of them as long.
+    pub octets: Option<u16>,
+}
+
+impl Kind {
+    fn words(self) -> Vec<&'static str> {
+        let codec = match self.codec {
+            Codec::Vp8 => "VP8",
+            Codec::Vp9 => "VP9",
+            Codec::H264 => "H264",
+        };
+        let flags = [(self.lose, "lose"), (self.srtp, "srtp"), (self.updates, "update")];
+        std::iter::once(codec).chain(flags.into_iter().filter_map(|(on, word)| on.then_some(word))).collect()
+    }
+}
+
 /// One that runs.
 #[derive(Debug)]
 pub struct Film(Process);
 
 impl Film {
-    /// Starts one inside; with `lose` it loses the first key frame that comes.
+    /// Starts one inside.
     ///
     /// # Errors
     /// Where it does not start.
-    pub fn start(lab: &Lab, address: IpAddr, lose: bool) -> anyhow::Result<Self> {
-        Self::run(lab, address, lose.then_some("lose"), None)
-    }
-
-    /// Starts one inside whose picture is noise, in RTP packets of up to so many octets, most of them as long.
-    ///
-    /// # Errors
-    /// Where it does not start.
-    pub fn start_long(lab: &Lab, address: IpAddr, octets: u16) -> anyhow::Result<Self> {
-        Self::run(lab, address, None, Some(octets))
-    }
-
-    fn run(lab: &Lab, address: IpAddr, word: Option<&str>, octets: Option<u16>) -> anyhow::Result<Self> {
+    pub fn start(lab: &Lab, address: IpAddr, kind: Kind) -> anyhow::Result<Self> {
         let script = lab.folder().join("film.py");
         fs::write(&script, SCRIPT)?;
         let mut command = lab.namespace(Place::Enterprise).command(PYTHON);
         command.arg(&script).args([address.to_string(), "5060".into(), "41000".into()]);
-        command.args(word).env("HOME", lab.folder());
-        command.envs(octets.map(|octets| ("FILM_MTU", octets.to_string())));
+        command.args(kind.words()).env("HOME", lab.folder());
+        command.envs(kind.octets.map(|octets| ("FILM_MTU", octets.to_string())));
         let mut program = Program::new("film", command);
         program.farewell = Signal::SIGKILL;
         let process = lab.start(program).context("python3 with GStreamer")?;
@@ -78,6 +105,23 @@ impl Film {
     /// Its last words where it does not.
     pub fn wait_for(&self, what: &str, patience: Duration) -> anyhow::Result<Told> {
         self.0.wait_for(patience, || self.told().into_iter().find(|told| told.what == what))
+    }
+
+    /// Has it add a picture to the call, or drop the one that there is.
+    ///
+    /// # Errors
+    /// Where it is gone.
+    pub fn turn(&self) -> anyhow::Result<()> {
+        self.0.signal(Signal::SIGUSR2)
+    }
+
+    /// Waits until it has told `what` so often.
+    ///
+    /// # Errors
+    /// Its last words where it does not.
+    pub fn wait_for_times(&self, what: &str, times: usize, patience: Duration) -> anyhow::Result<()> {
+        let told = || self.told().iter().filter(|told| told.what == what).count();
+        self.0.wait_for(patience, || (told() >= times).then_some(()))
     }
 
     /// Its process.

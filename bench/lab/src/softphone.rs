@@ -10,7 +10,7 @@ use anyhow::Context;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::browser::{Browser, Setup};
+use crate::browser::{Browser, FILM, Setup};
 use crate::net::Lab;
 
 const COMMON: &str = include_str!("softphone/common.js");
@@ -74,7 +74,7 @@ impl Softphone {
         let file = folder.join(library.file());
         let published = fs::read_to_string(&file)
             .with_context(|| format!("{} is missing; .ci/softphones fetches it", file.display()))?;
-        let scripts = format!("{published}\n{COMMON}\n{}", library.adapter());
+        let scripts = format!("{published}\n{COMMON}\n{}\n{FILM}", library.adapter());
         Ok(Self { browser: Browser::start_with(lab, setup, scripts)? })
     }
 

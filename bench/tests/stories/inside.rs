@@ -4,11 +4,12 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use sallyport_bench::load::target::MEDIA;
-use sallyport_plan::{Consent, FlowKey, IceRole, PortPair, Zone};
+use sallyport_plan::{Consent, FlowKey, IceRole, Zone};
 use sallyport_wire::stun::{BINDING, Builder, Class, Message};
 
 use crate::bare::{BROWSERS, Bare, Browser, World, worlds};
 use crate::stage::possible;
+use crate::telephone::Phone;
 
 const RTP: u16 = 40;
 
@@ -36,40 +37,13 @@ fn is_heard(bare: &mut Bare, world: World, from: &UdpSocket) {
     assert_eq!((&room[..length], sender), (&b"\x01\x01an answer"[..], port));
 }
 
-/// The telephone's end of a plain leg.
-struct Phone {
-    rtp: UdpSocket,
-    toward: PortPair,
-    sequence: u16,
-}
-
-impl Phone {
-    fn speak(&mut self) -> Vec<u8> {
-        self.sequence += 1;
-        let mut packet = vec![0x80, 0];
-        packet.extend(self.sequence.to_be_bytes());
-        packet.extend((u32::from(self.sequence) * 160).to_be_bytes());
-        packet.extend([7; 4]);
-        packet.extend([self.sequence as u8; 160]);
-        self.rtp.send_to(&packet, self.toward.rtp).unwrap();
-        packet[12..].to_vec()
-    }
-
-    fn hear(&self) -> Vec<u8> {
-        let mut room = [0; 2048];
-        let (length, from) = self.rtp.recv_from(&mut room).unwrap();
-        assert_eq!(from, self.toward.rtp);
-        room[12..length].to_vec()
-    }
-}
-
 /// A browser and a telephone, both inside: what comes by the interface leaves by it.
 fn calls_a_telephone(bare: &mut Bare, at: usize, world: World, remote: SocketAddr) {
     let mut browser = browser(bare, at, world, remote);
     is_heard(bare, world, &browser.socket);
     let phone = SocketAddr::new(world.agent, remote.port() + 2);
-    let mut phone = Phone { rtp: bare.socket("i", phone), toward: browser.ports, sequence: 0 };
-    let mut plan = browser.plan(phone.rtp.local_addr().unwrap());
+    let mut phone = Phone::new(bare.socket("i", phone), browser.ports);
+    let mut plan = browser.plan(phone.address());
     let text = |text: &str| text.to_owned();
     plan.consents = vec![Consent {
         flow: browser.flow,

@@ -1,12 +1,14 @@
 //! JsSIP and SIP.js as they are published, in Chromium behind its NAT, with SIP agents inside: they register, call, hold, send
 //! digits, are called, transfer.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use sallyport_lab::agent::{self, Agent};
 use sallyport_lab::appliance::{Appliance, Setup, Way, programs};
 use sallyport_lab::browser;
+use sallyport_lab::film::{self, Film};
 use sallyport_lab::net::{AGENT, INSIDE, STUN};
 use sallyport_lab::softphone::{Account, Library, Softphone};
 use sallyport_lab::tone::{self, Expected, listen};
@@ -38,26 +40,35 @@ impl Scene {
     fn set(library: Library) -> Self {
         let lab = Lab::new(Options::default()).unwrap();
         let agent = Agent::start(&lab, &agent::Setup::default()).unwrap();
-        let mut setup = Setup::new(programs().unwrap(), Way::Xdp);
-        setup.more = toml::toml! {
-            [agents]
-            numbers = "token"
-            register = false
-        };
-        let appliance = Appliance::start(&lab, &setup).unwrap();
-        let phone = Softphone::start(&lab, &browser::Setup::default(), library, &folder()).unwrap();
+        let (appliance, phone) = page(&lab, library);
         Self { phone, agent, appliance, lab }
     }
+}
 
-    fn account(&self, password: &str) -> Account {
-        Account {
-            url: self.appliance.public_url("/sip").replacen("http", "ws", 1),
-            uri: format!("sip:{NUMBER}@lab.example"),
-            password: password.to_owned(),
-            stun: STUN.to_string(),
-        }
+/// An appliance, and a page with a library.
+fn page(lab: &Lab, library: Library) -> (Appliance, Softphone) {
+    let mut setup = Setup::new(programs().unwrap(), Way::Xdp);
+    setup.more = toml::toml! {
+        [agents]
+        numbers = "token"
+        register = false
+    };
+    setup.server = SocketAddr::from((AGENT, 5060));
+    let appliance = Appliance::start(lab, &setup).unwrap();
+    let phone = Softphone::start(lab, &browser::Setup::default(), library, &folder()).unwrap();
+    (appliance, phone)
+}
+
+fn account(appliance: &Appliance, password: &str) -> Account {
+    Account {
+        url: appliance.public_url("/sip").replacen("http", "ws", 1),
+        uri: format!("sip:{NUMBER}@lab.example"),
+        password: password.to_owned(),
+        stun: STUN.to_string(),
     }
+}
 
+impl Scene {
     fn hears(&self, name: &str) -> Value {
         self.phone.hears(name, SOON).unwrap_or_else(|error| {
             panic!("{error:#}\n{}", self.appliance.process().last_words(30));
@@ -118,19 +129,23 @@ fn is_called_and_transfers(scene: &Scene) {
     until("the call is over", SOON, || scene.appliance.status().unwrap().holds_nothing());
 }
 
-fn plays(library: Library) {
-    if !possible() {
-        return;
-    }
-    if !library.is_in(&folder()) {
+fn is_there(library: Library) -> bool {
+    let there = possible() && library.is_in(&folder());
+    if possible() && !there {
         eprintln!("SKIPPED: {} is not there; .ci/softphones fetches it", folder().display());
         assert!(std::env::var("CI").as_deref() != Ok("true"), "nothing is skipped in CI");
+    }
+    there
+}
+
+fn plays(library: Library) {
+    if !is_there(library) {
         return;
     }
     let scene = Scene::set(library);
-    let wrong = scene.phone.register(&scene.account("not the token"));
+    let wrong = scene.phone.register(&account(&scene.appliance, "not the token"));
     assert!(wrong.is_err(), "a wrong password is refused");
-    let name = scene.phone.register(&scene.account(scene.appliance.token())).unwrap();
+    let name = scene.phone.register(&account(&scene.appliance, scene.appliance.token())).unwrap();
     println!("{name} is registered");
     calls_out(&scene);
     is_called_and_transfers(&scene);
@@ -139,6 +154,43 @@ fn plays(library: Library) {
     until("nobody is signed in", SOON, || {
         scene.appliance.metrics().unwrap().lines().any(|line| line == "sallyport_sessions 0")
     });
+}
+
+/// The phone inside adds its picture: the library is offered it and answers by itself, without a camera.
+fn is_shown_a_picture(library: Library) {
+    if !is_there(library) {
+        return;
+    }
+    let lab = Lab::new(Options::default()).unwrap();
+    let film = Film::start(&lab, AGENT.into(), film::Kind::default()).unwrap();
+    let (appliance, phone) = page(&lab, library);
+    phone.register(&account(&appliance, appliance.token())).unwrap();
+    phone.does("Dial", &json!("sip:1000@lab.example")).unwrap();
+    phone.hears("confirmed", SOON).unwrap();
+    phone.browser.wait_connected(CONNECT).unwrap();
+    film.turn().unwrap();
+    film.wait_for("refused", SOON).unwrap();
+    film.wait_for("added", SOON).unwrap_or_else(|error| {
+        panic!("{error:#}\n{}", appliance.process().last_words(30));
+    });
+    until("pictures go on", SOON, || {
+        let before = phone.browser.film().unwrap().decoded;
+        std::thread::sleep(Duration::from_secs(2));
+        phone.browser.film().unwrap().decoded.saturating_sub(before) >= 20
+    });
+    phone.does("Bye", &Value::Null).unwrap();
+    film.wait_for("over", SOON).unwrap();
+    until("the call is over", SOON, || appliance.status().unwrap().holds_nothing());
+}
+
+#[test]
+fn jssip_is_shown_a_picture_that_the_inside_adds() {
+    is_shown_a_picture(Library::JsSip);
+}
+
+#[test]
+fn sip_js_is_shown_a_picture_that_the_inside_adds() {
+    is_shown_a_picture(Library::SipJs);
 }
 
 #[test]

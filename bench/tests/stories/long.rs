@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sallyport_lab::appliance::{Appliance, Setup, Way, programs};
 use sallyport_lab::browser::{self, Browser, Call, FILM};
-use sallyport_lab::film::Film;
+use sallyport_lab::film::{Film, Kind};
 use sallyport_lab::net::{AGENT, STUN};
 use sallyport_lab::{Lab, Options};
 
@@ -16,7 +16,7 @@ const FULL: u16 = 1472;
 /// A phone inside fills its packets; with a tag each is 10 or 16 octets longer than the outside carries.
 fn full_packets_arrive(way: Way, outside: toml::Table) {
     let lab = Lab::new(Options::default()).unwrap();
-    let film = Film::start_long(&lab, AGENT.into(), FULL).unwrap();
+    let film = Film::start(&lab, AGENT.into(), Kind { octets: Some(FULL), ..Kind::default() }).unwrap();
     let mut setup = Setup::new(programs().unwrap(), way);
     setup.more = outside;
     let appliance = Appliance::start(&lab, &setup).unwrap();

@@ -1,7 +1,7 @@
 //! Browsers that UDP does not reach: their media comes by a TCP connection (RFC 6544).
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use sallyport_bench::load::target::MEDIA;
@@ -10,11 +10,12 @@ use sallyport_lab::Place;
 use sallyport_lab::appliance::{Setup, Way};
 use sallyport_lab::browser::Stats;
 use sallyport_lab::tone;
-use sallyport_plan::{Consent, FlowKey, IceRole, PortPair, Zone};
+use sallyport_plan::{Consent, FlowKey, IceRole, Zone};
 use sallyport_wire::stun::{BINDING, Builder, Class, Message, USERNAME};
 
 use crate::bare::{Bare, Browser, TCP, World, worlds};
 use crate::stage::{judge, possible, tail, until};
+use crate::telephone::Phone;
 
 const RTP: u16 = 40;
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -186,32 +187,6 @@ fn met(bare: &mut Bare, world: World) -> Wire {
     wire
 }
 
-/// A telephone inside.
-struct Phone {
-    rtp: UdpSocket,
-    toward: PortPair,
-    sequence: u16,
-}
-
-impl Phone {
-    fn speak(&mut self) -> Vec<u8> {
-        self.sequence += 1;
-        let mut packet = vec![0x80, 0];
-        packet.extend(self.sequence.to_be_bytes());
-        packet.extend((u32::from(self.sequence) * 160).to_be_bytes());
-        packet.extend([7; 4]);
-        packet.extend([self.sequence as u8; 160]);
-        self.rtp.send_to(&packet, self.toward.rtp).unwrap();
-        packet[12..].to_vec()
-    }
-
-    fn hear(&self) -> Vec<u8> {
-        let mut room = [0; 2048];
-        let (length, _) = self.rtp.recv_from(&mut room).unwrap();
-        room[12..length].to_vec()
-    }
-}
-
 /// A call between a connection and a telephone.
 struct Talk {
     browser: Browser,
@@ -226,7 +201,7 @@ impl Talk {
         let WireEnds { local, remote } = WireEnds::of(&wire);
         let browser = Browser::new(bare, at, Zone::Outside, local, remote, world.inside);
         let phone = SocketAddr::new(world.agent, 41_000 + u16::try_from(at).unwrap());
-        let phone = Phone { rtp: bare.socket("i", phone), toward: browser.ports, sequence: 0 };
+        let phone = Phone::new(bare.socket("i", phone), browser.ports);
         let mut talk = Self { browser, phone, wire, version: 0 };
         talk.install(bare);
         talk
@@ -238,7 +213,7 @@ impl Talk {
         let WireEnds { local, remote } = WireEnds::of(&self.wire);
         self.browser.flow = FlowKey { zone: Zone::Outside, local, remote };
         self.browser.call.browser = remote;
-        let mut plan = self.browser.plan(self.phone.rtp.local_addr().unwrap());
+        let mut plan = self.browser.plan(self.phone.address());
         plan.version = self.version;
         let text = |text: &str| text.to_owned();
         plan.consents = vec![Consent {

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use sallyport_lab::appliance::{Appliance, Setup, Way, programs};
-use sallyport_lab::browser::{self, Browser, Call, FILM};
-use sallyport_lab::film::Film;
+use sallyport_lab::browser::{self, Answered, Browser, Call, FILM};
+use sallyport_lab::film::{Codec, Film, Kind};
 use sallyport_lab::net::{AGENT, Place, STUN};
 use sallyport_lab::tone::{self, Expected, listen};
 use sallyport_lab::{Lab, Options};
@@ -22,6 +22,36 @@ fn is_green([red, green, blue]: [u8; 3]) -> bool {
     green > 80 && green > red.saturating_add(20) && green > blue.saturating_add(20)
 }
 
+/// An appliance between a browser and a phone with a picture.
+struct World {
+    lab: Lab,
+    film: Film,
+    appliance: Appliance,
+    browser: Browser,
+}
+
+impl World {
+    fn new(way: Way, kind: Kind, more: toml::Table) -> Self {
+        let lab = Lab::new(Options::default()).unwrap();
+        let film = Film::start(&lab, AGENT.into(), kind).unwrap();
+        let mut setup = Setup::new(programs().unwrap(), way);
+        (setup.server, setup.more) = (SocketAddr::from((AGENT, 5060)), more);
+        let appliance = Appliance::start(&lab, &setup).unwrap();
+        let browser = Browser::start_with(&lab, &browser::Setup::default(), FILM.into()).unwrap();
+        Self { lab, film, appliance, browser }
+    }
+
+    fn call(&self) -> Answered {
+        let answered = self.browser.call(&Call {
+            url: self.appliance.call_url("1000"),
+            token: Some(self.appliance.token().into()),
+            stun: Some(STUN.to_string()),
+            trickle: true,
+        });
+        answered.unwrap()
+    }
+}
+
 /// A call with a picture that both sides see.
 pub struct Seen {
     pub lab: Lab,
@@ -32,20 +62,15 @@ pub struct Seen {
 }
 
 pub fn seen(way: Way, lose: bool) -> Seen {
-    let lab = Lab::new(Options::default()).unwrap();
-    let film = Film::start(&lab, AGENT.into(), lose).unwrap();
-    let mut setup = Setup::new(programs().unwrap(), way);
-    setup.server = SocketAddr::from((AGENT, 5060));
-    let appliance = Appliance::start(&lab, &setup).unwrap();
-    let browser = Browser::start_with(&lab, &browser::Setup::default(), FILM.into()).unwrap();
-    browser.camera().unwrap();
-    let call = Call {
-        url: appliance.call_url("1000"),
-        token: Some(appliance.token().into()),
-        stun: Some(STUN.to_string()),
-        trickle: true,
-    };
-    let answered = browser.call(&call).unwrap();
+    seen_by(way, Kind { lose, ..Kind::default() }, toml::Table::new())
+}
+
+fn seen_by(way: Way, kind: Kind, more: toml::Table) -> Seen {
+    let lose = kind.lose;
+    let world = World::new(way, kind, more);
+    world.browser.camera().unwrap();
+    let answered = world.call();
+    let World { lab, film, appliance, browser } = world;
     assert!(answered.answer.contains("m=video 9 "), "{}", answered.answer);
     browser.wait_connected(Duration::from_secs(20)).unwrap();
     let connected = Instant::now();
@@ -132,19 +157,9 @@ fn lose_toward_the_browser(way: Way) {
 
 /// A call of sound to which the browser adds its camera after three seconds.
 fn adds_a_camera(way: Way) {
-    let lab = Lab::new(Options::default()).unwrap();
-    let film = Film::start(&lab, AGENT.into(), false).unwrap();
-    let mut setup = Setup::new(programs().unwrap(), way);
-    setup.server = SocketAddr::from((AGENT, 5060));
-    let appliance = Appliance::start(&lab, &setup).unwrap();
-    let browser = Browser::start_with(&lab, &browser::Setup::default(), FILM.into()).unwrap();
-    let call = Call {
-        url: appliance.call_url("1000"),
-        token: Some(appliance.token().into()),
-        stun: Some(STUN.to_string()),
-        trickle: true,
-    };
-    let answered = browser.call(&call).unwrap();
+    let world = World::new(way, Kind::default(), toml::Table::new());
+    let answered = world.call();
+    let World { lab: _lab, film, appliance, browser } = world;
     assert!(!answered.answer.contains("m=video"), "{}", answered.answer);
     browser.wait_connected(Duration::from_secs(20)).unwrap();
     std::thread::sleep(Duration::from_secs(3));
@@ -186,24 +201,14 @@ fn a_browser_that_is_told_what_arrives_sends_better_pictures() {
     if !possible() {
         return;
     }
-    let lab = Lab::new(Options::default()).unwrap();
-    let film = Film::start(&lab, AGENT.into(), false).unwrap();
-    let mut setup = Setup::new(programs().unwrap(), Way::Xdp);
-    setup.server = SocketAddr::from((AGENT, 5060));
-    setup.more = toml::toml! {
+    let level = toml::toml! {
         [sip]
         audio_level = true
     };
-    let appliance = Appliance::start(&lab, &setup).unwrap();
-    let browser = Browser::start_with(&lab, &browser::Setup::default(), FILM.into()).unwrap();
-    browser.camera_of(640, 480, 30).unwrap();
-    let call = Call {
-        url: appliance.call_url("1000"),
-        token: Some(appliance.token().into()),
-        stun: Some(STUN.to_string()),
-        trickle: true,
-    };
-    let answered = browser.call(&call).unwrap();
+    let world = World::new(Way::Xdp, Kind::default(), level);
+    world.browser.camera_of(640, 480, 30).unwrap();
+    let answered = world.call();
+    let World { lab: _lab, film, appliance, browser } = world;
     for line in
         ["transport-wide-cc-extensions-01\r\n", "sdes:mid\r\n", " transport-cc\r\n", "ssrc-audio-level\r\n"]
     {
@@ -244,6 +249,66 @@ fn both_run(film: &Film, browser: &Browser) {
         let (after, after_inside) = (browser.film().unwrap().decoded, seen());
         after - before >= 20 && after_inside - before_inside >= 20
     });
+}
+
+/// The whole course with another phone; our answer to the browser.
+fn passes(way: Way, kind: Kind, more: toml::Table) -> String {
+    let Seen { lab: _lab, film, appliance, browser, answer } = seen_by(way, kind, more);
+    let status = appliance.status().unwrap();
+    for never in ["drop_malformed", "drop_bad_tag", "drop_index_reuse", "drop_no_codec", "continuity_broken"]
+    {
+        assert_eq!(status.counter(never), 0, "{never}");
+    }
+    // A key frame is to be had at any time, on either side.
+    let asked = film.told().iter().filter(|told| told.what == "key").count();
+    browser.turn("inactive").unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    browser.turn("sendrecv").unwrap();
+    both_run(&film, &browser);
+    eprintln!("asked for a key frame {asked} times at first, {:?}", browser.film().unwrap());
+    assert_eq!(browser.hang_up().unwrap(), 204);
+    film.wait_for("over", Duration::from_secs(5)).unwrap();
+    until("nothing is left", Duration::from_secs(10), || appliance.status().unwrap().holds_nothing());
+    answer
+}
+
+/// Sound by AES_CM_128_HMAC_SHA1_80, picture by AEAD_AES_128_GCM, as the phone chooses of what it is offered in each section.
+#[test]
+fn a_picture_is_encrypted_inside_under_keys_of_its_own_by_native_xdp() {
+    if possible() {
+        let required = toml::toml! {
+            [inside]
+            srtp = "required"
+        };
+        passes(Way::Xdp, Kind { srtp: true, ..Kind::default() }, required);
+    }
+}
+
+#[test]
+fn a_picture_is_encrypted_inside_under_keys_of_its_own_by_sockets() {
+    if possible() {
+        let optional = toml::toml! {
+            [inside]
+            srtp = "optional"
+        };
+        passes(Way::Socket, Kind { srtp: true, ..Kind::default() }, optional);
+    }
+}
+
+#[test]
+fn a_phone_that_speaks_h264_is_seen_and_sees() {
+    if possible() {
+        let answer = passes(Way::Xdp, Kind { codec: Codec::H264, ..Kind::default() }, toml::Table::new());
+        assert!(answer.contains(" H264/90000\r\n") && !answer.contains(" VP8/90000\r\n"), "{answer}");
+    }
+}
+
+#[test]
+fn a_phone_that_speaks_vp9_is_seen_and_sees() {
+    if possible() {
+        let answer = passes(Way::Xdp, Kind { codec: Codec::Vp9, ..Kind::default() }, toml::Table::new());
+        assert!(answer.contains(" VP9/90000\r\n") && !answer.contains(" VP8/90000\r\n"), "{answer}");
+    }
 }
 
 #[test]

@@ -186,6 +186,21 @@ impl Calls {
         }
     }
 
+    /// Our offer of a picture that the inside wants to show.
+    pub(super) fn offer_picture(&mut self, id: CallId) -> Result<String, CallError> {
+        let runtime = self.calls.get_mut(&id).ok_or(CallError::Unknown)?;
+        runtime.call.offer_picture().map_err(|_| CallError::Unknown)
+    }
+
+    /// The browser has answered that. What cannot be used leaves the call as it is.
+    pub(super) fn picture_taken(&mut self, id: CallId, answer: &str) {
+        let Some(runtime) = self.calls.get_mut(&id) else { return };
+        if let Err(error) = runtime.call.picture_taken(answer) {
+            tracing::debug!(call = %short(id), "the answer to a picture is of no use: {error}");
+        }
+        self.act(id, |_| {});
+    }
+
     /// Tells all browsers of a call what happened to it.
     pub(super) fn tell_sessions(&mut self, id: CallId, event: &CallEvent) {
         let Some(runtime) = self.calls.get(&id) else { return };

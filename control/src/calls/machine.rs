@@ -167,6 +167,28 @@ impl Machine {
         }
     }
 
+    /// Our offer of a picture that the inside wants to show.
+    ///
+    /// # Errors
+    /// [`AcceptError`].
+    pub fn offer_picture(&mut self) -> Result<String, AcceptError> {
+        match self {
+            Self::Call(call) => call.offer_picture(),
+            Self::Bridge(_) => Err(AcceptError::Gone),
+        }
+    }
+
+    /// The browser's answer to that.
+    ///
+    /// # Errors
+    /// [`AcceptError`].
+    pub fn picture_taken(&mut self, answer: &str) -> Result<(), AcceptError> {
+        match self {
+            Self::Call(call) => call.picture_taken(answer, Instant::now()),
+            Self::Bridge(_) => Err(AcceptError::Gone),
+        }
+    }
+
     /// Our tag of the SIP leg; empty for a bridge.
     pub fn sip_tag(&self) -> &str {
         match self {

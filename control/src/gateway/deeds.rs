@@ -146,6 +146,16 @@ impl Gateway {
                     let _ = told.send(Told::Outcome(id, PhoneInput::Renegotiated { call, outcome }));
                 });
             }
+            PhoneCommand::AskPicture(call) => {
+                let (calls, told) = (self.calls.clone(), self.told.clone());
+                tokio::spawn(async move {
+                    let offer = calls.offer_picture(call).await.ok();
+                    let _ = told.send(Told::Outcome(id, PhoneInput::PictureOffer { call, offer }));
+                });
+            }
+            PhoneCommand::PictureAnswer { call, answer } => {
+                self.calls.tell(Message::PictureAnswer { id: call, answer });
+            }
             PhoneCommand::Act { call, input } => self.act(id, call, input),
             _ => {}
         }

@@ -142,6 +142,14 @@ impl Handle {
         told.unwrap_or(Err(CreateError::Gone))
     }
 
+    /// Our offer of a picture that the inside wants to show; [`Message::PictureAnswer`] brings the browser's answer.
+    ///
+    /// # Errors
+    /// [`CallError::Unknown`] where there is nothing to offer.
+    pub async fn offer_picture(&self, id: CallId) -> Result<String, CallError> {
+        self.ask(|reply| Message::OfferPicture { id, reply }).await.unwrap_or(Err(CallError::Unknown))
+    }
+
     /// Has a call send digits or user data, transfer its far end, or be recorded.
     ///
     /// # Errors

@@ -31,6 +31,7 @@ soft.hook = peer => {
   peer.addEventListener("iceconnectionstatechange", note);
   peer.addEventListener("connectionstatechange", note);
   const hear = track => {
+    if (track.kind === "video") return lab.far && lab.far.addTrack(track);
     lab.far = new MediaStream([track]);
     document.getElementById("far").srcObject = lab.far;
   };

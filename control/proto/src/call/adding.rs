@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use sallyport_plan::PortPair;
 
 use super::Call;
+use super::proposing::Proposal;
 use crate::api::Command;
 use crate::sdp::BrowserOffer;
 
@@ -102,7 +103,9 @@ impl Call {
         let text = self.answer_again(&offer);
         self.outside.offer = Some(offer);
         self.replan(now);
-        self.outside.answer = Some((self.relayed.next(), text));
-        self.tell_renegotiated();
+        if std::mem::take(&mut self.outside.proposal) != Proposal::Taken {
+            self.outside.answer = Some((self.relayed.next(), text));
+            self.tell_renegotiated();
+        }
     }
 }

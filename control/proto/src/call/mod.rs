@@ -14,6 +14,7 @@ mod offering;
 mod peer;
 mod picture;
 mod plan;
+mod proposing;
 mod record;
 mod recording;
 mod redirect;
@@ -100,6 +101,8 @@ struct Outside {
     /// Our answer to its offer in the middle of the call, until the relay has the plan of this version, which does what it says.
     answer: Option<(u32, String)>,
     ufrags: (String, String),
+    /// What becomes of a picture that we have offered to it.
+    proposal: proposing::Proposal,
     /// Why the call ends unless another connection of the browser takes the place of this one.
     gone: Option<EndCause>,
 }
@@ -316,6 +319,7 @@ impl Call {
                 agreed: Agreed::default(),
                 answer: None,
                 ufrags: (String::new(), String::new()),
+                proposal: proposing::Proposal::None,
                 gone: None,
             },
             successor: None,

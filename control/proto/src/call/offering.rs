@@ -9,7 +9,7 @@ use super::ice::Ice;
 use crate::error::AcceptError;
 use crate::sdp::{
     Agreed, AnswerParts, BrowserOffer, Chosen, ChosenVideo, Codec, Direction, Kind, VideoFormat,
-    browser_offer,
+    VideoSection, browser_offer,
 };
 use crate::settings::Dtmf;
 
@@ -79,17 +79,8 @@ impl Call {
     /// The picture that the inside offers, under numbers that the sound beside it does not have; none where none may pass.
     fn offered_film(&self, sound: &[Chosen]) -> Vec<ChosenVideo> {
         let theirs = self.inside.invited.as_ref().and_then(|invited| invited.offer.as_ref()?.video.as_ref());
-        let Some(theirs) = theirs.filter(|_| self.pairs(true) > 1) else { return Vec::new() };
-        let mut taken: Vec<u8> = sound.iter().map(|codec| codec.outside).collect();
-        let mut renumber = |format: &VideoFormat| {
-            // 64 to 95 look like RTCP on a port that both share (RFC 5761 section 4).
-            let own = Some(format.payload_type).filter(|number| !(64..96).contains(number));
-            let number = own.into_iter().chain(96..=127).find(|number| !taken.contains(number))?;
-            taken.push(number);
-            let outside = VideoFormat { payload_type: number, rtx: None, ..format.clone() };
-            Some(ChosenVideo { outside, from_inside: format.clone(), to_inside: format.payload_type })
-        };
-        theirs.formats.iter().filter_map(&mut renumber).collect()
+        let taken = sound.iter().map(|codec| codec.outside).collect();
+        theirs.filter(|_| self.pairs(true) > 1).map_or_else(Vec::new, |theirs| renumbered(theirs, taken))
     }
 
     /// What the inside offers, in its order, under its payload types where it offers anything. Named events are offered on the
@@ -122,4 +113,17 @@ impl Call {
             |Codec { kind, payload_type }: Codec| Chosen { kind, outside: payload_type, inside: None };
         offered.into_iter().map(chosen).collect()
     }
+}
+
+/// Their formats under numbers that are not taken.
+pub(super) fn renumbered(theirs: &VideoSection, mut taken: Vec<u8>) -> Vec<ChosenVideo> {
+    let mut renumber = |format: &VideoFormat| {
+        // 64 to 95 look like RTCP on a port that both share (RFC 5761 section 4).
+        let own = Some(format.payload_type).filter(|number| !(64..96).contains(number));
+        let number = own.into_iter().chain(96..=127).find(|number| !taken.contains(number))?;
+        taken.push(number);
+        let outside = VideoFormat { payload_type: number, rtx: None, ..format.without_sets() };
+        Some(ChosenVideo { outside, from_inside: format.clone(), to_inside: format.payload_type })
+    };
+    theirs.formats.iter().filter_map(&mut renumber).collect()
 }

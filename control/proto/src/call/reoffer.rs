@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use super::Call;
 use super::ice::{Ice, lines};
+use super::proposing::Proposal;
 use crate::api::Command;
 use crate::error::{AcceptError, OfferError};
-use crate::sdp::{AnswerParts, BrowserOffer, Chosen, Direction, Setup, browser_answer};
+use crate::sdp::{AnswerParts, AnswerVideo, BrowserOffer, Chosen, Direction, Setup, browser_answer};
 
 impl Call {
     /// The browser offers anew. It is answered as soon as the relay obeys, unless it adds a picture; what the inside has to know
@@ -22,6 +23,8 @@ impl Call {
             return Err(OfferError::Pending.into());
         }
         let mut offer = BrowserOffer::parse(offer)?;
+        // Both at once: who offers here has refused ours.
+        self.outside.proposal = Proposal::None;
         // A browser's connection keeps the certificates that it was made with: this one is another.
         if self.outside.fingerprint != Some(offer.fingerprint) {
             return self.start_over(offer, now);
@@ -119,29 +122,51 @@ impl Call {
     }
 
     pub(super) fn answer_again(&self, offer: &BrowserOffer) -> String {
-        let next = self.outside.next.as_ref().filter(|next| next.remote_ufrag() == offer.ufrag);
+        let own = lines(&self.settings, self.outside.zone);
+        let (credentials, candidates) = self.speaks_to(&offer.ufrag, &own);
+        self.answer_as(offer, credentials, candidates, &self.outside.identity)
+    }
+
+    /// Our user fragment, password and candidates toward the browser with this user fragment; `own` where no agent of this
+    /// control has any.
+    pub(super) fn speaks_to<'a>(
+        &'a self,
+        remote_ufrag: &str,
+        own: &'a [String],
+    ) -> ((&'a str, &'a str), &'a [String]) {
+        let next = self.outside.next.as_ref().filter(|next| next.remote_ufrag() == remote_ufrag);
         let agent = next.or(self.outside.ice.as_ref());
         let consent = self.outside.consent.as_ref();
-        let (ufrag, password) = match (agent, consent) {
+        let credentials = match (agent, consent) {
             (Some(agent), _) => (agent.ufrag(), agent.password()),
             (None, Some(consent)) => (consent.local_ufrag.as_str(), consent.local_pwd.as_str()),
             (None, None) => ("", ""),
         };
-        let own = lines(&self.settings, self.outside.zone);
-        let candidates = agent.map_or(own.as_slice(), Ice::lines);
-        self.answer_as(offer, (ufrag, password), candidates, &self.outside.identity)
+        (credentials, agent.map_or(own, Ice::lines))
     }
 
     /// The answer with these credentials, candidates and certificate of ours.
     pub(super) fn answer_as(
         &self,
         offer: &BrowserOffer,
-        (ufrag, password): (&str, &str),
+        credentials: (&str, &str),
         candidates: &[String],
         fingerprint: &[u8; 32],
     ) -> String {
+        let video = self.video.answers_again(offer);
+        self.described((credentials, candidates), fingerprint, video, |parts| browser_answer(offer, parts))
+    }
+
+    /// What we say to a browser, written in some way.
+    pub(super) fn described<T>(
+        &self,
+        ((ufrag, password), candidates): ((&str, &str), &[String]),
+        fingerprint: &[u8; 32],
+        video: Option<AnswerVideo<'_>>,
+        write: impl FnOnce(&AnswerParts<'_>) -> T,
+    ) -> T {
         let cname = format!("{:08x}", self.ssrc.0);
-        let parts = AnswerParts {
+        write(&AnswerParts {
             session: (self.session, self.outside.version),
             ufrag,
             password,
@@ -154,9 +179,8 @@ impl Call {
             // What the inside holds is none of the browser's business: nobody could ask it to resume.
             direction: Direction::SendRecv,
             agreed: &self.outside.agreed,
-            video: self.video.answers_again(offer),
-        };
-        browser_answer(offer, &parts)
+            video,
+        })
     }
 
     /// Another agent found a pair: it is the call's from now on.

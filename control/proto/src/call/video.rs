@@ -136,7 +136,7 @@ impl Video {
     /// Takes over the payload types of the inside's offer (RFC 3264 section 6.1).
     pub fn speak_as(&mut self, theirs: Option<&VideoSection>) {
         let formats = theirs.map_or(&self.outside, |theirs| &theirs.formats);
-        self.ours.clone_from(formats);
+        self.ours = formats.iter().map(VideoFormat::without_sets).collect();
     }
 
     /// Follows what the inside said, and whether it shows anything at all; whether there is a picture now. Once there was

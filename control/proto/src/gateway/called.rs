@@ -2,6 +2,7 @@
 
 use sallyport_plan::CallId;
 
+use super::offering::Picture;
 use super::text::{host_or, is_type};
 use super::{ALLOW, LEGS, Leg, Phone, PhoneCommand, Purpose, Refusal, State};
 use crate::api::EndCause;
@@ -38,7 +39,10 @@ impl Phone {
         let transaction = self.transaction(Purpose::Invite(call));
         self.commands.push_back(PhoneCommand::Send { transaction, request });
         let state = State::Ringing { transaction, cancelled: false };
-        self.legs.insert(call, Leg { dialog, state, offering: None, subscription: None, timer: None });
+        self.legs.insert(
+            call,
+            Leg { dialog, state, offering: None, picture: Picture::None, subscription: None, timer: None },
+        );
     }
 
     pub(super) fn response(&mut self, transaction: TransactionId, response: &Response) {
@@ -48,6 +52,7 @@ impl Phone {
         }
         let call = match purpose {
             Purpose::Invite(call) => call,
+            Purpose::Picture(call) => return self.picture_answered(call, transaction, response),
             Purpose::Within(call) => {
                 self.clients.remove(&transaction);
                 if matches!(response.status, 408 | 481) && self.legs.contains_key(&call) {
@@ -149,6 +154,7 @@ impl Phone {
     pub(super) fn silence(&mut self, transaction: TransactionId) {
         let call = match self.clients.remove(&transaction) {
             Some(Purpose::Invite(call) | Purpose::Within(call)) => call,
+            Some(Purpose::Picture(call)) => return self.picture_unanswered(call),
             // Its session runs out, unless the browser comes back.
             Some(Purpose::Farewell | Purpose::Refresh(_)) | None => return,
         };
@@ -168,7 +174,9 @@ impl Phone {
     /// We end a dialog.
     pub(super) fn part(&mut self, call: CallId, reason: Option<&str>) {
         let Some(mut leg) = self.legs.remove(&call) else { return };
-        self.clients.retain(|_, purpose| !matches!(purpose, Purpose::Invite(own) if *own == call));
+        self.clients.retain(
+            |_, purpose| !matches!(purpose, Purpose::Invite(own) | Purpose::Picture(own) if *own == call),
+        );
         let mut request = leg.dialog.next(Method::Bye);
         request.headers.extend(reason.map(|reason| ("Reason".to_owned(), reason.to_owned())));
         self.send(Purpose::Farewell, request);

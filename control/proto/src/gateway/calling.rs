@@ -70,6 +70,7 @@ impl Phone {
             dialog,
             state: State::Calling(Box::new(calling)),
             offering: None,
+            picture: super::offering::Picture::None,
             subscription: None,
             timer: None,
         };

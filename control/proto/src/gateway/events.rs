@@ -18,6 +18,7 @@ impl Phone {
                 let body = format!("Signal={digit}\r\nDuration={duration}\r\n");
                 self.tell(call, "application/dtmf-relay".into(), body.into_bytes());
             }
+            CallEvent::VideoOffered => self.picture_wanted(call),
             // Early media comes with our answer; the rest is media, or has no word in SIP's libraries.
             _ => {}
         }

@@ -264,6 +264,49 @@ fn offers_in_a_call_are_answered_one_at_a_time() {
 }
 
 #[test]
+fn a_picture_of_the_far_side_is_offered_by_an_invite_within_the_call() {
+    let mut rig = rig(false);
+    rig.register();
+    let (call, within) = rig.call("c2");
+    let wants = |rig: &mut Rig| rig.happens(PhoneInput::Event { call, event: CallEvent::VideoOffered });
+    let offers =
+        |rig: &mut Rig| rig.happens(PhoneInput::PictureOffer { call, offer: Some("v=0\r\npicture".into()) });
+    // An offer of the browser's comes first.
+    let own = |cseq: u32| with_offer(Request { method: Method::Invite, cseq, ..within.clone() });
+    rig.asks(own(20));
+    assert_eq!(wants(&mut rig), []);
+    let done = rig.happens(PhoneInput::Renegotiated { call, outcome: Ok("new".into()) });
+    assert!(done.contains(&PhoneCommand::AskPicture(call)), "{done:?}");
+    let done = offers(&mut rig);
+    let [PhoneCommand::Send { transaction, request }] = &done[..] else { panic!("{done:?}") };
+    assert_eq!((&request.method, &request.body[..]), (&Method::Invite, &b"v=0\r\npicture"[..]));
+    assert!(tag_of(&request.to).is_some() && request.contact.is_some(), "{request:?}");
+    assert_eq!(statuses(&rig.asks(own(21))), [491], "ours comes first");
+    let mut response = answer(request, 200, "taken");
+    response.to.clone_from(&request.to);
+    let answered = PhoneInput::Response { transaction: *transaction, response: response.clone() };
+    let done = rig.happens(answered);
+    let taken = PhoneCommand::PictureAnswer { call, answer: "taken".into() };
+    assert!(matches!(&done[..], [PhoneCommand::Ack(_), second] if *second == taken), "{done:?}");
+    let again = rig.happens(PhoneInput::Response { transaction: *transaction, response });
+    assert!(matches!(&again[..], [PhoneCommand::Ack(_)]), "{again:?}");
+    // One that is not taken, and one that crosses the browser's own offer.
+    for (status, later) in [(488, false), (491, true)] {
+        assert_eq!(wants(&mut rig), [PhoneCommand::AskPicture(call)]);
+        let done = offers(&mut rig);
+        let [PhoneCommand::Send { transaction, request }] = &done[..] else { panic!("{done:?}") };
+        let mut response = answer(request, status, "");
+        response.to.clone_from(&request.to);
+        assert_eq!(rig.happens(PhoneInput::Response { transaction: *transaction, response }), []);
+        rig.asks(own(status.into()));
+        let done = rig.happens(PhoneInput::Renegotiated { call, outcome: Ok("new".into()) });
+        assert_eq!(done.contains(&PhoneCommand::AskPicture(call)), later, "{status}");
+    }
+    assert_eq!(rig.happens(PhoneInput::PictureOffer { call, offer: None }), [], "there is nothing to offer");
+    assert_eq!(wants(&mut rig), [PhoneCommand::AskPicture(call)]);
+}
+
+#[test]
 fn a_call_in_is_taken_by_the_answer_and_lost_by_a_bye() {
     let mut rig = rig(false);
     rig.register();

@@ -108,7 +108,8 @@ impl Phone {
         if leg.offering.is_some() {
             return Err(Refusal { retry_after: Some(1), ..Refusal::plain(500) });
         }
-        if !matches!(leg.state, State::Up) {
+        // Ours comes first (RFC 3261 section 14.2).
+        if !matches!(leg.state, State::Up) || leg.picture.is_offered() {
             return Err(pending);
         }
         leg.dialog.refresh(request.contact.as_deref());
@@ -123,6 +124,7 @@ impl Phone {
         else {
             return;
         };
+        self.ask_for_picture(call);
         match outcome {
             Ok(answer) => {
                 let mut response = self.answer(&request, 200);

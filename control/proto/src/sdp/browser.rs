@@ -124,6 +124,17 @@ pub struct AnswerParts<'a> {
     pub video: Option<AnswerVideo<'a>>,
 }
 
+impl Section {
+    fn refuse(&self, text: &mut String) {
+        let Self { kind, proto, formats, mid } = self;
+        let _ = write!(text, "m={kind} 0 {proto} {formats}\r\nc=IN IP4 0.0.0.0\r\n");
+        if let Some(mid) = mid {
+            let _ = write!(text, "a=mid:{mid}\r\n");
+        }
+        text.push_str("a=inactive\r\n");
+    }
+}
+
 impl BrowserOffer {
     /// Reads an offer.
     ///
@@ -172,6 +183,12 @@ impl BrowserOffer {
             password,
             audio,
         })
+    }
+
+    /// Numbers that its sections have taken: what they mean does not change (RFC 3264 section 8.3.2).
+    pub fn numbers(&self) -> Vec<u8> {
+        let formats = self.sections.iter().flat_map(|section| section.formats.split_whitespace());
+        formats.filter_map(|text| text.parse().ok()).collect()
     }
 
     /// Payload type of a codec at the browser.
@@ -318,15 +335,39 @@ pub fn browser_answer(offer: &BrowserOffer, parts: &AnswerParts<'_>) -> String {
             let direction = offered.direction.answer(ours.direction);
             film(&mut text, section, (setup, direction), (parts, ours));
         } else {
-            let Section { kind, proto, formats, mid } = section;
-            let _ = write!(text, "m={kind} 0 {proto} {formats}\r\nc=IN IP4 0.0.0.0\r\n");
-            if let Some(mid) = mid {
-                let _ = write!(text, "a=mid:{mid}\r\n");
-            }
-            text.push_str("a=inactive\r\n");
+            section.refuse(&mut text);
         }
     }
     text
+}
+
+/// A later offer of ours: the sections of the session as they are, and behind them one of video (RFC 3264 section 8.1). `active`:
+/// we sent the ClientHello. `None` where the session is no bundle, or there is no video to offer.
+pub fn browser_reoffer(current: &BrowserOffer, active: bool, parts: &AnswerParts<'_>) -> Option<String> {
+    let (id, version) = parts.session;
+    let video = parts.video.as_ref()?;
+    let audio_mid = current.sections.get(current.audio)?.mid.as_ref().filter(|_| current.bundled)?;
+    let used = |mid: &String| current.sections.iter().any(|section| section.mid.as_ref() == Some(mid));
+    let mid = (1..=current.sections.len() + 1).map(|number| number.to_string()).find(|mid| !used(mid))?;
+    let mut text = format!(
+        "v=0\r\no=- {id} {version} IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE {audio_mid} {mid}\r\n"
+    );
+    if parts.lite {
+        text.push_str("a=ice-lite\r\n");
+    }
+    text.push_str("a=msid-semantic: WMS sallyport\r\n");
+    let setup = if active { "active" } else { "passive" };
+    for (at, section) in current.sections.iter().enumerate() {
+        if at == current.audio {
+            audio(&mut text, section, (setup, parts.direction), parts);
+        } else {
+            section.refuse(&mut text);
+        }
+    }
+    let proto = current.sections.get(current.audio)?.proto.clone();
+    let section = Section { kind: "video".into(), proto, formats: String::new(), mid: Some(mid) };
+    film(&mut text, &section, (setup, video.direction), (parts, video));
+    Some(text)
 }
 
 /// An offer of ours: one audio section, perhaps one of video beside it, which a browser answers as any other browser's.

@@ -13,7 +13,7 @@ mod video;
 use sdp_types::Media;
 
 pub use browser::{AnswerParts, AnswerVideo, BrowserVideo};
-pub use browser::{BrowserOffer, Setup, UFRAG_MAX, browser_answer, browser_offer};
+pub use browser::{BrowserOffer, Setup, UFRAG_MAX, browser_answer, browser_offer, browser_reoffer};
 pub use codec::{Chosen, Codec, Inward, Kind};
 pub use crypto::{Crypto, Flaw};
 pub use direction::Direction;

@@ -10,8 +10,8 @@ use super::codec::rtpmaps;
 use super::direction::Direction;
 use super::keying::Keying;
 
-/// Formats of one side that are told to the other: INVITEs should fit into datagrams.
-const FORMATS: usize = 4;
+/// Formats of one side that are told to the other: INVITEs should not grow without bound.
+const FORMATS: usize = 6;
 /// Characters of a format's parameters that pass.
 const PARAMETERS: usize = 256;
 /// What retransmissions of them are called.
@@ -69,6 +69,12 @@ impl VideoFormat {
         pairs.find(|(have, _)| have.trim().eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
 
+    /// The same without what only its writer can say: parameter sets of a stream (RFC 6184 section 8.2.2, RFC 7798 section 7.1).
+    pub fn without_sets(&self) -> Self {
+        let pairs = self.parameters.split(';').filter(|pair| !pair.trim_start().starts_with("sprop-"));
+        Self { parameters: pairs.collect::<Vec<_>>().join(";"), ..self.clone() }
+    }
+
     /// Whether what one calls this the other can decode: same encoding, and of H.264 the same profile and packetization
     /// (RFC 6184 section 8.2.2), of VP9 the same profile (RFC 9628 section 6).
     pub fn is_alike(&self, other: &Self) -> bool {
@@ -122,8 +128,20 @@ pub fn formats<'a>(
             found.push(format);
         }
     }
-    found.truncate(FORMATS);
-    found
+    fewer(found)
+}
+
+/// The most of different encodings: a browser has one or two forms of each, but of H.264 up to eight, before it names others.
+fn fewer(found: Vec<VideoFormat>) -> Vec<VideoFormat> {
+    let before = |at: usize, format: &VideoFormat| {
+        found.iter().take(at).filter(|other| other.name.eq_ignore_ascii_case(&format.name)).count()
+    };
+    let mut order: Vec<(usize, usize)> =
+        found.iter().enumerate().map(|(at, format)| (before(at, format), at)).collect();
+    order.sort_unstable();
+    order.truncate(FORMATS);
+    let kept = |at: usize| order.iter().any(|(_, kept)| *kept == at);
+    found.iter().enumerate().filter(|(at, _)| kept(*at)).map(|(_, format)| format.clone()).collect()
 }
 
 /// The payload type that one of retransmissions belongs to (RFC 4588 section 8.6).
@@ -248,6 +266,35 @@ mod tests {
         for (one, other) in different {
             assert!(!one.is_alike(&other) && !other.is_alike(&one), "{one:?} {other:?}");
         }
+    }
+
+    #[test]
+    fn every_encoding_is_told_before_the_second_form_of_another() {
+        let line = |number: u8, mode: u8, profile: &str| {
+            format!("{number} packetization-mode={mode};profile-level-id={profile}1f")
+        };
+        let h264 = ["4200", "42e0", "4d00", "f400", "6400"];
+        let forms: Vec<String> = (0u8..)
+            .zip(h264.iter().flat_map(|profile| [(1, profile), (0, profile)]))
+            .map(|(at, (mode, profile))| line(100 + at, mode, profile))
+            .collect();
+        let mut maps = vec!["96 VP8/90000".to_owned()];
+        maps.extend((100..110).map(|number| format!("{number} H264/90000")));
+        maps.extend(["45 AV1/90000", "98 VP9/90000", "99 VP9/90000"].map(str::to_owned));
+        let mut fmtp: Vec<&str> = forms.iter().map(String::as_str).collect();
+        fmtp.extend(["98 profile-id=0", "99 profile-id=2"]);
+        let list = "96 100 101 102 103 104 105 106 107 108 109 45 98 99";
+        let found = formats(list, maps.iter().map(String::as_str), fmtp.into_iter());
+        let types: Vec<u8> = found.iter().map(|format| format.payload_type).collect();
+        assert_eq!(types, [96, 100, 101, 45, 98, 99], "of H.264 one of each packetization");
+    }
+
+    #[test]
+    fn parameter_sets_are_their_writers() {
+        let offered = "profile-level-id=42801F; sprop-parameter-sets=Z0IAKeK,aM48gA==;packetization-mode=1";
+        let ours = format("H264/90000", offered, 99).without_sets();
+        assert_eq!(ours.parameters, "profile-level-id=42801F;packetization-mode=1");
+        assert_eq!(format("VP8/90000", "", 99).without_sets().parameters, "");
     }
 
     #[test]

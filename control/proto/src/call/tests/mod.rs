@@ -16,6 +16,7 @@ mod hold;
 mod incoming;
 mod ledger;
 mod network;
+mod proposing;
 mod random;
 mod recording;
 mod relay;
