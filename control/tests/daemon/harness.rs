@@ -259,6 +259,7 @@ pub fn configuration(net: &Net, folder: &Path, sections: &[(&str, &str)]) -> Str
         ("relay", format!("socket = '{}'", socket.display())),
         ("http", format!("listen = ['{}']\ntokens = ['{TOKEN}', 'another token']", net.http())),
         ("sip", format!("listen = '{}'{server}", net.sip())),
+        ("recording", String::new()),
         ("ng", String::new()),
         ("agents", String::new()),
         ("identity", String::new()),
