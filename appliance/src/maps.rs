@@ -148,8 +148,14 @@ mod tests {
     fn flows_tell_what_becomes_of_their_packets() {
         let at = |text: &str| text.parse::<SocketAddr>().unwrap();
         let key = FlowKey::new(INSIDE, at("10.0.0.1:20000"), at("10.0.0.9:4000"));
-        let egress =
-            Egress { ifindex: 3, source_mac: [1; 6], destination_mac: [0xab; 6], dscp: 46, back: true };
+        let egress = Egress {
+            ifindex: 3,
+            source_mac: [1; 6],
+            destination_mac: [0xab; 6],
+            dscp: 46,
+            back: true,
+            mtu: 1500,
+        };
         let to = |port: u16| {
             let (source, destination) = (at("10.0.0.1:20002"), SocketAddr::new(at("10.0.0.8:1").ip(), port));
             Target::new(&key, source, destination, &egress).unwrap()

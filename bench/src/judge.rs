@@ -14,11 +14,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use nix::unistd::geteuid;
-use sallyport_lab::appliance::{Appliance, Status, Way};
+use sallyport_lab::appliance::{Appliance, Status};
 use sallyport_lab::capture::{Capture, is_rtp};
 use sallyport_lab::pcap::Captured;
 use sallyport_lab::trouble::{Score, Tally};
 use serde_json::json;
+
+use crate::path::PathChoice;
 
 pub use verdict::{Row, Verdict};
 
@@ -64,27 +66,6 @@ pub struct Options {
     /// Write the figures there as one JSON object.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-}
-
-/// Way that packets are to take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum PathChoice {
-    /// Native XDP and AF_XDP.
-    Xdp,
-    /// Generic XDP and AF_XDP.
-    Generic,
-    /// UDP sockets.
-    Socket,
-}
-
-impl From<PathChoice> for Way {
-    fn from(choice: PathChoice) -> Self {
-        match choice {
-            PathChoice::Xdp => Self::Xdp,
-            PathChoice::Generic => Self::Generic,
-            PathChoice::Socket => Self::Socket,
-        }
-    }
 }
 
 /// Plays the call and prints its table; success only where it passed.

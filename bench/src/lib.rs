@@ -7,6 +7,7 @@ pub mod labs;
 pub mod load;
 pub mod ng;
 pub mod pair;
+pub mod path;
 pub mod scene;
 pub mod setup;
 pub mod trial;

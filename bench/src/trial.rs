@@ -21,6 +21,7 @@ use sallyport_lab::capture::{Span, is_rtp};
 use sallyport_lab::net::{Agents, INSIDE};
 use sallyport_lab::pcap::Captured;
 
+use crate::path::PathChoice;
 use crate::scene::Scene;
 pub use measure::{Audio, Measured, Packets, faults};
 use report::{failure_json, json, print};
@@ -82,16 +83,6 @@ impl std::fmt::Display for Deployment {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum PathChoice {
-    /// Native XDP and AF_XDP.
-    Xdp,
-    /// Generic XDP and AF_XDP.
-    Generic,
-    /// UDP sockets.
-    Socket,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
 enum SrtpChoice {
     /// RTP/AVP.
     Off,
@@ -107,16 +98,6 @@ impl From<SrtpChoice> for Srtp {
             SrtpChoice::Off => Self::Off,
             SrtpChoice::Optional => Self::Optional,
             SrtpChoice::Required => Self::Required,
-        }
-    }
-}
-
-impl From<PathChoice> for Way {
-    fn from(choice: PathChoice) -> Self {
-        match choice {
-            PathChoice::Xdp => Self::Xdp,
-            PathChoice::Generic => Self::Generic,
-            PathChoice::Socket => Self::Socket,
         }
     }
 }

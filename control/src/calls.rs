@@ -69,6 +69,7 @@ pub struct Calls {
     index: index::Index,
     begun: u64,
     ended: BTreeMap<&'static str, u64>,
+    recordings: BTreeMap<&'static str, u64>,
     quality: Totals,
     ng: ng::Index,
 }
@@ -106,6 +107,7 @@ impl Calls {
             index: index::Index::default(),
             begun: 0,
             ended: BTreeMap::new(),
+            recordings: BTreeMap::new(),
             quality: Totals::default(),
             ng: ng::Index::default(),
             config,
@@ -339,6 +341,7 @@ impl Calls {
             registrations: self.registrations.states(),
             begun: self.begun,
             ended: self.ended.iter().map(|(cause, count)| (*cause, *count)).collect(),
+            recordings: self.recordings.iter().map(|(outcome, count)| (*outcome, *count)).collect(),
             quality: self.quality.clone(),
             relay: self.status.clone(),
             draining: self.leaving(),

@@ -1,5 +1,6 @@
 //! What control is told: its sections of the configuration file, and the options that override them.
 
+mod recording;
 mod sip;
 
 use std::fs;
@@ -79,6 +80,8 @@ pub struct Config {
     pub http: Http,
     /// SIP.
     pub sip: Sip,
+    /// Who gets copies of calls.
+    pub recording: recording::Recording,
     /// NG.
     pub ng: crate::ng::Section,
     /// Whose tokens are believed.
@@ -109,6 +112,9 @@ pub struct Outside {
     /// Read by the relay.
     #[serde(skip_serializing)]
     pub dscp: Option<u8>,
+    /// Read by the relay.
+    #[serde(skip_serializing)]
+    pub mtu: Option<u32>,
     /// Public addresses of a 1:1 NAT, announced as candidates.
     pub advertised: Vec<IpAddr>,
     /// STUN server that tells how the media port looks from outside; empty: none.
@@ -147,6 +153,9 @@ pub struct Inside {
     /// Read by the relay.
     #[serde(skip_serializing)]
     pub dscp: Option<u8>,
+    /// Read by the relay.
+    #[serde(skip_serializing)]
+    pub mtu: Option<u32>,
 }
 
 /// Whether media inside is encrypted.
@@ -305,6 +314,7 @@ impl Config {
         self.sip.validate().map_err(ConfigError::Invalid)?;
         self.agents.validate(!self.sip.server.is_empty()).map_err(ConfigError::Invalid)?;
         crate::identity::Identities::new(self).map_err(ConfigError::Invalid)?;
+        self.recording.validate().map_err(ConfigError::Invalid)?;
         self.ng.validate().map_err(ConfigError::Invalid)
     }
 }

@@ -14,6 +14,7 @@ mod outbox;
 mod pages;
 mod problem;
 mod quality;
+mod recording;
 mod socket;
 mod state;
 mod tls;
@@ -32,6 +33,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::config::Config;
 use crate::identity::Identities;
 use crate::message::Handle;
+use crate::ng::Network;
 use crate::places::Places;
 use crate::sip::{Gate, View};
 use access::Access;
@@ -60,6 +62,8 @@ pub struct Shared {
     counts: Arc<guests::Counts>,
     /// How long a browser may be away before it is signed out.
     linger: Duration,
+    /// Where administrators may send copies of calls.
+    listeners: Arc<[Network]>,
 }
 
 /// Listening sockets, not yet served.
@@ -102,6 +106,7 @@ impl Server {
             hanging: guests::Guests::new("number"),
             counts: Arc::default(),
             linger: Duration::from_secs(config.agents.grace_s.into()),
+            listeners: config.recording.networks().map_err(anyhow::Error::msg)?.into(),
         };
         let router = router(shared, config.http.demo);
         Ok(Self { listeners, tls, router })
@@ -137,6 +142,7 @@ fn router(shared: Shared, demo: bool) -> Router {
         .route("/v1/calls/{id}/dtmf", post(errands::dtmf))
         .route("/v1/calls/{id}/info", post(errands::info))
         .route("/v1/calls/{id}/transfer", post(errands::transfer))
+        .route("/v1/calls/{id}/recording", post(recording::begin).delete(recording::end))
         .route("/v1/sessions", post(agents::sign_in))
         .route("/v1/sessions/{id}", delete(agents::sign_out))
         .route("/v1/sessions/{id}/token", put(agents::renew))

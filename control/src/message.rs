@@ -100,6 +100,10 @@ pub enum CallError {
     Expired,
     /// The relay has not told yet which calls run.
     NotYet,
+    /// The call is recorded already, or nobody has answered it yet.
+    NotRecordable,
+    /// No recorder is configured.
+    NoRecorder,
 }
 
 /// A call as it stands.
@@ -128,6 +132,8 @@ pub struct Overview {
     pub begun: u64,
     /// Calls ended by cause, since the start.
     pub ended: Vec<(&'static str, u64)>,
+    /// Recordings by what became of them, since the start: `begun`, `ended`, `failed`.
+    pub recordings: Vec<(&'static str, u64)>,
     /// Media of the calls that have ended.
     pub quality: Totals,
     /// State of the relay; `None` while it is away.
@@ -268,7 +274,7 @@ pub enum Message {
     Act {
         /// Which call.
         id: CallId,
-        /// [`Input::Dtmf`], [`Input::Info`] or [`Input::Transfer`].
+        /// [`Input::Dtmf`], [`Input::Info`], [`Input::Transfer`] or [`Input::Record`].
         input: Input,
         /// Outcome.
         reply: oneshot::Sender<Result<(), CallError>>,

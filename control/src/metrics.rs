@@ -40,6 +40,11 @@ pub fn encode(
         ended.get_or_create(&vec![("cause", (*cause).to_owned())]).inc_by(*count);
     }
     registry.register("calls_ended", "Calls ended by cause", ended);
+    let recordings = Family::<Label, Counter>::default();
+    for (outcome, count) in &overview.recordings {
+        recordings.get_or_create(&vec![("outcome", (*outcome).to_owned())]).inc_by(*count);
+    }
+    registry.register("recordings", "Recordings of calls by what became of them", recordings);
     overview.quality.register(&mut registry);
     registry.register(
         "relay_connected",
@@ -143,6 +148,7 @@ mod tests {
             states: vec![("ringing", 1)],
             begun: 7,
             ended: vec![("hang_up", 4)],
+            recordings: vec![("failed", 2)],
             relay: None,
             draining: false,
             candidates_known: true,
@@ -176,6 +182,7 @@ mod tests {
             "sallyport_registrations{state=\"registered\"} 2",
             "sallyport_sign_ins_total{outcome=\"limited\"} 5",
             "sallyport_calls_ended_total{cause=\"hang_up\"} 4",
+            "sallyport_recordings_total{outcome=\"failed\"} 2",
             "sallyport_relay_connected 0",
             "sallyport_sip_peer_alive{peer=\"0\",transport=\"UDP\"} 1",
             "sallyport_media_received_total{from=\"inside\"} 95",

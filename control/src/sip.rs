@@ -30,6 +30,7 @@ use tokio::sync::watch;
 
 use crate::config::{Config, Transport};
 use crate::message::{ConnectionId, Handle};
+use crate::ng::Network;
 pub use guard::{AGENT, MESSAGE_MAX};
 pub use peers::PeerState;
 use peers::Peers;
@@ -74,7 +75,9 @@ pub async fn bind(config: &Config, listen: SocketAddr, calls: Handle) -> anyhow:
         Transports::bind(listen, (tls, sip.tls.listen), trusted.clone(), arrived.clone()).await?;
     let (local, tls_local) = (transports.local(Transport::Udp), transports.local(Transport::Tls));
     let servers = sip.servers().map_err(anyhow::Error::msg)?;
-    let accept = sip.accepted().map_err(anyhow::Error::msg)?;
+    let mut accept = sip.accepted().map_err(anyhow::Error::msg)?;
+    // Recorders leave and move like anybody else.
+    accept.extend(config.recording.address().map(Network::from));
     let interval = (sip.probe_s > 0).then(|| Duration::from_secs(sip.probe_s.into()));
     let peers = Peers::new(&servers, sip.transport(), interval, Instant::now());
     for (index, server) in servers.into_iter().enumerate().filter(|(_, server)| server.name.is_some()) {

@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 /// Sections that other processes read from the same file.
-const FOREIGN_SECTIONS: &[&str] = &["agents", "http", "identity", "ng", "sip", "supervisor"];
+const FOREIGN_SECTIONS: &[&str] = &["agents", "http", "identity", "ng", "recording", "sip", "supervisor"];
 
 /// Workers at the most.
 pub const WORKERS_MAX: u32 = 64;
@@ -129,6 +129,11 @@ impl Default for Dscp {
     }
 }
 
+/// MTU below which no path of IPv6 may be (RFC 8200 section 5).
+const MTU_MIN: u32 = 1280;
+/// The longest IP packet.
+const MTU_MAX: u32 = 65_535;
+
 /// `[outside]`
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -143,6 +148,8 @@ pub struct Outside {
     pub tcp: Option<u16>,
     /// DSCP of what leaves here, 0 to 63.
     pub dscp: Dscp,
+    /// Octets of the longest IP packet that leaves here uncut, 1280 or more; absent: as the interface has it.
+    pub mtu: Option<u32>,
     /// Read by control: addresses that a 1:1 NAT maps to ours.
     #[serde(skip_serializing)]
     pub advertised: Vec<IpAddr>,
@@ -171,6 +178,8 @@ pub struct Inside {
     pub srtp: Option<String>,
     /// DSCP of what leaves here, 0 to 63.
     pub dscp: Dscp,
+    /// Octets of the longest IP packet that leaves here uncut, 1280 or more; absent: as the interface has it.
+    pub mtu: Option<u32>,
 }
 
 impl Default for Inside {
@@ -182,6 +191,7 @@ impl Default for Inside {
             browsers: None,
             srtp: None,
             dscp: Dscp::default(),
+            mtu: None,
         }
     }
 }
@@ -312,6 +322,10 @@ impl Config {
         if self.outside.dscp.0 > 63 || self.inside.dscp.0 > 63 {
             return invalid("[outside] dscp and [inside] dscp must lie between 0 and 63");
         }
+        let mtus = [self.outside.mtu, self.inside.mtu];
+        if mtus.iter().flatten().any(|mtu| !(MTU_MIN..=MTU_MAX).contains(mtu)) {
+            return invalid("[outside] mtu and [inside] mtu must lie between 1280 and 65535");
+        }
         if self.relay.max_calls == 0 || self.relay.max_calls > 100_000 {
             return invalid("[relay] max_calls must lie between 1 and 100000");
         }
@@ -357,6 +371,8 @@ mod tests {
         assert_eq!(config.inside.browsers, None);
         let base = "[outside]\ninterface = 'a'\n[inside]\ninterface = 'b'\n";
         assert_eq!(load(&format!("{base}browsers = 30000\n")).unwrap().inside.browsers, Some(30000));
+        let narrow = load(&format!("{base}mtu = 1280\n")).unwrap();
+        assert_eq!((narrow.outside.mtu, narrow.inside.mtu), (None, Some(1280)));
     }
 
     #[test]
@@ -376,6 +392,8 @@ mod tests {
             (format!("{base}browsers = 0\n"), "browsers must be"),
             (format!("{base}ports = [30000, 30005]\nbrowsers = 30005\n"), "browsers must be"),
             (format!("{base}browsers = 65536\n"), "u16"),
+            (format!("{base}mtu = 1279\n"), "mtu must lie"),
+            (base.replacen('\n', "\nmtu = 65536\n", 1), "mtu must lie"),
             (format!("{base}[relay]\nmax_calls = 0\n"), "max_calls"),
             (format!("{base}[relay]\npath = 'dpdk'\n"), "unknown variant `dpdk`"),
             (format!("{base}[relay]\nsrtp = 'avx2'\n"), "unknown variant `avx2`"),

@@ -28,9 +28,9 @@ use crate::hairpin::Own;
 use crate::handoff::{self, Handoff};
 use crate::link;
 use crate::nexthop;
-use crate::offload::Offload;
+use crate::offload::{self, Offload};
 use crate::ports::Ports;
-use crate::sessions::Sessions;
+use crate::sessions::{self, Sessions};
 use crate::tcp;
 use crate::uplink::{self, Message, Uplink, Waiting};
 use crate::worker::{self, Handle, Worker};
@@ -147,6 +147,7 @@ fn open_path(config: &Config, interfaces: &[Interface; 2]) -> anyhow::Result<(Op
                         path = offload.path(zone),
                         queues = offload.queues(zone),
                         zero_copy = offload.zero_copy(zone),
+                        mtu = interfaces[usize::from(zone == Zone::Inside)].egress_mtu(),
                         "packets take AF_XDP"
                     );
                 }
@@ -173,6 +174,14 @@ fn open_path(config: &Config, interfaces: &[Interface; 2]) -> anyhow::Result<(Op
 /// A port per worker, all of which share the browsers' ports. Other sockets inside come with calls.
 fn open_sockets(relay: &config::Relay, interfaces: &[Interface; 2]) -> anyhow::Result<Vec<Edge>> {
     raise_descriptors();
+    for interface in interfaces.iter().filter(|interface| interface.lower_mtu.is_some()) {
+        tracing::warn!(
+            zone = ?interface.zone,
+            mtu = interface.mtu,
+            "the configured mtu is not obeyed by UDP sockets, which cut by the interface's: routers may cut IPv4 further, and \
+             longer IPv6 is lost on a narrower link unless the interface is given its MTU"
+        );
+    }
     let workers = if relay.workers == 0 { facts::processors().min(WORKERS_MAX) } else { relay.workers };
     let ports = match share_sockets(relay, interfaces, workers) {
         Err(error) if relay.workers == 0 && error.kind() == io::ErrorKind::Unsupported => {
@@ -200,13 +209,14 @@ fn share_sockets(
 ) -> io::Result<Vec<UdpPort>> {
     let mut ports = Vec::new();
     for _ in 0..workers {
-        let mut port = UdpPort::new(SOCKET_FRAMES)?;
+        let mut port = UdpPort::with_frames(SOCKET_FRAMES, offload::frame_size(interfaces))?;
         if relay.udp_offload {
             port.merge();
         }
         for interface in interfaces {
             port.belong(interface.zone as u8, &interface.name);
             port.mark(interface.zone as u8, interface.dscp);
+            port.limit(interface.zone as u8, interface.mtu);
         }
         ports.push(port);
     }
@@ -231,7 +241,7 @@ fn spawn_threads(
     let wakes: io::Result<Vec<Arc<EventFd>>> =
         edges.iter().map(|_| ()).chain(connections.iter().map(|_| ())).map(|()| wake()).collect();
     let mut wakes = wakes.context("no eventfd")?;
-    let mut meshes = handoff::mesh(&wakes);
+    let mut meshes = handoff::mesh(&wakes, connections.as_ref().map(|_| edges.len()));
     let (epoch, count) = (Instant::now(), edges.len());
     let notify = |at: u8| uplink::notifier(at, inbox.clone(), waiting.clone());
     let last = u8::try_from(count).context("more than 255 workers")?;
@@ -280,7 +290,10 @@ impl Crew<'_> {
         Ok(Worker {
             index,
             edge,
-            translator: translator.with_browsers(self.config.inside.browsers).with_epoch(self.ntp),
+            translator: translator
+                .with_browsers(self.config.inside.browsers)
+                .with_epoch(self.ntp)
+                .with_ahead(sessions::ahead),
             own: self.own.clone(),
             handoff,
             tcp: self.tcp,

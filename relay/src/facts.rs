@@ -35,6 +35,10 @@ pub struct Interface {
     pub tcp: Option<u16>,
     /// DSCP of what leaves by it.
     pub dscp: u8,
+    /// Octets of the longest IP packet that it carries.
+    pub mtu: u32,
+    /// A lower one that the configuration asks for: some link behind it carries no more.
+    pub lower_mtu: Option<u32>,
     /// Whether its card spreads UDP over the queues by ports, too.
     pub hashes_ports: bool,
 }
@@ -54,6 +58,7 @@ pub fn read(config: &Config) -> Result<[Interface; 2], ConfigError> {
         browsers: Some(port),
         tcp: config.outside.tcp,
         dscp: config.outside.dscp.0,
+        mtu: config.outside.mtu,
     };
     let inside = Wanted {
         name: &config.inside.interface,
@@ -63,6 +68,7 @@ pub fn read(config: &Config) -> Result<[Interface; 2], ConfigError> {
         browsers: config.inside.browsers,
         tcp: None,
         dscp: config.inside.dscp.0,
+        mtu: config.inside.mtu,
     };
     Ok([outside.read()?, inside.read()?])
 }
@@ -80,7 +86,11 @@ struct Wanted<'a> {
     browsers: Option<u16>,
     tcp: Option<u16>,
     dscp: u8,
+    mtu: Option<u32>,
 }
+
+/// What an Ethernet carries where nobody says otherwise.
+const ETHERNET: u32 = 1500;
 
 impl Wanted<'_> {
     fn read(&self) -> Result<Interface, ConfigError> {
@@ -92,6 +102,15 @@ impl Wanted<'_> {
             return Err(invalid("it has no address that media could use".into()));
         }
         let queues = Netlink::open().and_then(|mut netlink| netlink.rx_queues(ifindex));
+        let mtu = Netlink::open().and_then(|mut netlink| netlink.mtu(ifindex)).unwrap_or(ETHERNET);
+        if let Some(wanted) = self.mtu.filter(|wanted| *wanted > mtu) {
+            tracing::warn!(
+                interface = self.name,
+                wanted,
+                mtu,
+                "the interface's MTU is lower than the configured one"
+            );
+        }
         Ok(Interface {
             name: self.name.into(),
             ifindex,
@@ -104,6 +123,8 @@ impl Wanted<'_> {
             browsers: self.browsers,
             tcp: self.tcp,
             dscp: self.dscp,
+            mtu,
+            lower_mtu: self.mtu.filter(|wanted| *wanted < mtu),
             hashes_ports: false,
         })
     }
@@ -129,6 +150,11 @@ fn addresses(name: &str) -> nix::Result<(Mac, Vec<IpAddr>)> {
 }
 
 impl Interface {
+    /// Octets of the longest IP packet that leaves by it uncut.
+    pub fn egress_mtu(&self) -> u32 {
+        self.lower_mtu.unwrap_or(self.mtu)
+    }
+
     /// Asks the card to spread UDP over the RX queues by ports. One that does not is no worse than before.
     pub fn ask_to_hash_ports(&mut self) {
         let asked = sallyport_io::hash_ports(&self.name);

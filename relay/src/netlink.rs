@@ -56,6 +56,18 @@ impl Netlink {
         queues.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    /// Octets of the longest IP packet that the interface carries.
+    ///
+    /// # Errors
+    /// What the kernel says; `NotFound` where it does not say how many.
+    pub fn mtu(&mut self, ifindex: u32) -> io::Result<u32> {
+        let mtu = self.link(ifindex)?.into_iter().find_map(|attribute| match attribute {
+            LinkAttribute::Mtu(n) => Some(n),
+            _ => None,
+        });
+        mtu.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
     /// Whether the interface is one end of a cable between two network namespaces.
     ///
     /// # Errors
@@ -216,6 +228,8 @@ mod tests {
         assert_eq!(route.next_hop, IpAddr::V4(Ipv4Addr::LOCALHOST));
         assert!(netlink.rx_queues(route.ifindex).unwrap() >= 1);
         assert!(netlink.rx_queues(u32::MAX >> 1).is_err());
+        assert!(netlink.mtu(route.ifindex).unwrap() >= 1280);
+        assert!(netlink.mtu(u32::MAX >> 1).is_err());
         assert!(!netlink.is_veth(route.ifindex).unwrap());
         assert_eq!(netlink.neighbours(route.ifindex).unwrap().iter().filter(|n| n.1 != [0; 6]).count(), 0);
     }

@@ -18,6 +18,8 @@ use crate::netlink::{Mac, Netlink};
 
 /// How long a next hop may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The same, where nothing depends on it.
+const HOPE: Duration = Duration::from_millis(50);
 /// How often an unanswered one is looked at.
 const GLANCE: Duration = Duration::from_millis(10);
 /// How often the answered ones are looked at.
@@ -35,6 +37,8 @@ pub enum Question {
         ticket: u64,
         /// Where packets are to go.
         paths: Vec<FlowKey>,
+        /// The same, but the answer is good without them and waits for them but briefly; what is found later is told as moved.
+        hopes: Vec<FlowKey>,
         /// Keep watching them until forgotten.
         watch: bool,
     },
@@ -81,6 +85,8 @@ struct Waiting {
     watch: bool,
     until: Instant,
     hops: Vec<(FlowKey, Hop)>,
+    /// Until when the hopes among the hops are waited for, which begin at this one.
+    hopes: (usize, Instant),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,13 +131,17 @@ impl<F: Fn(Answer)> Resolver<F> {
                     self.watched.remove(&path);
                 }
             }
-            Question::Resolve { ticket, paths, watch } => {
+            Question::Resolve { ticket, paths, hopes, watch } => {
                 let hops: Result<Vec<_>, Refusal> =
                     paths.into_iter().map(|path| Ok((path, self.hop(&path)?))).collect();
                 match hops {
-                    Ok(hops) => {
-                        let until = Instant::now() + PATIENCE;
-                        self.waiting.push(Waiting { ticket, watch, until, hops });
+                    Ok(mut hops) => {
+                        let now = Instant::now();
+                        let (until, first) = (now + PATIENCE, hops.len());
+                        let found = hopes.into_iter().filter_map(|path| Some((path, self.hop(&path).ok()?)));
+                        hops.extend(found);
+                        let hopes = (first, now + HOPE);
+                        self.waiting.push(Waiting { ticket, watch, until, hops, hopes });
                     }
                     Err(refusal) => (self.answer)(Answer::Resolved { ticket, links: Err(refusal) }),
                 }
@@ -183,8 +193,17 @@ impl<F: Fn(Answer)> Resolver<F> {
 
     /// Answers a job that is resolved or out of patience; whether it did.
     fn finish(&mut self, job: &Waiting) -> bool {
-        let links: Option<Links> =
-            job.hops.iter().map(|(path, hop)| Some((*path, self.link(path, hop)?))).collect();
+        let (first, until) = job.hopes;
+        let (needed, hoped) = job.hops.split_at(first.min(job.hops.len()));
+        let hopeless = Instant::now() >= until;
+        let links = |hops: &[(FlowKey, Hop)]| -> Vec<Option<(FlowKey, Link)>> {
+            hops.iter().map(|(path, hop)| Some((*path, self.link(path, hop)?))).collect()
+        };
+        let mut hoped = links(hoped);
+        if hopeless {
+            hoped.retain(Option::is_some);
+        }
+        let links: Option<Links> = links(needed).into_iter().chain(hoped).collect();
         let links = match links {
             Some(links) => {
                 if job.watch {

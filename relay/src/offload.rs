@@ -9,7 +9,7 @@ use std::thread;
 use anyhow::Context;
 use sallyport_abi::{FlowKey as KernelKey, Tally};
 use sallyport_core::Tag;
-use sallyport_io::{AfXdpPort, Mode, OpenError, Queue};
+use sallyport_io::{AfXdpPort, FrameSize, Mode, OpenError, Queue};
 use sallyport_plan::{CallId, DirectionIndex, FlowKey, Zone};
 use sallyport_xdp::{Attachment, Kernel, MapError, Options, Rewrite};
 
@@ -97,6 +97,7 @@ impl Offload {
         // Flows of a former relay name its directions, not ours.
         kernel.clear_flows().context("the flow map cannot be cleared")?;
         let [outside, inside] = interfaces;
+        kernel.set_frame_max(u32::try_from(frame_size(interfaces).packet_max()).unwrap_or(u32::MAX));
         let attachments = [attach(kernel, outside, wanted)?, attach(kernel, inside, wanted)?];
         let mut queues = [outside.queues, inside.queues];
         let ports = loop {
@@ -195,7 +196,7 @@ impl Offload {
 
     /// Flow entries in the kernel.
     pub fn flows(&self) -> usize {
-        self.kernel.flows().len()
+        self.kernel.flow_count()
     }
 
     /// `xdp` or `generic`.
@@ -245,6 +246,12 @@ fn attach(kernel: &mut Kernel, interface: &Interface, wanted: PathChoice) -> any
         .with_context(|| format!("XDP does not attach to {}", interface.name))
 }
 
+/// What frames have to hold: what comes by the one leaves by the other.
+pub fn frame_size(interfaces: &[Interface; 2]) -> FrameSize {
+    let [outside, inside] = interfaces;
+    FrameSize::of_mtu(outside.mtu.max(inside.mtu))
+}
+
 /// One port per worker; worker `w` of `n` serves queues `w`, `w + n`, ... of both interfaces, so that a packet can leave
 /// by the worker that received it.
 fn open_ports(
@@ -268,10 +275,12 @@ fn open_ports(
                 };
                 let zone = interface.zone as u8;
                 let served = (worker..queues[at]).step_by(workers as usize);
-                own.extend(served.map(|queue| Queue { ifindex: interface.ifindex, queue, zone, mode }));
+                let (ifindex, mtu) = (interface.ifindex, interface.egress_mtu());
+                own.extend(served.map(|queue| Queue { ifindex, queue, zone, mode, mtu }));
             }
             let sockets = u32::try_from(own.len()).unwrap_or(u32::MAX);
-            AfXdpPort::open(&own, FRAMES.saturating_mul(sockets).min(AfXdpPort::FRAMES_MAX))
+            let frames = FRAMES.saturating_mul(sockets).min(AfXdpPort::FRAMES_MAX);
+            AfXdpPort::open(&own, frames, frame_size(interfaces))
         })
         .collect()
 }

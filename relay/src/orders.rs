@@ -24,6 +24,8 @@ pub enum Order {
     Remove(CallId),
     /// Link headers that changed. No answer.
     Links(Links),
+    /// Link headers that were not known when their plan was installed. No answer.
+    Learn(Links),
     /// Paths that no plan names any more. No answer.
     Forget(Vec<FlowKey>),
     /// Flows of other workers, for frames that come without metadata. No answer.

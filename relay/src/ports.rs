@@ -65,8 +65,8 @@ impl Ports {
     /// those that have rested longest, for [`REST_LEAST`] at least.
     ///
     /// # Errors
-    /// [`Refusal::Malformed`] for a count that is not 1 to 8, [`Refusal::TooLarge`] where the call would have more than 8, [`Refusal::NoPorts`]
-    /// where not so many are free; nothing is taken then.
+    /// [`Refusal::Malformed`] for a count that is not 1 to 8, [`Refusal::TooLarge`] where the call would have more than 8,
+    /// [`Refusal::NoPorts`] where not so many are free; nothing is taken then.
     pub fn reserve(
         &mut self,
         call: CallId,

@@ -18,8 +18,8 @@ use std::os::unix::fs::FileExt;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use sallyport_core::Checkpoint;
-use sallyport_plan::{CallId, Plan};
+use sallyport_core::{Checkpoint, resent_within};
+use sallyport_plan::{CallId, Medium, Plan};
 use sd_notify::NotifyState;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -34,6 +34,22 @@ const FORMAT: u16 = 2;
 const SLOT: u64 = 64 * 1024;
 /// Where in a slot the checkpoint lies.
 const CHECKPOINT: u64 = 48 * 1024;
+
+/// How old a checkpoint is at the most where a relay goes on from it, in microseconds: two seconds, and two more for which the
+/// uplink may be held up.
+const OLD: u64 = 4_000_000;
+
+/// Packets that a stream can have sent since the checkpoint that a restart goes on from. As little as is safe, since a stream
+/// that is silent over several restarts moves on by as much each time, and must stay within half a turn of 2^16 (RFC 3711
+/// section 3.3.1).
+pub const fn ahead(medium: Medium) -> u16 {
+    // Retransmissions go by what is asked for.
+    const { assert!(resent_within(OLD) < 8192, "the step of pictures") };
+    match medium {
+        Medium::Audio => 1024,
+        Medium::Video => 8192,
+    }
+}
 
 /// A call that a former relay had.
 #[derive(Debug, PartialEq, Eq)]

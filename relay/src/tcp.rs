@@ -148,7 +148,19 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         let now = Instant::now();
         for taken in 1..=OUTGOING {
             let Some(frame) = self.judge.handoff.pop() else { break };
-            self.connections.send(&(frame.key.local, frame.key.remote), frame.bytes(), now);
+            let pair = (frame.key.local, frame.key.remote);
+            if frame.more {
+                let mut bytes = frame.bytes().to_vec();
+                while let Some(piece) = self.judge.handoff.pop() {
+                    bytes.extend_from_slice(piece.bytes());
+                    if !piece.more {
+                        break;
+                    }
+                }
+                self.connections.send(&pair, &bytes, now);
+            } else {
+                self.connections.send(&pair, frame.bytes(), now);
+            }
             if taken == OUTGOING {
                 // There may be more: the next sleep ends at once.
                 let _ = wake.write(1);
@@ -180,6 +192,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                 Order::Install { .. }
                 | Order::Remove(_)
                 | Order::Links(_)
+                | Order::Learn(_)
                 | Order::Forget(_)
                 | Order::Bind { .. }
                 | Order::Unbind(_)

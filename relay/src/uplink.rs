@@ -4,6 +4,7 @@
 //! the other way. Nothing here is on the packet path.
 
 mod arrivals;
+mod forks;
 mod homes;
 mod install;
 mod rewrite;
@@ -102,7 +103,10 @@ pub struct State {
     next_ticket: u64,
     statuses: VecDeque<status::Gathering>,
     links: HashMap<FlowKey, Link>,
-    reserving: HashMap<CallId, Vec<PortPair>>,
+    /// On the socket path: what is being opened for a call, in the order in which its worker answers.
+    reserving: HashMap<CallId, VecDeque<Vec<PortPair>>>,
+    /// Whose the flows are that come by TCP connections.
+    connected: HashMap<FlowKey, CallId>,
     /// On the socket path: the worker that has a call's sockets inside.
     homes: HashMap<CallId, u8>,
     /// On XDP: which worker heard which browser.
@@ -140,6 +144,7 @@ impl Running {
 fn egress(plan: &Plan) -> Vec<FlowKey> {
     let mut paths: Vec<FlowKey> =
         plan.directions.iter().flat_map(|direction| [direction.rtp, direction.rtcp]).collect();
+    paths.extend(forks::paths(plan));
     paths.extend(plan.consents.iter().map(|consent| consent.flow));
     paths.sort_unstable();
     paths.dedup();
@@ -275,8 +280,11 @@ impl Uplink {
             self.tell(&Event::ConsentLost { call, flow });
         }
         // The same of connections: whoever has them tells which flows have none.
-        let flows = self.state.calls.values().flat_map(|running| running.flows.iter().copied());
-        self.route_tcp(flows.collect(), Vec::new());
+        let calls = self.state.calls.iter();
+        let flows: Vec<_> = calls.map(|(call, running)| (*call, running.flows.clone())).collect();
+        for (call, flows) in flows {
+            self.route_tcp(call, flows, Vec::new());
+        }
     }
 
     fn hello(&mut self, version: u16) {
@@ -309,7 +317,7 @@ impl Uplink {
             Ok(ports) if self.offload.is_some() => self.tell(&Event::Reserved { call, ports }),
             Ok(ports) => {
                 let addresses = ports.iter().flat_map(|pair| [pair.rtp, pair.rtcp]).collect();
-                self.state.reserving.insert(call, ports);
+                self.state.reserving.entry(call).or_default().push_back(ports);
                 let home = self.state.homes.get(&call).copied().unwrap_or_else(|| self.lightest());
                 self.move_in(call, home, addresses);
             }
@@ -317,7 +325,12 @@ impl Uplink {
     }
 
     fn bound(&mut self, call: CallId, bound: bool) {
-        let Some(ports) = self.state.reserving.remove(&call) else {
+        let mut waiting = self.state.reserving.remove(&call).unwrap_or_default();
+        let ports = waiting.pop_front();
+        if !waiting.is_empty() {
+            self.state.reserving.insert(call, waiting);
+        }
+        let Some(ports) = ports else {
             if !bound {
                 tracing::warn!(%call, "the ports of a call cannot be taken over; it ends");
                 self.remove(call);
@@ -377,7 +390,8 @@ impl Uplink {
         self.state.next_ticket += 1;
         self.state.tickets.insert(ticket, Ticket::Send { path, payload });
         // The resolver lives as long as the daemon.
-        let _ = next_hops.send(Question::Resolve { ticket, paths: vec![path], watch: false });
+        let _ =
+            next_hops.send(Question::Resolve { ticket, paths: vec![path], hopes: Vec::new(), watch: false });
     }
 
     /// Whether this is one of our media addresses, on any side.
@@ -393,6 +407,7 @@ impl Uplink {
         match answer {
             Answer::Moved(links) => {
                 tracing::info!(paths = links.len(), "a next hop has another hardware address");
+                self.learn(&links);
                 self.state.links.extend(links.iter().copied());
                 self.follow(&links);
                 for worker in &self.workers {

@@ -1,6 +1,8 @@
 //! One worker: its port, its translator, its share of the calls. Nobody else touches either.
 
 mod counts;
+mod forks;
+mod own;
 mod passing;
 
 use std::net::SocketAddr;
@@ -14,9 +16,9 @@ use arrayvec::ArrayVec;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::eventfd::EventFd;
 use nix::unistd::Pid;
-use sallyport_core::{Checkpoint, CoreEvent, Flows, Inbound, Now, RESEND_ROOM, Tag, Translator, Verdict};
-use sallyport_io::{Burst, Egress, Frame, HEADROOM, Received, TransmitError};
-use sallyport_plan::{CallId, FlowKey, Medium, Plan, Zone};
+use sallyport_core::{Checkpoint, CoreEvent, Flows, Inbound, Now, Tag, Translator, Verdict};
+use sallyport_io::{Burst, Egress, Frame, Received, TransmitError};
+use sallyport_plan::{CallId, FlowKey, Plan, Zone};
 use sallyport_wire::PacketBuf;
 use sallyport_wire::frame::Link;
 
@@ -27,6 +29,7 @@ use crate::handoff::Handoff;
 use crate::nexthop::Links;
 use crate::orders::{Notice, Order};
 use crate::residence::Residence;
+use crate::sessions;
 use crate::sleeper::Sleeper;
 use counts::Counts;
 
@@ -34,16 +37,6 @@ use counts::Counts;
 const CHECKPOINT_INTERVAL: u64 = 1_000_000;
 /// Calls whose indices are kept in one turn.
 const CHECKPOINTS: usize = 16;
-/// Packets that a stream can have sent since the checkpoint that a restart goes on from: a checkpoint is two seconds old
-/// at the most, and the uplink may be held up for two more. As little as is safe, since a stream that is silent over several restarts moves on
-/// by as much each time, and must stay within half a turn of 2^16 (RFC 3711 section 3.3.1).
-const fn ahead(medium: Medium) -> u16 {
-    match medium {
-        Medium::Audio => 1024,
-        Medium::Video => 8192,
-    }
-}
-
 /// Bursts that a worker takes before it looks at orders, strays and timers again: a flood must not starve those.
 const BURSTS: usize = 8;
 /// Strays that it takes at once, for the same reason.
@@ -340,6 +333,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             for ((due, (range, verdict)), link) in due.drain(..some).zip(judged).zip(links) {
                 self.act(due, range, verdict, link);
             }
+            self.send_forks();
         }
         self.due = due;
     }
@@ -349,7 +343,8 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         let path = match verdict {
             Verdict::Forward(cleared) => cleared.egress(),
             Verdict::Reply(path) => path,
-            Verdict::Punt(_) | Verdict::Consumed | Verdict::Heard | Verdict::Drop(_) => return None,
+            Verdict::Punt(_) | Verdict::Consumed | Verdict::Heard | Verdict::Answered => return None,
+            Verdict::Drop(_) => return None,
         };
         self.links.get(path).copied()
     }
@@ -378,7 +373,8 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                 port.release(frame);
                 self.punt(Notice::Punt { path: key, call, payload });
             }
-            Verdict::Consumed | Verdict::Heard | Verdict::Drop(_) => self.worker.edge.port().release(frame),
+            Verdict::Consumed | Verdict::Heard | Verdict::Answered => self.worker.edge.port().release(frame),
+            Verdict::Drop(_) => self.worker.edge.port().release(frame),
         }
     }
 
@@ -408,49 +404,6 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         }
     }
 
-    /// Puts `bytes` into a frame of our own and sends it.
-    fn send(&mut self, path: FlowKey, link: Option<Link>, bytes: &[u8]) {
-        let port = self.worker.edge.port();
-        let Some(frame) = port.allocate() else {
-            self.counts.no_frame += 1;
-            return;
-        };
-        let range = HEADROOM..HEADROOM + bytes.len();
-        let Some(room) = port.buffer(&frame).get_mut(range.clone()) else {
-            port.release(frame);
-            self.counts.transmit_failed += 1;
-            return;
-        };
-        room.copy_from_slice(bytes);
-        if self.worker.own.is_hairpin(&path) {
-            return self.pass_on(frame, range, &path, 0);
-        }
-        self.transmit(frame, range, path, link);
-    }
-
-    /// Sends what the translator has to say by itself. What goes to another leg of ours is judged there.
-    fn send_all(&mut self, due: Vec<(FlowKey, Vec<u8>)>, now: Now) {
-        for (path, bytes) in due {
-            let link = self.links.get(&path).copied();
-            self.send(path, link, &bytes);
-        }
-        if !self.passed.is_empty() {
-            self.translate(now);
-        }
-    }
-
-    /// Sends once more what browsers have asked for.
-    fn resend(&mut self, now: Now) {
-        let mut room = [0; RESEND_ROOM];
-        while let Some((path, length)) = self.worker.translator.poll_resend(now, &mut room) {
-            let link = self.links.get(&path).copied();
-            self.send(path, link, room.get(..length).unwrap_or_default());
-        }
-        if !self.passed.is_empty() {
-            self.translate(now);
-        }
-    }
-
     /// Consent checks, reports and digits that are due, and what happened since.
     fn tick(&mut self) {
         let now = self.now();
@@ -467,6 +420,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             translator.handle_dials(now, &mut |path, bytes| due.push((*path, bytes.to_vec())));
         }
         self.send_all(due, now);
+        self.send_forks();
         self.resend(now);
         while let Some(event) = self.worker.translator.poll_event() {
             match event {
@@ -494,7 +448,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
     fn keep(&mut self, now: Now) {
         if self.unkept.is_empty() && now.since(self.kept) >= CHECKPOINT_INTERVAL {
             self.kept = now;
-            self.unkept.extend(self.worker.translator.plans().map(|plan| plan.call));
+            self.unkept.extend(self.worker.translator.calls().map(|(call, _)| call));
             self.round = self.unkept.len();
         }
         if self.keeps_at().is_none_or(|at| at > now) {
@@ -519,6 +473,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                         self.links.entry(path).and_modify(|known| *known = link);
                     }
                 }
+                Order::Learn(links) => self.links.extend(links),
                 Order::Forget(paths) => {
                     for path in paths {
                         self.links.remove(&path);
@@ -530,7 +485,9 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                     }
                     self.routes.extend(insert);
                 }
-                Order::Send { path, link, payload } => self.send(path, link, &payload),
+                Order::Send { path, link, payload } => {
+                    self.send(path, link, &payload);
+                }
                 Order::Bind { call, addresses } => self.bind(call, &addresses),
                 Order::Unbind(addresses) => self.worker.edge.unbind(&addresses),
                 Order::Part { call, addresses } => {
@@ -571,7 +528,7 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         if changes.is_ok() {
             self.links.extend(links);
             if let Some(checkpoint) = checkpoint {
-                self.worker.translator.restore(checkpoint, ahead, now);
+                self.worker.translator.restore(checkpoint, sessions::ahead, now);
                 // Kept before the first packet can come: should this relay die at once as well, the next one must not go
                 // on from where this one did.
                 let kept = self.worker.translator.checkpoint_of(call);

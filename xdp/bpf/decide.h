@@ -152,6 +152,7 @@ struct place {
 	__u32 zone;
 	__u32 xsk_base;
 	__u32 browsers; /* whether it came to their port */
+	__u32 frame_max; /* octets that a frame of its sockets takes */
 };
 
 /* A datagram to a media port. */
@@ -213,7 +214,7 @@ static __always_inline int decide(struct xdp_md *ctx, struct place in)
 		return leave(SALLYPORT_PASS_NOT_MEDIA, XDP_PASS);
 	if (parsed == PARSED_FIRST_FRAGMENT)
 		return leave(SALLYPORT_DROP_FRAGMENT, XDP_DROP);
-	if (length > SALLYPORT_FRAME_MAX)
+	if (length > in.frame_max)
 		return leave(SALLYPORT_DROP_TOO_LONG, XDP_DROP);
 	return decide_media(ctx, in, &packet);
 }

@@ -206,6 +206,9 @@ static __always_inline int rewrite(struct xdp_md *ctx, const struct sallyport_fl
 		if (octets < 0 || !(types >> (head[1] & 63) & 1))
 			return -1;
 	}
+	/* Longer than an ordinary frame it may lie in several buffers, and not every driver sends those. */
+	if (end - IP_AT > to->mtu || length > SALLYPORT_FRAME_MAX)
+		return -1;
 	/* Octets behind the datagram are an interface's padding: the next one makes its own. */
 	if (length > end && bpf_xdp_adjust_tail(ctx, (int)end - (int)length))
 		return -1;

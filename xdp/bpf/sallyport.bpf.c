@@ -18,6 +18,7 @@ int sallyport(struct xdp_md *ctx)
 	in.zone = known->zone;
 	in.xsk_base = known->xsk_base;
 	in.browsers = 0;
+	in.frame_max = known->frame_max;
 	return decide(ctx, in);
 }
 

@@ -105,6 +105,7 @@ impl Setup {
             [ng]
             [agents]
             [identity]
+            [recording]
             [log]
         };
         let mut set = |section: &str, key: &str, value: toml::Value| {

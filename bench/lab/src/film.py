@@ -8,6 +8,7 @@ With "lose" the first key frame that comes is lost, and by SIGUSR1 the next one.
 """
 
 import json
+import os
 import re
 import signal
 import socket
@@ -21,6 +22,9 @@ gi.require_version("GstVideo", "1.0")
 from gi.repository import Gio, GLib, Gst, GstVideo  # noqa: E402
 
 ADDRESS, SIP, MEDIA = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+# Octets of the longest RTP packet of the picture, which is red; or noise, of which nearly all are as long.
+MTU = int(os.environ.get("FILM_MTU", 1200))
+PATTERN, RATE = ("snow", 1000000) if "FILM_MTU" in os.environ else ("red", 300000)
 FAMILY = "IP6" if ":" in ADDRESS else "IP4"
 
 
@@ -50,9 +54,9 @@ class Media:
         self.session(0, sockets[:2], offer["audio"], "audio", "PCMU", 8000, 0)
         if picture:
             self.session(1, sockets[2:], picture, "video", "VP8", 90000, numbers)
-            self.send(1, f"videotestsrc is-live=true pattern=red ! video/x-raw,width=320,height=240,framerate=15/1 ! "
-                         f"vp8enc name=encoder deadline=1 keyframe-max-dist=100000 target-bitrate=300000 ! "
-                         f"rtpvp8pay pt={numbers} mtu=1200")
+            self.send(1, f"videotestsrc is-live=true pattern={PATTERN} ! video/x-raw,width=320,height=240,framerate=15/1 ! "
+                         f"vp8enc name=encoder deadline=1 keyframe-max-dist=100000 target-bitrate={RATE} ! "
+                         f"rtpvp8pay pt={numbers} mtu={MTU}")
         self.send(0, "audiotestsrc is-live=true freq=1000 ! audio/x-raw,rate=8000,channels=1 ! mulawenc ! rtppcmupay pt=0")
         self.pipeline.set_state(Gst.State.PLAYING)
 

@@ -41,11 +41,24 @@ impl Film {
     /// # Errors
     /// Where it does not start.
     pub fn start(lab: &Lab, address: IpAddr, lose: bool) -> anyhow::Result<Self> {
+        Self::run(lab, address, lose.then_some("lose"), None)
+    }
+
+    /// Starts one inside whose picture is noise, in RTP packets of up to so many octets, most of them as long.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn start_long(lab: &Lab, address: IpAddr, octets: u16) -> anyhow::Result<Self> {
+        Self::run(lab, address, None, Some(octets))
+    }
+
+    fn run(lab: &Lab, address: IpAddr, word: Option<&str>, octets: Option<u16>) -> anyhow::Result<Self> {
         let script = lab.folder().join("film.py");
         fs::write(&script, SCRIPT)?;
         let mut command = lab.namespace(Place::Enterprise).command(PYTHON);
         command.arg(&script).args([address.to_string(), "5060".into(), "41000".into()]);
-        command.args(lose.then_some("lose")).env("HOME", lab.folder());
+        command.args(word).env("HOME", lab.folder());
+        command.envs(octets.map(|octets| ("FILM_MTU", octets.to_string())));
         let mut program = Program::new("film", command);
         program.farewell = Signal::SIGKILL;
         let process = lab.start(program).context("python3 with GStreamer")?;

@@ -106,6 +106,18 @@ impl Scenario {
         self.reply(status, &format!(";tag={TAG}"), sound)
     }
 
+    /// Answers the INVITE with a description of one's own.
+    #[must_use]
+    pub fn accept(mut self, description: &str) -> Self {
+        let head = ANSWER.replace("@TAG@", &format!(";tag={TAG}"));
+        let _ = writeln!(
+            self.steps,
+            "<send><![CDATA[\n\nSIP/2.0 200 OK\n{head}Content-Type: application/sdp\nContent-Length: [len]\n\n\
+             {description}\n]]></send>"
+        );
+        self
+    }
+
     /// Answers a request of the dialog.
     #[must_use]
     pub fn agree(self, status: &str) -> Self {

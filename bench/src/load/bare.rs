@@ -13,7 +13,7 @@ use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sallyport_abi::FlowKey;
-use sallyport_io::{AfXdpPort, Burst, Egress, Mode, Port, Queue, UdpPort};
+use sallyport_io::{AfXdpPort, Burst, Egress, FrameSize, Mode, Port, Queue, UdpPort};
 use sallyport_srtp::{Opener, Sealer};
 use sallyport_wire::PacketBuf;
 use sallyport_xdp::{Attachment, Kernel, Options as KernelOptions};
@@ -106,10 +106,16 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         let ifindex = if_nametoindex(side.near_interface())?;
         kernel.attach(ifindex, side.zone(), Some(Attachment::Native))?;
         let mode = Mode::Native;
-        queues.extend((0..options.queues).map(|queue| Queue { ifindex, queue, zone: side.zone(), mode }));
+        queues.extend((0..options.queues).map(|queue| Queue {
+            ifindex,
+            queue,
+            zone: side.zone(),
+            mode,
+            mtu: 1500,
+        }));
         kernel.set_media(side.zone(), side.near_address().parse()?, MEDIA..=65_000, None)?;
     }
-    let mut port = AfXdpPort::open(&queues, frames)?;
+    let mut port = AfXdpPort::open(&queues, frames, FrameSize::Ordinary)?;
     for (ifindex, queue, socket) in port.sockets() {
         kernel.register(ifindex, queue, socket)?;
     }

@@ -217,6 +217,7 @@ pub fn plan(call: &LoadCall, media: SocketAddr, ports: PortPair) -> Plan {
         extensions: Extensions::default(),
         digits: Digits::Pass,
         resend: Resend::Never,
+        fork: None,
         reverse: DirectionIndex(1),
         mute: Mute::Open,
     };
@@ -234,6 +235,7 @@ pub fn plan(call: &LoadCall, media: SocketAddr, ports: PortPair) -> Plan {
         extensions: Extensions::default(),
         digits: Digits::Pass,
         resend: Resend::Never,
+        fork: None,
         reverse: DirectionIndex(0),
         mute: Mute::Open,
     };

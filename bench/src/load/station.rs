@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use nix::net::if_::if_nametoindex;
 use sallyport_abi::FlowKey;
-use sallyport_io::{AfXdpPort, Burst, Egress, HEADROOM, Mode, Port, Queue};
+use sallyport_io::{AfXdpPort, Burst, Egress, FrameSize, HEADROOM, Mode, Port, Queue};
 use sallyport_wire::PacketBuf;
 use sallyport_wire::frame::Link;
 use sallyport_xdp::{Attachment, Kernel, Options};
@@ -50,7 +50,8 @@ impl Station {
             kernel.attach(ifindex, zone, Some(Attachment::Native))?;
             let mut ports = Vec::new();
             for queue in 0..queues {
-                let port = AfXdpPort::open(&[Queue { ifindex, queue, zone, mode: Mode::Native }], FRAMES)?;
+                let queue = Queue { ifindex, queue, zone, mode: Mode::Native, mtu: 1500 };
+                let port = AfXdpPort::open(&[queue], FRAMES, FrameSize::Ordinary)?;
                 for (ifindex, queue, socket) in port.sockets() {
                     kernel.register(ifindex, queue, socket)?;
                 }

@@ -130,6 +130,7 @@ fn plain(call: u128, [near, far]: [(PortPair, SocketAddr); 2]) -> Plan {
         extensions: Extensions::default(),
         digits: Digits::Pass,
         resend: Resend::Never,
+        fork: None,
         reverse: DirectionIndex(reverse),
         mute: Mute::Open,
     };

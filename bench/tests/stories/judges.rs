@@ -1,7 +1,8 @@
 //! Short calls with every trouble at the wrap of the outgoing numbers, judged by SRTP that is not ours. Those of 70,000 packets
 //! are `bench judge`'s. Stories play beside others on the same processors, so gaps are measured more generously here.
 
-use sallyport_bench::judge::{Options, PathChoice, Who, play};
+use sallyport_bench::judge::{Options, Who, play};
+use sallyport_bench::path::PathChoice;
 
 use crate::stage::possible;
 

@@ -120,6 +120,8 @@ pub enum Input {
     },
     /// Transfer the inside to somebody else (RFC 5589).
     Transfer(Transfer),
+    /// Have the call recorded, or not any more; what becomes of it is told as [`CallEvent::Recording`].
+    Record(Recorded),
     /// A request with our Call-ID; ACK to a 2xx of ours as well, whose transaction is not answered.
     SipRequest {
         /// The daemon's number for it.
@@ -127,6 +129,17 @@ pub enum Input {
         /// The request.
         request: Request,
     },
+}
+
+/// Who is to get copies of a call's sound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// The configured recorder, which is invited (RFC 7866).
+    Server,
+    /// These addresses, without a word: RTP of the browser's sound and of the far end's, RTCP one port above each.
+    To([SocketAddr; 2]),
+    /// Nobody any more.
+    Stop,
 }
 
 /// Where a transfer leads to (RFC 5589).
@@ -326,6 +339,8 @@ pub enum EndCause {
     Declined,
     /// The far end was transferred and talks to somebody else.
     Transferred,
+    /// It could not be recorded, or not any more, and may not go on unrecorded.
+    NotRecorded,
 }
 
 impl EndCause {
@@ -351,6 +366,7 @@ impl EndCause {
             Self::Cancelled => "cancelled",
             Self::Declined => "declined",
             Self::Transferred => "transferred",
+            Self::NotRecorded => "not_recorded",
         }
     }
 
@@ -378,6 +394,7 @@ impl EndCause {
             Self::Cancelled => "the caller gave up".to_owned(),
             Self::Declined => "the call was declined".to_owned(),
             Self::Transferred => "the call was transferred".to_owned(),
+            Self::NotRecorded => "the call cannot be recorded".to_owned(),
         }
     }
 }
@@ -406,6 +423,7 @@ impl CallFailure {
             | EndCause::Cancelled
             | EndCause::Declined
             | EndCause::Transferred
+            | EndCause::NotRecorded
             | EndCause::Abandoned => 503,
             EndCause::IceTimeout
             | EndCause::ConsentLost
@@ -462,11 +480,20 @@ pub enum CallEvent {
         /// Why, in words.
         detail: String,
     },
+    /// Copies of its sound go to a recorder, or to somebody who listens in, or do not any more.
+    Recording {
+        /// Whether they do.
+        on: bool,
+        /// Whether that is because it came to nothing.
+        failed: bool,
+    },
     /// The SIP server wants the browser to take the call, or to put it on hold (NOTIFY talk and hold).
     Asked {
         /// `true`: talk.
         talk: bool,
     },
+    /// The far end wants to show a picture, and the browser has offered none: it may add one, to show or to see.
+    VideoOffered,
 }
 
 impl CallEvent {
@@ -485,14 +512,17 @@ impl CallEvent {
             Self::Transfer { .. } => "transfer",
             Self::Renewed => "renewed",
             Self::NotRenewed { .. } => "not_renewed",
+            Self::Recording { .. } => "recording",
             Self::Asked { talk: true } => "talk",
             Self::Asked { talk: false } => "hold",
+            Self::VideoOffered => "video_offered",
         }
     }
 
     /// Whether it marks a step of the call's life: told to those who come late, and to the next control.
     pub const fn is_step(&self) -> bool {
-        matches!(self, Self::Ringing | Self::Early | Self::Answered | Self::Connected | Self::Ended { .. })
+        let steps = matches!(self, Self::Ringing | Self::Early | Self::Answered | Self::Connected);
+        steps || matches!(self, Self::Ended { .. } | Self::Recording { .. })
     }
 }
 
@@ -583,6 +613,8 @@ pub struct CallView {
     pub dtls: StepState,
     /// SRTP profile outside.
     pub profile: Option<Profile>,
+    /// Whether copies of its sound are sent.
+    pub recording: bool,
     /// Last status of the INVITE.
     pub sip_status: Option<u16>,
     /// The browser's address of the nominated pair.

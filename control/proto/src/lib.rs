@@ -29,12 +29,13 @@ pub mod sip;
 
 pub use api::{
     CallEvent, CallFailure, CallState, CallView, Command, DtlsRole, DtlsStart, EndCause, Input, Party,
-    Placing, Replaces, StepState, Transfer,
+    Placing, Recorded, Replaces, StepState, Transfer,
 };
 pub use call::{Call, Wanted, wanted};
 pub use error::{AcceptError, FragmentError, OfferError, RestoreError};
 pub use random::Seed;
 pub use registration::{Registration, RegistrationCommand, RegistrationSettings, RegistrationState};
 pub use settings::{
-    Assertion, CandidateKind, Dtmf, LocalCandidate, Policy, Settings, SipSettings, Srtp, Timeouts,
+    Assertion, CandidateKind, Dtmf, LocalCandidate, Policy, RecordingSettings, Settings, SipSettings, Srtp,
+    Timeouts,
 };

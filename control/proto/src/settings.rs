@@ -185,6 +185,21 @@ impl Default for Timeouts {
     }
 }
 
+/// A recorder (a session recording server, RFC 7866), and which calls it gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordingSettings {
+    /// Its URI, without brackets.
+    pub uri: String,
+    /// Route of our INVITE to it; empty: by the configured SIP server.
+    pub route: Vec<String>,
+    /// An address of its family, where that is known; else our ports are of the call's.
+    pub family: Option<IpAddr>,
+    /// Whether every call is recorded; else those for which somebody asks.
+    pub all: bool,
+    /// Whether no media passes before it agrees, and the call ends where it does not, or not any more.
+    pub required: bool,
+}
+
 /// What all calls share. The daemon builds a new one when an address changes; calls keep the one they began with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -202,6 +217,8 @@ pub struct Settings {
     pub video: bool,
     /// Our side of SIP.
     pub sip: SipSettings,
+    /// Where calls are recorded; `None`: nowhere.
+    pub recording: Option<RecordingSettings>,
     /// How long to wait.
     pub timeouts: Timeouts,
 }

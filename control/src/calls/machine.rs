@@ -5,7 +5,7 @@ use std::time::Instant;
 use sallyport_plan::{CallId, Zone};
 use sallyport_proto::ng::Bridge;
 use sallyport_proto::sip::{Request, Response, TransactionId};
-use sallyport_proto::{AcceptError, Call, CallEvent, CallView, Command, Input, Replaces, Wanted};
+use sallyport_proto::{AcceptError, Call, CallEvent, CallView, Command, Input, Recorded, Replaces, Wanted};
 
 /// One or the other.
 pub enum Machine {
@@ -98,6 +98,14 @@ impl Machine {
         match self {
             Self::Call(call) => call.outlives_control(),
             Self::Bridge(bridge) => bridge.outlives_control(),
+        }
+    }
+
+    /// See [`Call::may_record`]; bridges' owners have recorders of their own.
+    pub fn may_record(&self, wish: &Recorded) -> Result<(), bool> {
+        match self {
+            Self::Call(call) => call.may_record(wish),
+            Self::Bridge(_) => Err(true),
         }
     }
 

@@ -182,6 +182,7 @@ impl Calls {
                 user_agent: none(),
                 policy: Policy::default(),
             },
+            recording: None,
             timeouts: Timeouts::default(),
         }))
     }

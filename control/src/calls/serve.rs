@@ -171,6 +171,17 @@ impl Calls {
             tracing::info!(call = %short(id), cause = cause.name(), "ended");
             tracing::debug!(call = %id, cause = cause.name(), "ended");
         }
+        if let CallEvent::Recording { on, failed } = event {
+            let outcome = if on {
+                "begun"
+            } else if failed {
+                "failed"
+            } else {
+                "ended"
+            };
+            *self.recordings.entry(outcome).or_default() += 1;
+            tracing::info!(call = %short(id), outcome, "recording");
+        }
         self.tell_sessions(id, &event);
         if let Some(runtime) = self.calls.get(&id) {
             runtime.notify(event);

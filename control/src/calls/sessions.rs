@@ -239,6 +239,10 @@ impl Calls {
                 _ => {}
             }
         }
+        if let Input::Record(wish) = &input {
+            let may = runtime.call.may_record(wish);
+            may.map_err(|busy| if busy { CallError::NotRecordable } else { CallError::NoRecorder })?;
+        }
         self.input(id, input);
         Ok(())
     }

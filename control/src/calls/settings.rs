@@ -61,6 +61,7 @@ impl Calls {
                     },
                 },
             },
+            recording: config.recording.settings(),
             timeouts: Timeouts {
                 ring: Duration::from_secs(config.sip.ring_timeout_s.into()),
                 ..Timeouts::default()

@@ -126,7 +126,7 @@ pub async fn list(State(shared): State<Shared>, headers: HeaderMap) -> Result<Js
     Ok(Json(views.iter().map(|view| Call::new(view, &[])).collect()))
 }
 
-/// What happens to a call, as it happens: `ringing`, `early`, `answered`, `connected`, `ended`.
+/// What happens to a call, as it happens: `ringing`, `early`, `answered`, `connected`, `recording`, `ended`.
 #[utoipa::path(get, path = "/v1/calls/{id}/events", params(("id" = String, Path)),
     responses((status = 200, description = "Server-sent events", content_type = "text/event-stream"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
@@ -166,6 +166,10 @@ pub fn describe(event: &CallEvent) -> serde_json::Value {
         }
         CallEvent::Transfer { status } => data["status"] = (*status).into(),
         CallEvent::NotRenewed { detail } => data["detail"] = detail.as_str().into(),
+        CallEvent::Recording { on, failed } => {
+            data["recording"] = (*on).into();
+            data["failed"] = (*failed).into();
+        }
         _ => {}
     }
     data
@@ -238,6 +242,14 @@ pub fn call_problem(error: CallError) -> Problem {
             let text = "the relay has not told yet which calls run";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", text).retry(1)
         }
+        CallError::NotRecordable => {
+            let text = "the call is recorded already, or not answered yet";
+            Problem::new(StatusCode::CONFLICT, "not_recordable", text)
+        }
+        CallError::NoRecorder => {
+            let text = "the configuration names no [recording] server";
+            Problem::new(StatusCode::CONFLICT, "no_recorder", text)
+        }
         CallError::Fragment(error) => Problem::new(StatusCode::BAD_REQUEST, "fragment", error.to_string()),
     }
 }
@@ -257,6 +269,8 @@ pub struct Call {
     to: String,
     /// When it began, in milliseconds since the Unix epoch.
     created: u64,
+    /// Whether copies of its sound go to a recorder, or to somebody who listens in.
+    recording: bool,
     /// Both legs.
     legs: Legs,
     /// What the relay carries for it.
@@ -338,6 +352,7 @@ impl Call {
             from: view.from.clone(),
             to: view.to.clone(),
             created: view.created,
+            recording: view.recording,
             legs: Legs {
                 outside: OutsideLeg {
                     ice: view.ice.name(),

@@ -259,6 +259,8 @@ pub async fn readyz(State(shared): State<Shared>) -> Result<&'static str, Proble
         super::errands::dtmf,
         super::errands::info,
         super::errands::transfer,
+        super::recording::begin,
+        super::recording::end,
         super::agents::sign_in,
         super::agents::sign_out,
         super::agents::renew,

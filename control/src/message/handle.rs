@@ -142,10 +142,10 @@ impl Handle {
         told.unwrap_or(Err(CreateError::Gone))
     }
 
-    /// Has a call send digits or user data, or transfer its far end.
+    /// Has a call send digits or user data, transfer its far end, or be recorded.
     ///
     /// # Errors
-    /// [`CallError::Unknown`].
+    /// [`CallError::Unknown`]; of a recording also [`CallError::NotRecordable`] and [`CallError::NoRecorder`].
     pub async fn act(&self, id: CallId, input: Input) -> Result<(), CallError> {
         self.ask(|reply| Message::Act { id, input, reply }).await.unwrap_or(Err(CallError::Unknown))
     }

@@ -90,6 +90,13 @@ impl FromStr for Network {
     }
 }
 
+impl From<IpAddr> for Network {
+    /// The address alone.
+    fn from(address: IpAddr) -> Self {
+        Self { address, prefix: if address.is_ipv4() { 32 } else { 128 } }
+    }
+}
+
 impl Network {
     /// Whether an address lies in it.
     pub fn contains(&self, address: IpAddr) -> bool {

@@ -26,6 +26,7 @@ mod ng_told;
 mod outage;
 mod pbx;
 mod peers;
+mod recording;
 mod registrar;
 mod relay;
 mod sdes;

@@ -229,7 +229,7 @@ impl Pbx {
     pub fn request(&self, method: &str, ack: &str, cseq: u32) -> String {
         let invites = self.heard("INVITE");
         let invite = invites.iter().find(|invite| line(invite, "Call-ID") == line(ack, "Call-ID")).unwrap();
-        let contact = line(invite, "Contact").trim_matches(['<', '>']);
+        let contact = line(invite, "Contact").trim_start_matches('<').split('>').next().unwrap();
         let via = line(ack, "Via").split(' ').next().unwrap();
         format!(
             "{method} {contact} SIP/2.0\r\nVia: {via} {};branch=z9hG4bKpbx{method}{cseq};rport\r\nMax-Forwards: 70\r\n\

@@ -285,6 +285,29 @@ var Call = class extends Emitter {
     this.local = stream;
     this.mute(this.muted);
   }
+  /**
+   * Adds a picture to a call of sound: the camera's, that of a stream of yours, or with `null` the far side's alone. Fails with
+   * `refused` where the far side takes none; the call goes on.
+   */
+  async addVideo(media = {}) {
+    const stream = media === null || media instanceof MediaStream ? media : await navigator.mediaDevices.getUserMedia({ video: media });
+    const track = stream?.getVideoTracks()[0];
+    const streams = this.local ? [this.local] : [];
+    let added;
+    try {
+      await this.renegotiate((peer) => {
+        added = peer.addTransceiver(track ?? "video", { direction: track ? "sendrecv" : "recvonly", streams });
+      });
+      if (!added?.currentDirection || ["stopped", "inactive"].includes(added.currentDirection)) {
+        throw new SallyportError("refused", "the far side takes no picture");
+      }
+    } catch (error) {
+      if (this.state !== "ended") added?.stop();
+      if (stream !== media) track?.stop();
+      throw error;
+    }
+    if (track && stream !== media) this.local?.addTrack(track);
+  }
   /** @internal */
   take(word) {
     const name = word.type === "event" ? String(word["event"]) : word.type;
@@ -296,7 +319,9 @@ var Call = class extends Emitter {
     else if (name === "info") this.emit("data", { contentType: String(word["content_type"]), body: String(word["body"]) });
     else if (name === "renewed" || name === "not_renewed") this.emit("renewed", name === "renewed");
     else if (name === "transfer") this.emit("transfer", Number(word["status"]));
+    else if (name === "recording") this.emit("recording", word["recording"] === true);
     else if (name === "talk" || name === "hold") this.emit("asked", name);
+    else if (name === "video_offered") this.emit("video", "offered");
   }
   /** @internal Another control is there, to which a call that talks belongs to nobody: it is made ours again. */
   claim() {

@@ -20,10 +20,14 @@ export interface CallEvents {
   data: { contentType: string; body: string };
   /** How far a transfer is: a SIP status. */
   transfer: number;
+  /** Whether its sound is copied to a recorder, or to somebody who listens in. */
+  recording: boolean;
   /** The SIP server wants the call to be taken or resumed (`talk`), or held. */
   asked: "talk" | "hold";
   /** Another connection took the place of the former one ({@link Call.renew}), or did not. */
   renewed: boolean;
+  /** The far side wants to show a picture, and this call has none: {@link Call.addVideo} adds one. */
+  video: "offered";
   /** Every two seconds while connected. */
   quality: Quality;
   /** The last event. */
@@ -228,6 +232,30 @@ export class Call extends Emitter<CallEvents> {
     this.mute(this.muted);
   }
 
+  /**
+   * Adds a picture to a call of sound: the camera's, that of a stream of yours, or with `null` the far side's alone. Fails with
+   * `refused` where the far side takes none; the call goes on.
+   */
+  async addVideo(media: MediaStream | MediaTrackConstraints | null = {}): Promise<void> {
+    const stream = media === null || media instanceof MediaStream ? media : await navigator.mediaDevices.getUserMedia({ video: media });
+    const track = stream?.getVideoTracks()[0];
+    const streams = this.local ? [this.local] : [];
+    let added: RTCRtpTransceiver | undefined;
+    try {
+      await this.renegotiate(peer => {
+        added = peer.addTransceiver(track ?? "video", { direction: track ? "sendrecv" : "recvonly", streams });
+      });
+      if (!added?.currentDirection || ["stopped", "inactive"].includes(added.currentDirection)) {
+        throw new SallyportError("refused", "the far side takes no picture");
+      }
+    } catch (error) {
+      if (this.state !== "ended") added?.stop();
+      if (stream !== media) track?.stop();
+      throw error;
+    }
+    if (track && stream !== media) this.local?.addTrack(track);
+  }
+
   /** @internal */
   take(word: Word): void {
     const name = word.type === "event" ? String(word["event"]) : word.type;
@@ -239,7 +267,9 @@ export class Call extends Emitter<CallEvents> {
     else if (name === "info") this.emit("data", { contentType: String(word["content_type"]), body: String(word["body"]) });
     else if (name === "renewed" || name === "not_renewed") this.emit("renewed", name === "renewed");
     else if (name === "transfer") this.emit("transfer", Number(word["status"]));
+    else if (name === "recording") this.emit("recording", word["recording"] === true);
     else if (name === "talk" || name === "hold") this.emit("asked", name);
+    else if (name === "video_offered") this.emit("video", "offered");
   }
 
   /** @internal Another control is there, to which a call that talks belongs to nobody: it is made ours again. */

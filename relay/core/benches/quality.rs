@@ -50,6 +50,7 @@ fn call(number: usize) -> Plan {
         extensions: Extensions::default(),
         digits: Digits::Pass,
         resend: Resend::Never,
+        fork: None,
         reverse: DirectionIndex(reverse),
         mute: Mute::Open,
     };

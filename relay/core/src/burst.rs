@@ -307,6 +307,10 @@ impl Translator {
                 let (direction, reverse) = self.table.pair(slot).ok_or(Reason::StaleFlow)?;
                 let rewritten = direction.rewrite_rtcp(packet.buf, reverse, &mut lost, now);
                 self.resend_later(slot, &lost);
+                if rewritten == Err(Reason::RtcpEmpty) && lost.is_answered() {
+                    packet.verdict = Verdict::Answered;
+                    return Ok(Step::Judged);
+                }
                 if rewritten? {
                     self.tell_picture(slot);
                 }
@@ -319,7 +323,11 @@ impl Translator {
     fn seal(&mut self, packets: &mut [Inbound<'_, '_>], ways: &mut [Way], now: Now) {
         for (packet, way) in packets.iter_mut().zip(&mut *ways) {
             if way.step == Step::Rewritten {
-                match self.table.at(way.slot as usize).map(|direction| &direction.seal) {
+                let direction = self.table.at(way.slot as usize);
+                if let Some(to) = direction.and_then(|direction| direction.fork(way.payload)) {
+                    self.stats.fork(self.copies.push(to, packet.buf.packet()));
+                }
+                match direction.map(|direction| &direction.seal) {
                     Some(Sealing::Srtp(_)) => {}
                     Some(Sealing::Plain) => self.clear(packet, way, now),
                     Some(Sealing::Waiting) => way.follow(packet, Err(Reason::Early)),

@@ -50,8 +50,11 @@ impl Direction {
         DirectionState { index: plan.index, opened, sealed, stream: self.stream.checkpoint() }
     }
 
-    /// Goes on behind `state`, or, where it is not known, behind all that can have left since it was installed.
-    pub fn restore(&mut self, state: Option<&DirectionState>, ahead: u16, now: Now) {
+    /// Goes on behind `state`, or, where it is not known, behind all that can have left since it was installed. Whether its
+    /// receiver knows retransmissions of it and is to be told how far they have stepped: a peer follows steps of 2^15
+    /// together at the most (RFC 3711 section 3.3.1), and retransmissions may be as rare as restarts.
+    pub fn restore(&mut self, state: Option<&DirectionState>, ahead: u16, now: Now) -> bool {
+        let mut announces = false;
         let (open, seal) = (self.cold.plan.open.as_ref(), self.cold.plan.seal.as_ref());
         let (open, seal) = (KeyId::of_side(open), KeyId::of_side(seal));
         let stream = state.map_or_else(|| self.stream.checkpoint(), |state| state.stream);
@@ -72,6 +75,7 @@ impl Direction {
             if let Resend::Rtx { ssrc, .. } = self.cold.plan.resend {
                 let known = sealed.sources.iter().find(|source| source.ssrc == ssrc.0);
                 let last = known.and_then(|source| source.rtp).unwrap_or(u64::from(self.cold.again));
+                announces = known.is_some();
                 if known.is_none() {
                     sealed.sources.push(SealedSource { ssrc: ssrc.0, rtp: Some(last), rtcp: 0 });
                 }
@@ -80,5 +84,6 @@ impl Direction {
             sealer.restore(&sealed, u32::from(ahead));
         }
         self.stream.restore(&stream, ahead, now);
+        announces
     }
 }

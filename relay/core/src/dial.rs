@@ -35,6 +35,19 @@ const LENGTH: usize = 16;
 /// The same with what sealing adds.
 pub const EVENT_ROOM: usize = LENGTH + RTP_OVERHEAD;
 
+/// A packet of digits that leaves.
+#[derive(Debug)]
+pub struct Dialled {
+    /// Where it goes.
+    pub to: FlowKey,
+    /// How long it is.
+    pub length: usize,
+    /// Whether it goes on with what has left.
+    pub follows: bool,
+    /// Where a copy of it goes, and what that says.
+    pub copy: Option<(FlowKey, [u8; LENGTH])>,
+}
+
 /// What the next packet of an event says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Block {
@@ -185,7 +198,10 @@ impl Translator {
             let Some(direction_of) = self.table.at_mut(slot) else { continue };
             let mut room = [0; EVENT_ROOM];
             match direction_of.dial(now, &mut room) {
-                Ok(Some((to, length, follows))) => {
+                Ok(Some(Dialled { to, length, follows, copy })) => {
+                    if let Some((to, packet)) = copy {
+                        self.stats.fork(self.copies.push(to, &packet));
+                    }
                     self.stats.dialled += 1;
                     self.stats.continue_or_break(follows);
                     send(&to, room.get(..length).unwrap_or_default());

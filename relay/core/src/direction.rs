@@ -1,9 +1,11 @@
 //! The state of one direction, and the way of one packet through it.
 
+mod again;
+mod compound;
+mod fork;
 mod own;
 mod rules;
 
-use arrayvec::ArrayVec;
 use sallyport_plan::{CallId, Digits, Direction as Plan, FlowKey, Mute, Passage, Quality};
 use sallyport_srtp::RTCP_OVERHEAD;
 use sallyport_wire::PacketBuf;
@@ -16,16 +18,15 @@ use crate::continuity::Continuity;
 use crate::dial::Dial;
 use crate::event::{self, Digit, Hearing};
 use crate::extensions;
-use crate::feedback::LOST;
-use crate::limit::{Bucket, PICTURE};
+use crate::limit::Bucket;
 use crate::packet::{Opening, Payload, Sealing};
 use crate::quality::{Arrival, Quality as Statistics};
 use crate::reason::Reason;
-use crate::reports::{self, REPORT_MAX, Report, Reports, Sender};
-use crate::resend::{self, Asked, RESEND_ROOM, Ring};
-use crate::rtcp::{self, Names};
+use crate::reports::{REPORT_MAX, Reports};
+use crate::resend::Ring;
 use crate::stats::Drops;
 use crate::stream::{Numbers, START, STARTS, Stream};
+pub use compound::Lost;
 use rules::{Leaves, Rules};
 
 /// Octets of a report of ours, sealed.
@@ -80,6 +81,8 @@ pub struct Cold {
     pub hearing: Hearing,
     /// The sequence number of its last retransmission, extended; before the first one, the one in front of it.
     pub again: u32,
+    /// Retransmissions that may still leave.
+    pace: Bucket,
     /// Digits that it is to send.
     pub dial: Option<Box<Dial>>,
 }
@@ -100,6 +103,7 @@ impl Cold {
             arrivals: None,
             hearing,
             again,
+            pace: Bucket::default(),
             dial: None,
         }
     }
@@ -231,207 +235,6 @@ impl Direction {
         Ok(rewritten)
     }
 
-    /// Takes out of a retransmission what it repeats, if that is missing; whether it is one.
-    #[cold]
-    fn recover(&mut self, buf: &mut PacketBuf<'_>) -> Result<bool, Reason> {
-        let payload_type = buf.packet().get(1).map_or(0, |octet| octet & 0x7f);
-        let Some(of) = self.rules.leaves(payload_type).and_then(Leaves::repeats) else { return Ok(false) };
-        let source = self.stream.source().ok_or(Reason::Repeated)?;
-        resend::unwrap(buf, source, of)?;
-        let sequence = Header::parse(buf.packet()).map_err(|_| Reason::Malformed)?.sequence();
-        if self.quality.recover(source, sequence) { Ok(true) } else { Err(Reason::Repeated) }
-    }
-
-    /// Keeps a packet as it leaves, where packets are sent again as they left.
-    pub fn keep_sealed(&mut self, packet: &[u8], now: Now) {
-        if self.ring.is_some() {
-            self.keep(packet, true, now);
-        }
-    }
-
-    // Out of line: of sound nothing is kept, and it is most of what passes.
-    #[cold]
-    fn keep(&mut self, packet: &[u8], sealed: bool, now: Now) {
-        if let Some(ring) = self.ring.as_mut().filter(|ring| ring.keeps_sealed() == sealed) {
-            ring.keep(packet, now);
-        }
-    }
-
-    /// Writes a packet once more, by the number under which it left. Where it goes and how long it is; `None` where it must
-    /// not leave, or is gone.
-    pub fn resend(
-        &mut self,
-        number: u16,
-        room: &mut [u8; RESEND_ROOM],
-        now: Now,
-    ) -> Option<(FlowKey, usize)> {
-        if self.lapsed || self.rules.mute == Mute::Held || matches!(self.seal, Sealing::Waiting) {
-            return None;
-        }
-        let again = self.cold.again.wrapping_add(1);
-        let (length, to_seal) = self.ring.as_ref()?.write(number, low_half(again), room, now)?;
-        if !to_seal {
-            return Some((self.rules.rtp, length));
-        }
-        self.cold.again = again;
-        let mut buf = PacketBuf::new(room, 0..length).ok()?;
-        if let Sealing::Srtp(sealer) = &mut self.seal {
-            sealer.seal_rtp(&mut buf).ok()?;
-        }
-        Some((self.rules.rtp, buf.len()))
-    }
-
-    /// Puts one open RTCP compound into the other leg's words; `reverse` is the direction that runs the other way, which may
-    /// have packets that are to be sent again. Whether it asks for a whole picture.
-    ///
-    /// # Errors
-    /// Why it does not leave.
-    pub fn rewrite_rtcp(
-        &mut self,
-        buf: &mut PacketBuf<'_>,
-        mut reverse: Option<&mut Self>,
-        lost: &mut Lost,
-        now: Now,
-    ) -> Result<bool, Reason> {
-        if matches!(self.seal, Sealing::Waiting) {
-            return Err(Reason::Early);
-        }
-        if self.rules.passage == Passage::Transparent {
-            return rtcp::pass(buf.packet()).map(|()| false);
-        }
-        let heard = reports::hear(buf.packet(), reverse.as_ref().map(|reverse| reverse.rules.ssrc));
-        let Self { stream, rules, packets, octets, cold, .. } = self;
-        let round_trip = cold.reports.round_trip();
-        let mut ring = reverse.as_mut().and_then(|reverse| reverse.ring.take());
-        let names = Names {
-            own_ssrc: rules.ssrc,
-            source: stream.source(),
-            timestamp_offset: stream.timestamp_offset(),
-            counts: [low(*packets), low(*octets)],
-            remb: cold.plan.extensions.remb,
-            reverse: reverse.as_deref().and_then(|reverse| {
-                Some((reverse.rules.ssrc, reverse.stream.origin()?, &reverse.cold.reports))
-            }),
-        };
-        let (pictures, number) = &mut cold.pictures;
-        let mut asks = false;
-        let picture = || {
-            asks = pictures.take(PICTURE, now);
-            *number = number.wrapping_add(u8::from(asks));
-            asks.then_some(*number)
-        };
-        let answer = |sequence| match ring.as_mut().map(|ring| ring.ask(sequence, round_trip, now)) {
-            Some(Asked::Again) => lost.again.try_push(sequence).is_ok(),
-            Some(Asked::Enough) => {
-                lost.limited += 1;
-                true
-            }
-            Some(Asked::Gone) | None => false,
-        };
-        let asked = rtcp::rewrite(buf, &names, picture, answer);
-        if let Some(reverse) = &mut reverse {
-            reverse.ring = ring;
-        }
-        lost.forwarded = asked? as u64;
-        let reverse = reverse.map(|reverse| {
-            // Who reports on a stream knows it.
-            reverse.names &= !heard.is_about_ours();
-            let source = reverse.stream.origin().map(|origin| origin.source);
-            (&mut reverse.cold.reports, source)
-        });
-        cold.reports.note(&heard, reverse, now);
-        Ok(asks)
-    }
-
-    /// Writes a report of its own where its sender is silent, or the last one it has to send; `ntp`: what `now` is in NTP's
-    /// format. Where it goes and how long it is; `None` where nothing is to be told, or must leave.
-    pub fn report(
-        &mut self,
-        reverse: Option<&mut Self>,
-        (now, ntp): (Now, u64),
-        goodbye: bool,
-        room: &mut [u8; REPORT_ROOM],
-    ) -> Option<(FlowKey, usize)> {
-        let translated = self.rules.passage == Passage::Translated;
-        let due = goodbye || self.cold.reports.is_silent(now);
-        if !translated || !due || self.lapsed || matches!(self.seal, Sealing::Waiting) {
-            return None;
-        }
-        let sender = self.stream.latest().filter(|_| self.packets > 0).map(|(timestamp, at)| {
-            let passed = now.since(at) * u64::from(self.quality.clock()) / 1_000_000;
-            let timestamp = timestamp.wrapping_add(low(passed));
-            (Sender { ntp, timestamp, packets: low(self.packets), octets: low(self.octets) }, at)
-        });
-        let reverse = reverse.map(|reverse| (&mut reverse.cold.reports, &reverse.quality));
-        let report = Report { own_ssrc: self.rules.ssrc, sender, reverse, goodbye };
-        let length = self.cold.reports.write(report, now, room.first_chunk_mut()?)?;
-        let mut buf = PacketBuf::new(room, 0..length).ok()?;
-        if let Sealing::Srtp(sealer) = &mut self.seal {
-            sealer.seal_rtcp(&mut buf).ok()?;
-        }
-        Some((self.rules.rtcp, buf.len()))
-    }
-
-    /// Takes note of an open RTP packet of its bundle, where its sender is told when each arrived.
-    pub fn note_arrival(&mut self, packet: &[u8], now: Now) {
-        // The number is looked at first: of the rest most directions have nothing, and it lies elsewhere.
-        if let Some(id) = self.rules.transport_wide
-            && let Some(arrivals) = &mut self.cold.arrivals
-            && let Some(sequence) = extensions::transport_wide(packet, id)
-            && let Ok(header) = Header::parse(packet)
-        {
-            arrivals.arrive(sequence, header.ssrc(), now);
-        }
-    }
-
-    /// Writes the next feedback on what arrived, as it leaves on `reverse`. Where it goes and how long it is; `None` where there
-    /// is nothing more to tell, or must leave.
-    pub fn feed_back(
-        &mut self,
-        reverse: &mut Self,
-        room: &mut [u8; FEEDBACK_ROOM],
-    ) -> Option<(FlowKey, usize)> {
-        if reverse.lapsed || matches!(reverse.seal, Sealing::Waiting) {
-            return None;
-        }
-        let length = self.cold.arrivals.as_mut()?.write(reverse.rules.ssrc, room.first_chunk_mut()?)?;
-        let mut buf = PacketBuf::new(room, 0..length).ok()?;
-        if let Sealing::Srtp(sealer) = &mut reverse.seal {
-            sealer.seal_rtcp(&mut buf).ok()?;
-        }
-        Some((reverse.rules.rtcp, buf.len()))
-    }
-
-    /// Takes note whether its flow leads to it. Whether a timer for its feedback is to be started now.
-    pub fn begins_to_feed_back(&mut self, leads: bool) -> bool {
-        let translated = self.rules.passage == Passage::Translated;
-        if !leads || !translated || self.rules.transport_wide.is_none() {
-            self.cold.arrivals = None;
-            return false;
-        }
-        self.cold.arrivals.get_or_insert_default();
-        !std::mem::replace(&mut self.cold.feeding, true)
-    }
-
-    /// That timer has run out: whether another is to be started.
-    pub fn goes_on_feeding_back(&mut self) -> bool {
-        self.cold.feeding = self.cold.arrivals.is_some();
-        self.cold.feeding
-    }
-
-    /// Whether a timer for its reports is to be started now: it may have to report, and none runs.
-    pub fn begins_to_report(&mut self) -> bool {
-        let begins = self.rules.passage == Passage::Translated && !self.cold.reporting;
-        self.cold.reporting |= begins;
-        begins
-    }
-
-    /// Its timer has run out: whether another is to be started.
-    pub fn goes_on_reporting(&mut self) -> bool {
-        self.cold.reporting = self.rules.passage == Passage::Translated;
-        self.cold.reporting
-    }
-
     /// Statistics so far.
     pub fn quality(&self) -> Quality {
         let reports = &self.cold.reports;
@@ -456,17 +259,6 @@ impl Direction {
             Payload::Rtcp => self.rules.rtcp,
         }
     }
-}
-
-/// What becomes of the packets that a compound has lost.
-#[derive(Debug, Default)]
-pub struct Lost {
-    /// Those that are to be sent again, by the numbers under which they left.
-    pub again: ArrayVec<u16, LOST>,
-    /// Those that were asked for too often.
-    pub limited: u64,
-    /// Those that their sender is asked for.
-    pub forwarded: u64,
 }
 
 /// A packet in the words of the other leg.

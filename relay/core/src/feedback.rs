@@ -1,9 +1,10 @@
 //! What a receiver asks of a sender between reports (RFC 4585, RFC 5104): for a picture, for lost packets.
 //!
-//! Lost packets that are kept here are sent again from here ([`crate::resend`]). All else goes on to whoever sends the stream, under the names that it has there. A wish for a picture leaves in both its forms,
-//! since what the other leg has agreed to is not known here: PLI, and FIR with a number of its own. The bandwidth that a
-//! receiver wants (REMB, draft-alvestrand-rmcat-remb, or TMMBR) goes on as REMB where the sender knows that; transport-wide
-//! feedback speaks of one leg's path and ends here.
+//! Lost packets that are kept here are sent again from here ([`crate::resend`]). All else goes on to whoever sends the stream,
+//! under the names that it has there. A wish for a picture leaves in both its forms, since what the other leg has agreed to is
+//! not known here: PLI, and FIR with a number of its own. The bandwidth that a receiver wants (REMB,
+//! draft-alvestrand-rmcat-remb, or TMMBR) goes on as REMB where the sender knows that; transport-wide feedback speaks of one
+//! leg's path and ends here.
 
 use arrayvec::ArrayVec;
 use sallyport_wire::rtcp::{PSFB, Packet, RTPFB};
@@ -15,8 +16,9 @@ use crate::stream::{Origin, is_before};
 const NACK: u8 = 1;
 const PLI: u8 = 1;
 const FIR: u8 = 4;
-/// TMMBR (RFC 5104 section 4.2.1), and what the application defines (RFC 4585 section 6.4), such as REMB.
+/// TMMBR (RFC 5104 section 4.2.1), its answer (section 4.2.2), and what the application defines (RFC 4585 section 6.4), such as REMB.
 const TMMBR: u8 = 3;
+const TMMBN: u8 = 4;
 const APPLICATION: u8 = 15;
 const REMB: &[u8] = b"REMB";
 /// Lost packets that one compound can ask for; what is beyond is asked for again.
@@ -31,6 +33,28 @@ pub struct Wishes {
     lost: ArrayVec<u16, LOST>,
     /// No more than so many bits a second.
     limit: Option<u64>,
+    /// Who said so by TMMBR, and waits for an answer.
+    pub bound: Option<Bound>,
+}
+
+/// A bound of bandwidth as a receiver told it by TMMBR: who it is, and exponent, mantissa and overhead in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    owner: u32,
+    value: u32,
+}
+
+impl Bound {
+    /// Writes the answer of who sends (RFC 5104 section 4.2.2): a leg has one receiver, so that what it wants last bounds.
+    pub fn write(self, out: &mut Out, own_ssrc: u32) -> Option<()> {
+        let answer = out.grow(20)?;
+        answer[..4].copy_from_slice(&[0x80 | TMMBN, RTPFB, 0, 4]);
+        [own_ssrc, 0, self.owner, self.value]
+            .iter()
+            .zip([4, 8, 12, 16])
+            .for_each(|(word, at)| put(answer, at, *word));
+        Some(())
+    }
 }
 
 impl Wishes {
@@ -78,7 +102,8 @@ impl Wishes {
             (RTPFB, TMMBR) => {
                 let entries = body.get(8..).unwrap_or_default().chunks_exact(8);
                 for entry in entries.filter(|entry| word(entry, 0) == own) {
-                    self.bound(word(entry, 4) >> 9, 17);
+                    self.limit_to(word(entry, 4) >> 9, 17);
+                    self.bound = Some(Bound { owner: word(body, 0), value: word(entry, 4) });
                 }
             }
             (PSFB, APPLICATION) if body.get(8..12) == Some(REMB) => {
@@ -87,7 +112,7 @@ impl Wishes {
                     .take(usize::from(body.get(12).copied().unwrap_or(0)))
                     .any(|ssrc| word(ssrc, 0) == own)
                 {
-                    self.bound(word(body, 12) & 0x00ff_ffff, 18);
+                    self.limit_to(word(body, 12) & 0x00ff_ffff, 18);
                 }
             }
             _ => {}
@@ -95,7 +120,7 @@ impl Wishes {
     }
 
     /// Takes note of a bound: six bits of exponent, then a mantissa. The least of several counts.
-    fn bound(&mut self, value: u32, mantissa: u32) {
+    fn limit_to(&mut self, value: u32, mantissa: u32) {
         let bits = u64::from(value & ((1 << mantissa) - 1)) << (value >> mantissa & 0x3f).min(40);
         self.limit = Some(self.limit.map_or(bits, |limit| limit.min(bits)));
     }

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use sallyport_plan::{CallId, Direction as DirectionPlan, FlowKey, Plan, Protection, Refusal};
+use sallyport_plan::{CallId, Direction as DirectionPlan, FlowKey, Plan, Protection, Refusal, Resend};
 
 use crate::Now;
 use crate::consent::Consent;
@@ -27,21 +27,21 @@ impl Translator {
     ///
     /// # Errors
     /// A [`Refusal`]; what ran before runs on. Beyond what [`Plan::validate`] refuses: `Stale`, `Full`, `FlowTaken` by
-    /// another call, `KeyReuse` of a key and SSRC that another direction has or had, `Malformed` ICE credentials, two
-    /// consents of one pair, consent of a pair that feeds no direction, or a flow that another direction is to open under
+    /// another call, `KeyReuse` of a key and SSRC that another direction has or had, `Malformed` ICE credentials, another
+    /// SSRC of retransmissions under the same key, two consents of one pair, consent of a pair that feeds no direction, or a flow that another direction is to open under
     /// the same key.
     pub fn install(&mut self, plan: Plan, now: Now) -> Result<FlowChanges, Refusal> {
         plan.validate()?;
         self.admit(&plan)?;
-        self.ledger.admit(&plan, self.calls.get(&plan.call).map(|call| &call.plan))?;
+        self.ledger.admit(&plan, &self.running(plan.call))?;
         let prepared = self.prepare(&plan)?;
         let consents = self.prepare_consents(&plan, now)?;
-        Ok(self.commit(plan, prepared, consents, now))
+        Ok(self.commit(&plan, prepared, consents, now))
     }
 
     fn admit(&self, plan: &Plan) -> Result<(), Refusal> {
         let running = self.calls.get(&plan.call);
-        if running.is_some_and(|call| call.plan.version >= plan.version) {
+        if running.is_some_and(|call| call.version >= plan.version) {
             return Err(Refusal::Stale);
         }
         let have = running.map_or(0, |call| call.slots.len());
@@ -57,8 +57,14 @@ impl Translator {
         if taken {
             return Err(Refusal::FlowTaken);
         }
-        let another = running.is_some_and(|running| passes_opener_on(&running.plan, plan));
+        let another = passes_opener_on(&self.running(plan.call), plan);
         if another { Err(Refusal::Malformed) } else { Ok(()) }
+    }
+
+    /// The directions of a call as they run, in the order of its plan; none of an unknown one.
+    fn running(&self, call: CallId) -> Vec<&DirectionPlan> {
+        let slots = self.calls.get(&call).map(|call| call.slots.as_slice()).unwrap_or_default();
+        slots.iter().filter_map(|at| Some(&self.table.at(*at)?.cold.plan)).collect()
     }
 
     fn prepare(&self, plan: &Plan) -> Result<Vec<Prepared>, Refusal> {
@@ -73,6 +79,9 @@ impl Translator {
             .iter()
             .map(|wanted| {
                 let running = running(wanted);
+                if running.is_some_and(|(_, former)| renames_retransmissions(former, wanted)) {
+                    return Err(Refusal::Malformed);
+                }
                 let keeps_open = running.is_some_and(|(_, former)| former.open == wanted.open);
                 let keeps_seal = running.is_some_and(|(_, former)| former.seal == wanted.seal);
                 let malformed = |_| Refusal::Malformed;
@@ -110,7 +119,7 @@ impl Translator {
 
     fn commit(
         &mut self,
-        plan: Plan,
+        plan: &Plan,
         prepared: Vec<Prepared>,
         consents: Vec<Option<Consent>>,
         now: Now,
@@ -119,18 +128,25 @@ impl Translator {
         let former = self.calls.remove(&id);
         let (old_slots, old_consents) = former.map(|call| (call.slots, call.consents)).unwrap_or_default();
         let old_flows = self.flows(&old_slots);
-        let slots: Vec<usize> = prepared.into_iter().map(|direction| self.put(id, direction, now)).collect();
+        // Collected in place they would keep the room that their keys had.
+        let mut slots = Vec::with_capacity(prepared.len());
+        for direction in prepared {
+            slots.push(self.put(id, direction, now));
+        }
         for at in old_slots {
             if !slots.contains(&at) {
                 self.table.free(at);
             }
         }
+        if plan.directions.iter().any(|direction| direction.fork.is_some()) {
+            self.copies.begin();
+        }
         self.pair(&slots);
         self.lead(&slots, now);
         let changes = self.flow_changes(&slots, &old_flows);
-        let consents = self.keep_consents(&plan, consents, old_consents);
-        self.ledger.enter(&plan);
-        self.calls.insert(id, Call { plan, slots, consents });
+        let consents = self.keep_consents(plan, consents, old_consents);
+        self.ledger.enter(plan);
+        self.calls.insert(id, Call { version: plan.version, slots, consents });
         self.lapse(id);
         changes
     }
@@ -157,6 +173,7 @@ impl Translator {
         }
         let (open, seal) = (open.unwrap_or(Opening::Waiting), seal.unwrap_or(Sealing::Waiting));
         let at = self.table.put(Direction::new(call, plan, open, seal));
+        self.keep(at);
         self.begin_reports(at, now);
         at
     }
@@ -245,6 +262,11 @@ impl Translator {
     pub fn remove(&mut self, id: CallId, now: Now) -> Option<Removed> {
         let reports = self.report(id)?;
         let farewells = self.farewells(id, now);
+        let running = self.running(id);
+        let mut egress: Vec<FlowKey> =
+            running.iter().flat_map(|direction| [direction.rtp, direction.rtcp]).collect();
+        let forks = running.iter().filter_map(|direction| direction.fork);
+        egress.extend(forks.flat_map(|fork| [fork.rtp, fork.rtcp]));
         let call = self.calls.remove(&id)?;
         let flows = self.flows(&call.slots);
         for flow in &flows {
@@ -254,10 +276,7 @@ impl Translator {
             self.table.free(*at);
         }
         self.ledger.remove(id);
-        let directions = &call.plan.directions;
-        let mut egress: Vec<FlowKey> =
-            directions.iter().flat_map(|direction| [direction.rtp, direction.rtcp]).collect();
-        egress.extend(call.plan.consents.iter().map(|consent| consent.flow));
+        egress.extend(call.consents.iter().map(|consent| consent.plan().flow));
         egress.sort_unstable();
         egress.dedup();
         Some(Removed { flows, egress, reports, farewells })
@@ -281,16 +300,23 @@ impl Translator {
     }
 }
 
-/// Whether a flow goes to another direction under the same key: what the one has opened the other would open again.
-fn passes_opener_on(former: &Plan, plan: &Plan) -> bool {
-    let leads = |plan: &Plan, flow: &FlowKey| {
-        let mut directions = plan.directions.iter();
-        directions.position(|direction| direction.ingress.contains(flow))
+/// Whether retransmissions get another SSRC while the key stays: their numbers, and what a checkpoint knows of them, are those
+/// of the one that was announced.
+fn renames_retransmissions(former: &DirectionPlan, wanted: &DirectionPlan) -> bool {
+    let ssrc = |direction: &DirectionPlan| match direction.resend {
+        Resend::Rtx { ssrc, .. } => Some(ssrc),
+        Resend::Never | Resend::Same => None,
     };
-    let all = plan.directions.iter().flat_map(|direction| &direction.ingress);
-    all.into_iter().any(|flow| {
-        let now = leads(plan, flow).and_then(|at| plan.directions.get(at));
-        let then = leads(former, flow).and_then(|at| former.directions.get(at));
+    let renamed = ssrc(former).zip(ssrc(wanted)).is_some_and(|(one, other)| one != other);
+    renamed && former.seal == wanted.seal && matches!(former.seal, Some(Protection::Srtp(_)))
+}
+
+/// Whether a flow goes to another direction under the same key: what the one has opened the other would open again.
+fn passes_opener_on(former: &[&DirectionPlan], plan: &Plan) -> bool {
+    let mut all = plan.directions.iter().flat_map(|direction| &direction.ingress);
+    all.any(|flow| {
+        let now = plan.directions.iter().find(|direction| direction.ingress.contains(flow));
+        let then = former.iter().find(|direction| direction.ingress.contains(flow));
         let (Some(now), Some(then)) = (now, then) else { return false };
         now.index != then.index && now.open == then.open && matches!(now.open, Some(Protection::Srtp(_)))
     })

@@ -41,11 +41,11 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Checks a plan against all that was sealed; `running` is the plan that it replaces.
+    /// Checks a plan against all that was sealed; `running` are the directions that it replaces.
     ///
     /// # Errors
     /// [`Refusal::KeyReuse`]; [`Refusal::TooLarge`] where the call has used up more keys than anyone needs.
-    pub fn admit(&self, plan: &Plan, running: Option<&Plan>) -> Result<(), Refusal> {
+    pub fn admit(&self, plan: &Plan, running: &[&Direction]) -> Result<(), Refusal> {
         for direction in &plan.directions {
             let Some(key) = KeyId::of_side(direction.seal.as_ref()) else { continue };
             for ssrc in direction.sealed() {
@@ -82,9 +82,8 @@ impl Ledger {
     }
 }
 
-fn runs_on(direction: &Direction, running: Option<&Plan>) -> bool {
-    let directions = running.map(|plan| plan.directions.as_slice()).unwrap_or_default();
-    let former = directions.iter().find(|former| former.index == direction.index);
+fn runs_on(direction: &Direction, running: &[&Direction]) -> bool {
+    let former = running.iter().find(|former| former.index == direction.index);
     former.is_some_and(|former| former.seal == direction.seal)
 }
 
@@ -112,6 +111,7 @@ mod tests {
             extensions: Extensions::default(),
             digits: Digits::Pass,
             resend: Resend::Never,
+            fork: None,
             reverse: DirectionIndex(index),
             mute: Mute::Open,
         }
@@ -124,13 +124,13 @@ mod tests {
 
     /// Each plan replaces the one before; the last one's outcome.
     fn history(plans: &[&[(u8, u8, u32)]]) -> Result<(), Refusal> {
-        let (mut ledger, mut running, mut outcome) = (Ledger::default(), None, Ok(()));
+        let (mut ledger, mut running, mut outcome) = (Ledger::default(), Vec::new(), Ok(()));
         for directions in plans {
             assert_eq!(outcome, Ok(()), "only the last may be refused");
             let plan = plan(1, directions);
-            outcome = ledger.admit(&plan, running.as_ref());
+            outcome = ledger.admit(&plan, &running.iter().collect::<Vec<_>>());
             ledger.enter(&plan);
-            running = Some(plan);
+            running = plan.directions;
         }
         outcome
     }
@@ -154,9 +154,9 @@ mod tests {
     fn calls_are_kept_apart_and_forgotten() {
         let mut ledger = Ledger::default();
         ledger.enter(&plan(1, &[(0, 1, 10)]));
-        assert_eq!(ledger.admit(&plan(2, &[(0, 1, 10)]), None), Err(Refusal::KeyReuse));
+        assert_eq!(ledger.admit(&plan(2, &[(0, 1, 10)]), &[]), Err(Refusal::KeyReuse));
         ledger.remove(CallId(1));
-        assert_eq!(ledger.admit(&plan(2, &[(0, 1, 10)]), None), Ok(()));
+        assert_eq!(ledger.admit(&plan(2, &[(0, 1, 10)]), &[]), Ok(()));
         assert!(ledger.owners.is_empty() && ledger.calls.is_empty());
     }
 
@@ -165,7 +165,7 @@ mod tests {
         let mut ledger = Ledger::default();
         let refused = (0..5000u32).find(|n| {
             let plan = plan(1, &[(0, 1, *n)]);
-            let admitted = ledger.admit(&plan, None);
+            let admitted = ledger.admit(&plan, &[]);
             ledger.enter(&plan);
             admitted == Err(Refusal::TooLarge)
         });

@@ -38,6 +38,7 @@
 //!     extensions: Extensions::default(),
 //!     digits: Digits::Pass,
 //!     resend: Resend::Never,
+//!     fork: None,
 //!     reverse: DirectionIndex(reverse),
 //!     mute: Mute::Open,
 //! };
@@ -68,6 +69,7 @@ mod direction;
 mod event;
 mod extensions;
 mod feedback;
+mod fork;
 mod install;
 mod ledger;
 mod limit;
@@ -86,8 +88,9 @@ mod translator;
 pub use burst::{Cleared, Inbound};
 pub use checkpoint::{Checkpoint, DirectionState};
 pub use event::Digit;
+pub use fork::FORK_ROOM;
 pub use ledger::KeyId;
-pub use limit::Sources;
+pub use limit::{Sources, resent_within};
 pub use packet::{Payload, Verdict};
 pub use quality::{Arrival, Quality};
 pub use reason::Reason;

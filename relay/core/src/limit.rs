@@ -3,6 +3,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
+use sallyport_wire::site;
+
 use crate::Now;
 
 /// Buckets of the table; sources that share one share its rate.
@@ -13,6 +15,13 @@ const SOURCE: Rate = Rate { burst: 50, refill: 20_000 };
 pub const FLOW: Rate = Rate { burst: 100, refill: 10_000 };
 /// Pictures that may be asked for: one at once, and another half a second later.
 pub const PICTURE: Rate = Rate { burst: 1, refill: 500_000 };
+/// Retransmissions of one direction, which use up indices that a restart has to step over ([`resent_within`]).
+pub const AGAIN: Rate = Rate { burst: 1024, refill: 1_000 };
+
+/// How many retransmissions leave on one direction at the most within so many microseconds, whatever is asked for.
+pub const fn resent_within(micros: u64) -> u64 {
+    AGAIN.burst as u64 + micros / AGAIN.refill + 1
+}
 
 /// How fast a bucket empties and fills.
 #[derive(Debug, Clone, Copy)]
@@ -68,16 +77,8 @@ impl Sources {
 
     /// Takes a token of the source; whether there was one.
     pub fn admit(&mut self, source: IpAddr, now: Now) -> bool {
-        let hash = self.hash.hash_one(network(source));
+        let hash = self.hash.hash_one(site(source));
         self.buckets[(hash % BUCKETS as u64) as usize].take(SOURCE, now)
-    }
-}
-
-/// Who one sender is: an IPv4 address, or the 64 bits of an IPv6 address that a site has all addresses below of.
-fn network(source: IpAddr) -> u64 {
-    match source.to_canonical() {
-        IpAddr::V4(v4) => u64::from(v4.to_bits()),
-        IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
     }
 }
 

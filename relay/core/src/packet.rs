@@ -30,6 +30,8 @@ pub enum Verdict {
     Consumed,
     /// Done with it: a named event of which control is told.
     Heard,
+    /// Done with it: RTCP of which all is answered from here.
+    Answered,
     /// Forget it; the reason is counted.
     Drop(Reason),
 }

@@ -28,6 +28,8 @@ const PATIENCE: [u32; 3] = [10, 200, 50];
 const CREDIT: u32 = 64 * 1024;
 /// Octets that a packet has at the most which is sent again.
 pub const RESEND_ROOM: usize = 2048;
+/// Octets of a packet of four octets of padding.
+const PADDING: usize = 12 + 4;
 /// Octets of the original sequence number.
 const OSN: usize = 2;
 /// Payload types that may be sent again.
@@ -182,6 +184,22 @@ impl Ring {
                 Some((length, true))
             }
         }
+    }
+
+    /// Writes a retransmission that repeats nothing, as senders do that probe a path: padding only. Its length; `None` where
+    /// packets leave again as they left.
+    pub fn pad(&self, sequence: u16, timestamp: u32, room: &mut [u8; RESEND_ROOM]) -> Option<usize> {
+        let Form::Rtx { ssrc, types } = &self.form else { return None };
+        let (_, payload_type) = types.first()?;
+        let packet = room.get_mut(..PADDING)?;
+        packet.fill(0);
+        packet[0] = 0xa0;
+        packet[PADDING - 1] = 4;
+        rtp::set_payload_type(packet, *payload_type);
+        rtp::set_sequence(packet, sequence);
+        rtp::set_timestamp(packet, timestamp);
+        rtp::set_ssrc(packet, *ssrc);
+        Some(PADDING)
     }
 
     fn find(&self, sequence: u16, now: Now) -> Option<Entry> {

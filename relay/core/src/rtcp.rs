@@ -8,7 +8,7 @@
 use sallyport_wire::PacketBuf;
 use sallyport_wire::rtcp::{self, REPORT_BLOCK, RR, SR};
 
-use crate::feedback::Wishes;
+use crate::feedback::{Bound, Wishes};
 use crate::reason::Reason;
 use crate::reports::{Reports, lost, put_lost, words};
 use crate::stream::{Origin, is_before};
@@ -56,8 +56,8 @@ impl Out {
 }
 
 /// Rewrites a compound in place. `picture` is asked once where the compound asks for a picture: the number of the request to
-/// send, `None` where there were too many; `answer` whether a packet that it has lost, by our number, is sent again from here. How
-/// many packets the other leg is asked for.
+/// send, `None` where there were too many; `answer` whether a packet that it has lost, by our number, is sent again from here.
+/// How many packets the other leg is asked for. `bound` becomes what its sender wants by TMMBR.
 ///
 /// # Errors
 /// [`Reason::Malformed`], [`Reason::RtcpSource`] where it reports another source than the direction's,
@@ -68,6 +68,7 @@ pub fn rewrite(
     names: &Names<'_>,
     picture: impl FnOnce() -> Option<u8>,
     mut answer: impl FnMut(u16) -> bool,
+    bound: &mut Option<Bound>,
 ) -> Result<usize, Reason> {
     check(buf.packet())?;
     let (mut out, mut wishes) = (Out::new(), Wishes::default());
@@ -79,6 +80,7 @@ pub fn rewrite(
             (_, None) => {}
         }
     }
+    *bound = wishes.bound;
     if !names.remb {
         wishes.forget_limit();
     }
@@ -103,14 +105,24 @@ pub fn rewrite(
     Ok(wishes.lost())
 }
 
-/// Writes a compound of our own that asks for a picture: by whom, of whom, and the number of the request. Its length.
-pub fn ask_picture((own_ssrc, source): (u32, u32), number: u8, room: &mut [u8]) -> Option<usize> {
+/// Writes a compound of our own that wants something: of whom, and the number of a request for a picture. Its length.
+pub fn ask(wishes: &Wishes, (own_ssrc, source): (u32, u32), number: u8, room: &mut [u8]) -> Option<usize> {
+    own(own_ssrc, room, |out| wishes.write(out, own_ssrc, source, number))
+}
+
+/// Writes a compound of our own that answers a TMMBR. Its length.
+pub fn notify(bound: Bound, own_ssrc: u32, room: &mut [u8]) -> Option<usize> {
+    own(own_ssrc, room, |out| bound.write(out, own_ssrc))
+}
+
+/// Writes a compound of our own: an empty report, a source description, and what `write` adds.
+fn own(own_ssrc: u32, room: &mut [u8], write: impl FnOnce(&mut Out) -> Option<()>) -> Option<usize> {
     let mut out = Out::new();
     let empty = out.grow(8)?;
     empty[..4].copy_from_slice(&[0x80, RR, 0, 1]);
     put(empty, 4, own_ssrc);
     describe(out.grow(SDES)?, own_ssrc);
-    Wishes::for_picture().write(&mut out, own_ssrc, source, number)?;
+    write(&mut out)?;
     room.get_mut(..out.length)?.copy_from_slice(out.bytes.get(..out.length)?);
     Some(out.length)
 }
@@ -265,7 +277,7 @@ mod tests {
         let mut room = bytes.to_vec();
         room.resize(bytes.len() + 64, 0);
         let mut buf = PacketBuf::new(&mut room, 0..bytes.len()).unwrap();
-        rewrite(&mut buf, &names(&Reports::default()), || number, |lost| lost == 7)?;
+        rewrite(&mut buf, &names(&Reports::default()), || number, |lost| lost == 7, &mut None)?;
         Ok(buf.packet().to_vec())
     }
 

@@ -1,9 +1,11 @@
 //! What a worker counts: every packet that it judges moves exactly one of its counters. Beside them
 //! `continuity_broken` must stay 0 (packets whose SSRC, sequence or timestamp does not go on with what has left on their leg),
 //! `digit_lost` counts digits beyond what a peer may send to control, and those of control's that could not be sent,
-//! and `extension_malformed` packets that went on without their header extensions. Of packets that a NACK asks for, `nack_answered`
-//! were sent again from here, `nack_limited` were not because they just had been or too much was, `nack_forwarded` were asked of the
-//! sender; `rtx_recovered` were lost and came by retransmission.
+//! and `extension_malformed` packets that went on without their header extensions. Of packets that a NACK asks for,
+//! `nack_answered` were sent again from here, `nack_limited` were not because they just had been or too much was,
+//! `nack_declined` because they were gone or nothing could leave when their turn came, `nack_forwarded` were asked of the
+//! sender; `rtx_recovered` were lost and came by retransmission. Of copies, `forked` were made, and for `fork_overflow` there
+//! was no room.
 
 use sallyport_plan::CallId;
 
@@ -33,6 +35,7 @@ pub struct Stats {
     rtcp: u64,
     replied: u64,
     consumed: u64,
+    answers: u64,
     punted_call: u64,
     punted_unknown: u64,
     /// Reports of our own.
@@ -50,10 +53,14 @@ pub struct Stats {
     pub answered: u64,
     /// Packets that were asked for too often.
     pub limited: u64,
+    /// Packets that were to be sent again, and were gone or could not leave when their turn came.
+    pub declined: u64,
     /// Packets that their sender was asked for.
     pub forwarded: u64,
     /// Packets that came by retransmission.
     pub recovered: u64,
+    forked: u64,
+    fork_overflow: u64,
 }
 
 impl Stats {
@@ -72,6 +79,12 @@ impl Stats {
         self.lost_digits += 1;
     }
 
+    /// Counts a copy, or one that there was no room for.
+    pub fn fork(&mut self, taken: bool) {
+        self.forked += u64::from(taken);
+        self.fork_overflow += u64::from(!taken);
+    }
+
     /// Counts a packet by what becomes of it.
     pub fn count(&mut self, verdict: &Verdict) {
         match verdict {
@@ -82,6 +95,7 @@ impl Stats {
             Verdict::Reply(_) => self.replied += 1,
             Verdict::Consumed => self.consumed += 1,
             Verdict::Heard => self.event += 1,
+            Verdict::Answered => self.answers += 1,
             Verdict::Punt(Some(CallId(_))) => self.punted_call += 1,
             Verdict::Punt(None) => self.punted_unknown += 1,
             Verdict::Drop(reason) => self.drops.count(*reason),
@@ -96,6 +110,7 @@ impl Stats {
             ("reply_stun", self.replied),
             ("consume_stun", self.consumed),
             ("consume_event", self.event),
+            ("consume_rtcp", self.answers),
             ("punt_call", self.punted_call),
             ("punt_unknown", self.punted_unknown),
             ("report_rtcp", self.reported),
@@ -106,8 +121,11 @@ impl Stats {
             ("extension_malformed", self.malformed_extensions),
             ("nack_answered", self.answered),
             ("nack_limited", self.limited),
+            ("nack_declined", self.declined),
             ("nack_forwarded", self.forwarded),
             ("rtx_recovered", self.recovered),
+            ("forked", self.forked),
+            ("fork_overflow", self.fork_overflow),
         ];
         ways.into_iter().chain(self.drops.iter())
     }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use arrayvec::ArrayVec;
-use sallyport_plan::{CallId, Counter, DirectionIndex, DirectionReport, FlowKey, Medium, Plan, Zone};
+use sallyport_plan::{CallId, Counter, DirectionIndex, DirectionReport, FlowKey, Medium, Zone};
 
 use crate::Now;
 use crate::arrivals;
@@ -12,6 +12,8 @@ use crate::checkpoint::Checkpoint;
 use crate::consent::{Consent, MESSAGE_MAX, Random};
 use crate::direction::{Direction, FEEDBACK_ROOM, Lost, REPORT_ROOM};
 use crate::event::Digit;
+use crate::feedback::Bound;
+use crate::fork::{Copies, FORK_ROOM};
 use crate::ledger::Ledger;
 use crate::limit::{FLOW, Sources};
 use crate::reports;
@@ -25,7 +27,7 @@ const EVENTS: usize = 64;
 /// Packets whose stay is kept in mind until they have left: those of a turn of a worker. What is beyond is not counted.
 const LEAVING: usize = 512;
 
-/// Packets that may wait to be sent again. What is beyond is asked for again.
+/// Packets that may be owed. What is beyond is asked for again.
 const RESENDS: usize = 1024;
 
 /// Reports that are looked after at once: packets wait meanwhile.
@@ -92,9 +94,21 @@ pub enum CoreEvent {
     },
 }
 
+/// What is owed to the receiver of a direction.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Owed {
+    /// A packet once more, by the number under which it left.
+    Again(u16),
+    /// A retransmission of nothing.
+    Padding,
+    /// An answer to a TMMBR.
+    Bound(Bound),
+}
+
 /// A call as it runs.
 pub(crate) struct Call {
-    pub plan: Plan,
+    /// Version of its plan. What that says of directions and consents lies with them.
+    pub version: u32,
     /// Slots in the order of the plan's directions.
     pub slots: Vec<usize>,
     pub consents: Vec<Consent>,
@@ -124,8 +138,14 @@ pub struct Translator {
     events: VecDeque<CoreEvent>,
     /// Slots of directions, one for each packet that was forwarded since the last burst came.
     pub(crate) leaving: ArrayVec<u32, LEAVING>,
-    /// Packets to be sent again, by direction and number.
-    resends: VecDeque<(Tag, u16)>,
+    /// What directions owe their receivers.
+    owed: VecDeque<(Tag, Owed)>,
+    /// Whether what left last of that was a packet once more.
+    repeats: bool,
+    /// Copies of what has left, to be sent behind it.
+    pub(crate) copies: Copies,
+    /// Numbers that a restart steps over, where somebody keeps indices.
+    ahead: Option<fn(Medium) -> u16>,
     pub(crate) stats: Stats,
 }
 
@@ -148,7 +168,10 @@ impl Translator {
             browsers: None,
             events: VecDeque::with_capacity(EVENTS),
             leaving: ArrayVec::new(),
-            resends: VecDeque::with_capacity(RESENDS),
+            owed: VecDeque::with_capacity(RESENDS),
+            repeats: false,
+            copies: Copies::default(),
+            ahead: None,
             stats: Stats::default(),
         }
     }
@@ -285,32 +308,67 @@ impl Translator {
         }
     }
 
-    /// The next packet that is sent once more because its receiver has lost it, as it is to be sent: where it goes and how long
-    /// it is. To be asked for after each burst until there is none. Allocates nothing.
+    /// The next packet that its receiver is owed, as it is to be sent: one that it has lost, once more, or an answer. Where it
+    /// goes and how long it is. To be asked for after each burst until there is none; [`Translator::resent`] where it has been
+    /// sent. Allocates nothing.
     pub fn poll_resend(&mut self, now: Now, room: &mut [u8; RESEND_ROOM]) -> Option<(FlowKey, usize)> {
-        while let Some((tag, number)) = self.resends.pop_front() {
+        while let Some((tag, owed)) = self.owed.pop_front() {
             let direction = self.table.owned(tag).and_then(|slot| self.table.at_mut(slot));
-            if let Some(sent) = direction.and_then(|direction| direction.resend(number, room, now)) {
-                self.stats.answered += 1;
-                return Some(sent);
+            let sent = direction.and_then(|direction| match owed {
+                Owed::Again(number) => direction.resend(number, room, now),
+                Owed::Padding => direction.announce(room, now),
+                Owed::Bound(bound) => direction.notify(bound, room),
+            });
+            self.repeats = matches!(owed, Owed::Again(_));
+            if sent.is_some() {
+                return sent;
             }
+            self.stats.declined += u64::from(self.repeats);
         }
         None
     }
 
-    /// Takes note of what a compound of a direction has lost: packets of the one that runs the other way.
+    /// The packet that [`Translator::poll_resend`] gave last has been sent, or `sent` is false and it is lost.
+    pub fn resent(&mut self, sent: bool) {
+        match (self.repeats, sent) {
+            (true, true) => self.stats.answered += 1,
+            (true, false) => self.stats.declined += 1,
+            (false, sent) => self.stats.reported += u64::from(sent),
+        }
+    }
+
+    /// Whether copies wait to be sent.
+    pub fn has_forks(&self) -> bool {
+        !self.copies.is_empty()
+    }
+
+    /// The next copy of what has left, as it is to be sent: where it goes and how long it is. To be asked for after each burst
+    /// until there is none. Allocates nothing.
+    pub fn poll_fork(&mut self, room: &mut [u8; FORK_ROOM]) -> Option<(FlowKey, usize)> {
+        self.copies.pop(room)
+    }
+
+    /// Takes note of what a compound of a direction asks of the one that runs the other way.
     pub(crate) fn resend_later(&mut self, slot: usize, lost: &Lost) {
         self.stats.limited += lost.limited;
         self.stats.forwarded += lost.forwarded;
         let reverse = self.table.at(slot).map(|direction| direction.reverse);
         let Some(tag) = reverse.and_then(|reverse| self.table.tag(reverse)) else { return };
         for number in &lost.again {
-            if self.resends.len() < RESENDS {
-                self.resends.push_back((tag, *number));
-            } else {
-                self.stats.limited += 1;
-            }
+            self.stats.limited += u64::from(!self.owe(tag, Owed::Again(*number)));
         }
+        if let Some(bound) = lost.bound {
+            self.owe(tag, Owed::Bound(bound));
+        }
+    }
+
+    /// Whether there was room for it.
+    fn owe(&mut self, tag: Tag, owed: Owed) -> bool {
+        let room = self.owed.len() < RESENDS;
+        if room {
+            self.owed.push_back((tag, owed));
+        }
+        room
     }
 
     /// Has a direction tell its sender what arrives from some time on, if it is to and does not yet. `leads`: whether its flow
@@ -414,9 +472,9 @@ impl Translator {
         Some(slots.iter().filter_map(|at| self.table.at(*at)).map(report).collect())
     }
 
-    /// Plans of all calls.
-    pub fn plans(&self) -> impl Iterator<Item = &Plan> {
-        self.calls.values().map(|call| &call.plan)
+    /// All calls, with the versions of their plans.
+    pub fn calls(&self) -> impl Iterator<Item = (CallId, u32)> {
+        self.calls.iter().map(|(id, call)| (*id, call.version))
     }
 
     /// Directions installed.
@@ -429,23 +487,44 @@ impl Translator {
         self.stats.iter()
     }
 
-    /// Indices of one call, for a restart; `None` for an unknown one.
-    pub fn checkpoint_of(&self, call: CallId) -> Option<Checkpoint> {
-        let slots = &self.calls.get(&call)?.slots;
-        let directions = slots.iter().filter_map(|at| self.table.at(*at)).map(Direction::checkpoint);
-        Some(Checkpoint { call, directions: directions.collect() })
+    /// With streams held within what a restart steps over: between one [`Translator::checkpoint_of`] and the next but one a
+    /// direction uses fewer numbers than `ahead` says of its medium.
+    #[must_use]
+    pub fn with_ahead(self, ahead: fn(Medium) -> u16) -> Self {
+        Self { ahead: Some(ahead), ..self }
+    }
+
+    /// Has a direction's numbers counted from here on.
+    pub(crate) fn keep(&mut self, at: usize) {
+        if let Some((ahead, direction)) = self.ahead.zip(self.table.at_mut(at)) {
+            direction.stream.keep(ahead(direction.cold.plan.medium));
+        }
+    }
+
+    /// Indices of one call, to be kept for a restart; `None` for an unknown one.
+    pub fn checkpoint_of(&mut self, call: CallId) -> Option<Checkpoint> {
+        let slots = self.calls.get(&call)?.slots.clone();
+        let directions =
+            slots.iter().filter_map(|at| self.table.at(*at)).map(Direction::checkpoint).collect();
+        slots.into_iter().for_each(|at| self.keep(at));
+        Some(Checkpoint { call, directions })
     }
 
     /// Goes on behind a checkpoint of an installed call; to be called before its first packet. A direction's checkpoint may be
     /// as many packets old as `ahead` says of its medium, at most 2^14. One that the checkpoint does not know goes on as if
     /// all those packets had been its first.
     pub fn restore(&mut self, checkpoint: &Checkpoint, ahead: impl Fn(Medium) -> u16, now: Now) {
-        let slots = self.calls.get(&checkpoint.call).map(|call| call.slots.as_slice()).unwrap_or_default();
+        let slots = self.calls.get(&checkpoint.call).map(|call| call.slots.clone()).unwrap_or_default();
         for at in slots {
-            let Some(direction) = self.table.at_mut(*at) else { continue };
+            let Some(direction) = self.table.at_mut(at) else { continue };
             let index = direction.cold.plan.index;
             let ahead = ahead(direction.cold.plan.medium);
-            direction.restore(checkpoint.directions.iter().find(|state| state.index == index), ahead, now);
+            let state = checkpoint.directions.iter().find(|state| state.index == index);
+            if direction.restore(state, ahead, now)
+                && let Some(tag) = self.table.tag(at)
+            {
+                self.owe(tag, Owed::Padding);
+            }
         }
     }
 }

@@ -184,6 +184,7 @@ fn out(verdict: &Verdict, octets: &[u8]) -> Out {
         Verdict::Punt(call) => Out::Punt(*call),
         Verdict::Consumed => Out::Consumed,
         Verdict::Heard => Out::Heard,
+        Verdict::Answered => Out::Answered,
         Verdict::Drop(reason) => Out::Drop(*reason),
     }
 }

@@ -68,6 +68,7 @@ fn play(translator: &mut Translator, from: FlowKey, bytes: &[u8], now: Now) -> (
         }
         Verdict::Consumed => Expect::Consumed,
         Verdict::Heard => Expect::Heard,
+        Verdict::Answered => Expect::Answered,
         Verdict::Punt(call) => {
             assert_eq!(out, bytes, "a punt leaves the bytes as they came");
             Expect::Punt { known: call == Some(CallId(1)) }

@@ -367,8 +367,22 @@ fn the_bandwidth_that_the_inside_wants_leaves_as_remb_where_that_is_known() {
             let mut peer = browser();
             bench.send(paths().outside, &peer.seal(&source())).forwarded();
             let out = bench.send(paths().rtcp, &sent);
+            // Who asks by TMMBR hears what bounds now, whether its wish can go on or not (RFC 5104 section 4.2.2).
+            let answers = bench.resends();
+            let answered = expected.is_some() && sent[1] == rtcp::RTPFB;
+            assert_eq!(answers.len(), usize::from(answered));
+            if let Some((to, bytes)) = answers.first() {
+                let last = rtcp::compound(bytes).last().unwrap().unwrap();
+                let ours =
+                    [&[0x84, 205, 0, 4][..], &INSIDE_SSRC.to_be_bytes(), &[0; 4], &[0, 0, 0, 9]].concat();
+                assert_eq!(
+                    (*to, &bytes[last.range.clone()]),
+                    (paths().rtcp, &[&ours[..], &sent[16..20]].concat()[..])
+                );
+            }
             let Some(expected) = expected.filter(|_| known) else {
-                assert_eq!(out, Out::Drop(Reason::RtcpEmpty));
+                let ends = if answered { Out::Answered } else { Out::Drop(Reason::RtcpEmpty) };
+                assert_eq!(out, ends);
                 continue;
             };
             let out = peer.open_rtcp(&out.forwarded());

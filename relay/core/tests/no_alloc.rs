@@ -9,8 +9,8 @@ mod table;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use sallyport_core::{Inbound, Limits, Now, RESEND_ROOM, Translator, Verdict};
-use sallyport_plan::{ExtensionMap, FlowKey, Plan, Profile, Pt, Resend, Ssrc};
+use sallyport_core::{FORK_ROOM, Inbound, Limits, Now, RESEND_ROOM, Translator, Verdict};
+use sallyport_plan::{ExtensionMap, FlowKey, Fork, Plan, Profile, Pt, Resend, Ssrc};
 use sallyport_wire::PacketBuf;
 use table::world::*;
 use table::{Datagram, STEP, Step};
@@ -212,6 +212,31 @@ fn no_retransmission_allocates() {
         }
         assert!(sent > 1000, "{sent} packets were sent again");
     }
+}
+
+#[test]
+fn no_copy_allocates() {
+    let mut core = Translator::new(0, Limits { calls: 1, directions: 2 }, [7; 32]);
+    let mut copied = plan(Some(Profile::AeadAes128Gcm), paths());
+    copied.directions[1].fork = Some(Fork { rtp: paths().rtp, rtcp: paths().rtcp });
+    core.install(copied, Now(0)).unwrap();
+    let mut sent = 0;
+    for n in 0..3000u32 {
+        let bytes = g711(5, n as u16, n * 160).bytes();
+        let mut room = [vec![0; HEAD], bytes.clone(), vec![0; TAIL]].concat();
+        let mut buf = PacketBuf::new(&mut room, HEAD..HEAD + bytes.len()).unwrap();
+        let now = Now(u64::from(n) * STEP);
+        assert_eq!(calls(|| judge(&mut core, &paths().rtp, &mut buf, now)).0, 0);
+        let mut room = [0; FORK_ROOM];
+        // Now and then nobody sends them, until there is no room left.
+        if n % 1000 > 200 {
+            let (count, copies) = calls(|| (0..200).filter(|_| core.poll_fork(&mut room).is_some()).count());
+            assert_eq!(count, 0);
+            sent += copies;
+        }
+    }
+    let overflow = core.counters().find(|(name, _)| *name == "fork_overflow").unwrap().1;
+    assert!(sent > 2000 && overflow > 0 && sent + overflow as usize == 3000, "{sent} and {overflow}");
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::{Bench, Out};
 use proptest::prelude::*;
-use sallyport_core::{Limits, Reason, Translator};
-use sallyport_plan::{CallId, Format, Mute, Plan, Profile, Pt, PtMap, Resend, Ssrc};
+use sallyport_core::{Limits, Now, Reason, Translator, resent_within};
+use sallyport_plan::{CallId, Format, Mute, Plan, Profile, Pt, PtMap, Refusal, Resend, Ssrc};
 use table::world::*;
 
 const PROFILES: [Profile; 2] = [Profile::AesCm128HmacSha1_80, Profile::AeadAes128Gcm];
@@ -128,7 +128,7 @@ proptest! {
         let missing: Vec<u16> =
             wanted.iter().zip(&lost).filter(|(_, lost)| **lost).map(|(packet, _)| key_of(packet).1).collect();
         let (out, sent) = call.ask(&missing);
-        prop_assert_eq!(out, Out::Drop(Reason::RtcpEmpty));
+        prop_assert_eq!(out, Out::Answered);
         prop_assert_eq!(sent.len(), missing.len());
         for packet in &sent {
             let plain = call.browser.try_open(packet).expect("an index that the browser has not seen");
@@ -213,7 +213,7 @@ fn a_packet_is_sent_again_once_in_a_round_trip() {
         let number = key_of(&call.speak()).1;
         assert_eq!(call.ask(&[number, number]).1.len(), 1);
         let (out, sent) = call.ask(&[number]);
-        assert!(sent.is_empty() && out == Out::Drop(Reason::RtcpEmpty), "nor is the sender asked");
+        assert!(sent.is_empty() && out == Out::Answered, "nor is the sender asked");
         call.bench.elapse(50_000);
         assert_eq!(call.ask(&[number]).1.len(), 1);
         assert_eq!((call.bench.counter("nack_answered"), call.bench.counter("nack_limited")), (2, 2));
@@ -240,6 +240,128 @@ fn no_more_is_sent_again_than_half_of_the_stream_beside_a_burst() {
     }
     assert!(again <= spoken / 2 + 64 * 1024 && again > spoken / 2, "{again} of {spoken}");
     assert!(call.bench.counter("nack_limited") > 0);
+}
+
+/// A browser asks, as often as it can, for the smallest packets of a stream of large ones: what leaves within four seconds is
+/// less than what a restart steps over.
+#[test]
+fn a_restart_steps_over_all_that_a_greedy_browser_can_have() {
+    let mut call = Call::new(GCM, rtx());
+    let mut times: Vec<Now> = Vec::new();
+    let mut small = Vec::new();
+    for n in 0..8000u32 {
+        call.bench.elapse(500);
+        let mut spoken = g711(2, (n & 0xffff) as u16, n * 40);
+        if n % 2 == 0 {
+            spoken.payload = vec![7; 1200];
+        }
+        let number = key_of(&call.bench.send(paths().rtp, &spoken.bytes()).forwarded()).1;
+        if n % 2 == 1 {
+            small.push(number);
+        }
+        if n % 20 == 19 {
+            let lost = &small[small.len().saturating_sub(120)..];
+            let sent = call.ask(lost).1.len();
+            times.extend(std::iter::repeat_n(call.bench.now, sent));
+        }
+    }
+    let most = resent_within(4_000_000);
+    assert!(most < 8192);
+    assert!(times.len() as u64 <= most && times.len() > 1024, "{} of {most}", times.len());
+    assert!(call.bench.counter("nack_declined") > 0);
+    assert_eq!(call.bench.counter("nack_answered"), times.len() as u64, "only what has left");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// The same of any stream, whatever is asked for and when, over plans that take retransmissions away and bring them back.
+    #[test]
+    fn no_span_has_more_retransmissions_than_are_stepped_over(
+        steps in prop::collection::vec((0u8..16, 0u64..30_000, 1usize..250, 1usize..1200), 1..300),
+    ) {
+        let mut call = Call::new(GCM, rtx());
+        let (mut numbers, mut times, mut version) = (Vec::new(), Vec::new(), 1);
+        for (what, wait, many, length) in steps {
+            call.bench.elapse(wait);
+            if what == 0 {
+                for resend in [Resend::Never, rtx()] {
+                    version += 1;
+                    call.bench.core.install(Plan { version, ..with(GCM, resend) }, call.bench.now).unwrap();
+                }
+            }
+            for _ in 0..many {
+                call.bench.elapse(100);
+                call.sequence = call.sequence.wrapping_add(1);
+                call.spoken += 1;
+                let spoken = Rtp { payload: vec![7; length], ..g711(2, call.sequence, call.spoken * 40) };
+                numbers.push(key_of(&call.bench.send(paths().rtp, &spoken.bytes()).forwarded()).1);
+            }
+            let lost = numbers[numbers.len().saturating_sub(250)..].to_vec();
+            let sent = call.ask(&lost).1.len();
+            times.extend(std::iter::repeat_n(call.bench.now.0, sent));
+        }
+        for (at, begin) in times.iter().enumerate() {
+            for span in [0, 10_000, 1_000_000, 4_000_000] {
+                let within = times[at..].iter().take_while(|time| *time - begin <= span).count() as u64;
+                prop_assert!(within <= resent_within(span), "{within} within {span}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_numbers_costs_no_more_than_a_compound_may_ask_for() {
+    let mut call = Call::new(GCM, rtx());
+    let numbers: Vec<u16> = (0..200).map(|_| key_of(&call.speak()).1).collect();
+    // Each entry names seventeen, most of them nobody's; what is here lies behind all of them.
+    let entries: Vec<(u16, u16)> =
+        (0..100).map(|n| (numbers[0].wrapping_sub(20 * n + 300), 0xffff)).collect();
+    let asked = [&entries[..], &[(numbers[199], 0)]].concat();
+    let asks = call.browser.seal_rtcp(&nack(BROWSER, OUTSIDE_SSRC, &asked));
+    assert_eq!(call.bench.send(paths().outside, &asks), Out::Answered);
+    assert!(call.bench.resends().is_empty());
+    assert_eq!(call.bench.counter("nack_limited"), 100 * 17 + 1 - 256);
+}
+
+#[test]
+fn retransmissions_keep_their_ssrc_as_long_as_their_key() {
+    let mut call = Call::new(GCM, rtx());
+    let renamed = Resend::Rtx { ssrc: Ssrc(AGAIN + 1), payload_types: vec![(Pt(0), Pt(RTX))] };
+    let plan = Plan { version: 2, ..with(GCM, renamed) };
+    assert_eq!(call.bench.core.install(plan.clone(), call.bench.now), Err(Refusal::Malformed));
+    let number = key_of(&call.speak()).1;
+    assert_eq!(call.ask(&[number]).1.len(), 1, "what ran before runs on");
+    let mut plan = plan;
+    plan.directions[1].seal = Some(sallyport_plan::Protection::Srtp(key(GCM, 0x55)));
+    assert!(call.bench.core.install(plan, call.bench.now).is_ok(), "another key, another stream");
+}
+
+/// Retransmissions may be as rare as restarts: their receiver follows however often the relay starts again between two.
+#[test]
+fn rare_retransmissions_are_opened_after_many_restarts() {
+    for profile in PROFILES {
+        let mut call = Call::new(profile, rtx());
+        let first = key_of(&call.speak()).1;
+        let sent = call.ask(&[first]).1;
+        call.browser.open(&sent[0]);
+        for _ in 0..9 {
+            let kept = call.bench.core.checkpoint_of(CallId(1)).unwrap();
+            call.bench.core = Translator::new(3, Limits { calls: 2, directions: 4 }, [7; 32]);
+            call.bench.core.install(with(profile, rtx()), call.bench.now).unwrap();
+            call.bench.core.restore(&kept, |_| 8192, call.bench.now);
+            let told = call.bench.resends();
+            assert_eq!(told.len(), 1);
+            let (to, padding) = &told[0];
+            assert_eq!((*to, key_of(padding).0), (paths().outside, AGAIN));
+            let padding = call.browser.open(padding);
+            assert_eq!((padding[0], padding[1] & 0x7f, &padding[12..]), (0xa0, RTX, &[0, 0, 0, 4][..]));
+            assert_eq!(call.bench.counter("nack_answered"), 0);
+        }
+        let number = key_of(&call.speak()).1;
+        let sent = call.ask(&[number]).1;
+        assert!(call.browser.try_open(&sent[0]).is_some());
+    }
 }
 
 #[test]

@@ -45,6 +45,7 @@ fn plan(version: u32, passage: Passage) -> Plan {
         extensions: Extensions::default(),
         digits: Digits::Pass,
         resend: Resend::Never,
+        fork: None,
         reverse: DirectionIndex(1 - index),
         mute: Mute::Open,
     };

@@ -9,7 +9,7 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::engine::{Chunks, KernelCounters, Socket};
-use crate::port::{FRAME_SIZE, HEADROOM};
+use crate::port::HEADROOM;
 use crate::ring::{Descriptor, Memory};
 
 /// Octets that the kernel leaves free in front of each received frame by itself (`XDP_PACKET_HEADROOM`).
@@ -25,6 +25,18 @@ const BUSY_WAIT: libc::c_int = 1;
 
 /// Socket option: descriptors that one `sendto` takes in copy mode. Since Linux 6.17; too new for `libc`.
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+
+/// Flag of a binding: packets longer than a frame come in several. Since Linux 6.6; too new for `libc`.
+const XDP_USE_SG: u16 = 1 << 4;
+
+/// How sockets of one memory are bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct How {
+    /// The kernel copies, even where the driver could work on the memory itself.
+    pub copy: bool,
+    /// Packets may come in several parts.
+    pub parts: bool,
+}
 
 /// A shared mapping, unmapped on drop.
 #[derive(Debug)]
@@ -112,6 +124,8 @@ pub(crate) struct Umem {
     mapping: Mapping,
     base: NonNull<u8>,
     frames: u32,
+    /// Octets of a frame.
+    size: usize,
     huge: bool,
     /// By frame, the last turn of [`Chunks::chunks`] that lent it.
     lent: Box<[u32]>,
@@ -122,15 +136,15 @@ pub(crate) struct Umem {
 unsafe impl Send for Umem {}
 
 impl Umem {
-    /// Maps zeroed memory for `frames` frames, which no core dump will hold: it carries media in the clear.
-    pub fn new(frames: u32) -> io::Result<Self> {
-        let length = (frames as usize).checked_mul(FRAME_SIZE).ok_or(io::ErrorKind::OutOfMemory)?;
+    /// Maps zeroed memory for `frames` frames of `size` octets, which no core dump will hold: it carries media in the clear.
+    pub fn new(frames: u32, size: usize) -> io::Result<Self> {
+        let length = (frames as usize).checked_mul(size).ok_or(io::ErrorKind::OutOfMemory)?;
         let (mapping, huge) = Mapping::anonymous(length)?;
         let base = mapping.at(0, length)?;
         // It may be refused.
         mapping.advise(libc::MADV_DONTDUMP);
         let lent = vec![0; frames as usize].into_boxed_slice();
-        Ok(Self { mapping, base, frames, huge, lent, turn: 0 })
+        Ok(Self { mapping, base, frames, size, huge, lent, turn: 0 })
     }
 
     /// Whether it lies in huge pages, as far as the system has them.
@@ -148,7 +162,7 @@ impl Chunks for Umem {
         // No other reference to it exists, since this one borrows all of `self`; the kernel does not touch it, since
         // the engine asks only for chunks that its pool says are not the kernel's.
         unsafe {
-            std::slice::from_raw_parts_mut(self.base.add(index as usize * FRAME_SIZE).as_ptr(), FRAME_SIZE)
+            std::slice::from_raw_parts_mut(self.base.add(index as usize * self.size).as_ptr(), self.size)
         }
     }
 
@@ -171,10 +185,14 @@ impl Chunks for Umem {
             // is to this chunk yet; the kernel does not touch it, since the engine asks only for chunks that its pool says
             // are not the kernel's.
             each(unsafe {
-                let chunk = self.base.add(index as usize * FRAME_SIZE);
-                std::slice::from_raw_parts_mut(chunk.as_ptr(), FRAME_SIZE)
+                let chunk = self.base.add(index as usize * self.size);
+                std::slice::from_raw_parts_mut(chunk.as_ptr(), self.size)
             });
         }
+    }
+
+    fn frame_size(&self) -> usize {
+        self.size
     }
 
     fn fetch(&self, address: u64) {
@@ -362,7 +380,7 @@ impl Xsk {
 
     /// Makes the memory this socket's. ENOBUFS: above the limit of locked memory, without CAP_IPC_LOCK.
     pub fn register(&self, umem: &Umem) -> io::Result<()> {
-        let chunk_size = u32::try_from(FRAME_SIZE).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let chunk_size = u32::try_from(umem.size).map_err(|_| io::ErrorKind::InvalidInput)?;
         let headroom = u32::try_from(HEADROOM - KERNEL_HEADROOM).map_err(|_| io::ErrorKind::InvalidInput)?;
         let addr = umem.base.as_ptr().expose_provenance() as u64;
         let registration = libc::xdp_umem_reg {
@@ -402,11 +420,12 @@ impl Xsk {
     }
 
     /// Binds to a queue, once. `first`: the socket that registered the memory, where it was another; its flags hold then.
-    pub fn bind(&self, ifindex: u32, queue: u32, copy: bool, first: Option<&Self>) -> io::Result<()> {
+    pub fn bind(&self, ifindex: u32, queue: u32, how: How, first: Option<&Self>) -> io::Result<()> {
+        let copy = if how.copy { libc::XDP_COPY } else { 0 };
+        let parts = if how.parts { XDP_USE_SG } else { 0 };
         let (flags, shared) = match first {
             Some(first) => (libc::XDP_SHARED_UMEM, first.fd.as_raw_fd()),
-            None if copy => (libc::XDP_USE_NEED_WAKEUP | libc::XDP_COPY, 0),
-            None => (libc::XDP_USE_NEED_WAKEUP, 0),
+            None => (libc::XDP_USE_NEED_WAKEUP | copy | parts, 0),
         };
         let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
         let address = libc::sockaddr_xdp {
@@ -537,10 +556,11 @@ pub(crate) fn hash_fields(interface: &str, request: &mut HashFields) -> io::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::port::FRAME_SIZE;
 
     #[test]
     fn several_chunks_are_lent_in_the_order_asked_for_and_none_twice() {
-        let mut umem = Umem::new(4).unwrap();
+        let mut umem = Umem::new(4, FRAME_SIZE).unwrap();
         for frame in 0..4u8 {
             umem.chunk(frame.into()).fill(frame);
         }

@@ -1,26 +1,30 @@
 //! The AF_XDP port without its system calls: which frame goes to which ring, and when. Generic over the memory, the rings
 //! and the kernel, so that all of it runs in tests against a kernel of their own.
 
+mod long;
+
 use std::fmt::Debug;
 use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use sallyport_wire::PacketBuf;
-use sallyport_wire::frame;
+use sallyport_wire::frame::{self, Cut};
 
 use crate::meta;
 use crate::pool::{Frame, Owner, Pool};
-use crate::port::{Burst, Counters, Egress, FRAME_SIZE, FrameCount, HEADROOM, Port, Received, TransmitError};
+use crate::port::{Burst, Counters, Egress, FrameCount, HEADROOM, Port, Received, TransmitError};
 use crate::ring::{Consumer, Descriptor, Memory, Producer};
 
 /// The octets of all frames.
 pub(crate) trait Chunks: Send {
-    /// The [`FRAME_SIZE`] octets of a frame, none where there is no frame of that name. Only for frames that the caller
+    /// The octets of a frame, none where there is no frame of that name. Only for frames that the caller
     /// has: the kernel may write to all others at any time.
     fn chunk(&mut self, index: u32) -> &mut [u8];
     /// The same of several frames at once, in the order asked for; none for a frame that was named before.
     fn chunks<'a>(&'a mut self, names: &[Option<u32>], each: &mut dyn FnMut(&'a mut [u8]));
+    /// Octets of a frame.
+    fn frame_size(&self) -> usize;
     /// Fetches what lies around an offset in the memory into the cache. A hint: any offset will do.
     fn fetch(&self, address: u64);
 }
@@ -54,6 +58,10 @@ pub(crate) trait Socket: Send {
 pub(crate) struct Channel<S: Socket> {
     pub socket: S,
     pub zone: u8,
+    /// Octets of the longest IP packet that leaves by it; what is longer leaves as fragments.
+    pub mtu: usize,
+    /// What came of a packet whose other parts are still to come.
+    pub part: Option<Part>,
     pub fill: Producer<S::Addresses>,
     pub completion: Consumer<S::Addresses>,
     pub receive: Consumer<S::Descriptors>,
@@ -71,6 +79,15 @@ impl<S: Socket> Channel<S> {
     fn jam(&self) -> TransmitError {
         if self.refusing { TransmitError::Io } else { TransmitError::Full }
     }
+}
+
+/// The first parts of a received packet, put together in the frame of the very first.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part {
+    index: u32,
+    start: usize,
+    /// Octets so far; `None` where they are more than the frame has room for.
+    length: Option<usize>,
 }
 
 /// How many frames may be where.
@@ -92,6 +109,9 @@ impl Shares {
     }
 }
 
+/// Flag of a descriptor whose packet goes on in the next one (`XDP_PKT_CONTD`).
+const CONTINUED: u32 = 1;
+
 /// How many packets ahead of the one at work headers are fetched into the cache: another processor wrote them.
 const AHEAD: u32 = 4;
 
@@ -99,6 +119,8 @@ const AHEAD: u32 = 4;
 #[derive(Debug)]
 pub(crate) struct Engine<U, S: Socket> {
     chunks: U,
+    /// Octets of a frame.
+    size: usize,
     channels: Vec<Channel<S>>,
     pool: Pool,
     shares: Shares,
@@ -108,16 +130,16 @@ pub(crate) struct Engine<U, S: Socket> {
     drives: bool,
 }
 
-/// Frame that an offset in the UMEM lies in, and the offset within it.
-fn locate(address: u64) -> (u32, usize) {
-    let size = FRAME_SIZE as u64;
+/// Frame of `size` octets that an offset in the UMEM lies in, and the offset within it.
+fn locate(address: u64, size: usize) -> (u32, usize) {
+    let size = size as u64;
     let index = u32::try_from(address / size).unwrap_or(u32::MAX);
     (index, usize::try_from(address % size).unwrap_or(usize::MAX))
 }
 
-/// Offset in the UMEM of an octet of a frame.
-fn address(index: u32, offset: usize) -> u64 {
-    u64::from(index) * FRAME_SIZE as u64 + offset as u64
+/// Offset in the UMEM of an octet of a frame of `size` octets.
+fn address(index: u32, offset: usize, size: usize) -> u64 {
+    u64::from(index) * size as u64 + offset as u64
 }
 
 /// Name of a channel as an owner. There are never more than 256: [`Engine::new`] sees to it.
@@ -129,9 +151,9 @@ impl<U: Chunks, S: Socket> Engine<U, S> {
     /// Takes over rings that are empty, and stocks the fill rings. At most 255 channels, the rest is dropped.
     pub fn new(chunks: U, mut channels: Vec<Channel<S>>, frames: u32, shares: Shares) -> Self {
         channels.truncate(usize::from(u8::MAX));
-        let pool = Pool::new(frames);
-        let mut engine =
-            Self { chunks, channels, pool, shares, counters: Counters::default(), first: 0, drives: false };
+        let (pool, size) = (Pool::new(frames), chunks.frame_size());
+        let counters = Counters::default();
+        let mut engine = Self { chunks, size, channels, pool, shares, counters, first: 0, drives: false };
         engine.restock();
         engine
     }
@@ -155,7 +177,7 @@ impl<U: Chunks, S: Socket> Engine<U, S> {
     fn reap(&mut self) {
         for (at, channel) in self.channels.iter_mut().enumerate() {
             while let Some(address) = channel.completion.pop() {
-                if self.pool.reclaim(Owner::Transmit(name(at)), locate(address).0) {
+                if self.pool.reclaim(Owner::Transmit(name(at)), locate(address, self.size).0) {
                     channel.flying = channel.flying.saturating_sub(1);
                 } else {
                     self.counters.corrupt += 1;
@@ -178,7 +200,7 @@ impl<U: Chunks, S: Socket> Engine<U, S> {
                 if let Some(headroom) = self.chunks.chunk(index).get_mut(..HEADROOM) {
                     meta::clear(headroom);
                 }
-                if !self.channels[at].fill.push(address(index, 0)) {
+                if !self.channels[at].fill.push(address(index, 0, self.size)) {
                     self.pool.reclaim(owner, index);
                     break;
                 }
@@ -214,14 +236,24 @@ impl<U: Chunks, S: Socket> Engine<U, S> {
 
     /// Makes a datagram of what the kernel put on a receive ring.
     fn open(&mut self, at: usize, descriptor: Descriptor) -> Option<Received> {
-        let owner = Owner::Fill(name(at));
-        let (index, start) = locate(descriptor.address);
-        if !self.pool.has(owner, index) {
+        let (index, start) = locate(descriptor.address, self.size);
+        if !self.pool.has(Owner::Fill(name(at)), index) {
             self.counters.corrupt += 1;
             return None;
         }
         self.channels[at].stocked = self.channels[at].stocked.saturating_sub(1);
-        let parsed = start.checked_add(descriptor.length as usize).and_then(|end| {
+        let length = descriptor.length as usize;
+        let more = descriptor.options & CONTINUED != 0;
+        if more || self.channels[at].part.is_some() {
+            return self.gather(at, Part { index, start, length: Some(length) }, more);
+        }
+        self.read(at, index, start, length)
+    }
+
+    /// Makes a datagram of a whole packet in a frame that came by a socket.
+    fn read(&mut self, at: usize, index: u32, start: usize, length: usize) -> Option<Received> {
+        let owner = Owner::Fill(name(at));
+        let parsed = start.checked_add(length).and_then(|end| {
             let (headroom, packet) = self.chunks.chunk(index).get_mut(..end)?.split_at_mut_checked(start)?;
             let tag = meta::take(headroom);
             Some((tag, frame::parse(packet).ok()?))
@@ -250,24 +282,46 @@ impl<U: Chunks, S: Socket> Engine<U, S> {
             return Err(TransmitError::NoSocket);
         };
         let link = egress.link.as_ref().ok_or(TransmitError::NoLink)?;
-        if self.channels[at].flying >= self.shares.transmit {
+        if let Some(cut) = Cut::new(payload.len(), egress.remote.ip(), self.channels[at].mtu) {
+            self.stage_cut(at, index, payload, egress, link, cut)?;
+            return Ok(name(at));
+        }
+        self.make_room(at, 1)?;
+        let mut packet =
+            PacketBuf::new(self.chunks.chunk(index), payload).map_err(|_| TransmitError::Short)?;
+        if long::may_be_cut(packet.len(), egress) {
+            long::emit_whole(&mut packet, link, egress)
+        } else {
+            frame::emit(&mut packet, link, egress.local, egress.remote)
+        }
+        .map_err(|_| TransmitError::Short)?;
+        let range = packet.range();
+        self.push(at, index, range)?;
+        Ok(name(at))
+    }
+
+    /// Sees that so many more frames may be transmitted by a socket.
+    fn make_room(&mut self, at: usize, frames: u32) -> Result<(), TransmitError> {
+        let most = self.shares.transmit;
+        if self.channels[at].flying + frames > most {
             self.reap();
-            if self.channels[at].flying >= self.shares.transmit {
+            if self.channels[at].flying + frames > most {
                 return Err(self.channels[at].jam());
             }
         }
-        let mut packet =
-            PacketBuf::new(self.chunks.chunk(index), payload).map_err(|_| TransmitError::Short)?;
-        frame::emit(&mut packet, link, egress.local, egress.remote).map_err(|_| TransmitError::Short)?;
-        let range = packet.range();
-        let length = u32::try_from(range.len()).map_err(|_| TransmitError::Short)?;
-        let descriptor = Descriptor { address: address(index, range.start), length, options: 0 };
+        Ok(())
+    }
+
+    /// Puts octets of a frame on a transmit ring.
+    fn push(&mut self, at: usize, index: u32, octets: Range<usize>) -> Result<(), TransmitError> {
+        let length = u32::try_from(octets.len()).map_err(|_| TransmitError::Short)?;
+        let descriptor = Descriptor { address: address(index, octets.start, self.size), length, options: 0 };
         let channel = &mut self.channels[at];
         if !channel.transmit.push(descriptor) {
             return Err(channel.jam());
         }
         channel.flying += 1;
-        Ok(name(at))
+        Ok(())
     }
 
     /// Makes the kernel take what is on one transmit ring. Copy mode takes a limited number for each call and says

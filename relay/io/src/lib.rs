@@ -16,6 +16,7 @@
 mod afxdp;
 mod engine;
 mod hashing;
+mod identify;
 mod memory;
 mod meta;
 mod open;
@@ -36,7 +37,9 @@ pub use memory::{Incoming, MemoryPort, Outgoing, Wire};
 pub use meta::{META_FLOW, META_LEN, META_MAGIC, META_PUNT};
 pub use open::{AfXdpPort, Mode, OpenError, Queue};
 pub use pool::Frame;
-pub use port::{Burst, Counters, Egress, FRAME_SIZE, FrameCount, HEADROOM, Port, Received, TransmitError};
+pub use port::{
+    Burst, Counters, Egress, FRAME_SIZE, FrameCount, FrameSize, HEADROOM, Port, Received, TransmitError,
+};
 pub use sockets::UdpPort;
 pub use steer::steer;
 pub use tcp::{Pair, TCP_FRAME_MAX, TcpConnections, TcpCounters, TcpLimits};

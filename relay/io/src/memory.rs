@@ -146,7 +146,7 @@ impl Port for MemoryPort {
     }
 
     fn buffer<'a>(&'a mut self, frame: &Frame) -> &'a mut [u8] {
-        let octets = self.pool.index(frame).and_then(|index| self.buffers.get_mut(place(index)));
+        let octets = self.pool.index(frame).and_then(|index| self.buffers.get_mut(place(index, FRAME_SIZE)));
         octets.unwrap_or_default()
     }
 
@@ -156,7 +156,7 @@ impl Port for MemoryPort {
         each: &mut dyn FnMut(&'a mut [u8]),
     ) {
         let (names, count) = self.pool.names(frames);
-        spread(&mut self.buffers, names.get(..count).unwrap_or_default(), each);
+        spread(&mut self.buffers, FRAME_SIZE, names.get(..count).unwrap_or_default(), each);
     }
 
     fn transmit(
@@ -190,7 +190,7 @@ impl Port for MemoryPort {
         while !self.system.jammed.load(Ordering::Relaxed)
             && let Some((index, range, egress)) = self.queue.pop_front()
         {
-            let octets = self.buffers.get(place(index)).and_then(|frame| frame.get(range));
+            let octets = self.buffers.get(place(index, FRAME_SIZE)).and_then(|frame| frame.get(range));
             let payload = octets.unwrap_or_default().to_vec();
             // A test that dropped its end does not want to know.
             let _ = self.outgoing.send(Outgoing { egress, payload });

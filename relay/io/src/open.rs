@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use nix::net::if_::if_indextoname;
 
-use crate::afxdp::{Sizes, Umem, Xsk};
+use crate::afxdp::{How, Sizes, Umem, Xsk};
 use crate::engine::{Channel, Engine, Shares, Socket};
 use crate::pool::Frame;
-use crate::port::{Burst, Counters, Egress, FrameCount, Port, TransmitError};
+use crate::port::{Burst, Counters, Egress, FrameCount, FrameSize, Port, TransmitError};
 use crate::ring::{Consumer, Producer};
 
 /// How the XDP program is attached to an interface.
@@ -34,6 +34,8 @@ pub struct Queue {
     pub zone: u8,
     /// How its XDP program is attached.
     pub mode: Mode,
+    /// Octets of the longest IP packet that is to leave by it; what is longer leaves as fragments.
+    pub mtu: u32,
 }
 
 /// Why an AF_XDP port could not be opened. Sockets remain as the slower way.
@@ -101,7 +103,7 @@ pub struct AfXdpPort {
 }
 
 impl AfXdpPort {
-    /// Most frames of a port: 128 MiB.
+    /// Most frames of a port: 128 MiB, or twice that of long ones.
     pub const FRAMES_MAX: u32 = 1 << 16;
 
     /// Fewest frames for each socket: two bursts to receive into, and as many to send.
@@ -110,12 +112,12 @@ impl AfXdpPort {
     /// How long a queue may stay busy: the kernel gives it up some time after its former socket was closed.
     const BUSY: Duration = Duration::from_secs(1);
 
-    /// Opens a socket for each queue and stocks it. `frames`, each of [`crate::FRAME_SIZE`] octets, are shared by all;
-    /// half of them wait for packets. May block for a second per queue while a former owner's socket goes away.
+    /// Opens a socket for each queue and stocks it. `frames`, each of that size, are shared by all; half of them wait for
+    /// packets. May block for a second per queue while a former owner's socket goes away.
     ///
     /// # Errors
     /// [`OpenError`]; nothing stays open.
-    pub fn open(queues: &[Queue], frames: u32) -> Result<Self, OpenError> {
+    pub fn open(queues: &[Queue], frames: u32, size: FrameSize) -> Result<Self, OpenError> {
         let sockets = u32::try_from(queues.len()).unwrap_or(u32::MAX);
         if queues.is_empty() || queues.len() > usize::from(u8::MAX) {
             return Err(OpenError::Queues(queues.len()));
@@ -124,13 +126,24 @@ impl AfXdpPort {
         if frames < least || frames > most {
             return Err(OpenError::Frames { frames, least, most });
         }
-        // One memory is either mapped for every driver or for none.
-        if queues.iter().all(|queue| queue.mode == Mode::Native)
-            && let Ok(port) = Self::attempt(queues, frames, false)
+        // Packets longer than a frame come to drivers that work on the memory themselves, unless they may not: then they vanish
+        // there, and nobody counts them. Where kernel or driver know of no parts, that has to do.
+        if size == FrameSize::Long
+            && let Ok(port) = Self::open_as(queues, frames, size, true)
         {
             return Ok(port);
         }
-        Self::attempt(queues, frames, true)
+        Self::open_as(queues, frames, size, false)
+    }
+
+    fn open_as(queues: &[Queue], frames: u32, size: FrameSize, parts: bool) -> Result<Self, OpenError> {
+        // One memory is either mapped for every driver or for none.
+        if queues.iter().all(|queue| queue.mode == Mode::Native)
+            && let Ok(port) = Self::attempt(queues, frames, size, How { copy: false, parts })
+        {
+            return Ok(port);
+        }
+        Self::attempt(queues, frames, size, How { copy: true, parts })
     }
 
     /// The sockets for the map of the XDP program: interface index, queue, descriptor.
@@ -161,25 +174,28 @@ impl AfXdpPort {
         all
     }
 
-    fn attempt(queues: &[Queue], frames: u32, copy: bool) -> Result<Self, OpenError> {
+    fn attempt(queues: &[Queue], frames: u32, size: FrameSize, how: How) -> Result<Self, OpenError> {
         let shares = Shares::of(frames, u32::try_from(queues.len()).unwrap_or(u32::MAX));
         let ring = shares.fill.next_power_of_two();
         // Completions of all frames fit at any time, so that ring never holds up the kernel.
         let (transmit, completion) = (shares.transmit.next_power_of_two(), frames.next_power_of_two());
         let sizes = Sizes { fill: ring, receive: ring, transmit, completion };
-        let umem = Umem::new(frames).map_err(|source| OpenError::Other { step: "mmap", source })?;
+        let umem =
+            Umem::new(frames, size.octets()).map_err(|source| OpenError::Other { step: "mmap", source })?;
         let mut channels: Vec<Channel<Xsk>> = Vec::with_capacity(queues.len());
         for queue in queues {
             let first = channels.first().map(|channel| &channel.socket);
             let socket = Xsk::new().map_err(socket_error)?;
             if first.is_none() {
-                socket.register(&umem).map_err(|error| memory_error(error, frames))?;
+                socket.register(&umem).map_err(|error| memory_error(error, frames, size))?;
             }
             let rings = socket.rings(sizes).map_err(|source| OpenError::Other { step: "rings", source })?;
-            bind(&socket, queue, copy, first)?;
+            bind(&socket, queue, how, first)?;
             channels.push(Channel {
                 socket,
                 zone: queue.zone,
+                mtu: queue.mtu as usize,
+                part: None,
                 fill: Producer::new(rings.fill, 0),
                 completion: Consumer::new(rings.completion, 0),
                 receive: Consumer::new(rings.receive, 0),
@@ -194,10 +210,10 @@ impl AfXdpPort {
 }
 
 /// Binds, and again for a while where the queue is still busy.
-fn bind(socket: &Xsk, queue: &Queue, copy: bool, first: Option<&Xsk>) -> Result<(), OpenError> {
+fn bind(socket: &Xsk, queue: &Queue, how: How, first: Option<&Xsk>) -> Result<(), OpenError> {
     let until = Instant::now() + AfXdpPort::BUSY;
     loop {
-        match socket.bind(queue.ifindex, queue.queue, copy, first) {
+        match socket.bind(queue.ifindex, queue.queue, how, first) {
             Ok(()) => return Ok(()),
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < until => {
                 sleep(Duration::from_millis(10));
@@ -232,9 +248,9 @@ fn socket_error(source: io::Error) -> OpenError {
     }
 }
 
-fn memory_error(source: io::Error, frames: u32) -> OpenError {
+fn memory_error(source: io::Error, frames: u32, size: FrameSize) -> OpenError {
     match source.raw_os_error() {
-        Some(libc::ENOBUFS) => OpenError::Memory(u64::from(frames) * crate::FRAME_SIZE as u64 / 1024),
+        Some(libc::ENOBUFS) => OpenError::Memory(u64::from(frames) * size.octets() as u64 / 1024),
         _ => OpenError::Other { step: "memory registration", source },
     }
 }

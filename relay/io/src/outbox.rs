@@ -24,9 +24,9 @@ pub(crate) struct Queued {
 }
 
 impl Queued {
-    /// Its octets in the buffers of all frames.
-    fn range(&self) -> Range<usize> {
-        let start = place(self.index).start;
+    /// Its octets in the buffers of all frames, which have `size` each.
+    fn range(&self, size: usize) -> Range<usize> {
+        let start = place(self.index, size).start;
         start + self.octets.start..start + self.octets.end
     }
 }
@@ -42,14 +42,22 @@ pub(crate) struct Sent {
     pub merged: u64,
 }
 
-/// Sends `run`, datagrams of one socket in order, until the system takes no more. `merges` says whether the system may be
-/// given several as one payload, and is cleared where it cannot cut them up.
-pub(crate) fn send(fd: BorrowedFd<'_>, buffers: &[u8], run: &[Queued], merges: &mut bool) -> Sent {
+/// The buffers of all frames.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Buffers<'a> {
+    pub octets: &'a [u8],
+    /// Octets of a frame.
+    pub size: usize,
+}
+
+/// Sends `run`, datagrams of one socket in order, until the system takes no more. The system may be given several of no more
+/// than `merges` octets as one payload; that becomes 0 where it cannot cut them up.
+pub(crate) fn send(fd: BorrowedFd<'_>, buffers: Buffers<'_>, run: &[Queued], merges: &mut usize) -> Sent {
     let mut sent = Sent::default();
     // Up to here one by one, because the system does not take them together.
     let mut apart = 0;
     while let Some(rest) = run.get(sent.done..).filter(|rest| !rest.is_empty()) {
-        let together = *merges && sent.done >= apart;
+        let together = if sent.done >= apart { *merges } else { 0 };
         let rest = if sent.done < apart { &rest[..apart - sent.done] } else { rest };
         match send_some(fd, buffers, rest, together) {
             Ok((taken, merged)) => {
@@ -60,8 +68,8 @@ pub(crate) fn send(fd: BorrowedFd<'_>, buffers: &[u8], run: &[Queued], merges: &
                 Some(libc::EAGAIN | libc::ENOBUFS) => break,
                 Some(libc::EINTR) => {}
                 error if datagrams > 1 => {
-                    // EIO: the interface does no checksums, before 6.11. Else it is about these: longer than the path's MTU.
-                    *merges &= error != Some(libc::EIO);
+                    // EIO: the interface does no checksums, before 6.11. Else it is about these: the interface's MTU is another now.
+                    *merges = if error == Some(libc::EIO) { 0 } else { *merges };
                     apart = sent.done + datagrams;
                 }
                 // This datagram cannot be sent (no route, too long); the next may go elsewhere.
@@ -78,16 +86,16 @@ pub(crate) fn send(fd: BorrowedFd<'_>, buffers: &[u8], run: &[Queued], merges: &
 /// One system call; how many were taken, and how many of those as parts of one payload.
 fn send_some(
     fd: BorrowedFd<'_>,
-    buffers: &[u8],
+    buffers: Buffers<'_>,
     run: &[Queued],
-    together: bool,
+    together: usize,
 ) -> Result<(usize, u64), Refused> {
     if let [queued] = run {
         // Each of most sockets, inside, has one packet to send: the plainest call is the fastest.
-        let octets = buffers.get(queued.range()).unwrap_or_default();
+        let octets = buffers.octets.get(queued.range(buffers.size)).unwrap_or_default();
         let one = |error: io::Error| Refused { error, datagrams: 1 };
         return udp::send_one(fd, octets, queued.remote).map(|()| (1, 0)).map_err(one);
     }
-    let datagrams = run.iter().map(|queued| (queued.range(), queued.remote));
-    udp::send(fd, buffers, datagrams, together)
+    let datagrams = run.iter().map(|queued| (queued.range(buffers.size), queued.remote));
+    udp::send(fd, buffers.octets, datagrams, together)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::port::{Burst, FRAME_SIZE, FrameCount};
+use crate::port::{Burst, FrameCount};
 
 /// A frame in the hands of the port's user. It goes back by [`crate::Port::transmit`] or [`crate::Port::release`]; one
 /// that is dropped is lost to its port and counted ([`crate::FrameCount::lost`]).
@@ -33,15 +33,20 @@ impl fmt::Debug for Frame {
     }
 }
 
-/// Octets of a frame, where the frames of a port lie one behind the other.
-pub(crate) fn place(index: u32) -> Range<usize> {
-    let start = index as usize * FRAME_SIZE;
-    start..start + FRAME_SIZE
+/// Octets of a frame, where the frames of a port lie one behind the other and have `size` each.
+pub(crate) fn place(index: u32, size: usize) -> Range<usize> {
+    let start = index as usize * size;
+    start..start + size
 }
 
-/// The octets of several frames that lie in one slab, in the order of their names; none for a frame that is not there or was
-/// named before. Of at most [`Burst::CAPACITY`] frames.
-pub(crate) fn spread<'a>(slab: &'a mut [u8], names: &[Option<u32>], each: &mut dyn FnMut(&'a mut [u8])) {
+/// The octets of several frames of `size` that lie in one slab, in the order of their names; none for a frame that is not
+/// there or was named before. Of at most [`Burst::CAPACITY`] frames.
+pub(crate) fn spread<'a>(
+    slab: &'a mut [u8],
+    size: usize,
+    names: &[Option<u32>],
+    each: &mut dyn FnMut(&'a mut [u8]),
+) {
     let end = slab.len();
     let mut order = [(u32::MAX, 0usize); Burst::CAPACITY];
     let mut found: [Option<&'a mut [u8]>; Burst::CAPACITY] = [const { None }; Burst::CAPACITY];
@@ -53,14 +58,14 @@ pub(crate) fn spread<'a>(slab: &'a mut [u8], names: &[Option<u32>], each: &mut d
     order.sort_unstable();
     let (mut rest, mut base) = (slab, 0);
     for (name, at) in order {
-        let start = place(*name).start;
+        let Range { start, end: behind } = place(*name, size);
         // Named before, or not there.
-        if start < base || start + FRAME_SIZE > end {
+        if start < base || behind > end {
             continue;
         }
         let (_, ahead) = std::mem::take(&mut rest).split_at_mut(start - base);
-        let (octets, behind) = ahead.split_at_mut(FRAME_SIZE);
-        (rest, base) = (behind, start + FRAME_SIZE);
+        let (octets, behind) = ahead.split_at_mut(size);
+        (rest, base) = (behind, start + size);
         if let Some(place) = found.get_mut(*at) {
             *place = Some(octets);
         }
@@ -231,12 +236,14 @@ mod tests {
 
     #[test]
     fn several_frames_are_lent_in_the_order_asked_for_and_none_twice() {
-        let mut slab: Vec<u8> = (0..4u8).flat_map(|frame| [frame; FRAME_SIZE]).collect();
-        let mut seen = Vec::new();
-        let names = [Some(3), Some(0), None, Some(4), Some(2), Some(0), Some(u32::MAX)];
-        spread(&mut slab, &names, &mut |octets| seen.push((octets.len(), octets.first().copied())));
-        let whole = |frame| (FRAME_SIZE, Some(frame));
-        assert_eq!(seen, [whole(3), whole(0), (0, None), (0, None), whole(2), (0, None), (0, None)]);
+        for size in [2048, 4096] {
+            let mut slab: Vec<u8> = (0..4u8).flat_map(|frame| vec![frame; size]).collect();
+            let mut seen = Vec::new();
+            let names = [Some(3), Some(0), None, Some(4), Some(2), Some(0), Some(u32::MAX)];
+            spread(&mut slab, size, &names, &mut |octets| seen.push((octets.len(), octets.first().copied())));
+            let whole = |frame| (size, Some(frame));
+            assert_eq!(seen, [whole(3), whole(0), (0, None), (0, None), whole(2), (0, None), (0, None)]);
+        }
     }
 
     #[derive(Debug, Clone)]

@@ -6,19 +6,52 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
-use sallyport_wire::frame::{HEADERS_MAX, Link};
+use sallyport_wire::frame::{FRAGMENT_HEADERS_MAX, Link};
 
 use crate::meta::META_LEN;
 use crate::pool::Frame;
 
-/// Octets of a frame's buffer.
+/// Octets of an ordinary frame's buffer.
 pub const FRAME_SIZE: usize = 2048;
+
+/// How much the frames of a port hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FrameSize {
+    /// [`FRAME_SIZE`] octets: all that an Ethernet carries.
+    #[default]
+    Ordinary,
+    /// Twice as much, which is the most that AF_XDP has: of the packets of a link with jumbo frames those up to some 3,700 octets.
+    Long,
+}
+
+impl FrameSize {
+    /// Octets that a packet may become longer by on its way, generously: tag, index, header extensions, a tag of a VLAN.
+    const GROWTH: usize = 64;
+
+    /// What interfaces with an MTU of so many octets at the most ask for.
+    pub const fn of_mtu(mtu: u32) -> Self {
+        if HEADROOM + mtu as usize + Self::GROWTH > FRAME_SIZE { Self::Long } else { Self::Ordinary }
+    }
+
+    /// Octets of a frame's buffer.
+    pub const fn octets(self) -> usize {
+        match self {
+            Self::Ordinary => FRAME_SIZE,
+            Self::Long => 2 * FRAME_SIZE,
+        }
+    }
+
+    /// Octets of the longest packet that is received into a frame, from its Ethernet header on.
+    pub const fn packet_max(self) -> usize {
+        self.octets() - HEADROOM
+    }
+}
 
 /// Where a payload is to start in the buffer of an allocated frame; received payloads start here or behind. The room in
 /// front is for headers and the kernel's metadata: 256 octets that the kernel keeps for itself and 64 of ours.
 pub const HEADROOM: usize = 320;
 
-const _: () = assert!(HEADROOM >= HEADERS_MAX + META_LEN);
+const _: () = assert!(HEADROOM >= FRAGMENT_HEADERS_MAX + META_LEN);
 
 /// A datagram as it came in. Its frame belongs to the holder until it is transmitted or released.
 #[derive(Debug)]
@@ -132,11 +165,18 @@ pub struct Counters {
     pub merged_in: u64,
     /// Sent datagrams that were given to the system as parts of one payload.
     pub merged_out: u64,
+    /// Datagrams accepted for transmission that are longer than the MTU, and leave as fragments: outside, inside.
+    pub fragmented: [u64; 2],
 }
 
 impl Counters {
+    /// Counts a datagram that leaves by a zone as fragments.
+    pub(crate) fn fragment(&mut self, zone: u8) {
+        self.fragmented[usize::from(zone != 1)] += 1;
+    }
+
     /// Names and values, names in snake case with the prefix `io_`.
-    pub fn named(&self) -> [(&'static str, u64); 12] {
+    pub fn named(&self) -> [(&'static str, u64); 14] {
         [
             ("io_received", self.received),
             ("io_malformed", self.malformed),
@@ -150,6 +190,8 @@ impl Counters {
             ("io_errors", self.errors),
             ("io_merged_in", self.merged_in),
             ("io_merged_out", self.merged_out),
+            ("io_fragmented_outside", self.fragmented[0]),
+            ("io_fragmented_inside", self.fragmented[1]),
         ]
     }
 }
@@ -228,7 +270,7 @@ pub trait Port: Send {
     /// The system's, where nothing can be received at all; errors of a single datagram are counted.
     fn receive(&mut self, burst: &mut Burst) -> io::Result<usize>;
 
-    /// All [`FRAME_SIZE`] octets of a frame; none for a frame of another port. What lies outside a received payload is
+    /// All octets of a frame, [`FRAME_SIZE`] or more; none for a frame of another port. What lies outside a received payload is
     /// what former users left there.
     fn buffer<'a>(&'a mut self, frame: &Frame) -> &'a mut [u8];
 
@@ -241,7 +283,7 @@ pub trait Port: Send {
     );
 
     /// Accepts `payload` of the frame for transmission; it goes out with the next [`Port::flush`] at the latest. The
-    /// frame is consumed in every case.
+    /// frame is consumed in every case. What is longer than the MTU of its way leaves as fragments.
     ///
     /// # Errors
     /// [`TransmitError`]: the frame was released, nothing is sent. The caller counts it.

@@ -15,9 +15,9 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
 };
 
-use crate::outbox::{self, Queued};
+use crate::outbox::{self, Buffers, Queued};
 use crate::pool::{Frame, Owner, Pool, place, spread};
-use crate::port::{Burst, Counters, Egress, FRAME_SIZE, FrameCount, Port, Received, TransmitError};
+use crate::port::{Burst, Counters, Egress, FrameCount, FrameSize, Port, Received, TransmitError};
 use crate::steer;
 use crate::udp::{self, BATCH, SPILL};
 
@@ -46,8 +46,10 @@ struct Bound {
     ready: bool,
     /// Whether it had many datagrams the last time.
     busy: bool,
-    /// Whether the system cuts up for it what is sent as one payload.
-    merges: bool,
+    /// Octets of datagrams that may be sent as one payload, which the system cuts up; 0 for none.
+    merges: usize,
+    /// Octets of payload that leave without being cut.
+    whole: usize,
 }
 
 /// The port of one worker on the socket path. Sockets come and go while it runs; each is bound to one address and port,
@@ -55,6 +57,8 @@ struct Bound {
 #[derive(Debug)]
 pub struct UdpPort {
     buffers: Box<[u8]>,
+    /// Octets of a frame.
+    size: usize,
     pool: Pool,
     epoll: Epoll,
     slots: Vec<Option<Bound>>,
@@ -80,19 +84,30 @@ pub struct UdpPort {
     counters: Counters,
     devices: HashMap<u8, OsString>,
     dscps: HashMap<u8, u8>,
+    mtus: HashMap<u8, u32>,
 }
 
 impl UdpPort {
-    /// A port of `frames` frames without sockets.
+    /// A port of `frames` ordinary frames without sockets.
     ///
     /// # Errors
     /// The system's, where it has no descriptor left.
     pub fn new(frames: u32) -> io::Result<Self> {
+        Self::with_frames(frames, FrameSize::Ordinary)
+    }
+
+    /// As [`UdpPort::new`], with frames of a size.
+    ///
+    /// # Errors
+    /// As [`UdpPort::new`].
+    pub fn with_frames(frames: u32, size: FrameSize) -> io::Result<Self> {
+        let size = size.octets();
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let reminder = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         epoll.add(&reminder, EpollEvent::new(EpollFlags::EPOLLIN, REMINDER))?;
         Ok(Self {
-            buffers: vec![0; frames as usize * FRAME_SIZE].into_boxed_slice(),
+            buffers: vec![0; frames as usize * size].into_boxed_slice(),
+            size,
             pool: Pool::new(frames),
             epoll,
             slots: Vec::new(),
@@ -111,6 +126,7 @@ impl UdpPort {
             counters: Counters::default(),
             devices: HashMap::new(),
             dscps: HashMap::new(),
+            mtus: HashMap::new(),
         })
     }
 
@@ -129,6 +145,13 @@ impl UdpPort {
     /// Marks what leaves by the sockets of a zone that are opened from now on with a DSCP, 0 to 63 (RFC 2474).
     pub fn mark(&mut self, zone: u8, dscp: u8) {
         self.dscps.insert(zone, dscp);
+    }
+
+    /// Says what MTU the interface of a zone has, by which the system cuts what is longer. Sockets that are opened from now on
+    /// count that, and are not given what would have to be cut as parts of one payload. The system obeys no lower MTU: it has no
+    /// word for one of IPv4, and cuts by one of IPv6 (`IPV6_MTU`) only what is longer than the interface's.
+    pub fn limit(&mut self, zone: u8, mtu: u32) {
+        self.mtus.insert(zone, mtu);
     }
 
     /// Binds a socket to one address of a zone; port 0 lets the system choose. Returns the address it has.
@@ -193,16 +216,19 @@ impl UdpPort {
         if let Some(dscp) = self.dscps.get(&zone) {
             udp::set_dscp(socket.as_fd(), local.is_ipv4(), *dscp)?;
         }
+        udp::set_fragmenting(socket.as_fd(), local.is_ipv4())?;
+        let headers = if local.is_ipv4() { 28 } else { 48 };
+        let whole = self.mtus.get(&zone).map_or(usize::MAX, |mtu| (*mtu as usize).saturating_sub(headers));
         enlarge(&socket, SOCKET_BUFFER);
-        let merges = !self.spill.is_empty();
-        if merges {
+        let merges = if self.spill.is_empty() { 0 } else { whole };
+        if merges > 0 {
             // A kernel that cannot merge gives them one by one.
             let _ = udp::set_merging(socket.as_fd());
         }
         let slot = self.vacant.last().copied().unwrap_or(self.slots.len());
         let readable = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         self.epoll.add(&socket, EpollEvent::new(readable, slot as u64))?;
-        let bound = Some(Bound { socket, zone, local, ready: false, busy: false, merges });
+        let bound = Some(Bound { socket, zone, local, ready: false, busy: false, merges, whole });
         match self.vacant.pop() {
             Some(slot) => self.slots[slot] = bound,
             None => self.slots.push(bound),
@@ -282,7 +308,7 @@ impl Port for UdpPort {
     }
 
     fn buffer<'a>(&'a mut self, frame: &Frame) -> &'a mut [u8] {
-        let octets = self.pool.index(frame).and_then(|index| self.buffers.get_mut(place(index)));
+        let octets = self.pool.index(frame).and_then(|index| self.buffers.get_mut(place(index, self.size)));
         octets.unwrap_or_default()
     }
 
@@ -292,7 +318,7 @@ impl Port for UdpPort {
         each: &mut dyn FnMut(&'a mut [u8]),
     ) {
         let (names, count) = self.pool.names(frames);
-        spread(&mut self.buffers, names.get(..count).unwrap_or_default(), each);
+        spread(&mut self.buffers, self.size, names.get(..count).unwrap_or_default(), each);
     }
 
     fn transmit(
@@ -303,12 +329,16 @@ impl Port for UdpPort {
     ) -> Result<(), TransmitError> {
         let Some(index) = self.pool.index(&frame) else { return Err(TransmitError::Foreign) };
         let slot = self.route(egress);
-        let fits = payload.start <= payload.end && payload.end <= FRAME_SIZE;
+        let fits = payload.start <= payload.end && payload.end <= self.size;
         let (Some(slot), true) = (slot, fits) else {
             self.release(frame);
             return Err(if fits { TransmitError::NoSocket } else { TransmitError::Short });
         };
         self.pool.accept(frame, SEND);
+        let bound = self.slots.get(slot).and_then(Option::as_ref);
+        if bound.is_some_and(|bound| payload.len() > bound.whole) {
+            self.counters.fragment(egress.zone);
+        }
         self.sequence += 1;
         let queued = Queued { slot, sequence: self.sequence, index, octets: payload, remote: egress.remote };
         self.queue.push(queued);
@@ -336,7 +366,8 @@ impl Port for UdpPort {
             let done = match self.slots.get_mut(slot).and_then(Option::as_mut) {
                 Some(bound) => {
                     let queued = &self.queue[from..from + run];
-                    let sent = outbox::send(bound.socket.as_fd(), &self.buffers, queued, &mut bound.merges);
+                    let buffers = Buffers { octets: &self.buffers, size: self.size };
+                    let sent = outbox::send(bound.socket.as_fd(), buffers, queued, &mut bound.merges);
                     self.counters.refused += sent.refused;
                     self.counters.merged_out += sent.merged;
                     sent.done

@@ -29,8 +29,10 @@ use outgoing::{Gone, Outgoing};
 
 /// Octets of the longest frame that is taken or sent: what an Ethernet would carry. Longer ones are passed over.
 pub const TCP_FRAME_MAX: usize = 1500;
-/// Octets that one look reads of one connection.
-const READ: usize = 16 << 10;
+/// Octets that one look reads of one connection: whoever sends without end takes turns with all others.
+const READ: usize = 2 << 10;
+/// Octets of the shortest frame that is taken: no protocol that comes here has less than RTP's header.
+const FRAME_MIN: usize = 12;
 /// Connections that one look takes, and events that it sees.
 const LOOK: usize = 64;
 /// Connections that the system holds for us until we look.
@@ -112,6 +114,8 @@ pub struct TcpCounters {
     pub early: u64,
     /// Frames passed over: too long.
     pub too_long: u64,
+    /// Frames passed over: too short for anything. Null packets are none.
+    pub too_short: u64,
     /// Frames given to the system.
     pub sent: u64,
     /// Dropped: the connection has no room.
@@ -124,7 +128,7 @@ pub struct TcpCounters {
 
 impl TcpCounters {
     /// Names and values, names in snake case.
-    pub fn named(&self) -> [(&'static str, u64); 17] {
+    pub fn named(&self) -> [(&'static str, u64); 18] {
         [
             ("tcp_accepted", self.accepted),
             ("tcp_closed", self.closed),
@@ -140,6 +144,7 @@ impl TcpCounters {
             ("tcp_sent", self.sent),
             ("drop_tcp_early", self.early),
             ("drop_tcp_too_long", self.too_long),
+            ("drop_tcp_too_short", self.too_short),
             ("drop_tcp_full", self.full),
             ("drop_tcp_late", self.late),
             ("drop_tcp_gone", self.gone),
@@ -412,7 +417,7 @@ impl TcpConnections {
         let carried = connection.unframer.carried();
         let kept = carried.len();
         self.room.get_mut(..kept)?.copy_from_slice(carried);
-        let read = match connection.stream.read(self.room.get_mut(kept..)?) {
+        let read = match connection.stream.read(self.room.get_mut(kept..kept + READ)?) {
             Ok(0) => return Some(End::Closed),
             Ok(read) => read,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
@@ -439,9 +444,11 @@ impl TcpConnections {
                 continue;
             }
             connection.heard = Some(now);
-            if !frame.is_empty() {
+            if frame.len() >= FRAME_MIN {
                 self.counters.received += 1;
                 each(&connection.pair, frame);
+            } else {
+                self.counters.too_short += u64::from(!frame.is_empty());
             }
         }
         connection.unframer.keep(octets);

@@ -20,15 +20,19 @@ use crate::ring::{Consumer, Descriptor, Producer};
 
 /// Frames in ordinary memory.
 #[derive(Debug)]
-pub(crate) struct Heap(Vec<u8>);
+pub(crate) struct Heap(Vec<u8>, usize);
 
 impl Chunks for Heap {
     fn chunk(&mut self, index: u32) -> &mut [u8] {
-        self.0.get_mut(place(index)).unwrap_or_default()
+        self.0.get_mut(place(index, self.1)).unwrap_or_default()
     }
 
     fn chunks<'a>(&'a mut self, names: &[Option<u32>], each: &mut dyn FnMut(&'a mut [u8])) {
-        spread(&mut self.0, names, each);
+        spread(&mut self.0, self.1, names, each);
+    }
+
+    fn frame_size(&self) -> usize {
+        self.1
     }
 
     fn fetch(&self, _address: u64) {}
@@ -179,6 +183,8 @@ pub(crate) fn engine(zones: u8, frames: u32, shares: Shares) -> (FakeEngine, Vec
         channels.push(Channel {
             socket: FakeSocket { kernel, file: File::open("/dev/null").unwrap() },
             zone,
+            mtu: 1500,
+            part: None,
             fill: Producer::new(fill, START),
             completion: Consumer::new(completion, START),
             receive: Consumer::new(receive, START),
@@ -188,7 +194,8 @@ pub(crate) fn engine(zones: u8, frames: u32, shares: Shares) -> (FakeEngine, Vec
             refusing: false,
         });
     }
-    (Engine::new(Heap(vec![0; frames as usize * FRAME_SIZE]), channels, frames, shares), kernels)
+    let heap = Heap(vec![0; frames as usize * FRAME_SIZE], FRAME_SIZE);
+    (Engine::new(heap, channels, frames, shares), kernels)
 }
 
 pub(crate) const LINK: Link =

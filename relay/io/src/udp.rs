@@ -240,8 +240,8 @@ pub(crate) fn send_one(fd: BorrowedFd<'_>, octets: &[u8], destination: SocketAdd
 }
 
 /// Sends datagrams, without waiting: the given ranges of `buffers`, each to its address; at most [`BATCH`]. A range
-/// outside the buffers ends the list. With `merge`, those of equal length that go to one address one behind the other are
-/// given to the system as one payload, which it cuts up as late as it can. Returns how many were taken, 1 at least, and how
+/// outside the buffers ends the list. Those of equal length, `merge` octets at the most, that go to one address one behind the
+/// other are given to the system as one payload, which it cuts up as late as it can: it does not make fragments of them. Returns how many were taken, 1 at least, and how
 /// many of them as parts of one payload.
 ///
 /// # Errors
@@ -250,7 +250,7 @@ pub(crate) fn send(
     fd: BorrowedFd<'_>,
     buffers: &[u8],
     datagrams: impl Iterator<Item = (Range<usize>, SocketAddr)>,
-    merge: bool,
+    merge: usize,
 ) -> Result<(usize, u64), Refused> {
     let mut batch = Batch::<BATCH>::new();
     let mut slices = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; BATCH];
@@ -261,7 +261,7 @@ pub(crate) fn send(
         let Some(octets) = buffers.get(range) else { break };
         slices[count] = slice(octets);
         let last = messages.checked_sub(1).and_then(|last| runs[last].as_mut());
-        match last.filter(|run| merge && run.takes(destination, octets.len())) {
+        match last.filter(|run| run.takes(destination, octets.len(), merge)) {
             Some(run) => run.add(octets.len()),
             None => {
                 runs[messages] = Some(Run::new(destination, octets.len(), count));
@@ -315,11 +315,16 @@ impl Run {
         Self { destination, first, segment: octets, octets, datagrams: 1 }
     }
 
-    /// Whether a datagram may follow: all are as long as the first, but the last may be shorter, and none is empty.
-    fn takes(&self, destination: SocketAddr, octets: usize) -> bool {
+    /// Whether a datagram may follow: all are as long as the first, which has `most` octets at the most, but the last may be
+    /// shorter, and none is empty.
+    fn takes(&self, destination: SocketAddr, octets: usize, most: usize) -> bool {
         let whole = self.octets == self.segment * self.datagrams;
         let fits = self.datagrams < SEGMENTS && self.octets + octets <= MERGED;
-        self.destination == destination && whole && fits && (1..=self.segment).contains(&octets)
+        self.destination == destination
+            && whole
+            && fits
+            && self.segment <= most
+            && (1..=self.segment).contains(&octets)
     }
 
     fn add(&mut self, octets: usize) {
@@ -357,6 +362,21 @@ pub(crate) fn set_dscp(fd: BorrowedFd<'_>, v4: bool, dscp: u8) -> io::Result<()>
     let (level, name) =
         if v4 { (libc::IPPROTO_IP, libc::IP_TOS) } else { (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) };
     set_option(fd, level, name, &(libc::c_int::from(dscp & 0x3f) << 2))
+}
+
+/// Has the system cut what leaves by a socket of an address of that family (`v4`) and is longer than the interface's MTU.
+/// Routers may cut IPv4 further. What is said of paths with a lower MTU is
+/// not listened to (`IP_PMTUDISC_OMIT`): anybody can forge it, and make us send small pieces or nothing.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn set_fragmenting(fd: BorrowedFd<'_>, v4: bool) -> io::Result<()> {
+    let (level, name, value) = if v4 {
+        (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_OMIT)
+    };
+    set_option(fd, level, name, &value)
 }
 
 /// Lets the system hold so many octets of a TCP connection that were not sent yet; more is refused until they are.

@@ -15,6 +15,7 @@ extern crate alloc;
 
 mod clock;
 mod extension;
+mod fork;
 mod id;
 mod key;
 mod message;
@@ -24,6 +25,7 @@ mod wire;
 
 pub use clock::Clock;
 pub use extension::{ExtensionMap, Extensions, Mid};
+pub use fork::Fork;
 pub use id::{CallId, ParseCallIdError};
 pub use key::{KeyMaterial, Profile, Protection, SALT_MAX};
 pub use message::{Command, Counter, DirectionReport, Event, InterfaceStatus, PortPair, Refusal, Status};
@@ -35,4 +37,4 @@ pub use quality::{Quality, STAYS, Told};
 pub use wire::{DecodeError, MESSAGE_MAX, bytes, decode, encode};
 
 /// Version of this contract. Both sides send it first and refuse any other.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;

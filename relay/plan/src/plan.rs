@@ -10,6 +10,7 @@ use zeroize::Zeroize;
 
 use crate::clock::Clock;
 use crate::extension::Extensions;
+use crate::fork::Fork;
 use crate::id::CallId;
 use crate::key::{KeyMaterial, Protection};
 use crate::message::Refusal;
@@ -174,17 +175,20 @@ pub struct Direction {
     pub reverse: DirectionIndex,
     /// Whether media passes.
     pub mute: Mute,
+    /// Where copies of what leaves go.
+    pub fork: Option<Fork>,
 }
 
 impl Direction {
     /// Whether its packets could leave as they came: plain on both sides, no payload type becomes another, no event another
-    /// clock's, and nobody is told of digits.
+    /// clock's, nobody is told of digits, and nobody gets copies.
     pub fn may_be_transparent(&self) -> bool {
         let plain = |side: &Option<Protection>| matches!(side, Some(Protection::Plain));
         let kept = |map: &PtMap| map.from == map.to && map.format.is_kept();
         let pass = self.digits == Digits::Pass
             && self.extensions == Extensions::default()
-            && self.resend == Resend::Never;
+            && self.resend == Resend::Never
+            && self.fork.is_none();
         pass && plain(&self.open) && plain(&self.seal) && self.payload_types.iter().all(kept)
     }
 
@@ -340,6 +344,9 @@ impl Plan {
         if direction.passage == Passage::Transparent && !direction.may_be_transparent() {
             return Err(Refusal::Malformed);
         }
+        if direction.fork.as_ref().is_some_and(|fork| !fork.is_well_formed()) {
+            return Err(Refusal::Malformed);
+        }
         for protection in [&direction.open, &direction.seal].into_iter().flatten() {
             if let Protection::Srtp(key) = protection
                 && !key.is_well_formed()
@@ -413,6 +420,7 @@ mod tests {
             resend: Resend::Never,
             reverse: DirectionIndex(reverse),
             mute: Mute::Open,
+            fork: None,
         }
     }
 

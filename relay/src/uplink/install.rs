@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use sallyport_core::{Checkpoint, FlowChanges, Removed, Tag};
 use sallyport_plan::{CallId, Event, FlowKey, Plan, Protection, Refusal};
 
-use super::{Running, Ticket, Uplink, egress};
+use super::{Running, Ticket, Uplink, egress, forks};
 use crate::nexthop::{Links, Question};
 use crate::orders::Order;
 use crate::sessions::Orphan;
@@ -18,7 +18,7 @@ impl Uplink {
             let call = plan.call;
             let inside = plan.directions.iter().flat_map(|direction| &direction.ingress);
             let inside = inside.filter(|flow| !self.is_browsers(flow)).map(|flow| flow.local);
-            let mut inside: Vec<_> = inside.collect();
+            let mut inside: Vec<_> = inside.chain(forks::paths(&plan).map(|path| path.local)).collect();
             inside.sort_unstable();
             inside.dedup();
             self.ports.adopt(call, inside.iter().copied());
@@ -73,10 +73,11 @@ impl Uplink {
                 self.admit_path(plan.call, path)?;
             }
         }
+        forks::paths(plan).try_for_each(|path| self.admit_fork(plan.call, &path))?;
         plan.consents.iter().try_for_each(|consent| self.admit_path(plan.call, &consent.flow))
     }
 
-    fn admit_path(&self, call: CallId, path: &FlowKey) -> Result<(), Refusal> {
+    pub(super) fn admit_path(&self, call: CallId, path: &FlowKey) -> Result<(), Refusal> {
         let browsers = self.is_browsers(path);
         let reserved = browsers || self.ports.owns(call, path.local);
         let remote = path.remote.ip();
@@ -101,7 +102,9 @@ impl Uplink {
             return self.installed(self.worker_for(call), call, self.newer(plan));
         }
         let mut paths = egress(plan);
-        paths.retain(|path| !self.own.is_hairpin(path) && !self.own.is_tcp(path));
+        // Whether copies arrive holds up no call.
+        let hopes: Vec<FlowKey> = forks::paths(plan).collect();
+        paths.retain(|path| !self.own.is_hairpin(path) && !self.own.is_tcp(path) && !hopes.contains(path));
         let Some(next_hops) = &self.next_hops else {
             if self.is_home(call) {
                 self.resolved(call, Ok(Links::new()));
@@ -111,7 +114,7 @@ impl Uplink {
         let ticket = self.state.next_ticket;
         self.state.next_ticket += 1;
         self.state.tickets.insert(ticket, Ticket::Install(call));
-        let _ = next_hops.send(Question::Resolve { ticket, paths, watch: true });
+        let _ = next_hops.send(Question::Resolve { ticket, paths, hopes, watch: true });
     }
 
     pub(super) fn resolved(&mut self, call: CallId, links: Result<Links, Refusal>) {
@@ -226,7 +229,7 @@ impl Uplink {
                 offload.remove_flow(flow);
             }
         }
-        self.route(worker, insert, remove);
+        self.route(call, worker, insert, remove);
         self.sessions.store(&plan);
         let running = self.state.calls.entry(call).or_insert_with(|| Running {
             worker,
@@ -252,19 +255,28 @@ impl Uplink {
     }
 
     /// Other workers learn whose the flow is, for frames that come without metadata, and so does whoever has the connections.
-    fn route(&self, owner: u8, insert: Vec<(FlowKey, Tag)>, remove: Vec<FlowKey>) {
+    fn route(&mut self, call: CallId, owner: u8, insert: Vec<(FlowKey, Tag)>, remove: Vec<FlowKey>) {
         for (at, worker) in self.workers.iter().enumerate() {
             if at != usize::from(owner) {
                 worker.order(Order::Routes { insert: insert.clone(), remove: remove.clone() });
             }
         }
-        self.route_tcp(insert, remove);
+        self.route_tcp(call, insert, remove);
     }
 
     /// Tells whoever has the TCP connections of the flows among these that are such.
-    pub(super) fn route_tcp(&self, mut insert: Vec<(FlowKey, Tag)>, mut remove: Vec<FlowKey>) {
+    pub(super) fn route_tcp(
+        &mut self,
+        call: CallId,
+        mut insert: Vec<(FlowKey, Tag)>,
+        mut remove: Vec<FlowKey>,
+    ) {
         insert.retain(|(flow, _)| self.own.is_tcp(flow));
         remove.retain(|flow| self.own.is_tcp(flow));
+        for flow in &remove {
+            self.state.connected.remove(flow);
+        }
+        self.state.connected.extend(insert.iter().map(|(flow, _)| (*flow, call)));
         if let Some(tcp) = self.tcp.as_ref().filter(|_| !insert.is_empty() || !remove.is_empty()) {
             tcp.order(Order::Routes { insert, remove });
         }
@@ -272,9 +284,7 @@ impl Uplink {
 
     /// A flow has no connection: its call may have another path soon.
     pub(super) fn disconnected(&mut self, flow: FlowKey) {
-        let mut calls = self.state.calls.iter();
-        let call = calls.find(|(_, running)| running.flows.iter().any(|(has, _)| *has == flow));
-        if let Some(call) = call.map(|(call, _)| *call) {
+        if let Some(call) = self.state.connected.get(&flow).copied() {
             self.tell(&Event::Disconnected { call, flow });
         }
     }
@@ -312,7 +322,7 @@ impl Uplink {
         flows.sort_by_key(|(flow, _)| flow.zone);
         self.drop_flows(&flows);
         let keys = flows.iter().map(|(flow, _)| *flow).collect();
-        self.route(running.worker, Vec::new(), keys);
+        self.route(call, running.worker, Vec::new(), keys);
         self.sessions.forget(call);
         self.order(running.worker, Order::Remove(call));
         self.forget_paths(call, &egress(&running.plan));

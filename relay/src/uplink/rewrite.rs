@@ -39,12 +39,14 @@ impl Uplink {
         let target = |to: &FlowKey| {
             let link = self.state.links.get(to).filter(|link| link.vlan.is_none())?;
             let back = self.offload.as_ref()?.leaves_back(flow.zone, to.zone)?;
+            let interface = self.interfaces.iter().find(|interface| interface.zone == to.zone)?;
             let egress = Egress {
-                ifindex: self.interfaces.iter().find(|interface| interface.zone == to.zone)?.ifindex,
+                ifindex: interface.ifindex,
                 source_mac: link.source_mac,
                 destination_mac: link.destination_mac,
                 dscp: link.dscp,
                 back,
+                mtu: u16::try_from(interface.egress_mtu()).unwrap_or(u16::MAX),
             };
             Target::new(&kernel_key(flow), to.local, to.remote, &egress)
         };

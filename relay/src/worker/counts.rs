@@ -25,10 +25,12 @@ pub(super) struct Counts {
     pub strays: u64,
     pub stray_overflow: u64,
     pub receive_errors: u64,
+    /// Copies that could not leave.
+    pub fork_lost: u64,
 }
 
 impl Counts {
-    const fn named(&self) -> [(&'static str, u64); 15] {
+    const fn named(&self) -> [(&'static str, u64); 16] {
         [
             ("received", self.received),
             ("forwarded", self.forwarded),
@@ -45,6 +47,7 @@ impl Counts {
             ("strays", self.strays),
             ("drop_stray_overflow", self.stray_overflow),
             ("receive_errors", self.receive_errors),
+            ("fork_lost", self.fork_lost),
         ]
     }
 }

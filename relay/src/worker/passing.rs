@@ -64,6 +64,36 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         None
     }
 
+    /// Puts a packet that was handed over, all its pieces, into a frame of ours.
+    fn take_stray(&mut self, first: Stray) -> Option<Due> {
+        let Stray { tag, key, hairpins, .. } = first;
+        let frame = self.worker.edge.port().allocate();
+        let (mut piece, mut end, mut fits) = (first, HEADROOM, true);
+        loop {
+            let bytes = piece.bytes();
+            if let Some(frame) = &frame {
+                match self.worker.edge.port().buffer(frame).get_mut(end..end + bytes.len()) {
+                    Some(room) => room.copy_from_slice(bytes),
+                    None => fits = false,
+                }
+            }
+            end += bytes.len();
+            let more = piece.more.then(|| self.worker.handoff.pop()).flatten();
+            let Some(next) = more else { break };
+            piece = next;
+        }
+        let Some(frame) = frame else {
+            self.counts.no_frame += 1;
+            return None;
+        };
+        if !fits {
+            self.worker.edge.port().release(frame);
+            self.counts.stray_overflow += 1;
+            return None;
+        }
+        Some(Due { frame, payload: HEADROOM..end, key, tag: Some(tag), hairpins })
+    }
+
     /// Judges what other workers handed over.
     pub(super) fn take_strays(&mut self) {
         for taken in 1..=STRAYS {
@@ -72,18 +102,9 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                 // There may be more: the next sleep ends at once.
                 let _ = self.worker.wake.write(1);
             }
-            let Stray { tag, key, hairpins, .. } = stray;
-            let port = self.worker.edge.port();
-            let Some(frame) = port.allocate() else {
-                self.counts.no_frame += 1;
-                continue;
-            };
-            let bytes = stray.bytes();
-            let range = HEADROOM..HEADROOM + bytes.len();
-            if let Some(room) = port.buffer(&frame).get_mut(range.clone()) {
-                room.copy_from_slice(bytes);
+            if let Some(due) = self.take_stray(stray) {
+                self.due.push(due);
             }
-            self.due.push(Due { frame, payload: range, key, tag: Some(tag), hairpins });
         }
         if self.due.is_empty() {
             return;

@@ -5,6 +5,7 @@
 //! ```
 
 mod ether;
+mod fragment;
 mod ip;
 mod udp;
 
@@ -12,6 +13,8 @@ use core::net::SocketAddr;
 use core::ops::Range;
 
 use crate::{Malformed, PacketBuf, Short};
+
+pub use fragment::{Cut, FRAGMENT_HEADERS_MAX, Fragment, emit_fragment, emit_udp};
 
 /// Octets of the longest headers that [`emit`] writes.
 pub const HEADERS_MAX: usize = ether::HEADER + ether::TAG + ip::V6 + udp::HEADER;

@@ -13,11 +13,13 @@ pub mod extension;
 pub mod frame;
 pub mod rtcp;
 pub mod rtp;
+mod site;
 pub mod stun;
 
 use core::fmt;
 
 pub use buf::{PacketBuf, Short};
+pub use site::site;
 
 /// Why bytes are not what they were read as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

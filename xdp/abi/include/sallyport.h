@@ -9,7 +9,7 @@
 #include <linux/types.h>
 
 /* Changes with every change of a key, a value or their meaning: pinned maps of another version are not adopted. */
-#define SALLYPORT_ABI_VERSION 4
+#define SALLYPORT_ABI_VERSION 5
 
 /* Zones. */
 #define SALLYPORT_OUTSIDE 1
@@ -24,7 +24,7 @@
 #define SALLYPORT_QUEUES_MAX 64
 #define SALLYPORT_XSKS_MAX (SALLYPORT_INTERFACES_MAX * SALLYPORT_QUEUES_MAX)
 
-/* Octets, from the Ethernet header on, that a UMEM frame of 2048 takes behind its headroom of 320. */
+/* Octets, from the Ethernet header on, that an ordinary UMEM frame of 2048 takes behind its headroom of 320. */
 #define SALLYPORT_FRAME_MAX 1728
 
 /* In front of every redirected frame (bpf_xdp_adjust_meta). */
@@ -60,6 +60,8 @@ struct sallyport_target {
 	__u16 checksum;    /* ones' complement sum that new addresses and ports add to UDP's (RFC 1624), as loaded from the wire */
 	__u8 traffic_class; /* DSCP and ECN */
 	__u8 back;          /* 1: by the interface that they came in by, in the driver (XDP_TX) */
+	__u16 mtu;          /* octets of the longest IP packet that may leave; longer ones are the worker's, which cuts them */
+	__u8 pad[2];
 };
 
 /* What becomes of a flow's packets. */
@@ -103,6 +105,7 @@ struct sallyport_media_value {
 struct sallyport_interface_value {
 	__u32 zone;
 	__u32 xsk_base; /* place of queue 0 of the interface in the socket map */
+	__u32 frame_max; /* octets, from the Ethernet header on, that the UMEM frames of its sockets take */
 };
 
 /* A source of STUN from nowhere known: its IPv4 address (mapped), or the first 64 bits of its IPv6 address. */
@@ -165,12 +168,12 @@ enum sallyport_counter {
 
 _Static_assert(sizeof(struct sallyport_meta) == 16, "meta");
 _Static_assert(sizeof(struct sallyport_flow_key) == 40, "flow key");
-_Static_assert(sizeof(struct sallyport_flow_value) == 208, "flow value");
-_Static_assert(sizeof(struct sallyport_target) == 56, "target");
+_Static_assert(sizeof(struct sallyport_flow_value) == 216, "flow value");
+_Static_assert(sizeof(struct sallyport_target) == 60, "target");
 _Static_assert(sizeof(struct sallyport_tally) == 16, "tally");
 _Static_assert(sizeof(struct sallyport_media_key) == 20, "media key");
 _Static_assert(sizeof(struct sallyport_media_value) == 6, "media value");
-_Static_assert(sizeof(struct sallyport_interface_value) == 8, "interface value");
+_Static_assert(sizeof(struct sallyport_interface_value) == 12, "interface value");
 _Static_assert(sizeof(struct sallyport_source) == 16, "source");
 _Static_assert(sizeof(struct sallyport_bucket) == 8, "bucket");
 _Static_assert(sizeof(struct sallyport_settings) == 24, "settings");

@@ -84,6 +84,8 @@ pub struct Egress {
     pub dscp: u8,
     /// Whether the driver sends packets back by the interface that they came in by (`XDP_TX`); else they are redirected.
     pub back: bool,
+    /// Octets of the longest IP packet that may leave by it.
+    pub mtu: u16,
 }
 
 impl Target {
@@ -107,6 +109,8 @@ impl Target {
             checksum: 0,
             traffic_class: (egress.dscp & 0x3f) << 2,
             back: egress.back.into(),
+            mtu: egress.mtu,
+            pad: [0; 2],
         };
         target.checksum = target.difference(key).to_be();
         Some(target)
@@ -214,7 +218,7 @@ mod tests {
     }
 
     const EGRESS: Egress =
-        Egress { ifindex: 7, source_mac: [1; 6], destination_mac: [2; 6], dscp: 46, back: true };
+        Egress { ifindex: 7, source_mac: [1; 6], destination_mac: [2; 6], dscp: 46, back: true, mtu: 1500 };
 
     #[test]
     fn targets_have_the_octets_that_leave() {
@@ -226,7 +230,7 @@ mod tests {
             (source.into(), destination.into())
         );
         assert_eq!(to.macs, [2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1]);
-        assert_eq!((to.ifindex, to.traffic_class, to.back), (7, 0xb8, 1));
+        assert_eq!((to.ifindex, to.traffic_class, to.back, to.mtu), (7, 0xb8, 1, 1500));
         // New ports and destination less the old ones: 20002 + 5000 + 8 - 4000 - 20000 - 9 = 1001.
         assert_eq!(u16::from_be(to.checksum), 1001);
         let same = Target::new(&key, key.remote(), key.local(), &EGRESS).unwrap();

@@ -10,7 +10,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapInfo, XskMap};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
 use sallyport_abi::{
-    FlowKey, FlowValue, InterfaceValue, MAPS, MediaKey, MediaValue, QUEUES_MAX, Settings, map,
+    FRAME_MAX, FlowKey, FlowValue, InterfaceValue, MAPS, MediaKey, MediaValue, QUEUES_MAX, Settings, map,
 };
 
 use crate::attach::{self, Attachment};
@@ -39,6 +39,7 @@ pub struct Kernel {
     pins: Pins,
     attached: BTreeSet<u32>,
     media: BTreeSet<MediaKey>,
+    frame_max: u32,
 }
 
 impl Kernel {
@@ -58,7 +59,8 @@ impl Kernel {
         for name in MAPS {
             pins.protect(&pins.map(name))?;
         }
-        let mut kernel = Self { ebpf, pins, attached: BTreeSet::new(), media: BTreeSet::new() };
+        let (attached, media) = (BTreeSet::new(), BTreeSet::new());
+        let mut kernel = Self { ebpf, pins, attached, media, frame_max: FRAME_MAX };
         let (per_second, burst) = PUNT;
         kernel.set_punt_rate(per_second, burst)?;
         kernel.program()?.load()?;
@@ -78,6 +80,12 @@ impl Kernel {
         self.program()
     }
 
+    /// Says how many octets, from the Ethernet header on, the frames of the AF_XDP sockets take of interfaces that are attached
+    /// from now on: longer media is dropped and counted. Ordinary frames' unless set.
+    pub fn set_frame_max(&mut self, octets: u32) {
+        self.frame_max = octets;
+    }
+
     /// Hangs the program on an interface and pins the link. A pinned link of the wanted mode (of any, with `None`) gets the
     /// new program without a gap; one of the other mode makes way first. Without a link, `None` tries native, then generic.
     ///
@@ -89,7 +97,8 @@ impl Kernel {
         zone: u8,
         wanted: Option<Attachment>,
     ) -> Result<Attachment, LoadError> {
-        let value = InterfaceValue { zone: u32::from(zone), xsk_base: self.place(ifindex)? };
+        let (zone, frame_max) = (u32::from(zone), self.frame_max);
+        let value = InterfaceValue { zone, xsk_base: self.place(ifindex)?, frame_max };
         self.hash(map::INTERFACES)?.insert(ifindex, value, 0).map_err(of(map::INTERFACES))?;
         let pins = self.pins.clone();
         let attached = self.program().and_then(|program| attach::hang(program, &pins, ifindex, wanted));
@@ -207,6 +216,11 @@ impl Kernel {
     /// All flows, sorted; empty where the map cannot be read.
     pub fn flows(&self) -> Vec<(FlowKey, FlowValue)> {
         self.map(map::FLOWS).and_then(maps::flows).unwrap_or_default()
+    }
+
+    /// How many flows there are; none where the map cannot be read.
+    pub fn flow_count(&self) -> usize {
+        self.map(map::FLOWS).and_then(maps::flow_count).unwrap_or_default()
     }
 
     /// All counters by name, summed over the CPUs; empty where the map cannot be read.

@@ -18,9 +18,23 @@ pub fn entries<K: aya::Pod + Ord, V: aya::Pod>(
     map: &Map,
 ) -> Result<BTreeMap<K, V>, MapError> {
     let hash = HashMap::<&MapData, K, V>::try_from(map).map_err(of(name))?;
-    // Where the key just read is deleted, the kernel begins again: bounded, lest churn keep us here.
+    hash.iter().take(patience(map)).map(|entry| entry.map_err(of(name))).collect()
+}
+
+/// Keys to read at the most. Where the key just read is deleted, the kernel begins again: bounded, lest churn keep us here.
+fn patience(map: &Map) -> usize {
     let most = data(map).and_then(|data| data.info().ok()).map_or(u32::MAX, |info| info.max_entries());
-    hash.iter().take(most.saturating_mul(4) as usize).map(|entry| entry.map_err(of(name))).collect()
+    most.saturating_mul(4) as usize
+}
+
+/// How many flows there are, counted where they lie.
+///
+/// # Errors
+/// What the kernel says.
+pub fn flow_count(map: &Map) -> Result<usize, MapError> {
+    let hash = HashMap::<&MapData, FlowKey, FlowValue>::try_from(map).map_err(of(map::FLOWS))?;
+    let one = |count, key: Result<_, _>| key.map(|_| count + 1).map_err(of(map::FLOWS));
+    hash.keys().take(patience(map)).try_fold(0, one)
 }
 
 /// Flows, sorted.

@@ -8,7 +8,6 @@ use sallyport_plan::PortPair;
 use super::Call;
 use crate::api::Command;
 use crate::sdp::BrowserOffer;
-use crate::settings::Srtp;
 
 /// How long the inside may think about it: somebody may have to agree.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,11 +24,9 @@ pub(super) enum Adding {
 }
 
 impl Call {
-    /// Port pairs inside that a call with or without a picture needs. Pictures have no keys of their own: where sound may be
-    /// encrypted there are none.
+    /// Port pairs inside that a call with or without a picture needs.
     pub(super) fn pairs(&self, video: bool) -> u8 {
-        let plain = self.settings.sip.policy.srtp == Srtp::Off;
-        if video && self.settings.video && plain { 2 } else { 1 }
+        if video && self.settings.video { 2 } else { 1 }
     }
 
     /// Whether an offer in the middle of the call adds a picture that can be had.

@@ -1,4 +1,4 @@
-//! When what has to happen.
+//! When the steps of a call are given up.
 
 use std::time::Instant;
 
@@ -25,19 +25,21 @@ pub(super) struct Deadlines {
     pub gone: Option<Instant>,
     /// The far end has our new key.
     pub rekeyed: Option<Instant>,
+    /// A recorder's answer to our INVITE.
+    pub recording: Option<Instant>,
     pub former: Option<Instant>,
     pub linger: Option<Instant>,
 }
 
 impl Deadlines {
-    /// The next of them.
+    /// The first of them.
     pub fn next(&self) -> Option<Instant> {
         let setup = [self.relay, self.ring, self.ice, self.dtls, self.restart];
         let dialog = [self.glare, self.refresh, self.expiry, self.referral, self.former, self.linger];
         setup
             .into_iter()
             .chain(dialog)
-            .chain([self.transfer, self.adding, self.successor, self.gone, self.rekeyed])
+            .chain([self.transfer, self.adding, self.successor, self.gone, self.rekeyed, self.recording])
             .flatten()
             .min()
     }

@@ -17,8 +17,11 @@ const DIGITS: usize = 64;
 const CODES: &[u8] = b"0123456789*#ABCD";
 /// Length of a digit of which only the beginning was heard, in milliseconds: the shortest that ITU-T Q.24 has recognized.
 const SHORTEST: u16 = 40;
-/// How far apart the two ways of one digit may arrive, from a far end that sends it by both.
+/// How far apart the two ways of one digit may arrive, from a far end that sends it by both: an event is told when it has
+/// ended, INFO may come when it begins.
 const APART: Duration = Duration::from_secs(2);
+/// The longest digit that can be told of.
+const LONGEST: Duration = Duration::from_millis(u16::MAX as u64);
 /// Digits of the far end that are remembered for so long.
 const REMEMBERED: usize = 16;
 
@@ -78,8 +81,11 @@ impl Call {
             return;
         }
         let told = &mut self.inside.told_digits;
-        told.retain(|one| now.saturating_duration_since(one.at) < APART);
-        if let Some(at) = told.iter().position(|one| one.way != way && one.digit == digit) {
+        let pressed = if way == Way::Event { Duration::from_millis(duration.into()) } else { Duration::ZERO };
+        let within = |one: &Told, span| now.saturating_duration_since(one.at) < span;
+        told.retain(|one| within(one, APART + LONGEST));
+        let same = |one: &Told| one.way != way && one.digit == digit && within(one, APART + pressed);
+        if let Some(at) = told.iter().position(same) {
             told.remove(at);
             return;
         }

@@ -110,6 +110,7 @@ impl Call {
             && inside.reinvite.is_none()
             && inside.invite.iter().chain(referral).all(Calling::is_final)
             && inside.asking.iter().all(|asking| !asking.is_farewell())
+            && self.recording.is_quiet()
     }
 
     /// The ACK to our 2xx never came (RFC 3261 sections 13.3.1.4 and 14.2).

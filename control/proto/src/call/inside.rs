@@ -2,13 +2,15 @@
 
 use std::time::Instant;
 
+use sallyport_plan::Medium;
+
 use super::requests::Purpose;
-use super::secrecy::Pair;
+use super::secrecy::Agreement;
 use super::video::Saying;
 use super::{Call, Said};
 use crate::api::{CallEvent, Command, EndCause, Party};
 use crate::random::Random;
-use crate::sdp::{Chosen, InsideAnswer, Secrecy};
+use crate::sdp::{Chosen, InsideAnswer};
 use crate::settings::{Dtmf, SipSettings};
 use crate::sip::header::tag_of;
 use crate::sip::{Attempts, Dialog, Method, Request, Response, TransactionId};
@@ -119,7 +121,7 @@ impl Calling {
 pub(super) struct Fit {
     pub answer: InsideAnswer,
     chosen: Vec<Chosen>,
-    keys: Option<Pair>,
+    keys: Agreement,
 }
 
 /// The URI of a destination: a user, `user@host`, or a `sip:` URI of those.
@@ -188,12 +190,12 @@ impl Call {
 
     /// The offer of the call's own INVITE, and of each time that it is sent anew.
     fn first_offer(&mut self) -> String {
-        let (profile, crypto) = self.first_lines();
+        let keying = self.first_lines(Medium::Audio);
+        let video = self.film_says(Saying::Offer);
         let Some(offer) = &self.inside.offer else { return String::new() };
         self.inside.told = self.outside.direction;
         self.inside.version = 1;
-        let (secrecy, video) = (Secrecy { profile, crypto: &crypto }, self.video.says(Saying::Offer));
-        let text = offer.text(1, &offer.codecs, self.inside.told, video.as_ref(), &[], secrecy);
+        let text = offer.text(1, &offer.codecs, self.inside.told, video.as_ref(), &[], &keying);
         self.inside.said = Some(Said(text.clone().into()));
         text
     }
@@ -202,7 +204,8 @@ impl Call {
         let bye = self.inside.bye.as_ref().is_some_and(|bye| bye.transaction == transaction);
         if bye {
             self.bye_answered(&response);
-        } else if !self.asked(transaction, &response, now)
+        } else if !self.recorder_answered(transaction, &response, now)
+            && !self.asked(transaction, &response, now)
             && !self.reinvite_answered(transaction, &response, now)
         {
             self.invite_answered(transaction, &response, now);
@@ -383,20 +386,20 @@ impl Call {
     }
 
     /// An answer of the inside, as the call can use it.
-    pub(super) fn fit_answer(&self, answer: InsideAnswer) -> Result<Fit, EndCause> {
-        let keys = self.taken_keys(&answer)?;
+    pub(super) fn fit_answer(&self, mut answer: InsideAnswer) -> Result<Fit, EndCause> {
+        let keys = self.taken_keys(&mut answer)?;
         self.fit(answer, keys)
     }
 
     /// An offer of the inside, as the call can use it.
-    pub(super) fn fit_offer(&mut self, offer: InsideAnswer) -> Result<Fit, EndCause> {
-        let keys = self.answered_keys(&offer)?;
+    pub(super) fn fit_offer(&mut self, mut offer: InsideAnswer) -> Result<Fit, EndCause> {
+        let keys = self.answered_keys(&mut offer)?;
         self.fit(offer, keys)
     }
 
     /// What the inside said of its media, as the call can use it: the codec that runs already stays, and an address that
     /// is none (held the old way) leaves the former one.
-    pub(super) fn fit(&self, mut answer: InsideAnswer, keys: Option<Pair>) -> Result<Fit, EndCause> {
+    pub(super) fn fit(&self, mut answer: InsideAnswer, keys: Agreement) -> Result<Fit, EndCause> {
         let own = self.inside.offer.as_ref().ok_or(EndCause::NoCodec)?;
         answer.reach(own.rtp.ip()).map_err(|text| EndCause::Protocol(text.into()))?;
         if !answer.has_address() {
@@ -414,8 +417,13 @@ impl Call {
 
     pub(super) fn adopt(&mut self, fit: Fit) {
         self.inside.chosen = fit.chosen;
-        self.video.follow(fit.answer.video.as_ref());
-        self.inside.sdes.settle(fit.keys);
+        self.inside.sdes.sound.settle(fit.keys.sound, fit.answer.keying.profile);
+        let said = fit.answer.video.as_ref();
+        if self.video.follow(said, fit.answer.shows)
+            && let Some(said) = said
+        {
+            self.inside.sdes.picture.settle(fit.keys.picture, said.keying.profile);
+        }
         self.inside.answer = Some(fit.answer);
         self.note_hold();
     }
@@ -465,7 +473,10 @@ impl Call {
         let unanswered = |calling: &&mut Calling| calling.transaction == transaction && !calling.done;
         if self.inside.bye.as_ref().is_some_and(|bye| bye.transaction == transaction) {
             self.inside.bye = None;
-        } else if self.unheard(transaction, now) || self.reinvite_unheard(transaction, now) {
+        } else if self.recorder_unheard(transaction, now)
+            || self.unheard(transaction, now)
+            || self.reinvite_unheard(transaction, now)
+        {
         } else if let Some(calling) = self.calling(Line::Own).filter(unanswered) {
             calling.done = true;
             self.leave_early(Line::Own);

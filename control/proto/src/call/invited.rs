@@ -79,10 +79,13 @@ impl Call {
             false => {
                 let mut offer = InsideAnswer::parse(&request.body).map_err(|text| unusable(&text))?;
                 offer.reach(settings.toward).map_err(unusable)?;
+                let policy = settings.sip.policy.srtp;
+                offer.video.take_if(|video| secrecy::objection(policy, &video.keying).is_some());
                 Some(offer)
             }
         };
-        let secrecy = offer.as_ref().and_then(|offer| secrecy::objection(settings.sip.policy.srtp, offer));
+        let secrecy =
+            offer.as_ref().and_then(|offer| secrecy::objection(settings.sip.policy.srtp, &offer.keying));
         if let Some(text) = secrecy {
             return Err(Box::new(unacceptable(&request, text)));
         }

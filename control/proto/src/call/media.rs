@@ -7,6 +7,7 @@ use sallyport_plan::{FlowKey, Plan, Profile};
 use super::Call;
 use super::plan::{Keys, Parts, build};
 use super::record::Record;
+use super::video::Film;
 use crate::api::{CallEvent, Command, DtlsRole, DtlsStart, EndCause, StepState};
 use crate::sdp::{
     AnswerParts, BrowserOffer, Direction, Extension, InsideAnswer, InsideOffer, Setup, browser_answer,
@@ -158,6 +159,11 @@ impl Call {
             }
             return;
         };
+        // Nobody is heard before the recorder that a call must have.
+        let holds = self.recording.holds(&self.settings);
+        let direction = if holds { Direction::Inactive } else { self.outside.direction };
+        let film = self.video.film();
+        let video = film.map(|film| if holds { Film { open: (false, false), ..film } } else { film });
         let built = build(Parts {
             call: self.id,
             version,
@@ -165,15 +171,17 @@ impl Call {
             beside: next.filter(|next| *next != outside),
             consent: self.outside.consent.clone(),
             keys: self.outside.keys.as_ref(),
-            inside_keys: self.inside.sdes.keys(),
+            inside_keys: self.inside.sdes.sound.keys(),
+            film_keys: self.inside.sdes.picture.keys(),
             inside,
             answer,
             chosen: &self.inside.chosen,
             dtmf: self.settings.sip.policy.dtmf,
-            direction: self.outside.direction,
+            direction,
             ssrc: self.ssrc,
             agreed: &self.outside.agreed,
-            video: self.video.film(),
+            video,
+            forks: self.recording.forks(),
             record: record.encode(),
         });
         match built {
@@ -183,7 +191,8 @@ impl Call {
     }
 
     fn plan_is(&mut self, plan: Plan, now: Instant) {
-        self.relayed.sends(plan.version, self.outside.keys.is_some());
+        let passes = self.outside.keys.is_some() && !self.recording.holds(&self.settings);
+        self.relayed.sends(plan.version, passes);
         self.deadlines.relay = Some(now + self.settings.timeouts.relay);
         self.commands.push_back(Command::Install(plan));
     }
@@ -215,9 +224,10 @@ impl Call {
             ssrc: self.ssrc,
             video: self.video.clone(),
             profile: self.outside.profile,
-            crypto: self.inside.sdes.tags(),
+            crypto: [self.inside.sdes.sound.tags(), self.inside.sdes.picture.tags()],
             sip_status: self.inside.status,
             past: self.past.clone(),
+            recording: self.recording.kept(),
         }
     }
 
@@ -230,6 +240,7 @@ impl Call {
         if self.cause.is_some() {
             return;
         }
+        self.recording_installed(version);
         if self.relayed.stale {
             self.replan(now);
         }

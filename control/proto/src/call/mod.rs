@@ -15,10 +15,12 @@ mod peer;
 mod picture;
 mod plan;
 mod record;
+mod recording;
 mod redirect;
 mod refer;
 mod referral;
 mod reinvite;
+mod relaying;
 mod reoffer;
 mod replaced;
 mod requests;
@@ -36,7 +38,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sallyport_plan::{CallId, FlowKey, PortPair, Profile, Refusal, Zone};
+use sallyport_plan::{CallId, FlowKey, PortPair, Profile, Zone};
 
 use crate::api::{CallEvent, CallFailure, Command, EndCause, Input, Party, Placing, StepState};
 use crate::error::OfferError;
@@ -55,10 +57,11 @@ use inside::{Calling, Line};
 use invited::Invited;
 use peer::Unacked;
 use plan::Keys;
+use recording::Recording;
 use referral::Referral;
 use reinvite::Reinvite;
 use requests::Asking;
-use secrecy::Sdes;
+use secrecy::Secrets;
 use successor::Successor;
 use timer::Timer;
 use video::Video;
@@ -138,7 +141,7 @@ struct Inside {
     /// Whether the Call-ID is ours.
     owner: bool,
     offer: Option<InsideOffer>,
-    sdes: Sdes,
+    sdes: Secrets,
     /// Our last description, which holds keys where the leg has any, and its version.
     said: Option<Said>,
     version: u32,
@@ -199,6 +202,7 @@ pub struct Call {
     video: Video,
     /// The browser adds a picture, and waits for our answer.
     adding: Option<adding::Adding>,
+    recording: Recording,
     session: u64,
     /// Answer or failure went to the browser.
     replied: bool,
@@ -281,7 +285,7 @@ impl Call {
     ) -> Self {
         let ssrc = (random.u32(), random.u32());
         let (session, video) = (random.u64() >> 2, Video::new(&mut random));
-        let identity = settings.fingerprint;
+        let (identity, recording) = (settings.fingerprint, Recording::new(&settings));
         Self {
             id,
             incoming: false,
@@ -321,6 +325,7 @@ impl Call {
             ssrc,
             video,
             adding: None,
+            recording,
             session,
             replied: false,
             rang: false,
@@ -378,7 +383,9 @@ impl Call {
             Input::Dtmf { digits, duration } => self.dtmf(&digits, duration),
             Input::Info { content_type, body } => self.info(&content_type, body),
             Input::Transfer(transfer) => self.transfer(transfer, now),
+            Input::Record(wish) => self.asked_to_record(wish, now),
         }
+        self.see_to_recording(now);
     }
 
     /// The next thing to do, in order.
@@ -455,6 +462,9 @@ impl Call {
         if passed(&mut self.deadlines.adding, now) {
             self.picture_refused(now);
         }
+        if passed(&mut self.deadlines.recording, now) {
+            self.recording_over(true, now);
+        }
         if passed(&mut self.deadlines.transfer, now) {
             self.transfer_forgotten();
         }
@@ -476,7 +486,7 @@ impl Call {
             return;
         }
         if self.inside.offer.is_some() {
-            return self.reserved_for_picture(ports.first(), now);
+            return self.reserved_later(ports, now);
         }
         self.deadlines.relay = None;
         self.video.reserved(ports.get(1));
@@ -492,46 +502,6 @@ impl Call {
         let offer = InsideOffer::new(self.session, *pair, &self.outside.codecs, spoken, events);
         self.inside.offer = Some(InsideOffer { extensions: self.first_extensions(), ..offer });
         self.send_invite(Line::Own, now);
-    }
-
-    /// What is not installed yet is lost with the connection: its ports are free for others. What runs goes on, and has
-    /// some time to be found again.
-    fn relay_away(&mut self, now: Instant) {
-        if self.cause.is_some() || self.relayed.away {
-            return;
-        }
-        if self.relayed.installed == 0 || self.outside.nominated.is_none() {
-            self.end(EndCause::RelayLost, now);
-            return;
-        }
-        self.relayed.away = true;
-        self.tell_renegotiated();
-        self.picture_refused(now);
-        self.video.lose_ports();
-        self.deadlines.relay = Some(now + self.settings.timeouts.away);
-    }
-
-    /// What was on its way while the relay went may have arrived or not; what came about since is still to be told.
-    fn relay_back(&mut self, version: u32, now: Instant) {
-        if self.cause.is_some() || !self.relayed.away {
-            return;
-        }
-        self.deadlines.relay = None;
-        if self.relayed.returns(version) {
-            self.replan(now);
-        }
-        self.tell_connected();
-    }
-
-    fn refused(&mut self, refusal: Refusal, now: Instant) {
-        // Where no plan is on its way it is the ports that were asked for.
-        let ports = self.adding == Some(adding::Adding::Ports) && !self.relayed.in_flight;
-        if ports || (refusal == Refusal::NoPorts && self.adding.is_some()) {
-            return self.picture_refused(now);
-        }
-        self.deadlines.relay = None;
-        self.relayed.in_flight = false;
-        self.end(EndCause::Refused(refusal), now);
     }
 
     /// The one way that a call ends, whatever state it is in.
@@ -557,11 +527,14 @@ impl Call {
         self.commands.push_back(Command::Remove);
         self.notify(CallEvent::Ended { cause });
         self.hang_up_inside(remote);
+        self.leave_recorder();
         self.finish_if_quiet();
     }
 
     fn notify(&mut self, event: CallEvent) {
         if event.is_step() {
+            // Of these the last one says it all.
+            self.past.retain(|past| past.name() != event.name());
             self.past.push(event.clone());
         }
         self.commands.push_back(Command::Notify(event));

@@ -6,7 +6,7 @@ use super::Call;
 use super::inside::Early;
 use super::rules::{Carrier, Exchange, Verdict, judge};
 use super::video::Saying;
-use crate::api::{Command, EndCause};
+use crate::api::{CallEvent, Command, EndCause};
 use crate::sdp::{Codec, Direction, InsideAnswer};
 use crate::sip::header::tag_of;
 use crate::sip::{ALLOW, Method, Request, Response, SUPPORTED, TransactionId};
@@ -24,8 +24,8 @@ pub(super) const OK: Status = (200, "OK");
 pub(super) const UNKNOWN: Status = (481, "Call/Transaction Does Not Exist");
 pub(super) const NOT_ACCEPTABLE: Status = (488, "Not Acceptable Here");
 pub(super) const PENDING: Status = (491, "Request Pending");
-const OUT_OF_ORDER: Status = (500, "Server Internal Error");
-const NOT_ALLOWED: Status = (405, "Method Not Allowed");
+pub(super) const OUT_OF_ORDER: Status = (500, "Server Internal Error");
+pub(super) const NOT_ALLOWED: Status = (405, "Method Not Allowed");
 
 /// A 2xx of ours to an INVITE, whose ACK is to come.
 #[derive(Debug)]
@@ -80,6 +80,9 @@ pub(super) fn objection(request: &Request) -> Option<Response> {
 
 impl Call {
     pub(super) fn sip_request(&mut self, transaction: TransactionId, request: &Request, now: Instant) {
+        if self.recorder_asks(transaction, request, now) {
+            return self.finish_if_quiet();
+        }
         let tag = tag_of(&request.from);
         let known = self.inside.answered && !self.inside.gone && self.inside.dialog.is(&request.call_id, tag);
         if request.method == Method::Ack {
@@ -279,11 +282,17 @@ impl Call {
         let fit = self.fit_offer(InsideAnswer::parse(&request.body).map_err(EndCause::Protocol)?)?;
         self.inside.told = self.outside.direction;
         let former = self.inside.sdes.sealing();
+        let shown = fit.answer.video.as_ref().is_some_and(|video| video.direction != Direction::Inactive);
         self.adopt(fit);
         if self.inside.sdes.seal_still(former) {
             self.deadlines.rekeyed = Some(now + rekeyed);
         }
-        Ok(self.describe(&self.spoken(), Saying::Answer))
+        let text = self.describe(&self.spoken(), Saying::Answer);
+        // It is refused here and now; a browser that wants one adds it, and the inside is offered that.
+        if self.video.is_missed(shown && self.pairs(true) > 1) {
+            self.notify(CallEvent::VideoOffered);
+        }
+        Ok(text)
     }
 
     /// The codecs of the call as the inside sends them to us.

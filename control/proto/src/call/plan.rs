@@ -1,8 +1,9 @@
 //! From what both legs agreed on to a plan: a pure function.
 
 use sallyport_plan::{
-    CallId, Clock, Consent, Digits, Direction, DirectionIndex, ExtensionMap, Extensions, FlowKey, Format,
-    KeyMaterial, Medium, Mid, Mute, Passage, Plan, Protection, Pt, PtMap, Refusal, Resend, Ssrc, Zone,
+    CallId, Clock, Consent, Digits, Direction, DirectionIndex, ExtensionMap, Extensions, FlowKey, Fork,
+    Format, KeyMaterial, Medium, Mid, Mute, Passage, Plan, Protection, Pt, PtMap, Refusal, Resend, Ssrc,
+    Zone,
 };
 
 use super::digits;
@@ -38,6 +39,8 @@ pub struct Parts<'a> {
     pub keys: Option<&'a Keys>,
     /// Keys inside; `None`: media is plain there.
     pub inside_keys: Option<Keys>,
+    /// The same of the picture.
+    pub film_keys: Option<Keys>,
     /// Our side inside.
     pub inside: &'a InsideOffer,
     /// The other side inside.
@@ -54,6 +57,8 @@ pub struct Parts<'a> {
     pub agreed: &'a Agreed,
     /// The picture, where there is one.
     pub video: Option<Film<'a>>,
+    /// Where copies of the sound go, of the browser's and of the inside's.
+    pub forks: [Option<Fork>; 2],
     /// What a new control needs.
     pub record: Vec<u8>,
 }
@@ -73,11 +78,8 @@ pub const VIDEO_OUTWARD: DirectionIndex = DirectionIndex(3);
 /// What [`Plan::validate`] says.
 pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
     let Parts { call, version, outside, consent, keys, inside, answer, chosen, direction, .. } = parts;
-    let Parts { dtmf, ssrc, video, record, .. } = parts;
-    let (inside_open, inside_seal) = match parts.inside_keys {
-        Some(keys) => (Protection::Srtp(keys.receive), Protection::Srtp(keys.send)),
-        None => (Protection::Plain, Protection::Plain),
-    };
+    let Parts { dtmf, ssrc, video, record, forks: [inward_fork, outward_fork], .. } = parts;
+    let (inside_open, inside_seal) = protection(parts.inside_keys);
     let taken = chosen.iter().any(|codec| codec.kind.is_event() && codec.inside.is_some());
     let inner = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
     let (rtp, rtcp) = (inner(inside.rtp, answer.rtp), inner(inside.rtcp, answer.rtcp));
@@ -99,6 +101,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         extensions: Extensions { carried: carried(false), transport_wide, ..Extensions::default() },
         digits: digits::inward(dtmf, taken, answer.direction.receives() && direction.sends()),
         resend: Resend::Never,
+        fork: inward_fork,
         reverse: OUTWARD,
         mute: mute(answer.direction.receives() && direction.sends()),
     };
@@ -117,17 +120,26 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         // Browsers play them, and tell no page.
         digits: if taken { Digits::PassAndTell } else { Digits::Pass },
         resend: Resend::Never,
+        fork: outward_fork,
         reverse: INWARD,
         mute: mute(answer.direction.sends() && direction.receives()),
     };
     let consents = consent.into_iter().collect();
     let mut directions = vec![inward, outward];
     if let Some(film) = video {
-        directions.extend(picture([&directions[0], &directions[1]], &film));
+        directions.extend(picture([&directions[0], &directions[1]], &film, parts.film_keys));
     }
     let plan = Plan { call, version, directions, consents, record };
     plan.validate()?;
     Ok(plan)
+}
+
+/// How packets of the inside are opened, and sealed for it.
+fn protection(keys: Option<Keys>) -> (Protection, Protection) {
+    match keys {
+        Some(keys) => (Protection::Srtp(keys.receive), Protection::Srtp(keys.send)),
+        None => (Protection::Plain, Protection::Plain),
+    }
 }
 
 /// Header extensions that both legs know, under the ids of each.
@@ -141,7 +153,8 @@ fn carried(agreed: &Agreed, inside: (&InsideOffer, &InsideAnswer), outward: bool
 }
 
 /// The picture's directions: within the sound's bundle outside, on its own ports inside.
-fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2] {
+fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>, keys: Option<Keys>) -> [Direction; 2] {
+    let (open, seal) = protection(keys);
     let inner = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
     let (rtp, rtcp) = (inner(film.ports.0, film.theirs.0), inner(film.ports.1, film.theirs.1));
     let format = Format::Media(Clock::Hz90000);
@@ -167,7 +180,7 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
         Direction {
             index: VIDEO_INWARD,
             medium: Medium::Video,
-            seal: Some(Protection::Plain),
+            seal: Some(seal),
             rtp,
             rtcp,
             ssrc: Ssrc(film.ssrc.1),
@@ -178,6 +191,7 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
             },
             digits: Digits::Pass,
             resend: Resend::Never,
+            fork: None,
             reverse: VIDEO_OUTWARD,
             mute: mute(film.open.0),
             ..inward.clone()
@@ -186,7 +200,7 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
             index: VIDEO_OUTWARD,
             medium: Medium::Video,
             ingress: vec![rtp, rtcp],
-            open: Some(Protection::Plain),
+            open: Some(open),
             ssrc: Ssrc(film.ssrc.0),
             extensions: Extensions {
                 mid: mid(film.agreed),
@@ -196,6 +210,7 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>) -> [Direction; 2
             payload_types: map(|one| (one.from_inside.payload_type, one.outside.payload_type)),
             digits: Digits::Pass,
             resend,
+            fork: None,
             reverse: VIDEO_INWARD,
             mute: mute(film.open.1),
             ..outward.clone()

@@ -3,6 +3,7 @@
 use sallyport_plan::Profile;
 use serde::{Deserialize, Serialize};
 
+use super::recording::Kept;
 use super::video::Video;
 use crate::api::CallEvent;
 use crate::error::RestoreError;
@@ -10,7 +11,7 @@ use crate::sdp::{Agreed, Chosen, Codec, Direction, InsideAnswer, InsideOffer, Se
 use crate::sip::Dialog;
 
 /// Version of the form; another one is not read.
-const VERSION: u8 = 7;
+const VERSION: u8 = 8;
 
 /// The part of a call that cannot be told from its plan. Keys are in the plan only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,10 +47,11 @@ pub struct Record {
     pub ssrc: (u32, u32),
     pub video: Video,
     pub profile: Option<Profile>,
-    /// Tags of our key and of theirs inside, where it has any.
-    pub crypto: Option<(u32, u32)>,
+    /// Tags of our key and of theirs inside, of sound and picture, where they have any.
+    pub crypto: [Option<(u32, u32)>; 2],
     pub sip_status: Option<u16>,
     pub past: Vec<CallEvent>,
+    pub recording: Kept,
 }
 
 impl Record {

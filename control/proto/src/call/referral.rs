@@ -6,10 +6,10 @@ use super::Call;
 use super::inside::{Calling, Line};
 use super::peer::{PENDING, UNKNOWN, answer};
 use super::requests::Purpose;
-use super::secrecy::{self, Sdes};
+use super::secrecy::{self, Secrets};
 use super::video::Saying;
 use crate::api::EndCause;
-use crate::sdp::{Crypto, InsideAnswer, InsideOffer, Secrecy};
+use crate::sdp::{Crypto, InsideAnswer, InsideOffer};
 use crate::sip::header::{name_addr, uri_of};
 use crate::sip::{Dialog, Method, Request, Response, TransactionId};
 
@@ -22,8 +22,8 @@ pub(super) struct Referral {
     pub calling: Calling,
     /// Session id of its descriptions.
     session: u64,
-    /// Keys of our offer to it.
-    crypto: Vec<Crypto>,
+    /// Keys of our offer to it, of sound and picture.
+    crypto: [Vec<Crypto>; 2],
     /// Value of Event in its NOTIFYs.
     event: String,
     /// Status that the far end was told last; nobody wants to know more than the last one possible.
@@ -141,7 +141,7 @@ impl Call {
         let session = self.random.u64() >> 2;
         let calling = Calling::new(dialog, headers);
         self.inside.referral =
-            Some(Referral { calling, session, event, told: 0, silent: false, crypto: Vec::new() });
+            Some(Referral { calling, session, event, told: 0, silent: false, crypto: Default::default() });
         self.progress(100);
         self.send_invite(Line::Referred, now);
     }
@@ -149,14 +149,17 @@ impl Call {
     /// The offer to the one whom we were sent to: our ports, what the browser was told.
     pub(super) fn referred_offer(&mut self) -> String {
         let (codecs, direction) = (self.offered(), self.outside.direction);
-        let (policy, video) = (self.settings.sip.policy.srtp, self.video.says(Saying::Offer));
+        let (policy, mut video) = (self.settings.sip.policy.srtp, self.video.says(Saying::Offer));
         let (Some(referral), Some(own)) = (&mut self.inside.referral, &self.inside.offer) else {
             return String::new();
         };
-        let profile = secrecy::first_lines(policy, &mut referral.crypto, &mut self.random);
+        let [sound, picture] = &mut referral.crypto;
+        let keying = secrecy::first_lines(policy, sound, &mut self.random);
+        if let Some(video) = &mut video {
+            video.keying = secrecy::first_lines(policy, picture, &mut self.random);
+        }
         let offer = InsideOffer { session: referral.session, ..own.clone() };
-        let secrecy = Secrecy { profile, crypto: &referral.crypto };
-        offer.text(1, &codecs, direction, video.as_ref(), &[], secrecy)
+        offer.text(1, &codecs, direction, video.as_ref(), &[], &keying)
     }
 
     /// Tells the far end how far it is, each status once.
@@ -192,8 +195,10 @@ impl Call {
         let answer = InsideAnswer::parse(&response.body).ok().filter(InsideAnswer::has_address);
         // It may have crossed our CANCEL.
         let wanted = self.cause.is_none() && !referral.calling.is_cancelled();
-        let fit = answer.filter(|_| wanted).and_then(|answer| {
-            let keys = secrecy::taken(self.settings.sip.policy.srtp, &referral.crypto, &answer).ok()?;
+        let [sound, picture] = &referral.crypto;
+        let fit = answer.filter(|_| wanted).and_then(|mut answer| {
+            let policy = self.settings.sip.policy.srtp;
+            let keys = secrecy::all_taken(policy, [sound, picture], &mut answer).ok()?;
             self.fit(answer, keys).ok()
         });
         let Some(fit) = fit else {
@@ -228,7 +233,7 @@ impl Call {
         inside.digits.clear();
         inside.invited = None;
         // Whoever is there now has keys of its own.
-        inside.sdes = Sdes::default();
+        inside.sdes = Secrets::default();
         inside.timer = super::timer::Timer::default();
         (self.deadlines.glare, self.deadlines.refresh, self.deadlines.expiry) = (None, None, None);
     }

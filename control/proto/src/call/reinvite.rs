@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use sallyport_plan::Medium;
+
 use super::adding::Adding;
 use super::requests::Purpose;
 use super::video::Saying;
 use super::{Call, Inside, Said};
 use crate::api::{Command, EndCause};
-use crate::sdp::{Codec, Direction, Extension, Extensions, InsideAnswer, Kind, MediaLine, Secrecy};
+use crate::sdp::{Codec, Direction, Extension, Extensions, InsideAnswer, Kind, MediaLine};
 use crate::sip::{Attempts, Method, Request, Response, TransactionId};
 
 /// 2xx of ours that may come again and want their ACK again.
@@ -163,6 +165,7 @@ impl Call {
             self.deadlines.glare = Some(now + self.glare());
         } else if !self.dialog_lost(status, now) {
             self.inside.told = reinvite.direction;
+            self.video.stays_as_it_is();
             self.picture_declined(now);
             self.refresh_later(now);
         }
@@ -245,8 +248,7 @@ impl Call {
 
     /// Our description; its version grows where its text changes, and only there (RFC 3264 section 8).
     pub(super) fn describe(&mut self, codecs: &[Codec], saying: Saying) -> String {
-        let (profile, crypto) = self.lines();
-        let (secrecy, video) = (Secrecy { profile, crypto: &crypto }, self.video.says(saying));
+        let (keying, video) = (self.lines(Medium::Audio), self.film_says(saying));
         self.speak_of_extensions(saying);
         let (Some(own), said) = (&self.inside.offer, &self.inside.answer) else { return String::new() };
         let direction = match (saying, said) {
@@ -257,7 +259,7 @@ impl Call {
         if self.adding.is_some() && video.is_some() && saying == Saying::Offer {
             make_room(&mut layout);
         }
-        let text = |version| own.text(version, codecs, direction, video.as_ref(), &layout, secrecy);
+        let text = |version| own.text(version, codecs, direction, video.as_ref(), &layout, &keying);
         let same = text(self.inside.version);
         if self.inside.said.as_ref().is_some_and(|said| *said.0 == same) {
             return same;

@@ -28,6 +28,9 @@ impl Call {
         }
         self.keep_role(&mut offer)?;
         let chosen = self.still_offered(&offer)?;
+        if self.video.shares_a_number(&offer, &chosen) {
+            return Err(OfferError::Malformed("sound and picture have one payload type".into()).into());
+        }
         // It is the former connection that speaks.
         self.drop_successor();
         let adds = self.adds_picture(&offer);

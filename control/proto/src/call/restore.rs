@@ -8,7 +8,8 @@ use sallyport_plan::{FlowKey, Plan, Protection};
 use super::Call;
 use super::plan::Keys;
 use super::record::Record;
-use super::secrecy::Sdes;
+use super::recording::Recording;
+use super::secrecy::Secrets;
 use crate::api::{CallEvent, EndCause, StepState};
 use crate::error::RestoreError;
 use crate::random::{Random, Seed};
@@ -38,7 +39,7 @@ impl Call {
             Self::bare(plan.call, (record.to.clone(), party), record.created, settings, random, dialog);
         call.incoming = record.incoming;
         call.party.user.clone_from(&record.from);
-        call.inside.sdes = Sdes::restored(plan, record.crypto);
+        call.inside.sdes = Secrets::restored(plan, record.crypto, (&record.answer, record.video.profile()));
         call.fill(plan.version, record, now);
         match outside(plan) {
             Some((flow, keys)) => call.outside_of(plan, flow, keys),
@@ -64,6 +65,7 @@ impl Call {
         self.resume_timer(record.timer, now);
         self.relayed = Relayed { sent: version, installed: version, ..Relayed::default() };
         self.past = record.past;
+        self.recording = Recording::restored(record.recording);
         self.replied = true;
     }
 

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
 use crate::sdp::{
-    Agreed, AnswerVideo, BrowserOffer, ChosenVideo, Direction, Extension, VideoFormat, VideoSection,
-    choose_video,
+    Agreed, AnswerVideo, BrowserOffer, Chosen, ChosenVideo, Direction, Extension, InsideProfile, Keying,
+    VideoFormat, VideoSection, choose_video,
 };
 
 /// What a description of ours is.
@@ -43,6 +43,12 @@ pub struct Video {
     direction: Direction,
     /// What the inside was told of that.
     told: Option<Direction>,
+    /// Whether our last offer had it, and waits for its answer or has one.
+    asked: bool,
+    /// The inside took one that is of no use, or of none any more: it is to be offered away.
+    away: bool,
+    /// The inside wants one that the browser has not offered, and the browser was told.
+    missed: bool,
     /// What is agreed with the browser of header extensions and bandwidth.
     agreed: Agreed,
 }
@@ -73,6 +79,7 @@ impl Video {
 
     /// What the browser offers first.
     pub fn offered(&mut self, offer: &BrowserOffer) {
+        (self.away, self.missed) = (false, false);
         if let Some(video) = &offer.video {
             (self.outside, self.direction) = (video.formats.clone(), video.direction);
         }
@@ -105,10 +112,10 @@ impl Video {
         self.outside.retain(|format| chosen.iter().any(|chosen| chosen.outside == *format));
     }
 
-    /// There is none after all; one may be offered yet.
+    /// There is none after all; one may be offered yet. What was asked of the inside may still be answered.
     pub fn forget(&mut self) {
-        let Self { ssrc, rtx, ports, .. } = *self;
-        *self = Self { ssrc, rtx, ports, direction: Direction::Inactive, ..Self::default() };
+        let Self { ssrc, rtx, ports, asked, .. } = *self;
+        *self = Self { ssrc, rtx, ports, asked, direction: Direction::Inactive, ..Self::default() };
     }
 
     /// The relay goes: its successor knows only of ports that a plan has.
@@ -132,24 +139,38 @@ impl Video {
         self.ours.clone_from(formats);
     }
 
-    /// Follows what the inside said. Once there was a picture it only pauses: its streams stay what they are.
-    pub fn follow(&mut self, said: Option<&VideoSection>) {
-        self.live = false;
-        let Some(said) = said.filter(|_| self.ports.is_some()) else { return };
+    /// Follows what the inside said, and whether it shows anything at all; whether there is a picture now. Once there was
+    /// one it only pauses: its streams stay what they are.
+    pub fn follow(&mut self, said: Option<&VideoSection>, shows: bool) -> bool {
+        self.live = said.is_some_and(|said| self.take_in(said));
+        self.away = self.asked && shows && !self.live;
+        self.live
+    }
+
+    fn take_in(&mut self, said: &VideoSection) -> bool {
         let chosen = choose_video(&self.ours, &said.formats, &self.outside);
         let held = said.rtp.ip().is_unspecified();
-        if chosen.is_empty() || (held && self.theirs.is_none()) {
-            return;
+        if self.ports.is_none() || chosen.is_empty() || (held && self.theirs.is_none()) {
+            return false;
         }
         let mut said = said.clone();
         if let Some(former) = self.theirs.as_ref().filter(|_| held) {
             (said.rtp, said.rtcp) = (former.rtp, former.rtcp);
         }
-        (self.live, self.chosen, self.theirs) = (true, chosen, Some(said));
+        (self.chosen, self.theirs) = (chosen, Some(said));
+        true
     }
 
-    /// Our section; `None` where it is refused, or not offered.
+    /// Our section, without keys; `None` where it is refused, or not offered.
     pub fn says(&mut self, saying: Saying) -> Option<VideoSection> {
+        let said = self.section(saying);
+        self.asked = saying == Saying::Offer && said.is_some();
+        // Our answer says itself what becomes of the picture.
+        self.away &= saying == Saying::Offer;
+        said
+    }
+
+    fn section(&mut self, saying: Saying) -> Option<VideoSection> {
         let (rtp, rtcp) = self.ports?;
         let settled = self.theirs.is_some();
         let formats: Vec<VideoFormat> = if settled {
@@ -158,6 +179,7 @@ impl Video {
             self.ours.clone()
         };
         let direction = match (saying, &self.theirs) {
+            (Saying::Offer, _) if self.away => return None,
             (Saying::Offer, _) => self.direction,
             (Saying::Answer, Some(theirs)) if self.live => theirs.direction.answer(self.direction),
             (Saying::Answer, _) => return None,
@@ -170,7 +192,19 @@ impl Video {
             direction,
             asks: true,
             most: None,
+            keying: Keying::default(),
         })
+    }
+
+    /// The profile that the inside has for it.
+    pub fn profile(&self) -> Option<InsideProfile> {
+        self.theirs.as_ref().map(|theirs| theirs.keying.profile)
+    }
+
+    /// The inside offers one, or none; whether that is news for a browser that has none.
+    pub fn is_missed(&mut self, offered: bool) -> bool {
+        let missed = offered && !self.is_wanted();
+        !std::mem::replace(&mut self.missed, missed) && missed
     }
 
     /// Whether the far end, which has a picture, did not say that it can be asked for one by RTCP.
@@ -183,9 +217,14 @@ impl Video {
         self.told = None;
     }
 
-    /// Whether the inside has to be told what the browser does with the picture.
+    /// Nothing comes of telling the inside that it is to have none.
+    pub fn stays_as_it_is(&mut self) {
+        self.away = false;
+    }
+
+    /// Whether the inside has to be told what the browser does with the picture, or that there is none.
     pub fn is_unsettled(&self) -> bool {
-        self.live && self.told != Some(self.direction)
+        self.away || (self.live && self.told != Some(self.direction))
     }
 
     /// Our answer to the browser, which holds it to the formats of the call.
@@ -233,6 +272,16 @@ impl Video {
             chosen.outside = again(&chosen.outside).unwrap_or_else(|| chosen.outside.clone());
         }
         (self.outside, self.direction) = (same, video.direction);
+    }
+
+    /// Whether a later offer would put the sound under a number that the picture has (RFC 8843 section 9.1).
+    pub fn shares_a_number(&self, offer: &BrowserOffer, sound: &[Chosen]) -> bool {
+        let mut next = self.clone();
+        next.offered_again(offer);
+        let formats = next.chosen.iter().map(|chosen| &chosen.outside);
+        let numbers: Vec<u8> =
+            formats.flat_map(|format| [Some(format.payload_type), format.rtx]).flatten().collect();
+        sound.iter().any(|codec| numbers.contains(&codec.outside))
     }
 
     /// What a plan needs; `None` while there is no picture.

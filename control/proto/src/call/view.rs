@@ -27,6 +27,7 @@ impl Call {
             },
             dtls: outside.dtls,
             profile: outside.profile,
+            recording: self.recording.is_on(),
             sip_status: self.inside.status,
             outside: outside.nominated.map(|flow| flow.remote),
             version: self.relayed.installed,
@@ -97,6 +98,9 @@ impl Call {
 
     /// Whether one of its SIP dialogs has this Call-ID.
     pub fn has_call_id(&self, call_id: &str) -> bool {
+        if self.records_as(call_id) {
+            return true;
+        }
         let inside = &self.inside;
         let referred = inside.referral.iter().map(|referral| &referral.calling.dialog);
         inside.former.iter().chain(referred).chain([&inside.dialog]).any(|dialog| dialog.call_id == call_id)

@@ -265,7 +265,8 @@ impl Bridge {
             | Input::Decline(_)
             | Input::Dtmf { .. }
             | Input::Info { .. }
-            | Input::Transfer(_) => {}
+            | Input::Transfer(_)
+            | Input::Record(_) => {}
         }
     }
 
@@ -401,6 +402,7 @@ impl Bridge {
             },
             dtls: outside.map_or(StepState::New, |outside| outside.dtls),
             profile: outside.and_then(|outside| outside.profile),
+            recording: false,
             sip_status: None,
             outside: outside.and_then(|outside| outside.nominated).map(|flow| flow.remote),
             version: self.relayed.installed,

@@ -206,7 +206,13 @@ fn video(session: &Session, bundle: &[String], audio: &Media) -> Option<BrowserV
     let mut sections = session.medias.iter().enumerate().filter(|_| is_within(audio, bundle));
     sections.find_map(|(at, media)| {
         let shares = media.media == "video" && is_offered(media, bundle) && is_within(media, bundle);
-        let formats = formats(&media.fmt, values(media, "rtpmap"), values(media, "fmtp"));
+        let mut formats = formats(&media.fmt, values(media, "rtpmap"), values(media, "fmtp"));
+        // Within a bundle a number is one format's only (RFC 8843 section 9.1): what the sound has is not the picture's.
+        let sounds = |number: u8| audio.fmt.split_whitespace().any(|text| text.parse() == Ok(number));
+        formats.retain_mut(|format| {
+            format.rtx.take_if(|rtx| sounds(*rtx));
+            !sounds(format.payload_type)
+        });
         let found = shares && media.proto == audio.proto && !formats.is_empty();
         found.then(|| BrowserVideo { at, formats, direction: direction(media), says: Agreed::read(media) })
     })

@@ -9,14 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::OFFER_MAX;
 use super::codec::{Chosen, Codec, Inward, Kind, codecs, rtpmaps};
-use super::crypto::{Crypto, Flaw};
 use super::direction::Direction;
 use super::extension::{Extensions, bandwidth};
+use super::keying::{InsideProfile, Keying};
 use super::values;
 use super::video::{VideoSection, describe, formats, list};
-
-/// `a=crypto` lines that are looked at.
-const CRYPTO_MAX: usize = 32;
 
 /// What we offer inside; its text is made anew with each version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,48 +28,6 @@ pub struct InsideOffer {
     pub codecs: Vec<Codec>,
     /// Header extensions of the sound that we speak of.
     pub extensions: Extensions,
-}
-
-/// Profile of the audio inside.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum InsideProfile {
-    /// RTP/AVP (RFC 3551): plain, or encrypted where both sides have keys (RFC 8643).
-    #[default]
-    Avp,
-    /// RTP/AVPF (RFC 4585): the same with early feedback.
-    Avpf,
-    /// RTP/SAVP (RFC 3711).
-    Savp,
-    /// RTP/SAVPF (RFC 5124).
-    Savpf,
-}
-
-impl InsideProfile {
-    const ALL: [Self; 4] = [Self::Avp, Self::Avpf, Self::Savp, Self::Savpf];
-
-    /// As in an `m=` line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Avp => "RTP/AVP",
-            Self::Avpf => "RTP/AVPF",
-            Self::Savp => "RTP/SAVP",
-            Self::Savpf => "RTP/SAVPF",
-        }
-    }
-
-    /// Whether media must be encrypted.
-    pub const fn is_secure(self) -> bool {
-        matches!(self, Self::Savp | Self::Savpf)
-    }
-}
-
-/// What a description of ours says of keys.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Secrecy<'a> {
-    /// Profile.
-    pub profile: InsideProfile,
-    /// Keys of what we send, as we prefer them; an answer has one.
-    pub crypto: &'a [Crypto],
 }
 
 /// What telephony said of its side.
@@ -92,14 +47,10 @@ pub struct InsideAnswer {
     pub video: Option<VideoSection>,
     /// All its sections in order.
     pub layout: Vec<MediaLine>,
-    /// Profile of the audio.
-    pub profile: InsideProfile,
-    /// Keys of what it sends, as it prefers them. Not for records: keys are in plans only.
-    #[serde(skip)]
-    pub crypto: Vec<Crypto>,
-    /// What is wrong with the first of its keys that cannot be used.
-    #[serde(skip)]
-    pub flaw: Option<Flaw>,
+    /// What it says of encrypting its sound.
+    pub keying: Keying,
+    /// Whether it has a picture that it wants, of use or not.
+    pub shows: bool,
 }
 
 /// What a section of the session is to us.
@@ -147,7 +98,7 @@ impl InsideOffer {
         direction: Direction,
         video: Option<&VideoSection>,
         layout: &[MediaLine],
-        secrecy: Secrecy<'_>,
+        keying: &Keying,
     ) -> String {
         let Self { session, rtp, .. } = self;
         let family = if rtp.is_ipv4() { "IP4" } else { "IP6" };
@@ -156,12 +107,12 @@ impl InsideOffer {
             "v=0\r\no=- {session} {version} IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\n"
         );
         if layout.is_empty() {
-            self.audio(&mut text, codecs, direction, secrecy);
+            self.audio(&mut text, codecs, direction, keying);
             video.into_iter().for_each(|video| video.write(&mut text));
         }
         for section in layout {
             match (section, video) {
-                (MediaLine::Audio, _) => self.audio(&mut text, codecs, direction, secrecy),
+                (MediaLine::Audio, _) => self.audio(&mut text, codecs, direction, keying),
                 (MediaLine::Video(_), Some(video)) => video.write(&mut text),
                 (MediaLine::Video(refused) | MediaLine::Refused(refused), _) => {
                     let (kind, rest) = refused.split_once(' ').unwrap_or((refused, "RTP/AVP 0"));
@@ -172,12 +123,10 @@ impl InsideOffer {
         text
     }
 
-    fn audio(&self, text: &mut String, codecs: &[Codec], direction: Direction, secrecy: Secrecy<'_>) {
+    fn audio(&self, text: &mut String, codecs: &[Codec], direction: Direction, keying: &Keying) {
         let types: Vec<String> = codecs.iter().map(|codec| codec.payload_type.to_string()).collect();
-        head(text, ("audio", secrecy.profile), (self.rtp, self.rtcp), &types.join(" "));
-        for crypto in secrecy.crypto {
-            let _ = write!(text, "a=crypto:{}\r\n", *crypto.text());
-        }
+        head(text, ("audio", keying.profile), (self.rtp, self.rtcp), &types.join(" "));
+        keying.write(text);
         for codec in codecs {
             let _ = write!(text, "a=rtpmap:{} {}\r\n", codec.payload_type, codec.kind.rtpmap());
             if codec.kind.is_event() {
@@ -253,16 +202,8 @@ impl InsideAnswer {
         let usable = |media: &Media| media.media == "audio" && media.port != 0;
         let at = session.medias.iter().position(usable).ok_or("the inside refuses audio")?;
         let media = session.medias.get(at).ok_or("the inside refuses audio")?;
-        let profile = InsideProfile::ALL.into_iter().find(|profile| profile.name() == media.proto);
-        let profile = profile.ok_or("the inside wants another profile than RTP/AVP or RTP/SAVP")?;
-        let lines = values(media, "crypto").take(CRYPTO_MAX).map(Crypto::parse);
-        let (mut crypto, mut flaw) = (Vec::new(), None);
-        for line in lines {
-            match line {
-                Ok(line) => crypto.push(line),
-                Err(found) => flaw = flaw.or(Some(found)),
-            }
-        }
+        let keying =
+            Keying::read(media).ok_or("the inside wants another profile than RTP/AVP or RTP/SAVP")?;
         let (rtp, rtcp, direction) = place(&session, media)?;
         let maps = rtpmaps(values(media, "rtpmap"));
         let film = session.medias.iter().position(|media| media.media == "video" && media.port != 0);
@@ -286,9 +227,8 @@ impl InsideAnswer {
             extensions: Extensions::read(media),
             video,
             layout,
-            profile,
-            crypto,
-            flaw,
+            keying,
+            shows: film.is_some(),
         })
     }
 
@@ -321,8 +261,8 @@ impl InsideAnswer {
 impl VideoSection {
     /// `None` where nothing in it is of use.
     fn read(session: &Session, media: &Media) -> Option<Self> {
-        let known = media.proto == "RTP/AVP" || media.proto == "RTP/AVPF";
-        let (rtp, rtcp, direction) = place(session, media).ok().filter(|_| known)?;
+        let keying = Keying::read(media)?;
+        let (rtp, rtcp, direction) = place(session, media).ok()?;
         let formats = formats(&media.fmt, values(media, "rtpmap"), values(media, "fmtp"));
         let asks = values(media, "rtcp-fb").any(|feedback| {
             let words = feedback.split_once(' ').map(|(_, words)| words.trim());
@@ -331,12 +271,13 @@ impl VideoSection {
             })
         });
         let most = bandwidth(session, media);
-        (!formats.is_empty()).then_some(Self { rtp, rtcp, formats, direction, asks, most })
+        (!formats.is_empty()).then_some(Self { rtp, rtcp, formats, direction, asks, most, keying })
     }
 
     fn write(&self, text: &mut String) {
-        let Self { rtp, rtcp, formats, direction, .. } = self;
-        head(text, ("video", InsideProfile::Avp), (*rtp, *rtcp), &list(formats));
+        let Self { rtp, rtcp, formats, direction, keying, .. } = self;
+        head(text, ("video", keying.profile), (*rtp, *rtcp), &list(formats));
+        keying.write(text);
         // Telephony knows these words under RTP/AVP as well, though they are AVPF's (RFC 4585, RFC 5104).
         describe(text, formats, &["nack pli", "ccm fir"]);
         let _ = write!(text, "a={}\r\n", direction.name());
@@ -357,7 +298,7 @@ fn head(
 }
 
 /// Where a section's writer wants RTP and RTCP, and what it does with the medium.
-fn place(session: &Session, media: &Media) -> Result<(SocketAddr, SocketAddr, Direction), String> {
+pub(crate) fn place(session: &Session, media: &Media) -> Result<(SocketAddr, SocketAddr, Direction), String> {
     let connection = media.connections.first().or(session.connection.as_ref());
     let connection = connection.ok_or("the inside names no address")?;
     let address = connection.connection_address.split('/').next().unwrap_or_default();
@@ -533,7 +474,7 @@ mod tests {
                 Direction::SendRecv,
                 ours_too,
                 &offer.layout,
-                Secrecy::default(),
+                &Keying::default(),
             );
             let sections: Vec<&str> = text.lines().filter(|line| line.starts_with("m=")).collect();
             assert_eq!(sections, ["m=audio 20000 RTP/AVP 0", "m=application 0 TCP/BFCP *", last]);
@@ -544,7 +485,7 @@ mod tests {
     fn video_that_makes_no_sense_is_refused_and_the_sound_stays() {
         for more in [
             "m=video 0 RTP/AVP 99\r\na=rtpmap:99 H264/90000\r\n",
-            "m=video 30002 RTP/SAVP 99\r\na=rtpmap:99 H264/90000\r\n",
+            "m=video 30002 UDP/TLS/RTP/SAVPF 99\r\na=rtpmap:99 H264/90000\r\n",
             "m=video 30002 RTP/AVP 34\r\n",
             "m=video 30002 RTP/AVP 99\r\nc=IN IP4 somewhere\r\na=rtpmap:99 VP8/90000\r\n",
             "m=video 65535 RTP/AVP 99\r\na=rtpmap:99 VP8/90000\r\n",

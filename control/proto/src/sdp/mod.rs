@@ -7,6 +7,7 @@ mod direction;
 mod extension;
 mod fragment;
 mod inside;
+mod keying;
 mod video;
 
 use sdp_types::Media;
@@ -18,7 +19,9 @@ pub use crypto::{Crypto, Flaw};
 pub use direction::Direction;
 pub use extension::{Agreed, Extension, Extensions};
 pub use fragment::parse_fragment;
-pub use inside::{InsideAnswer, InsideOffer, InsideProfile, MediaLine, Secrecy};
+pub(crate) use inside::place;
+pub use inside::{InsideAnswer, InsideOffer, MediaLine};
+pub use keying::{InsideProfile, Keying};
 pub(crate) use video::choose as choose_video;
 pub use video::{ChosenVideo, VideoFormat, VideoSection};
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::codec::rtpmaps;
 use super::direction::Direction;
+use super::keying::Keying;
 
 /// Formats of one side that are told to the other: INVITEs should fit into datagrams.
 const FORMATS: usize = 4;
@@ -46,6 +47,8 @@ pub struct VideoSection {
     pub asks: bool,
     /// Bits a second that its writer wants to receive at the most.
     pub most: Option<u64>,
+    /// What its writer says of encrypting it.
+    pub keying: Keying,
 }
 
 /// One format of a call under the payload types of both legs.

@@ -25,10 +25,14 @@ export interface CallEvents {
     };
     /** How far a transfer is: a SIP status. */
     transfer: number;
+    /** Whether its sound is copied to a recorder, or to somebody who listens in. */
+    recording: boolean;
     /** The SIP server wants the call to be taken or resumed (`talk`), or held. */
     asked: "talk" | "hold";
     /** Another connection took the place of the former one ({@link Call.renew}), or did not. */
     renewed: boolean;
+    /** The far side wants to show a picture, and this call has none: {@link Call.addVideo} adds one. */
+    video: "offered";
     /** Every two seconds while connected. */
     quality: Quality;
     /** The last event. */
@@ -112,6 +116,11 @@ export declare class Call extends Emitter<CallEvents> {
     serverStats(): Promise<Record<string, unknown>>;
     /** Goes on with another microphone. */
     useMicrophone(media: MediaTrackConstraints): Promise<void>;
+    /**
+     * Adds a picture to a call of sound: the camera's, that of a stream of yours, or with `null` the far side's alone. Fails with
+     * `refused` where the far side takes none; the call goes on.
+     */
+    addVideo(media?: MediaStream | MediaTrackConstraints | null): Promise<void>;
     private reclaim;
     /** Asks of this call, once it is ours. */
     private ask;

@@ -18,6 +18,8 @@ pub struct Rules {
     pub digits: Digits,
     /// Whether a payload type is one of retransmissions.
     pub repeats: bool,
+    /// Whether what leaves is copied.
+    pub forks: bool,
     /// Id of transport-wide sequence numbers.
     pub transport_wide: Option<u8>,
     /// Header extensions that leave; all others are taken out.
@@ -44,6 +46,7 @@ impl Rules {
             passage: plan.passage,
             digits: plan.digits,
             repeats: plan.payload_types.iter().any(|map| matches!(map.format, Format::Rtx(_))),
+            forks: plan.fork.is_some(),
             transport_wide: plan.extensions.transport_wide,
             extensions: Extensions::new(&plan.extensions),
             payload_types,

@@ -17,6 +17,7 @@ pub enum Out {
     Punt(Option<CallId>),
     Consumed,
     Heard,
+    Answered,
     Drop(Reason),
 }
 
@@ -78,6 +79,7 @@ impl Bench {
             Verdict::Punt(call) => Out::Punt(call),
             Verdict::Consumed => Out::Consumed,
             Verdict::Heard => Out::Heard,
+            Verdict::Answered => Out::Answered,
             Verdict::Drop(reason) => Out::Drop(reason),
         }
     }
@@ -104,6 +106,7 @@ impl Bench {
         let mut sent = Vec::new();
         while let Some((to, length)) = self.core.poll_resend(self.now, &mut room) {
             sent.push((to, room[..length].to_vec()));
+            self.core.resent(true);
         }
         sent
     }

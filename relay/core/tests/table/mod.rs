@@ -55,6 +55,7 @@ pub enum Expect {
     Reply(Vec<u8>),
     Consumed,
     Heard,
+    Answered,
     /// To control, with the call where its flow is known; the bytes are as they came.
     Punt {
         known: bool,
@@ -71,6 +72,7 @@ impl Expect {
             Self::Reply(_) => "reply_stun",
             Self::Consumed => "consume_stun",
             Self::Heard => "consume_event",
+            Self::Answered => "consume_rtcp",
             Self::Punt { known: true } => "punt_call",
             Self::Punt { known: false } => "punt_unknown",
             Self::Drop(reason) => reason.name(),

@@ -116,6 +116,7 @@ pub fn plan(profile: Option<Profile>, paths: Paths) -> Plan {
         extensions: Extensions::default(),
         digits: Digits::Pass,
         resend: Resend::Never,
+        fork: None,
         reverse: OUTWARD,
         mute: Mute::Open,
     };
@@ -133,6 +134,7 @@ pub fn plan(profile: Option<Profile>, paths: Paths) -> Plan {
         extensions: Extensions::default(),
         digits: Digits::Pass,
         resend: Resend::Never,
+        fork: None,
         reverse: INWARD,
         mute: Mute::Open,
     };

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::meta::{META_LEN, META_MAGIC, META_PUNT};
+use crate::port::FRAME_SIZE;
 use crate::testing::{Answer, FakeEngine, Kernel, LINK, deliver, engine, ours, packet, theirs};
 
 const SMALL: Shares = Shares { fill: 8, transmit: 6 };
@@ -23,7 +24,7 @@ fn send(engine: &mut FakeEngine, serial: u64, egress: &Egress) -> Result<(), Tra
 
 /// Payload of what the kernel was given to send.
 fn payload(engine: &mut FakeEngine, descriptor: Descriptor) -> Vec<u8> {
-    let (index, start) = locate(descriptor.address);
+    let (index, start) = locate(descriptor.address, FRAME_SIZE);
     let bytes = &engine.chunks.chunk(index)[start..start + descriptor.length as usize];
     let datagram = frame::parse(bytes).expect("a well-formed frame");
     assert_eq!((datagram.source, datagram.destination), (ours(), theirs()));

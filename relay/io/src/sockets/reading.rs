@@ -9,16 +9,19 @@ use nix::sys::epoll::EpollTimeout;
 
 use super::{FILL, UdpPort};
 use crate::pool::{Frame, place};
-use crate::port::{Burst, FRAME_SIZE, HEADROOM, Port, Received};
+use crate::port::{Burst, HEADROOM, Port, Received};
 use crate::udp::{self, BATCH, Incoming, SPILL};
 
 /// Datagrams that are asked of a socket which had few the last time. Getting fewer than asked for says that no more are
 /// there, and spares another call that finds nothing.
 const FEW: usize = 4;
-/// Octets of a datagram that a frame has room for.
-const ROOM: usize = FRAME_SIZE - HEADROOM;
 
 impl UdpPort {
+    /// Octets of a datagram that a frame has room for.
+    const fn room(&self) -> usize {
+        self.size - HEADROOM
+    }
+
     /// Asks which sockets have become readable; those that were before come first.
     fn look(&mut self) -> io::Result<()> {
         let count = self.epoll.wait(&mut self.events, EpollTimeout::ZERO)?;
@@ -117,8 +120,9 @@ impl UdpPort {
         if wanted == 0 {
             return true;
         }
-        let rooms =
-            self.armed.iter().take(wanted).map(|index| place(*index).start + HEADROOM..place(*index).end);
+        let size = self.size;
+        let rooms = self.armed.iter().take(wanted).map(|index| place(*index, size));
+        let rooms = rooms.map(|place| place.start + HEADROOM..place.end);
         let mut found = [Incoming::default(); BATCH];
         let (fd, spill) = (bound.socket.as_fd(), &mut self.spill);
         let received = if busy {
@@ -152,7 +156,7 @@ impl UdpPort {
         let Incoming { length, segment, truncated, source } = incoming;
         let segment = if segment == 0 { length } else { segment };
         let count = if segment == 0 { 1 } else { length.div_ceil(segment) as u64 };
-        let Some(remote) = source.filter(|_| !truncated && segment <= ROOM) else {
+        let Some(remote) = source.filter(|_| !truncated && segment <= self.room()) else {
             let class = match source {
                 Some(_) => &mut self.counters.truncated,
                 None => &mut self.counters.malformed,
@@ -184,10 +188,13 @@ impl UdpPort {
     /// Copies octets of merged datagrams, which begin in the frame `index` and go on in the spill `at`, to a frame of their
     /// own.
     fn copy_out(&mut self, frame: &Frame, index: u32, at: usize, octets: Range<usize>) {
-        let Some(to) = self.pool.index(frame).map(|index| place(index).start + HEADROOM) else { return };
-        let from = place(index).start + HEADROOM;
-        let inner = octets.start.min(ROOM)..octets.end.min(ROOM);
-        let outer = octets.start.max(ROOM) - ROOM..octets.end.max(ROOM) - ROOM;
+        let (size, room) = (self.size, self.room());
+        let Some(to) = self.pool.index(frame).map(|index| place(index, size).start + HEADROOM) else {
+            return;
+        };
+        let from = place(index, size).start + HEADROOM;
+        let inner = octets.start.min(room)..octets.end.min(room);
+        let outer = octets.start.max(room) - room..octets.end.max(room) - room;
         let outer_to = to + inner.len()..to + octets.len();
         self.buffers.copy_within(from + inner.start..from + inner.end, to);
         let spill = self.spill.get(at * SPILL + outer.start..at * SPILL + outer.end);

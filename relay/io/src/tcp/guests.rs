@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
+use sallyport_wire::site;
+
 use super::TcpLimits;
 
 /// Why a connection is not let in.
@@ -45,7 +47,7 @@ impl Guests {
     /// # Errors
     /// [`Refused`] says of what there are enough.
     pub fn room(&self, source: IpAddr) -> Result<Option<usize>, Refused> {
-        let count = self.sources.get(&network(source)).copied().unwrap_or_default();
+        let count = self.sources.get(&site(source)).copied().unwrap_or_default();
         let limits = &self.limits;
         if count.all >= limits.of_source || count.unanswered >= limits.unanswered_of_source {
             return Err(Refused::Source);
@@ -61,7 +63,7 @@ impl Guests {
 
     /// Somebody has come, and has this place.
     pub fn enter(&mut self, source: IpAddr, place: usize) -> Ticket {
-        let count = self.sources.entry(network(source)).or_default();
+        let count = self.sources.entry(site(source)).or_default();
         count.all += 1;
         count.unanswered += 1;
         self.all += 1;
@@ -74,7 +76,7 @@ impl Guests {
     /// The one with this ticket was answered.
     pub fn answered(&mut self, source: IpAddr, ticket: Ticket) {
         if self.unanswered.remove(&ticket).is_some()
-            && let Some(count) = self.sources.get_mut(&network(source))
+            && let Some(count) = self.sources.get_mut(&site(source))
         {
             count.unanswered -= 1;
         }
@@ -86,21 +88,13 @@ impl Guests {
             self.answered(source, ticket);
         }
         self.all = self.all.saturating_sub(1);
-        let network = network(source);
-        if let Some(count) = self.sources.get_mut(&network) {
+        let site = site(source);
+        if let Some(count) = self.sources.get_mut(&site) {
             count.all -= 1;
             if count.all == 0 {
-                self.sources.remove(&network);
+                self.sources.remove(&site);
             }
         }
-    }
-}
-
-/// Who one source is: an IPv4 address, or the 64 bits of an IPv6 address that a site has all addresses below of.
-fn network(source: IpAddr) -> u64 {
-    match source.to_canonical() {
-        IpAddr::V4(v4) => u64::from(v4.to_bits()),
-        IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
     }
 }
 

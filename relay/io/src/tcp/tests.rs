@@ -104,7 +104,7 @@ fn is_over(stream: &mut TcpStream) -> bool {
 fn datagrams_go_both_ways_and_the_end_is_seen() {
     let mut host = Host::new(limits());
     let (mut stream, pair) = host.guest();
-    let datagrams: Vec<Vec<u8>> = (1..=TCP_FRAME_MAX).step_by(7).map(|n| vec![n as u8; n]).collect();
+    let datagrams: Vec<Vec<u8>> = (FRAME_MIN..=TCP_FRAME_MAX).step_by(7).map(|n| vec![n as u8; n]).collect();
     let (before, count) = (host.connections.counters.received, datagrams.len() as u64);
     let octets: Vec<u8> = datagrams.iter().flat_map(|datagram| framed(datagram)).collect();
     let mut writer = stream.try_clone().unwrap();
@@ -190,7 +190,7 @@ fn who_was_answered_stays_while_both_sides_speak() {
     let (mut stream, pair) = host.guest();
     for _ in 0..4 {
         host.now += limits().idle / 2;
-        stream.write_all(&framed(b"still here")).unwrap();
+        stream.write_all(&framed(b"we are here still")).unwrap();
         let received = host.connections.counters.received;
         host.until(|counters| counters.received > received);
         host.connections.send(&pair, b"so are we", host.now);
@@ -198,7 +198,7 @@ fn who_was_answered_stays_while_both_sides_speak() {
     // Its word alone is not enough.
     for _ in 0..2 {
         host.now += limits().idle / 2;
-        let _ = stream.write_all(&framed(b"still here"));
+        let _ = stream.write_all(&framed(b"we are here still"));
         std::thread::sleep(Duration::from_millis(20));
         host.poll();
     }
@@ -207,16 +207,17 @@ fn who_was_answered_stays_while_both_sides_speak() {
 }
 
 #[test]
-fn a_frame_that_is_too_long_is_passed_over_and_null_packets_mean_nothing() {
+fn frames_too_long_or_too_short_are_passed_over_and_null_packets_mean_nothing() {
     let mut host = Host::new(limits());
     let (mut stream, _) = host.guest();
-    let long = [&[0xff, 0xff][..], &[7; 65_535], &[0, 0], &framed(b"next")].concat();
+    let long = [&[0xff, 0xff][..], &[7; 65_535], &[0, 0], &framed(b"one"), &framed(b"the next one")].concat();
     let mut writer = stream.try_clone().unwrap();
     let thread = std::thread::spawn(move || writer.write_all(&long).unwrap());
     host.until(|counters| counters.received == 2);
     thread.join().unwrap();
-    assert_eq!(host.heard.pop().unwrap().1, b"next");
-    assert_eq!((host.connections.counters.too_long, host.open()), (1, 1));
+    assert_eq!(host.heard.pop().unwrap().1, b"the next one");
+    let TcpCounters { too_long, too_short, .. } = host.connections.counters;
+    assert_eq!((too_long, too_short, host.open()), (1, 1, 1));
     let zeros = vec![0; 1 << 20];
     let mut writer = stream.try_clone().unwrap();
     let thread = std::thread::spawn(move || writer.write_all(&zeros).unwrap());
@@ -276,4 +277,19 @@ fn one_source_has_so_many_places() {
     host.until(|counters| counters.closed == 1);
     guests.push(host.guest());
     assert_eq!(host.open(), 3);
+}
+
+#[test]
+fn whoever_floods_takes_turns_with_all_others() {
+    let mut host = Host::new(limits());
+    let (mut flood, flooder) = host.guest();
+    let (mut voice, speaker) = host.guest();
+    let shortest = framed(&[0x80; FRAME_MIN]);
+    flood.write_all(&shortest.repeat(4 * READ / shortest.len())).unwrap();
+    voice.write_all(&framed(b"twenty milliseconds")).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    host.poll();
+    let of = |pair| host.heard.iter().filter(|(from, _)| *from == pair).count();
+    assert_eq!(of(speaker), 1);
+    assert!((1..=READ / FRAME_MIN).contains(&of(flooder)), "{}", of(flooder));
 }

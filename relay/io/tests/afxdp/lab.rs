@@ -4,6 +4,7 @@
 //!   client c0 10.77.1.1 -- 10.77.1.2 d0 | middle | d1 10.77.2.2 -- 10.77.2.1 s0 server     (IPv6: fd77:1::, fd77:2::)
 //! ```
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -18,13 +19,15 @@ use aya::maps::XskMap;
 use aya::programs::{Xdp, XdpMode};
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns};
-use sallyport_io::{AfXdpPort, Burst, Egress, Mode, OpenError, Port, Queue, Received, TransmitError};
+use sallyport_io::{
+    AfXdpPort, Burst, Egress, FrameSize, Mode, OpenError, Port, Queue, Received, TransmitError,
+};
 use sallyport_wire::frame::Link;
 
 pub const CLIENT_MAC: [u8; 6] = [2, 0x77, 0, 0, 1, 1];
 pub const OUTSIDE_MAC: [u8; 6] = [2, 0x77, 0, 0, 1, 2];
-const SERVER_MAC: [u8; 6] = [2, 0x77, 0, 0, 2, 1];
-const INSIDE_MAC: [u8; 6] = [2, 0x77, 0, 0, 2, 2];
+pub const SERVER_MAC: [u8; 6] = [2, 0x77, 0, 0, 2, 1];
+pub const INSIDE_MAC: [u8; 6] = [2, 0x77, 0, 0, 2, 2];
 
 /// Where the server listens.
 const SERVICE: u16 = 9000;
@@ -37,6 +40,8 @@ pub struct Lab {
     name: String,
     queues: u32,
     program: PathBuf,
+    /// MTU that ports are told of.
+    pub mtu: Cell<u32>,
     _one: MutexGuard<'static, ()>,
 }
 
@@ -78,7 +83,7 @@ impl Lab {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let name = format!("sp-i{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let program = std::env::temp_dir().join(format!("{name}.o"));
-        let lab = Self { name, queues, program, _one: one };
+        let lab = Self { name, queues, program, mtu: Cell::new(1500), _one: one };
         // With the tools there, all else has to work: a skip here would hide a broken test.
         lab.build().unwrap();
         Some(lab)
@@ -130,6 +135,16 @@ impl Lab {
         Ok(())
     }
 
+    /// Makes the cables carry longer packets, or shorter ones.
+    pub fn carry(&self, mtu: u32) {
+        for (place, device) in
+            [(Place::Client, "c0"), (Place::Middle, "d0"), (Place::Middle, "d1"), (Place::Server, "s0")]
+        {
+            self.command(place, &format!("ip link set {device} mtu {mtu}"));
+        }
+        self.mtu.set(mtu);
+    }
+
     /// Runs a command line of `ip` or another tool in a namespace.
     pub fn command(&self, place: Place, line: &str) {
         run(&format!("ip netns exec {} {line}", self.namespace(place))).unwrap();
@@ -154,19 +169,20 @@ impl Lab {
     /// A queue of `d0` (zone 1) or `d1` (zone 2).
     pub fn queue(&self, device: &str, queue: u32, mode: Mode) -> Queue {
         let ifindex = self.within(Place::Middle, || if_nametoindex(device)).unwrap();
-        Queue { ifindex, queue, zone: if device == "d0" { 1 } else { 2 }, mode }
+        Queue { ifindex, queue, zone: if device == "d0" { 1 } else { 2 }, mode, mtu: self.mtu.get() }
     }
 
     /// Opens a port in the middle.
     pub fn open(&self, queues: &[Queue], frames: u32) -> Result<AfXdpPort, OpenError> {
-        self.within(Place::Middle, || AfXdpPort::open(queues, frames))
+        self.within(Place::Middle, || AfXdpPort::open(queues, frames, FrameSize::of_mtu(self.mtu.get())))
     }
 
     /// A port and the program on the client's interface, for frames that its sockets cannot make.
     pub fn client_port(&self) -> (AfXdpPort, Ebpf) {
         let ifindex = self.within(Place::Client, || if_nametoindex("c0")).unwrap();
-        let queue = Queue { ifindex, queue: 0, zone: 1, mode: Mode::Native };
-        let port = self.within(Place::Client, || AfXdpPort::open(&[queue], 256)).unwrap();
+        let queue = Queue { ifindex, queue: 0, zone: 1, mode: Mode::Native, mtu: 1500 };
+        let port =
+            self.within(Place::Client, || AfXdpPort::open(&[queue], 256, FrameSize::Ordinary)).unwrap();
         let program = self.attach(Place::Client, ifindex, Mode::Native, std::slice::from_ref(&port));
         (port, program)
     }
@@ -352,7 +368,7 @@ impl Peers {
         let mut asked: HashMap<u32, SocketAddr> = HashMap::new();
         let server = &self.server;
         appliance.pump_until("to the server", || {
-            let mut answer = [0; 2048];
+            let mut answer = [0; 9000];
             while let Ok((received, from)) = server.recv_from(&mut answer) {
                 assert_eq!((received, &answer[4..received]), (length, &bytes[4..]));
                 let serial = u32::from_be_bytes(answer[..4].try_into().unwrap());
@@ -364,7 +380,7 @@ impl Peers {
         let mut answered = vec![false; count];
         appliance.pump_until("to the client", || {
             for (n, client) in self.clients.iter().enumerate() {
-                let mut answer = [0; 2048];
+                let mut answer = [0; 9000];
                 if let Ok(received) = client.recv(&mut answer) {
                     let serial = self.next + u32::try_from(n).unwrap();
                     assert_eq!((received, &answer[..4]), (length, &serial.to_be_bytes()[..]));

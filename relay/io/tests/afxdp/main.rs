@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as the test does")]
 
 mod lab;
+mod sockets;
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -42,6 +43,105 @@ fn forwards(mode: Mode) {
         assert_eq!((counters.refused, counters.kernel_dropped), (0, 0));
         assert!(!port.zero_copy(), "veth has none");
     }
+}
+
+/// Datagrams that the next link does not carry as they are: the kernels at both ends put the fragments together.
+fn cuts(mode: Mode) {
+    let Some(lab) = Lab::new(2) else { return };
+    for mtu in [1280, 1400, 1499] {
+        lab.mtu.set(mtu);
+        let mut appliance = lab.appliance(mode, 512);
+        let mut cut = 0;
+        for v4 in [true, false] {
+            let mut peers = Peers::new(&lab, v4, 20);
+            for length in [1000, if v4 { 1472 } else { 1452 }] {
+                peers.exchange(&mut appliance, length);
+            }
+            cut += 20;
+        }
+        appliance.settle();
+        let counted = appliance.ports.iter().map(|port| port.counters().fragmented);
+        let counted = counted.reduce(|one, other| [one[0] + other[0], one[1] + other[1]]);
+        assert_eq!(counted, Some([cut, cut]), "by an MTU of {mtu}");
+    }
+}
+
+#[test]
+fn datagrams_longer_than_the_next_link_carries_arrive_in_native_mode() {
+    cuts(Mode::Native);
+}
+
+#[test]
+fn datagrams_longer_than_the_next_link_carries_arrive_in_generic_mode() {
+    cuts(Mode::Generic);
+}
+
+#[test]
+fn ipv4_that_leaves_as_ipv6_is_cut_where_it_became_too_long() {
+    let Some(lab) = Lab::new(1) else { return };
+    let mut appliance = lab.appliance(Mode::Native, 512);
+    let client = lab.socket(Place::Client, "10.77.1.1:4001");
+    let server = lab.socket(Place::Server, "[fd77:2::1]:9000");
+    for (length, cut) in [(1452, 0), (1453, 1), (1472, 2)] {
+        let payload: Vec<u8> = (0..=250u8).cycle().take(length).collect();
+        client.send_to(&payload, "10.77.1.2:4000").unwrap();
+        let port = &mut appliance.ports[0];
+        let received = one(port);
+        let link =
+            Link { source_mac: lab::INSIDE_MAC, destination_mac: lab::SERVER_MAC, vlan: None, dscp: 46 };
+        let (local, remote) = ("[fd77:2::2]:4000".parse().unwrap(), "[fd77:2::1]:9000".parse().unwrap());
+        let egress = Egress { zone: 2, local, remote, link: Some(link) };
+        port.transmit(received.frame, received.payload, &egress).unwrap();
+        port.flush().unwrap();
+        let (mut answer, until) = ([0; 2000], Instant::now() + Duration::from_secs(5));
+        let (octets, from) = loop {
+            match server.recv_from(&mut answer) {
+                Ok(received) => break received,
+                Err(_) => assert!(Instant::now() < until, "{length} octets do not arrive"),
+            }
+        };
+        assert_eq!((&answer[..octets], from), (&payload[..], local));
+        assert_eq!(port.counters().fragmented, [0, cut]);
+    }
+    appliance.settle();
+}
+
+/// A link with jumbo frames: what a long frame takes passes, what is longer comes in parts and is counted.
+fn carries_jumbo_frames(mode: Mode) {
+    let Some(lab) = Lab::new(2) else { return };
+    lab.carry(9000);
+    let mut appliance = lab.appliance(mode, 512);
+    // Headers of Ethernet and IP and the headroom take the rest of 4,096 octets.
+    for (v4, most) in [(true, 4096 - 320 - 42), (false, 4096 - 320 - 62)] {
+        let mut peers = Peers::new(&lab, v4, 20);
+        for length in [172, 1500, 1800, 2100, 3600, most] {
+            peers.exchange(&mut appliance, length);
+        }
+        for length in [most + 1, 8900] {
+            peers.clients[0].send(&vec![1; length]).unwrap();
+        }
+        let dropped = |appliance: &lab::Appliance| -> u64 {
+            appliance.ports.iter().map(|port| port.counters().truncated).sum()
+        };
+        let until = Instant::now() + Duration::from_secs(5);
+        while dropped(&appliance) < if v4 { 2 } else { 4 } {
+            assert_eq!(appliance.pump(), 0, "nothing of them is seen");
+            assert!(Instant::now() < until, "{} are counted", dropped(&appliance));
+        }
+        peers.exchange(&mut appliance, most);
+    }
+    appliance.settle();
+    assert!(appliance.ports.iter().all(|port| port.counters().malformed == 0));
+}
+
+#[test]
+fn jumbo_frames_pass_as_far_as_they_fit_in_native_mode() {
+    carries_jumbo_frames(Mode::Native);
+}
+
+#[test]
+fn jumbo_frames_pass_as_far_as_they_fit_in_generic_mode() {
+    carries_jumbo_frames(Mode::Generic);
 }
 
 #[test]
@@ -205,10 +305,12 @@ fn a_device_that_vanishes_is_an_error_and_no_crash() {
 #[test]
 fn frames_longer_than_the_link_carries_come_back() {
     let Some(lab) = Lab::new(1) else { return };
+    // As where somebody has given the interface another MTU meanwhile.
+    lab.mtu.set(1700);
     let mut appliance = lab.appliance(Mode::Native, 512);
     let port = &mut appliance.ports[0];
     for _ in 0..600 {
-        send(port, 1700).unwrap();
+        send(port, 1650).unwrap();
         port.flush().unwrap();
     }
     appliance.settle();

@@ -44,7 +44,7 @@ static __always_inline int port_of(struct xdp_md *ctx)
     return bpf_ntohs(*(__u16 *)(at + 2));
 }
 
-SEC("xdp")
+SEC("xdp.frags")
 int redirect(struct xdp_md *ctx)
 {
     int port = port_of(ctx);

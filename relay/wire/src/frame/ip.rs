@@ -69,6 +69,18 @@ pub(super) fn parse_v6(frame: &[u8], at: usize) -> Result<Network, Malformed> {
     })
 }
 
+/// Which part of a datagram an IPv4 packet is.
+pub(super) struct Place {
+    pub identification: [u8; 2],
+    /// Flags, and the offset in units of eight octets.
+    pub flags: u16,
+}
+
+impl Place {
+    /// Don't fragment: with it the identification may stay zero (RFC 6864 section 4.1).
+    const WHOLE: Self = Self { identification: [0; 2], flags: 0x4000 };
+}
+
 /// Source and destination, of one family.
 pub(super) enum Addresses {
     V4(Ipv4Addr, Ipv4Addr),
@@ -106,8 +118,21 @@ impl Addresses {
         }
     }
 
+    /// The sum over the addresses, a part of UDP's checksum.
+    pub(super) fn sum(&self) -> Sum {
+        match self {
+            Self::V4(from, to) => Sum::default().add_bytes(&from.octets()).add_bytes(&to.octets()),
+            Self::V6(from, to) => Sum::default().add_bytes(&from.octets()).add_bytes(&to.octets()),
+        }
+    }
+
     /// Fills `header`, which has [`Self::header_len`] octets; returns the sum over the addresses, a part of UDP's checksum.
     pub(super) fn emit(&self, header: &mut [u8], dscp: u8, length: u16) -> Sum {
+        self.emit_placed(header, dscp, length, Place::WHOLE)
+    }
+
+    /// As [`Self::emit`]; `place` is said by IPv4 only.
+    pub(super) fn emit_placed(&self, header: &mut [u8], dscp: u8, length: u16, place: Place) -> Sum {
         let traffic_class = (dscp & 0x3f) << 2;
         header.fill(0);
         match self {
@@ -115,8 +140,8 @@ impl Addresses {
                 header[0] = 0x45;
                 header[1] = traffic_class;
                 header[2..4].copy_from_slice(&length.to_be_bytes());
-                // Don't fragment: with it the identification may stay zero (RFC 6864 section 4.1).
-                header[6] = 0x40;
+                header[4..6].copy_from_slice(&place.identification);
+                header[6..8].copy_from_slice(&place.flags.to_be_bytes());
                 header[8] = HOP_LIMIT;
                 header[9] = udp::PROTOCOL;
                 header[12..16].copy_from_slice(&from.octets());

@@ -4,6 +4,7 @@
 
 mod checksum;
 mod extension;
+mod fragment;
 mod frame;
 mod rtcp;
 mod rtp;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sallyport_abi::{FRAME_MAX, FlowKey, META_FLOW, META_MAGIC, META_PUNT, Meta, OUTSIDE};
-use sallyport_io::{AfXdpPort, Burst, Mode, Port, Queue};
+use sallyport_io::{AfXdpPort, Burst, FrameSize, Mode, Port, Queue};
 use sallyport_xdp::{Attachment, Kernel};
 
 use crate::frames::{ETHERNET, address, rtp, stun};
@@ -32,15 +32,17 @@ fn count(kernel: &Kernel, name: &str) -> u64 {
 }
 
 /// Attaches in one mode, with an AF_XDP socket on every queue.
-fn attach(kernel: &mut Kernel, attachment: Attachment) -> AfXdpPort {
+fn attach(kernel: &mut Kernel, attachment: Attachment, size: FrameSize) -> AfXdpPort {
+    kernel.set_frame_max(u32::try_from(size.packet_max()).unwrap());
     let ifindex = index("o0");
     assert_eq!(kernel.attach(ifindex, OUTSIDE, Some(attachment)).unwrap(), attachment);
     let mode = match attachment {
         Attachment::Native => Mode::Native,
         Attachment::Generic => Mode::Generic,
     };
-    let queues: Vec<Queue> = (0..QUEUES).map(|queue| Queue { ifindex, queue, zone: OUTSIDE, mode }).collect();
-    let port = AfXdpPort::open(&queues, 2048).unwrap();
+    let queues: Vec<Queue> =
+        (0..QUEUES).map(|queue| Queue { ifindex, queue, zone: OUTSIDE, mode, mtu: 9000 }).collect();
+    let port = AfXdpPort::open(&queues, 2048, size).unwrap();
     for (ifindex, queue, socket) in port.sockets() {
         kernel.register(ifindex, queue, socket).unwrap();
     }
@@ -90,7 +92,7 @@ fn receive(port: &mut AfXdpPort, cable: &Cable, flows: &BTreeMap<SocketAddr, u32
 fn metadata_arrives(attachment: Attachment, cable: &Cable) {
     let Some(lab) = Lab::new() else { return };
     let mut kernel = lab.kernel();
-    let mut port = lab.appliance(|| attach(&mut kernel, attachment));
+    let mut port = lab.appliance(|| attach(&mut kernel, attachment, FrameSize::Ordinary));
     let sockets: Vec<UdpSocket> =
         lab.peer(|| (0..FLOWS).map(|_| UdpSocket::bind(cable.peer).unwrap()).collect());
     let stranger = lab.peer(|| UdpSocket::bind(cable.peer).unwrap());
@@ -178,7 +180,7 @@ fn only_media_is_taken(attachment: Attachment, cable: &Cable) {
     wait("a datagram before the program", || reaches(&sender, &media_socket, media));
 
     let mut kernel = lab.kernel();
-    let port = lab.appliance(|| attach(&mut kernel, attachment));
+    let port = lab.appliance(|| attach(&mut kernel, attachment, FrameSize::Ordinary));
     wait("a datagram that is not media", || reaches(&sender, &service_socket, service));
     assert!(!reaches(&sender, &media_socket, media), "media, of nobody");
     assert_eq!(count(&kernel, "drop_unknown_flow"), 1);
@@ -225,7 +227,7 @@ fn only_media_is_taken_generic_v6() {
 /// The contract between program and userspace's ports, which must not know each other.
 #[test]
 fn frames_fit_those_of_the_ports() {
-    assert_eq!(FRAME_MAX as usize, sallyport_io::FRAME_SIZE - sallyport_io::HEADROOM);
+    assert_eq!(FRAME_MAX as usize, FrameSize::Ordinary.packet_max());
     assert_eq!(size_of::<Meta>(), sallyport_io::META_LEN);
     let theirs = [sallyport_io::META_MAGIC, sallyport_io::META_FLOW, sallyport_io::META_PUNT];
     assert_eq!([META_MAGIC, META_FLOW, META_PUNT], theirs);
@@ -235,16 +237,18 @@ fn frames_fit_those_of_the_ports() {
 #[test]
 fn the_longest_frame_arrives() {
     let Some(lab) = Lab::new() else { return };
-    lab.command("ip link set o0 mtu 3000");
-    lab.peer(|| crate::lab::run("ip link set o1 mtu 3000").unwrap());
-    for attachment in [Attachment::Native, Attachment::Generic] {
+    lab.command("ip link set o0 mtu 9000");
+    lab.peer(|| crate::lab::run("ip link set o1 mtu 9000").unwrap());
+    let sizes = [FrameSize::Ordinary, FrameSize::Long];
+    let all = sizes.map(|size| [(Attachment::Native, size), (Attachment::Generic, size)]).concat();
+    for (attachment, size) in all {
         let mut kernel = lab.kernel();
-        let mut port = lab.appliance(|| attach(&mut kernel, attachment));
+        let mut port = lab.appliance(|| attach(&mut kernel, attachment, size));
         let sender = lab.peer(|| UdpSocket::bind(V4.peer).unwrap());
         let key = FlowKey::new(OUTSIDE, address(V4.media), sender.local_addr().unwrap());
         kernel.insert_flow(&key, 5, 6).unwrap();
-        let most = FRAME_MAX as usize - V4.headers;
-        for length in [most + 1, most] {
+        let most = size.packet_max() - V4.headers;
+        for length in [most + 1, 8900, most] {
             sender.send_to(&vec![0x80; length], V4.media).unwrap();
         }
         let mut burst = Burst::new();
@@ -255,7 +259,8 @@ fn the_longest_frame_arrives() {
         for received in received {
             port.release(received.frame);
         }
-        assert_eq!((count(&kernel, "drop_too_long"), count(&kernel, "redirect_flow")), (1, 1));
+        assert_eq!((count(&kernel, "drop_too_long"), count(&kernel, "redirect_flow")), (2, 1));
+        assert_eq!((port.counters().truncated, port.counters().kernel_dropped), (0, 0));
         kernel.detach_all();
         wait("the end of the program", || !lab.command("ip link show dev o0").contains("xdp"));
     }

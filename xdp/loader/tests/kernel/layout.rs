@@ -49,12 +49,14 @@ fn ours() -> [(&'static str, Layout); 10] {
             ifindex,
             checksum,
             traffic_class,
-            back
+            back,
+            mtu,
+            pad
         ),
         layout!("tally", Tally, packets, octets),
         layout!("media_key", MediaKey, zone, pad, address),
         layout!("media_value", MediaValue, port_min, port_max, browsers),
-        layout!("interface_value", InterfaceValue, zone, xsk_base),
+        layout!("interface_value", InterfaceValue, zone, xsk_base, frame_max),
         layout!("source", Source, address),
         layout!("bucket", Bucket, full_at_ns),
         layout!(

@@ -158,10 +158,27 @@ fn without_ports_without_an_answer_or_without_a_relay_it_stays_a_call_of_sound()
     assert_eq!(rig.call.renegotiate(&text, rig.now), Err(AcceptError::Offer(OfferError::Pending)));
     rig.wait(Duration::from_secs(21));
     refused(&rig);
-    // It comes too late, and hurts nobody.
+    // It comes too late: the inside is told that there is none after all.
     answers_by(&mut rig, H264);
     refused(&rig);
-    rig.finish();
+    let away = |rig: &Rig| String::from_utf8(rig.requests(&Method::Invite).pop().unwrap().1.body).unwrap();
+    assert!(section(&away(&rig)).starts_with(REFUSED), "{}", away(&rig));
+    let sent = rig.requests(&Method::Invite).len();
+    rig.respond(&Method::Invite, 491, "pbx", b"", &[]);
+    rig.wait(Duration::from_secs(5));
+    assert_eq!(rig.requests(&Method::Invite).len(), sent + 1, "after a glare once more");
+    assert!(section(&away(&rig)).starts_with(REFUSED));
+    rig.respond(&Method::Invite, 488, "pbx", b"", &[]);
+    rig.wait(Duration::from_secs(60));
+    assert_eq!(
+        rig.requests(&Method::Invite).len(),
+        sent + 1,
+        "who does not want to hear it is not told again"
+    );
+    // And may be tried again.
+    tells(&mut rig);
+    answers_by(&mut rig, H264);
+    goes_on(rig);
     let mut rig = Rig::connected();
     adds(&mut rig);
     rig.put(Input::RelayAway);

@@ -6,20 +6,20 @@ use super::*;
 use crate::sdp::Crypto;
 use crate::settings::Srtp;
 
-fn with(srtp: Srtp) -> Arc<Settings> {
+pub fn with(srtp: Srtp) -> Arc<Settings> {
     let mut settings = Settings::clone(&settings("secret"));
     settings.sip.policy.srtp = srtp;
     Arc::new(settings)
 }
 
 /// A key of theirs; another for each seed.
-fn theirs(seed: u8) -> String {
+pub fn theirs(seed: u8) -> String {
     use base64::Engine;
     let octets: Vec<u8> = (0..30).map(|n: u8| n.wrapping_mul(37).wrapping_add(seed)).collect();
     format!("inline:{}", base64::engine::general_purpose::STANDARD.encode(octets))
 }
 
-const CM: &str = "AES_CM_128_HMAC_SHA1_80";
+pub const CM: &str = "AES_CM_128_HMAC_SHA1_80";
 
 /// What the called side says, with this profile and these keys.
 fn says(profile: &str, lines: &[String]) -> Vec<u8> {

@@ -244,6 +244,28 @@ fn a_digit_of_the_far_end_is_told_once_whichever_way_it_comes() {
 }
 
 #[test]
+fn a_digit_that_is_pressed_for_long_is_told_once_though_info_comes_when_it_begins() {
+    let mut rig = by(Dtmf::Auto, "0 101");
+    let before = rig.events().len();
+    let told = |rig: &Rig| {
+        rig.events()[before..].iter().filter(|event| matches!(event, CallEvent::Dtmf { .. })).count()
+    };
+    let event = |event, duration| Input::Digit { direction: OUTWARD, event, duration };
+    assert_eq!(info(&mut rig, "application/dtmf-relay", "Signal=7\r\nDuration=160\r\n").status, 200);
+    rig.wait(std::time::Duration::from_secs(5));
+    rig.put(event(7, 5000));
+    assert_eq!(told(&rig), 1);
+    rig.put(event(7, 5000));
+    assert_eq!(told(&rig), 2, "the next press");
+    // One of long ago is not that of a short press.
+    assert_eq!(info(&mut rig, "application/dtmf-relay", "Signal=8\r\nDuration=160\r\n").status, 200);
+    rig.wait(std::time::Duration::from_secs(5));
+    rig.put(event(8, 100));
+    assert_eq!(told(&rig), 4);
+    rig.finish();
+}
+
+#[test]
 fn many_wishes_at_once_are_bounded() {
     let mut rig = Rig::connected();
     for _ in 0..200 {

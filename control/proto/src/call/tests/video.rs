@@ -7,6 +7,7 @@ use sallyport_plan::{Clock, Direction, Format, Mute, Pt, PtMap, Resend, Zone};
 use super::super::plan::{VIDEO_INWARD, VIDEO_OUTWARD};
 use super::{Rig, offer, sdp, settings};
 use crate::api::{Command, Input};
+use crate::error::{AcceptError, OfferError};
 use crate::settings::Settings;
 use crate::sip::Method;
 
@@ -40,7 +41,7 @@ fn directions(rig: &Rig) -> Vec<Direction> {
     rig.plans().pop().unwrap().directions
 }
 
-fn film(rig: &Rig) -> (Mute, Mute) {
+fn film_of(rig: &Rig) -> (Mute, Mute) {
     let directions = directions(rig);
     (directions[2].mute, directions[3].mute)
 }
@@ -100,7 +101,7 @@ fn a_picture_has_directions_of_its_own_in_the_bundle() {
     );
     assert_eq!(outward.ingress, [inward.rtp, inward.rtcp]);
     assert!(answer.contains(&format!("a=ssrc:{} cname", outward.ssrc.0)));
-    assert_eq!(film(&rig), (Mute::Open, Mute::Open));
+    assert_eq!(film_of(&rig), (Mute::Open, Mute::Open));
     assert_eq!(rig.call.view().video.as_deref(), Some("H264/90000"));
     rig.finish();
 }
@@ -124,6 +125,13 @@ fn what_does_not_fit_leaves_the_sound() {
     ] {
         let mut rig = calling();
         pick_up(&mut rig, more);
+        // One that the inside took and that is of no use is offered away.
+        let sent = rig.requests(&Method::Invite).len();
+        assert_eq!(sent, if more.contains("m=video 3") { 2 } else { 1 }, "{more}");
+        if sent == 2 {
+            assert!(is_refused(&last_body(&rig)), "{more}");
+            pick_up(&mut rig, "m=video 0 RTP/AVP 99\r\n");
+        }
         rig.come_up();
         let answer = rig.answer().unwrap();
         assert!(is_refused(&answer) && answer.contains("a=group:BUNDLE 0\r\n"), "{more}: {answer}");
@@ -146,13 +154,13 @@ fn the_inside_pauses_the_picture_and_brings_it_back() {
         let streams: Vec<_> = directions(&rig).iter().map(|one| one.ssrc).collect();
         let body = sdp("10.0.0.5", "0 101", &format!("{H264}{direction}"));
         assert_eq!(rig.ask(Method::Invite, "pbx", &body).unwrap().status, 200);
-        assert_eq!(film(&rig), muted, "{direction}");
+        assert_eq!(film_of(&rig), muted, "{direction}");
         let resumed = rig.ask(Method::Update, "pbx", &sdp("10.0.0.5", "0 101", H264)).unwrap();
         assert!(
             section(&String::from_utf8(resumed.body).unwrap())
                 .starts_with("m=video 20002 RTP/AVP 102 96\r\n")
         );
-        assert_eq!(film(&rig), (Mute::Open, Mute::Open));
+        assert_eq!(film_of(&rig), (Mute::Open, Mute::Open));
         assert_eq!(directions(&rig).iter().map(|one| one.ssrc).collect::<Vec<_>>(), streams);
         rig.finish();
     }
@@ -164,11 +172,11 @@ fn somebody_without_a_picture_takes_over_and_another_brings_one() {
     let before = directions(&rig);
     let other = rig.ask(Method::Invite, "pbx", &sdp("10.0.0.6", "0 101", "")).unwrap();
     assert!(!String::from_utf8(other.body).unwrap().contains("m=video"));
-    assert_eq!((film(&rig), directions(&rig).len()), ((Mute::Held, Mute::Held), 4));
+    assert_eq!((film_of(&rig), directions(&rig).len()), ((Mute::Held, Mute::Held), 4));
     let moved = sdp("10.0.0.7", "0 101", "m=video 40000 RTP/AVP 97\r\na=rtpmap:97 VP8/90000\r\n");
     assert_eq!(rig.ask(Method::Invite, "pbx", &moved).unwrap().status, 200);
     let after = directions(&rig);
-    assert_eq!(film(&rig), (Mute::Open, Mute::Open));
+    assert_eq!(film_of(&rig), (Mute::Open, Mute::Open));
     assert_eq!(after[2].rtp.remote.to_string(), "10.0.0.7:40000");
     assert_eq!((after[2].ssrc, after[3].ssrc), (before[2].ssrc, before[3].ssrc));
     assert!(
@@ -195,7 +203,7 @@ fn the_browser_turns_its_picture_off_and_on() {
         assert!(section(&last_body(&rig)).contains(&format!("a={browser}\r\n")));
         let body = sdp("10.0.0.5", "0 101", &format!("{H264}a={far}\r\n"));
         rig.respond(&Method::Invite, 200, "pbx", &body, &[]);
-        assert_eq!(film(&rig), muted, "{browser}");
+        assert_eq!(film_of(&rig), muted, "{browser}");
     }
     // Without it, and once more: one that was taken may end, and no INVITE says the same twice.
     let answer = rig.reoffer(|offer| offer).unwrap();
@@ -211,7 +219,7 @@ fn the_browser_turns_its_picture_off_and_on() {
         &sdp("10.0.0.5", "0 101", &format!("{H264}a=inactive\r\n")),
         &[],
     );
-    assert_eq!(film(&rig), (Mute::Held, Mute::Held));
+    assert_eq!(film_of(&rig), (Mute::Held, Mute::Held));
     rig.finish();
 }
 
@@ -229,7 +237,7 @@ fn calls_from_the_inside_have_pictures_too() {
         rig.acknowledge(if late { &body } else { b"" });
         rig.come_up();
         assert!(section(&rig.answer().unwrap()).starts_with("m=video 9 UDP/TLS/RTP/SAVPF 102 96 97\r\n"));
-        assert_eq!(film(&rig), (Mute::Open, Mute::Open), "{late}");
+        assert_eq!(film_of(&rig), (Mute::Open, Mute::Open), "{late}");
         rig.finish();
     }
     // A browser without one.
@@ -251,14 +259,14 @@ fn a_new_control_goes_on_with_the_picture() {
     next.obedient = true;
     let before = directions(&rig);
     assert_eq!(next.ask(Method::Invite, "pbx", &sdp("10.0.0.6", "0 101", "")).unwrap().status, 200);
-    assert_eq!(film(&next), (Mute::Held, Mute::Held));
+    assert_eq!(film_of(&next), (Mute::Held, Mute::Held));
     assert_eq!(next.ask(Method::Invite, "pbx", &sdp("10.0.0.5", "0 101", H264)).unwrap().status, 200);
     let after = directions(&next);
     assert_eq!(
         after.iter().map(|one| one.ssrc).collect::<Vec<_>>(),
         before.iter().map(|one| one.ssrc).collect::<Vec<_>>()
     );
-    assert_eq!(film(&next), (Mute::Open, Mute::Open));
+    assert_eq!(film_of(&next), (Mute::Open, Mute::Open));
     next.put(Input::HangUp);
     next.finish();
 }
@@ -270,6 +278,103 @@ fn a_picture_that_leads_nowhere_is_refused_and_the_sound_goes_on() {
     rig.come_up();
     assert!(is_refused(&rig.answer().unwrap()));
     assert_eq!(directions(&rig).len(), 2);
+    // It was not told so before: the inside keeps it whatever is said, and is asked no third time.
+    assert!(is_refused(&last_body(&rig)));
+    pick_up(&mut rig, H264);
+    rig.wait(std::time::Duration::from_secs(60));
+    assert_eq!(rig.requests(&Method::Invite).len(), 2);
+    rig.finish();
+}
+
+/// The inside adds a picture, which is refused at once and offered to the browser's page.
+#[test]
+fn a_picture_of_the_insides_is_told_to_the_page_which_may_add_its_own() {
+    let told = |rig: &Rig| rig.names().iter().filter(|name| **name == "video_offered").count();
+    let body = sdp("10.0.0.5", "0 101", H264);
+    for (method, direction) in [(Method::Invite, "sendrecv"), (Method::Update, "recvonly")] {
+        let mut rig = Rig::connected();
+        let answer = rig.ask(method.clone(), "pbx", &body).unwrap();
+        assert!(is_refused(&String::from_utf8(answer.body).unwrap()), "{method}");
+        assert_eq!((told(&rig), directions(&rig).len()), (1, 2));
+        // A session that is refreshed says the same, and is no news.
+        rig.ask(method.clone(), "pbx", &body).unwrap();
+        assert_eq!(told(&rig), 1);
+        rig.ask(method.clone(), "pbx", &sdp("10.0.0.5", "0 101", "m=video 0 RTP/AVP 99\r\n")).unwrap();
+        rig.ask(method.clone(), "pbx", &body).unwrap();
+        assert_eq!(told(&rig), 2, "it wants one again");
+        let film = FILM.replace("a=sendrecv", &format!("a={direction}"));
+        let text = offer(rig.browser.local_credentials(), &film);
+        rig.call.renegotiate(&text, rig.now).unwrap();
+        rig.drain();
+        let port = |port| std::net::SocketAddr::from(([10, 0, 0, 1], port));
+        rig.put(Input::Reserved(vec![sallyport_plan::PortPair { rtp: port(20_010), rtcp: port(20_011) }]));
+        let offered = last_body(&rig);
+        assert_eq!(offered.matches("m=video").count(), 1, "in the section that it was offered in: {offered}");
+        assert!(
+            section(&offered).starts_with("m=video 20010 ")
+                && offered.contains(&format!("a={direction}\r\n"))
+        );
+        pick_up(
+            &mut rig,
+            &format!("{H264}a={}\r\n", if direction == "recvonly" { "sendonly" } else { direction }),
+        );
+        let sends = if direction == "recvonly" { Mute::Held } else { Mute::Open };
+        assert_eq!(film_of(&rig), (sends, Mute::Open));
+        // From here on it goes away and comes back without a word to the page.
+        rig.ask(method.clone(), "pbx", &sdp("10.0.0.5", "0 101", "m=video 0 RTP/AVP 99\r\n")).unwrap();
+        assert_eq!(film_of(&rig), (Mute::Held, Mute::Held));
+        rig.ask(method, "pbx", &body).unwrap();
+        assert_eq!((film_of(&rig), told(&rig)), ((sends, Mute::Open), 2));
+        rig.finish();
+    }
+    // What is of no use to anybody is no offer.
+    for more in [
+        "m=video 30002 RTP/AVP 34\r\n",
+        "m=video 30002 RTP/SAVP 99\r\na=rtpmap:99 VP8/90000\r\n",
+        "m=video 30002 RTP/AVP 99\r\na=rtpmap:99 VP8/90000\r\na=inactive\r\n",
+        "m=video 30002 RTP/AVP 99\r\nc=IN IP4 127.0.0.1\r\na=rtpmap:99 VP8/90000\r\n",
+    ] {
+        let mut rig = Rig::connected();
+        let answer = rig.ask(Method::Invite, "pbx", &sdp("10.0.0.5", "0 101", more)).unwrap();
+        assert_eq!((answer.status, told(&rig)), (200, 0), "{more}");
+        rig.finish();
+    }
+    let mut rig = calling();
+    pick_up(&mut rig, H264);
+    rig.come_up();
+    rig.ask(Method::Invite, "pbx", &body).unwrap();
+    assert_eq!(told(&rig), 0, "there is one");
+    rig.finish();
+}
+
+/// Both in one offer, and one by one: the sound keeps its number, the call its sound.
+#[test]
+fn a_number_that_sound_and_picture_share_is_the_sounds() {
+    let film = FILM.replace("98", "111").replace("97", "110");
+    let mut rig = Rig::with(settings("secret"), &film);
+    rig.reserve();
+    let invite = section(&last_body(&rig));
+    assert!(invite.starts_with("m=video 20002 RTP/AVP 96 102\r\n"), "{invite}");
+    rig.ring();
+    pick_up(&mut rig, H264);
+    rig.come_up();
+    let answer = section(&rig.answer().unwrap());
+    assert!(answer.starts_with("m=video 9 UDP/TLS/RTP/SAVPF 102 96\r\n"), "no retransmissions: {answer}");
+    // A later offer that moves the sound there is refused, and nothing changes.
+    let plans = rig.plans().len();
+    let moved = |text: String| {
+        text.replace("RTP/SAVPF 111 0", "RTP/SAVPF 111 102").replace("opus", "other")
+            + "a=rtpmap:102 PCMU/8000\r\n"
+    };
+    assert!(matches!(rig.offers_again(moved), Err(AcceptError::Offer(OfferError::Malformed(_)))));
+    assert_eq!((rig.plans().len(), rig.cause()), (plans, None));
+    rig.finish();
+    let film = FILM.replace("96 97 98 102", "111").replace(":96 ", ":111 ");
+    let mut rig = Rig::with(settings("secret"), &film);
+    rig.reserve();
+    assert!(!last_body(&rig).contains("m=video"));
+    rig.pick_up("0 101");
+    rig.come_up();
     rig.finish();
 }
 

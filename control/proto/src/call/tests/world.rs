@@ -44,6 +44,7 @@ pub fn settings(password: &str) -> Arc<Settings> {
             user_agent: "test".into(),
             policy: policy(),
         },
+        recording: None,
         timeouts: Timeouts::default(),
     })
 }

@@ -201,6 +201,7 @@ fn direction(index: u8, from: &Side, to: &Side) -> Option<Direction> {
         extensions: Extensions::default(),
         digits: Digits::Pass,
         resend: Resend::Never,
+        fork: None,
         reverse: DirectionIndex(1 - index),
         mute: if open { Mute::Open } else { Mute::Held },
     })

@@ -44,6 +44,7 @@ fn settings() -> Arc<Settings> {
             user_agent: String::new(),
             policy: crate::Policy::default(),
         },
+        recording: None,
         timeouts: Timeouts::default(),
     })
 }

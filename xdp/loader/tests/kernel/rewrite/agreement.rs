@@ -41,6 +41,7 @@ fn translator(phones: &[Phone; 2]) -> Translator {
             extensions: Extensions::default(),
             digits: Digits::Pass,
             resend: Resend::Never,
+            fork: None,
             reverse: DirectionIndex(1 - index),
             mute: Mute::Open,
         }

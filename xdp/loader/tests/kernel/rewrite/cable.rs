@@ -82,6 +82,7 @@ fn talk(attachment: Attachment, way: Way, one: &Peer, other: &Peer) {
         destination_mac: lab.peer(|| hardware(peer.device)),
         dscp: 0,
         back: way == Way::Back,
+        mtu: 1500,
     };
     let egresses = [egress(one), egress(other)];
     steer(&mut kernel, (one, remotes[0]), (other, remotes[1]), &egresses[1], 0);

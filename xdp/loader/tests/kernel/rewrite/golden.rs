@@ -2,12 +2,13 @@
 
 use aya::maps::{HashMap, Map, MapData};
 use sallyport_abi::Counter::{RewriteRtcp, RewriteRtp};
-use sallyport_abi::{Egress, FRAME_MAX, FlowKey, FlowValue, Target, map};
+use sallyport_abi::{Egress, FRAME_MAX, FlowKey, FlowValue, INSIDE, Target, map};
+use sallyport_xdp::Attachment;
 
-use super::world::{ACROSS, MACS, Path, Phone, Sent, TRAFFIC_CLASS, V4, V6, World, key, sent_by};
+use super::world::{ACROSS, MACS, MTU, Path, Phone, Sent, TRAFFIC_CLASS, V4, V6, World, key, sent_by};
 use crate::cases;
 use crate::frames::{ETHERNET, UDP_V4, UDP_V6, address, dtls, options, rtp, stun, summed, tagged, udp, with};
-use crate::lab::Lab;
+use crate::lab::{Lab, index};
 
 /// A sender report without blocks and a source description: 28 and 12 octets.
 fn rtcp() -> Vec<u8> {
@@ -215,14 +216,44 @@ fn what_is_not_of_the_usual_shape_goes_to_the_worker() {
 }
 
 #[test]
-fn the_longest_frame_is_rewritten_and_no_longer_one() {
+fn what_the_next_link_carries_is_rewritten_and_the_worker_cuts_what_is_longer() {
     for (phones, headers) in [(V4, UDP_V4 + 8), (V6, UDP_V6 + 8)] {
         with_world(&phones, |world| {
-            let payload = rtp(FRAME_MAX as usize - headers - 12);
+            let most = ETHERNET + usize::from(MTU) - headers - 12;
+            let longer = summed(sent_by(phones[0].rtp, &rtp(most + 1)));
+            assert_eq!(world.run("longer", &longer), Sent::Worker);
+            let payload = rtp(most);
             let frame = summed(sent_by(phones[0].rtp, &payload));
             assert_eq!(world.run("longest", &frame), Sent::Back(RewriteRtp, leaves(phones[1].rtp, &payload)));
         });
     }
+}
+
+/// Jumbo frames, where the next link carries them as well.
+#[test]
+fn what_may_lie_in_several_buffers_is_the_worker_s() {
+    with_world(&V4, |world| {
+        world.runner.kernel.set_frame_max(3776);
+        world.runner.kernel.attach(index("i0"), INSIDE, Some(Attachment::Native)).unwrap();
+        let flow = key(V4[0].rtp);
+        let macs = ([4; 6], [6; 6]);
+        let egress = Egress {
+            ifindex: 1,
+            source_mac: macs.0,
+            destination_mac: macs.1,
+            dscp: 0,
+            back: true,
+            mtu: 9000,
+        };
+        let to = Target::new(&flow, address(V4[1].rtp.1), address(V4[1].rtp.2), &egress).unwrap();
+        let rewrite = sallyport_xdp::Rewrite { rtp: to, rtcp: to, payload_types: [1, 0] };
+        world.runner.kernel.steer_flow(&flow, 0x0100_0001, 1, Some((&rewrite, 0))).unwrap();
+        let most = FRAME_MAX as usize - UDP_V4 - 8 - 12;
+        for (octets, back) in [(most, true), (most + 1, false), (3500, false)] {
+            let sent = world.run("long", &summed(sent_by(V4[0].rtp, &rtp(octets))));
+            assert_eq!((matches!(sent, Sent::Back(..)), sent == Sent::Worker), (back, !back), "{octets}");
+        }
+    });
 }
 
 /// A next hop changes, then the flow goes to the worker: counters go on, and with another owner they begin anew.
@@ -231,7 +262,14 @@ fn a_flow_is_steered_anew_and_goes_on_counting() {
     with_world(&V4, |world| {
         let (flow, frame) = (key(V4[0].rtp), summed(sent_by(V4[0].rtp, &rtp(160))));
         world.run("before", &frame);
-        let egress = Egress { ifindex: 1, source_mac: [4; 6], destination_mac: [6; 6], dscp: 0, back: false };
+        let egress = Egress {
+            ifindex: 1,
+            source_mac: [4; 6],
+            destination_mac: [6; 6],
+            dscp: 0,
+            back: false,
+            mtu: 1500,
+        };
         let to = Target::new(&flow, address(V4[1].rtp.1), address(V4[1].rtp.2), &egress).unwrap();
         let rewrite = sallyport_xdp::Rewrite { rtp: to, rtcp: to, payload_types: [1, 0] };
         world.runner.kernel.steer_flow(&flow, 0x0100_0001, 1, Some((&rewrite, 0))).unwrap();

@@ -93,6 +93,9 @@ const XDP_DROP: u32 = 1;
 const XDP_TX: u32 = 3;
 const XDP_REDIRECT: u32 = 4;
 
+/// Octets of IP that the interface which it leaves by carries.
+pub const MTU: u16 = 1700;
+
 /// The program with such a call.
 pub struct World {
     pub runner: Runner,
@@ -110,6 +113,7 @@ impl World {
             destination_mac: MACS.1,
             dscp: TRAFFIC_CLASS >> 2,
             back: zone == INSIDE,
+            mtu: MTU,
         };
         steer(&mut runner.kernel, phones, &egress);
         Self { runner, pins: lab.pins() }
