@@ -53,8 +53,8 @@ impl Call {
         if offer.ufrag == self.outside.ufrags.1 {
             return Err(OfferError::ChangedFingerprint.into());
         }
-        let same = |successor: &Box<Successor>| successor.offer.fingerprint == offer.fingerprint;
-        if self.successor.as_ref().is_some_and(same) {
+        let former = self.successor.as_ref().map(|successor| successor.offer.fingerprint);
+        if former == Some(offer.fingerprint) {
             return Err(OfferError::Pending.into());
         }
         let chosen = self.still_offered(&offer)?;
