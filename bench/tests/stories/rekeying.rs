@@ -47,6 +47,8 @@ fn keys_change(way: Way) {
     setup.more = toml::toml! {
         [inside]
         srtp = "required"
+        [sip]
+        probe_s = 0
     };
     let appliance = Appliance::start(&lab, &setup).unwrap();
     let mut browser = Caller::new(&lab, Place::Browser, IpAddr::V4(BROWSER)).unwrap();

@@ -8,8 +8,8 @@ use super::lifecycle::connected;
 use super::pbx::Pbx;
 use super::relay::Relay;
 
-fn offers(control: &Control, path: &str, token: &str, browser: &Browser) -> Answer {
-    let token = format!("Bearer {token}");
+fn offers(control: &Control, path: &str, browser: &Browser) -> Answer {
+    let token = format!("Bearer {TOKEN}");
     let headers = [("Content-Type", "application/sdp"), ("Authorization", token.as_str())];
     control.send("PUT", &format!("{path}/offer"), &headers, browser.offer("actpass").as_bytes())
 }
@@ -37,11 +37,11 @@ fn a_page_that_is_loaded_anew_goes_on_by_another_connection() {
     let invites = pbx.heard("INVITE").len();
     let before = outside(&relay);
 
-    // Strangers do not do that.
+    // Who does not know the call's name cannot do that.
     let mut second = Browser::new(&relay, control.net.browser(2));
-    let refused = offers(&control, &path, "nobody", &second);
-    assert_eq!(refused.status, 401, "{}", refused.text());
-    let answer = offers(&control, &path, TOKEN, &second);
+    let refused = offers(&control, &format!("/v1/calls/{}", "0".repeat(32)), &second);
+    assert_eq!(refused.status, 404, "{}", refused.text());
+    let answer = offers(&control, &path, &second);
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(outside(&relay), before, "nothing has changed yet");
     let done = second.connect(&answer.text());
@@ -65,11 +65,11 @@ fn a_page_that_is_loaded_anew_goes_on_by_another_connection() {
 
     // Control is killed in between, and the next one is asked again.
     let mut fourth = Browser::new(&relay, control.net.browser(5));
-    assert_eq!(offers(&control, &path, TOKEN, &fourth).status, 200);
+    assert_eq!(offers(&control, &path, &fourth).status, 200);
     control.restart();
     control.wait_until_ready();
     until("the call is adopted", || control.ask("GET", &path).json()["state"] == "connected");
-    let answer = offers(&control, &path, TOKEN, &fourth);
+    let answer = offers(&control, &path, &fourth);
     assert_eq!(answer.status, 200, "{}", answer.text());
     let done = fourth.connect(&answer.text());
     until("it goes on by the other control", || remotes(&relay) == [fourth.address]);

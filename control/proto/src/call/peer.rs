@@ -281,8 +281,8 @@ impl Call {
         let rekeyed = if request.method == Method::Invite { ACK_PATIENCE } else { T1 };
         let fit = self.fit_offer(InsideAnswer::parse(&request.body).map_err(EndCause::Protocol)?)?;
         self.inside.told = self.outside.direction;
-        let shown = fit.answer.video.as_ref().is_some_and(|video| video.direction != Direction::Inactive);
         let former = self.inside.sdes.sealing();
+        let shown = fit.answer.video.as_ref().is_some_and(|video| video.direction != Direction::Inactive);
         self.adopt(fit);
         if self.inside.sdes.seal_still(former) {
             self.deadlines.rekeyed = Some(now + rekeyed);

@@ -96,6 +96,7 @@ impl Ledger {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each command")]
     pub fn command(&mut self, command: &Command) {
         assert!(!self.over, "nothing comes behind the end: {command:?}");
         match command {
