@@ -152,21 +152,17 @@ fn carried(agreed: &Agreed, inside: (&InsideOffer, &InsideAnswer), outward: bool
     Extension::CARRIED.into_iter().filter_map(map).collect()
 }
 
-/// The picture's directions: within the sound's bundle outside, on its own ports inside.
-fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>, keys: Option<Keys>) -> [Direction; 2] {
-    let (open, seal) = protection(keys);
-    let inner = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
-    let (rtp, rtcp) = (inner(film.ports.0, film.theirs.0), inner(film.ports.1, film.theirs.1));
+/// Payload types of the picture inward and outward, and how packets that browsers lose leave again: retransmissions are between
+/// the browser and us.
+fn picture_types(film: &Film<'_>) -> (Vec<PtMap>, Vec<PtMap>, Resend) {
     let format = Format::Media(Clock::Hz90000);
     let map = |numbers: fn(&ChosenVideo) -> (u8, u8)| {
         let numbers = film.chosen.iter().map(numbers);
         numbers.map(|(from, to)| PtMap { from: Pt(from), to: Pt(to), format }).collect::<Vec<_>>()
     };
-    let mute = |open: bool| if open { Mute::Open } else { Mute::Held };
-    // Retransmissions are between the browser and us.
     let again = || film.chosen.iter().filter_map(|one| Some((one, one.outside.rtx?)));
-    let mut inward_types = map(|one| (one.outside.payload_type, one.to_inside));
-    inward_types.extend(again().map(|(one, rtx)| {
+    let mut inward = map(|one| (one.outside.payload_type, one.to_inside));
+    inward.extend(again().map(|(one, rtx)| {
         let of = Pt(one.outside.payload_type);
         PtMap { from: Pt(rtx), to: Pt(one.to_inside), format: Format::Rtx(of) }
     }));
@@ -176,6 +172,16 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>, keys: Option<Key
     } else {
         Resend::Rtx { ssrc: Ssrc(film.rtx), payload_types }
     };
+    (inward, map(|one| (one.from_inside.payload_type, one.outside.payload_type)), resend)
+}
+
+/// The picture's directions: within the sound's bundle outside, on its own ports inside.
+fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>, keys: Option<Keys>) -> [Direction; 2] {
+    let (open, seal) = protection(keys);
+    let inner = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
+    let (rtp, rtcp) = (inner(film.ports.0, film.theirs.0), inner(film.ports.1, film.theirs.1));
+    let mute = |open: bool| if open { Mute::Open } else { Mute::Held };
+    let (inward_types, outward_types, resend) = picture_types(film);
     [
         Direction {
             index: VIDEO_INWARD,
@@ -208,7 +214,7 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>, keys: Option<Key
                 remb: film.agreed.knows_remb(),
                 ..Extensions::default()
             },
-            payload_types: map(|one| (one.from_inside.payload_type, one.outside.payload_type)),
+            payload_types: outward_types,
             digits: Digits::Pass,
             resend,
             fork: None,
