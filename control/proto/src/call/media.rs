@@ -128,7 +128,8 @@ impl Call {
         if self.cause.is_some() {
             return;
         }
-        (self.deadlines.dtls, self.outside.gone) = (None, None);
+        self.deadlines.dtls = None;
+        self.connection_lives();
         if self.outside.fingerprint != Some(*fingerprint) {
             self.outside.dtls = StepState::Failed;
             self.end(EndCause::FingerprintMismatch, now);
@@ -224,7 +225,7 @@ impl Call {
             ssrc: self.ssrc,
             video: self.video.clone(),
             profile: self.outside.profile,
-            crypto: [self.inside.sdes.sound.tags(), self.inside.sdes.picture.tags()],
+            crypto: [self.inside.sdes.sound.noted(), self.inside.sdes.picture.noted()],
             sip_status: self.inside.status,
             past: self.past.clone(),
             recording: self.recording.kept(),

@@ -4,6 +4,7 @@ use sallyport_plan::Profile;
 use serde::{Deserialize, Serialize};
 
 use super::recording::Kept;
+use super::secrecy::Noted;
 use super::video::Video;
 use crate::api::CallEvent;
 use crate::error::RestoreError;
@@ -13,7 +14,7 @@ use crate::sip::Dialog;
 /// Version of the form; another one is not read.
 const VERSION: u8 = 8;
 
-/// The part of a call that cannot be told from its plan. Keys are in the plan only.
+/// The part of a call that cannot be told from its plan. Keys are in the plan, but for one that is not sealed with yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub incoming: bool,
@@ -47,8 +48,8 @@ pub struct Record {
     pub ssrc: (u32, u32),
     pub video: Video,
     pub profile: Option<Profile>,
-    /// Tags of our key and of theirs inside, of sound and picture, where they have any.
-    pub crypto: [Option<(u32, u32)>; 2],
+    /// Keys inside, of sound and picture, where they have any.
+    pub crypto: [Option<Noted>; 2],
     pub sip_status: Option<u16>,
     pub past: Vec<CallEvent>,
     pub recording: Kept,

@@ -33,6 +33,7 @@ impl Call {
         let chosen = self.still_offered(&offer)?;
         // It is the former connection that speaks.
         self.drop_successor();
+        self.await_life(now);
         let adds = self.adds_picture(&offer);
         self.follow(&offer, chosen);
         self.meet_again(&offer, now);
@@ -193,6 +194,7 @@ impl Call {
         self.deadlines.restart = None;
         self.outside.ufrags = (next.ufrag().to_owned(), next.remote_ufrag().to_owned());
         self.outside.ice = self.outside.next.take();
+        self.connection_lives();
         self.nominated(flow, now);
     }
 

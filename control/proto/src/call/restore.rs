@@ -39,7 +39,10 @@ impl Call {
             Self::bare(plan.call, (record.to.clone(), party), record.created, settings, random, dialog);
         call.incoming = record.incoming;
         call.party.user.clone_from(&record.from);
-        call.inside.sdes = Secrets::restored(plan, record.crypto, (&record.answer, record.video.profile()));
+        let crypto = record.crypto.clone();
+        call.inside.sdes = Secrets::restored(plan, crypto, (&record.answer, record.video.profile()));
+        // The ACK may have come while nobody was there.
+        call.deadlines.rekeyed = call.inside.sdes.keep_back().then_some(now);
         call.fill(plan.version, record, now);
         match outside(plan) {
             Some((flow, keys)) => call.outside_of(plan, flow, keys),

@@ -3,7 +3,8 @@
 
 use std::time::Instant;
 
-use sallyport_plan::{Direction as DirectionPlan, DirectionIndex, Medium, Plan, Protection};
+use sallyport_plan::{Direction as DirectionPlan, DirectionIndex, KeyMaterial, Medium, Plan, Protection};
+use serde::{Deserialize, Serialize};
 
 use super::Call;
 use super::plan::{INWARD, Keys, OUTWARD, VIDEO_INWARD, VIDEO_OUTWARD};
@@ -18,6 +19,14 @@ use crate::settings::Srtp;
 pub(super) struct Pair {
     ours: Crypto,
     theirs: Crypto,
+}
+
+/// What a record has of a section's keys: the tags of ours and of theirs, and ours that is sealed with as soon as the far end has
+/// it, where that is another one than the plan's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Noted {
+    tags: (u32, u32),
+    next: Option<KeyMaterial>,
 }
 
 /// What was said of keys of one section of the dialog.
@@ -58,16 +67,17 @@ impl Sdes {
         self.still.is_some()
     }
 
-    /// Tags of ours and theirs, for the record.
-    pub fn tags(&self) -> Option<(u32, u32)> {
-        self.pair.as_ref().map(|pair| (pair.ours.tag, pair.theirs.tag))
+    /// What the record has of it.
+    pub fn noted(&self) -> Option<Noted> {
+        let Pair { ours, theirs } = self.pair.as_ref()?;
+        Some(Noted { tags: (ours.tag, theirs.tag), next: self.still.as_ref().map(|_| ours.key.clone()) })
     }
 
-    /// Those of a former control: keys from the plan, tags from the record.
+    /// Those of a former control: keys from the plan, the rest from the record.
     fn restored(
         plan: &Plan,
         (inward, outward): (DirectionIndex, DirectionIndex),
-        tags: Option<(u32, u32)>,
+        noted: Option<Noted>,
         profile: InsideProfile,
     ) -> Self {
         let direction = |index| plan.directions.iter().find(|direction| direction.index == index);
@@ -77,15 +87,16 @@ impl Sdes {
         };
         let ours = key(|direction| direction.seal.as_ref(), inward);
         let theirs = key(|direction| direction.open.as_ref(), outward);
-        let pair = match (ours, theirs, tags) {
-            (Some(ours), Some(theirs), Some((our, their))) => Some(Pair {
-                ours: Crypto { tag: our, key: ours },
-                theirs: Crypto { tag: their, key: theirs },
-            }),
-            _ => None,
+        let (pair, still) = match (ours, theirs, noted) {
+            (Some(sealing), Some(theirs), Some(Noted { tags: (our, their), next })) => {
+                let still = next.as_ref().map(|_| Crypto { tag: our, key: sealing.clone() });
+                let ours = Crypto { tag: our, key: next.unwrap_or(sealing) };
+                (Some(Pair { ours, theirs: Crypto { tag: their, key: theirs } }), still)
+            }
+            _ => (None, None),
         };
         let offered = pair.iter().map(|pair| pair.ours.clone()).collect();
-        Self { offered, pair, still: None, settled: Some(profile) }
+        Self { offered, pair, still, settled: Some(profile) }
     }
 
     fn ours(&self) -> impl Iterator<Item = &Crypto> {
@@ -104,7 +115,7 @@ impl Secrets {
     /// Those of a former control. A picture that there was none of has none.
     pub fn restored(
         plan: &Plan,
-        [sound, picture]: [Option<(u32, u32)>; 2],
+        [sound, picture]: [Option<Noted>; 2],
         (answer, film): (&InsideAnswer, Option<InsideProfile>),
     ) -> Self {
         let of_film = |profile| Sdes::restored(plan, (VIDEO_INWARD, VIDEO_OUTWARD), picture, profile);
@@ -131,6 +142,11 @@ impl Secrets {
     /// once it has read our answer. Whether one is new.
     pub fn seal_still(&mut self, [sound, picture]: [Option<Crypto>; 2]) -> bool {
         self.sound.seal_still(sound) | self.picture.seal_still(picture)
+    }
+
+    /// Whether a new key is still kept back.
+    pub fn keep_back(&self) -> bool {
+        self.sound.still.is_some() || self.picture.still.is_some()
     }
 
     /// The far end has our new keys; whether one is new.

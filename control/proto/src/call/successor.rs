@@ -165,6 +165,18 @@ impl Call {
         }
     }
 
+    /// The connection that runs does what it should: nothing has to come back.
+    pub(super) fn connection_lives(&mut self) {
+        (self.outside.gone, self.deadlines.gone) = (None, None);
+    }
+
+    /// What would have taken the place of a connection that is over is not to come any more: it has so long to live again.
+    pub(super) fn await_life(&mut self, now: Instant) {
+        if self.outside.gone.is_some() {
+            self.deadlines.gone.get_or_insert(now + self.settings.timeouts.ice);
+        }
+    }
+
     /// The connection that runs is over, and with it the call, unless another one is under way, or may come (`returns`).
     pub(super) fn connection_over(&mut self, cause: EndCause, returns: bool, now: Instant) {
         if self.cause.is_some() {

@@ -314,7 +314,7 @@ fn credentials_are_repeated_and_the_version_grows() {
 }
 
 /// The browser starts ICE over from another address.
-fn restart(rig: &mut Rig) -> String {
+pub fn restart(rig: &mut Rig) -> String {
     let other = address("198.51.100.99:41000");
     rig.browser = IceAgent::new(IceCreds::new());
     rig.browser.set_controlling(true);

@@ -250,6 +250,28 @@ fn new_keys_in_the_middle_of_a_call_become_a_plan_and_old_ones_stay() {
     }
 }
 
+/// Whether the ACK came nobody knows then; the far end has our answer, or will have it.
+#[test]
+fn a_new_key_outlives_the_control_that_announced_it() {
+    let mut rig = calling(Srtp::Required);
+    let tag = rig.call.inside.dialog.remote_tag.clone().unwrap();
+    let first = last_keys(&rig).unwrap();
+    let answer =
+        rig.ask(Method::Invite, &tag, &says("RTP/SAVP", &[format!("3 {CM} {}", theirs(9))])).unwrap();
+    let ours = said(&answer.body).1.remove(0).key;
+    // The plan before the ACK.
+    let plans = rig.plans();
+    let plan = plans[plans.len() - 2].clone();
+    assert_eq!(keys(&plan).unwrap().0, first.0);
+    let mut next = Rig::restored(&plan, rig.now);
+    next.wait(Duration::from_millis(1));
+    let (sealing, opening) = last_keys(&next).unwrap();
+    assert_eq!((sealing, opening), (ours, keys(&plan).unwrap().1));
+    next.installed();
+    next.finish();
+    rig.finish();
+}
+
 /// An INVITE without an offer: ours has keys, and the ACK chooses.
 #[test]
 fn a_late_offer_has_keys_as_well() {

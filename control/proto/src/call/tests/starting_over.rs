@@ -266,3 +266,25 @@ fn what_the_other_connection_speaks_counts_from_its_keys_on() {
     rig.respond(&Method::Invite, 200, "pbx", &sdp("10.0.0.5", "0 8 101", "a=inactive\r\n"), &[]);
     rig.finish();
 }
+
+/// Its pair has lapsed while another connection was under way; then the page speaks by it once more.
+#[test]
+fn a_connection_that_is_over_and_speaks_again_has_so_long_to_live_again() {
+    for lives in [true, false] {
+        let mut rig = Rig::connected();
+        let lapsed = rig.last().consents[0].flow;
+        rig.starts_over(OTHER, ELSEWHERE).unwrap();
+        rig.put(Input::ConsentLost(lapsed));
+        assert_eq!(rig.cause(), None, "the other one may take its place");
+        super::hold::restart(&mut rig);
+        rig.installed();
+        if lives {
+            rig.ice(Duration::from_secs(2));
+            // Another one that fails later is not the end of it.
+            rig.starts_over([0xdd; 32], "198.51.100.7:42000").unwrap();
+        }
+        rig.wait(Duration::from_secs(31));
+        assert_eq!(rig.cause(), if lives { None } else { Some(EndCause::ConsentLost) });
+        if lives { rig.finish() } else { rig.is_over() }
+    }
+}
