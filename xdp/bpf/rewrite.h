@@ -208,10 +208,10 @@ static __always_inline int rewrite(struct xdp_md *ctx, const struct sallyport_fl
 		if (octets < 0 || !(types >> (head[1] & 63) & 1))
 			return -1;
 	}
-	/* Longer than an ordinary frame it may lie in several buffers, and not every driver sends those. */
 	/* IPv4 that may meet a narrower link leaves with an identification, so that it may be cut there: the worker counts those. */
 	if (v4 && packet->payload_len > ANYWHERE)
 		return -1;
+	/* Longer than an ordinary frame it may lie in several buffers, and not every driver sends those. */
 	if (end - IP_AT > to->mtu || length > SALLYPORT_FRAME_MAX)
 		return -1;
 	/* Octets behind the datagram are an interface's padding: the next one makes its own. */

@@ -28,8 +28,8 @@ impl Translator {
     /// # Errors
     /// A [`Refusal`]; what ran before runs on. Beyond what [`Plan::validate`] refuses: `Stale`, `Full`, `FlowTaken` by
     /// another call, `KeyReuse` of a key and SSRC that another direction has or had, `Malformed` ICE credentials, another
-    /// SSRC of retransmissions under the same key, two consents of one pair, consent of a pair that feeds no direction, or a flow that another direction is to open under
-    /// the same key.
+    /// SSRC of retransmissions under the same key, two consents of one pair, consent of a pair that feeds no direction, or a flow
+    /// that another direction is to open under the same key.
     pub fn install(&mut self, plan: Plan, now: Now) -> Result<FlowChanges, Refusal> {
         plan.validate()?;
         self.admit(&plan)?;

@@ -98,8 +98,7 @@ impl Missing {
     /// Whether a packet was missing, no further than `reach` behind the highest; it is not any more.
     pub fn take(&mut self, ssrc: u32, sequence: u16, reach: u16) -> bool {
         let behind = low(self.highest).wrapping_sub(sequence);
-        let number = self.highest.wrapping_sub(u32::from(behind));
-        let found = self.entries.iter().rposition(|entry| entry.number == number);
+        let found = self.place(sequence);
         let Some(at) = found.filter(|_| self.ssrc == Some(ssrc) && behind < reach) else { return false };
         self.entries.remove(at);
         true
@@ -107,7 +106,14 @@ impl Missing {
 
     /// Whether one is missing that its sender is or will be asked for from here.
     pub fn contains(&self, sequence: u16) -> bool {
-        self.entries.iter().any(|entry| low(entry.number) == sequence)
+        self.place(sequence).is_some()
+    }
+
+    /// Where it is among the entries, which lie in order.
+    fn place(&self, sequence: u16) -> Option<usize> {
+        let behind = low(self.highest).wrapping_sub(sequence);
+        let number = self.highest.wrapping_sub(u32::from(behind));
+        self.entries.binary_search_by_key(&0, |entry| entry.number.wrapping_sub(number).cast_signed()).ok()
     }
 
     /// Whether anything is missing.

@@ -32,7 +32,7 @@ const INTERVAL: u64 = 250_000;
 /// Wiped keys of which is known what they have opened.
 const RETIRED: usize = 4;
 /// Octets of a packet that may be tried under two keys: a failed try may leave anything in it.
-const ROOM: usize = 10_240;
+const ROOM: usize = 4096;
 
 /// A direction between two keys.
 pub struct Change {
@@ -130,16 +130,14 @@ impl Direction {
         let (wanted, running) = (name(key), name(self.cold.plan.open.as_ref()));
         // The one that packets come under first.
         let mut had = ArrayVec::<(Option<Name>, Box<Opener>), 2>::new();
-        let mut patience = now.plus(PATIENCE);
         match std::mem::replace(&mut self.open, Opening::Waiting) {
             Opening::Srtp(opener) => had.push((running, opener)),
             Opening::Changing(change) => {
-                let Change { opener, former, former_key, met, until } = *change;
+                let Change { opener, former, former_key, met, .. } = *change;
                 had.extend([(running, opener), (former_key, former)]);
                 if !met {
                     // A key that nobody has used yet is none that something is under way under.
                     had.swap(0, 1);
-                    patience = until;
                 }
             }
             Opening::Waiting | Opening::Plain => {}
@@ -161,7 +159,7 @@ impl Direction {
                         former,
                         former_key,
                         met: false,
-                        until: patience,
+                        until: now.plus(PATIENCE),
                     }))
                 } else {
                     Opening::Srtp(opener)

@@ -176,7 +176,7 @@ impl Stream {
         let mut outgoing = incoming.wrapping_add(self.offset);
         // Of so many that were skipped the peer could not tell the index any more (RFC 3711 section 3.3.1).
         let skipped = is_before(self.last.wrapping_add(JUMP.unsigned_abs().into()), outgoing);
-        if rebase.is_none() && self.latest.is_some() && (skipped || self.is_beyond(outgoing)) {
+        if rebase.is_none() && self.latest.is_some() && (skipped || self.is_too_far(outgoing)) {
             rebase = Some(Rebase::Resume);
         }
         if rebase.is_some() {
@@ -206,13 +206,21 @@ impl Stream {
         Ok(Place { sequence, timestamp })
     }
 
+    /// Whether a packet skips more than half of what may be used before the stream is kept once more: what follows needs the rest.
+    fn is_too_far(&self, outgoing: u32) -> bool {
+        self.limit.is_some_and(|limit| {
+            let left = limit.wrapping_sub(self.last).cast_signed().max(0).unsigned_abs();
+            is_before(self.last.wrapping_add(1 + left / 2), outgoing)
+        })
+    }
+
     /// Whether the next relay, should this one die, could use the number once more.
     fn is_beyond(&self, outgoing: u32) -> bool {
         self.limit.is_some_and(|limit| is_before(limit, outgoing))
     }
 
     /// Takes note that the stream is being kept for a restart, which goes on `ahead` numbers behind what was kept. What is kept
-    /// now may not be there yet when the relay dies, but what was kept before is.
+    /// now may not be written yet when the relay dies: what was kept before is taken to be there.
     pub fn keep(&mut self, ahead: u16) {
         self.limit = Some(self.kept.wrapping_add(u32::from(ahead).saturating_sub(OWN)));
         self.kept = self.last;
@@ -237,11 +245,13 @@ impl Stream {
         self.rebase.is_none() && self.past(sequence).is_some()
     }
 
-    /// The outgoing number of a packet of the past, extended; `None` for one from before the last re-basing.
+    /// The outgoing number of a packet of the past, extended; `None` for one from before the last re-basing, or behind which only
+    /// packets came that this leg does not carry.
     fn past(&self, sequence: u16) -> Option<u32> {
         let behind = low(self.highest).wrapping_sub(sequence);
         let outgoing = self.highest.wrapping_sub(u32::from(behind)).wrapping_add(self.offset);
-        Some(outgoing).filter(|outgoing| !is_before(*outgoing, self.floor))
+        Some(outgoing)
+            .filter(|outgoing| !is_before(*outgoing, self.floor) && !is_before(self.last, *outgoing))
     }
 
     /// Takes note of a packet that is not to leave: it is no loss, and the stream goes on behind it without a gap. `false`

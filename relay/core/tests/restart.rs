@@ -119,6 +119,24 @@ fn what_a_source_skips_is_never_more_than_a_restart_steps_over() {
     }
 }
 
+/// A browser comes out of a tunnel: it is heard at once and from then on.
+#[test]
+fn a_long_loss_leaves_room_for_what_follows() {
+    let mut call = Call::new(Profile::AeadAes128Gcm);
+    let core = Translator::new(0, Limits { calls: 4, directions: 8 }, [7; 32]);
+    call.bench.core = core.with_ahead(|_| 1024);
+    call.bench.core.install(plan(Some(call.profile), paths()), call.bench.now).unwrap();
+    for lost in [880, 440, 800, 896, 20] {
+        for _ in 0..2 {
+            call.talk(50);
+            call.checkpoint();
+        }
+        call.sequence = call.sequence.wrapping_add(lost);
+        call.talk(60);
+        call.checkpoint();
+    }
+}
+
 #[test]
 fn what_a_source_floods_with_is_never_more_than_a_restart_steps_over() {
     let flood = |call: &mut Call| {

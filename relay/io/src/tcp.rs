@@ -27,7 +27,7 @@ use framing::{Piece, Unframer};
 use guests::{Guests, Refused, Ticket};
 use outgoing::{Gone, Outgoing};
 
-/// Octets of the longest frame that is taken or sent: what an Ethernet would carry. Longer ones are passed over.
+/// Octets of the longest frame that is taken: what an Ethernet would carry. Longer ones are passed over.
 pub const TCP_FRAME_MAX: usize = 1500;
 /// Octets that one look reads of one connection: whoever sends without end takes turns with all others.
 const READ: usize = 2 << 10;

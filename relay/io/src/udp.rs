@@ -365,8 +365,8 @@ pub(crate) fn set_dscp(fd: BorrowedFd<'_>, v4: bool, dscp: u8) -> io::Result<()>
 }
 
 /// Has the system cut what leaves by a socket of an address of that family (`v4`) and is longer than the interface's MTU.
-/// Routers may cut IPv4 further. What is said of paths with a lower MTU is
-/// not listened to (`IP_PMTUDISC_OMIT`): anybody can forge it, and make us send small pieces or nothing.
+/// Routers may cut IPv4 further. What is said of paths with a lower MTU is not listened to (`IP_PMTUDISC_OMIT`): anybody can
+/// forge it, and make us send small pieces or nothing.
 ///
 /// # Errors
 /// The system's.
