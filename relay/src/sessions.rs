@@ -36,7 +36,7 @@ const SLOT: u64 = 64 * 1024;
 const CHECKPOINT: u64 = 48 * 1024;
 
 /// How old a checkpoint is at the most where a relay goes on from it, in microseconds: two seconds, and two more for which the
-/// uplink may be held up. Streams use no more than [`ahead`] says between one checkpoint and the next but one.
+/// uplink may be held up.
 const OLD: u64 = 4_000_000;
 
 /// Packets that a stream can have sent since the checkpoint that a restart goes on from. As little as is safe, since a stream
@@ -46,8 +46,7 @@ pub const fn ahead(medium: Medium) -> u16 {
     // Retransmissions go by what is asked for.
     const { assert!(resent_within(OLD) < 8192, "the step of pictures") };
     match medium {
-        // Sound in packets of 2.5 ms, and digits.
-        Medium::Audio => 2048,
+        Medium::Audio => 1024,
         Medium::Video => 8192,
     }
 }

@@ -182,7 +182,6 @@ impl Translator {
         }
         let (open, seal) = (open.unwrap_or(Opening::Waiting), seal.unwrap_or(Sealing::Waiting));
         let at = self.table.put(Direction::new(call, plan, open, seal));
-        self.keep(at);
         self.begin_reports(at, now);
         at
     }

@@ -5,8 +5,7 @@
 pub enum Reason {
     /// No flow has this 5-tuple.
     UnknownFlow,
-    /// STUN or DTLS for control beyond the rate of its source or flow, a picture asked for too soon after another, or more media
-    /// than a restart of the relay would step over.
+    /// STUN or DTLS for control beyond the rate of its source or flow, or a picture asked for too soon after another.
     RateLimited,
     /// The flow's direction has been replaced, or fed by other flows, since the packet was tagged.
     StaleFlow,

@@ -20,8 +20,6 @@ pub const LATE: i16 = -128;
 /// enough below 2^15 that neither lost first packets nor a restart's step ahead can hide a rollover (RFC 3711 section 3.3.1).
 pub const START: u16 = 256;
 pub const STARTS: u16 = 0x3000;
-/// Numbers of those that a restart steps over which are left to what a direction sends by itself.
-const OWN: u32 = 128;
 /// How far below the last packet the floor may lie.
 const FLOOR_MAX: u32 = 1 << 20;
 /// Seconds by which a timestamp may run ahead of the time that has passed: bursts after a stall, senders' own clocks.
@@ -108,10 +106,6 @@ pub struct Stream {
     /// No packet leaves below this any more.
     floor: u32,
     last: u32,
-    /// Numbers beyond this are not used before the stream is kept once more; `None` where nobody keeps it.
-    limit: Option<u32>,
-    /// Where the stream stood when it was kept last.
-    kept: u32,
     /// The latest timestamp that left, and when the first packet with it did.
     latest: Option<u32>,
     latest_at: Now,
@@ -149,8 +143,6 @@ impl Stream {
             event: None,
             floor: u32::from(first) + 1 - u32::from(LATE.unsigned_abs()),
             last: u32::from(first) - 1,
-            limit: None,
-            kept: u32::from(first) - 1,
             latest: None,
             latest_at: Now(0),
             rebase: None,
@@ -165,18 +157,17 @@ impl Stream {
     /// A new source re-bases: the sequence goes on with the next number, the timestamp with the time that has passed, at least
     /// one unit. So does a jump beyond 1,000, a step back beyond the replay window and the source before the last one, once a
     /// second packet in sequence has shown that the first was no straggler; where the source's timestamps went on, they do.
-    /// Losses and reordering within those bounds stay as they are, unless they lead beyond what a restart would step over.
+    /// Losses and reordering within those bounds stay as they are.
     ///
     /// # Errors
-    /// [`Reason::OutOfSequence`] for such a first packet, [`Reason::Late`] for one from before the last re-basing,
-    /// [`Reason::RateLimited`] for one beyond all that a restart would step over.
+    /// [`Reason::OutOfSequence`] for such a first packet, [`Reason::Late`] for one from before the last re-basing.
     pub fn place(&mut self, packet: &Numbers, now: Now) -> Result<Place, Reason> {
         let incoming = self.arrive(packet.ssrc, packet.sequence)?;
         let mut rebase = self.rebase.take();
         let mut outgoing = incoming.wrapping_add(self.offset);
-        // Of so many that were skipped the peer could not tell the index any more (RFC 3711 section 3.3.1).
         let skipped = is_before(self.last.wrapping_add(JUMP.unsigned_abs().into()), outgoing);
-        if rebase.is_none() && self.latest.is_some() && (skipped || self.is_too_far(outgoing)) {
+        if rebase.is_none() && self.latest.is_some() && skipped {
+            // So many were skipped that the peer could not tell the index any more (RFC 3711 section 3.3.1).
             rebase = Some(Rebase::Resume);
         }
         if rebase.is_some() {
@@ -189,10 +180,6 @@ impl Stream {
         if is_before(outgoing, self.floor) {
             return Err(Reason::Late);
         }
-        if self.is_beyond(outgoing) {
-            self.rebase = rebase;
-            return Err(Reason::RateLimited);
-        }
         let sequence = low(outgoing);
         if !is_before(self.last, outgoing) {
             return Ok(Place { sequence, timestamp: self.timestamp_of(packet) });
@@ -204,26 +191,6 @@ impl Stream {
             self.floor = self.floor.wrapping_add(FLOOR_MAX / 2);
         }
         Ok(Place { sequence, timestamp })
-    }
-
-    /// Whether a packet skips more than half of what may be used before the stream is kept once more: what follows needs the rest.
-    fn is_too_far(&self, outgoing: u32) -> bool {
-        self.limit.is_some_and(|limit| {
-            let left = limit.wrapping_sub(self.last).cast_signed().max(0).unsigned_abs();
-            is_before(self.last.wrapping_add(1 + left / 2), outgoing)
-        })
-    }
-
-    /// Whether the next relay, should this one die, could use the number once more.
-    fn is_beyond(&self, outgoing: u32) -> bool {
-        self.limit.is_some_and(|limit| is_before(limit, outgoing))
-    }
-
-    /// Takes note that the stream is being kept for a restart, which goes on `ahead` numbers behind what was kept. What is kept
-    /// now may not be written yet when the relay dies: what was kept before is taken to be there.
-    pub fn keep(&mut self, ahead: u16) {
-        self.limit = Some(self.kept.wrapping_add(u32::from(ahead).saturating_sub(OWN)));
-        self.kept = self.last;
     }
 
     /// The place that a packet of the past has, which comes by retransmission. It re-bases nothing.
@@ -434,8 +401,6 @@ impl Stream {
     /// Goes on behind a checkpoint that may be `ahead` packets old.
     pub fn restore(&mut self, state: &StreamState, ahead: u16, now: Now) {
         self.last = state.sequence.wrapping_add(u32::from(ahead));
-        self.kept = self.last;
-        self.limit = None;
         self.floor = self.last.wrapping_add(1);
         self.latest = state.timestamp;
         self.latest_at = now;

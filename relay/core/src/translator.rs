@@ -146,8 +146,6 @@ pub struct Translator {
     repeats: bool,
     /// Copies of what has left, to be sent behind it.
     pub(crate) copies: Copies,
-    /// Numbers that a restart steps over, where somebody keeps indices.
-    ahead: Option<fn(Medium) -> u16>,
     pub(crate) stats: Stats,
 }
 
@@ -174,7 +172,6 @@ impl Translator {
             owed: VecDeque::with_capacity(RESENDS),
             repeats: false,
             copies: Copies::default(),
-            ahead: None,
             stats: Stats::default(),
         }
     }
@@ -492,27 +489,11 @@ impl Translator {
         self.stats.iter()
     }
 
-    /// With streams held within what a restart steps over: between one [`Translator::checkpoint_of`] and the next but one a
-    /// direction uses fewer numbers than `ahead` says of its medium.
-    #[must_use]
-    pub fn with_ahead(self, ahead: fn(Medium) -> u16) -> Self {
-        Self { ahead: Some(ahead), ..self }
-    }
-
-    /// Has a direction's numbers counted from here on.
-    pub(crate) fn keep(&mut self, at: usize) {
-        if let Some((ahead, direction)) = self.ahead.zip(self.table.at_mut(at)) {
-            direction.stream.keep(ahead(direction.cold.plan.medium));
-        }
-    }
-
-    /// Indices of one call, to be kept for a restart; `None` for an unknown one.
-    pub fn checkpoint_of(&mut self, call: CallId) -> Option<Checkpoint> {
-        let slots = self.calls.get(&call)?.slots.clone();
-        let directions =
-            slots.iter().filter_map(|at| self.table.at(*at)).map(Direction::checkpoint).collect();
-        slots.into_iter().for_each(|at| self.keep(at));
-        Some(Checkpoint { call, directions })
+    /// Indices of one call, for a restart; `None` for an unknown one.
+    pub fn checkpoint_of(&self, call: CallId) -> Option<Checkpoint> {
+        let slots = &self.calls.get(&call)?.slots;
+        let directions = slots.iter().filter_map(|at| self.table.at(*at)).map(Direction::checkpoint);
+        Some(Checkpoint { call, directions: directions.collect() })
     }
 
     /// Goes on behind a checkpoint of an installed call; to be called before its first packet. A direction's checkpoint may be

@@ -58,9 +58,6 @@ impl Call {
             return Err(OfferError::Pending.into());
         }
         let chosen = self.still_offered(&offer)?;
-        if self.video.shares_a_number(&offer, &chosen) {
-            return Err(OfferError::Malformed("sound and picture have one payload type".into()).into());
-        }
         let had_flow = self.successor.as_ref().is_some_and(|successor| successor.flow.is_some());
         self.drop_successor();
         (self.outside.next, self.deadlines.restart, self.deadlines.gone) = (None, None, None);
