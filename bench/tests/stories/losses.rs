@@ -20,9 +20,10 @@ fn lose_of_the_browser(way: Way) {
     let after = browser.film().unwrap();
     eprintln!("{shown} pictures in {seconds:.1} s, {before:?} {after:?}");
     assert!(after.sent_again > before.sent_again + 5, "{before:?} {after:?}");
-    // Some come too late for the phone, which waits 40 ms. Where nobody asked again it would be one in half a second.
+    // Some come too late for the phone, which waits 40 ms, the more where the machine is busy. Where nobody asked again it would
+    // be one in half a second: twenty.
     let asked = after.was_asked - before.was_asked;
-    assert!(asked <= 6, "{asked} key frames were asked for");
+    assert!(asked <= 10, "{asked} key frames were asked for");
     // Of fifteen a second at the least; a machine that has much else to do shows fewer.
     assert!(shown as f64 > 10.0 * seconds, "the picture went on: {shown} in {seconds} s");
     let status = appliance.status().unwrap();
