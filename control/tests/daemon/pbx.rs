@@ -219,6 +219,8 @@ impl Pbx {
         assert!(!guarded || ack.contains("Proxy-Authorization: "), "the INVITE's credentials: {ack}");
         let first = self.state().acknowledged.insert(id.into());
         if first && ack.contains("<sip:hangup@") {
+            // Long enough for what its answer brings about.
+            std::thread::sleep(std::time::Duration::from_millis(300));
             let bye = self.request("BYE", ack, 1);
             self.state().talking.remove(id);
             writer(&bye);
