@@ -19,7 +19,7 @@ const STRAY_MAX: usize = 1500;
 const PIECES: usize = 3;
 
 /// A packet on its way to the worker that owns its direction, or a piece of it.
-pub struct Stray {
+struct Stray {
     /// Whose direction.
     pub tag: Tag,
     /// Where it came from.
@@ -104,7 +104,7 @@ impl Handoff {
     }
 
     /// Takes one packet from any of the others, or the next piece of the last one, all of which are there.
-    pub fn pop(&mut self) -> Option<Stray> {
+    fn pop(&mut self) -> Option<Stray> {
         let open = self.open.take();
         let mut rings = self.incoming.iter_mut().enumerate();
         let (at, stray) = rings.find_map(|(at, ring)| {
@@ -113,6 +113,19 @@ impl Handoff {
         })?;
         self.open = stray.more.then_some(at);
         Some(stray)
+    }
+
+    /// Takes one packet: what is known of it, each of its pieces being handed to `each` in order.
+    pub fn pop_whole(&mut self, mut each: impl FnMut(&[u8])) -> Option<(Tag, FlowKey, u8)> {
+        let mut piece = self.pop()?;
+        let Stray { tag, key, hairpins, .. } = piece;
+        loop {
+            each(piece.bytes());
+            match piece.more.then(|| self.pop()).flatten() {
+                Some(next) => piece = next,
+                None => return Some((tag, key, hairpins)),
+            }
+        }
     }
 
     /// Wakes the workers that were given something since the last call.

@@ -145,22 +145,12 @@ impl<N: Fn(Notice) -> bool> Running<N> {
 
     /// Sends what workers handed over.
     fn take_outgoing(&mut self, wake: &EventFd) {
-        let now = Instant::now();
+        let (now, mut bytes) = (Instant::now(), Vec::new());
         for taken in 1..=OUTGOING {
-            let Some(frame) = self.judge.handoff.pop() else { break };
-            let pair = (frame.key.local, frame.key.remote);
-            if frame.more {
-                let mut bytes = frame.bytes().to_vec();
-                while let Some(piece) = self.judge.handoff.pop() {
-                    bytes.extend_from_slice(piece.bytes());
-                    if !piece.more {
-                        break;
-                    }
-                }
-                self.connections.send(&pair, &bytes, now);
-            } else {
-                self.connections.send(&pair, frame.bytes(), now);
-            }
+            bytes.clear();
+            let taken_up = self.judge.handoff.pop_whole(|piece| bytes.extend_from_slice(piece));
+            let Some((_, key, _)) = taken_up else { break };
+            self.connections.send(&(key.local, key.remote), &bytes, now);
             if taken == OUTGOING {
                 // There may be more: the next sleep ends at once.
                 let _ = wake.write(1);

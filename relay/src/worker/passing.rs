@@ -7,9 +7,8 @@ use sallyport_core::{DirectionId, Tag};
 use sallyport_io::{Frame, HEADROOM};
 use sallyport_plan::FlowKey;
 
-use super::{Due, Running, STRAYS};
+use super::{Due, Running, STRAYS, Worker};
 use crate::hairpin::{HAIRPINS_MAX, arrival};
-use crate::handoff::Stray;
 use crate::orders::Notice;
 
 impl<N: Fn(Notice) -> bool> Running<N> {
@@ -64,46 +63,43 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         None
     }
 
-    /// Puts a packet that was handed over, all its pieces, into a frame of ours.
-    fn take_stray(&mut self, first: Stray) -> Option<Due> {
-        let Stray { tag, key, hairpins, .. } = first;
-        let frame = self.worker.edge.port().allocate();
-        let (mut piece, mut end, mut fits) = (first, HEADROOM, true);
-        loop {
-            let bytes = piece.bytes();
-            if let Some(frame) = &frame {
-                match self.worker.edge.port().buffer(frame).get_mut(end..end + bytes.len()) {
+    /// Puts the next packet that was handed over into a frame of ours; whether there was one.
+    fn take_stray(&mut self) -> bool {
+        let Worker { edge, handoff, .. } = &mut self.worker;
+        let port = edge.port();
+        let (mut taken, mut end, mut fits) = (None, HEADROOM, true);
+        let packet = handoff.pop_whole(|bytes| {
+            if let Some(frame) = taken.get_or_insert_with(|| port.allocate()) {
+                match port.buffer(frame).get_mut(end..end + bytes.len()) {
                     Some(room) => room.copy_from_slice(bytes),
                     None => fits = false,
                 }
             }
             end += bytes.len();
-            let more = piece.more.then(|| self.worker.handoff.pop()).flatten();
-            let Some(next) = more else { break };
-            piece = next;
+        });
+        let Some((tag, key, hairpins)) = packet else { return false };
+        match taken.flatten() {
+            None => self.counts.no_frame += 1,
+            Some(frame) if !fits => {
+                port.release(frame);
+                self.counts.stray_overflow += 1;
+            }
+            Some(frame) => {
+                self.due.push(Due { frame, payload: HEADROOM..end, key, tag: Some(tag), hairpins });
+            }
         }
-        let Some(frame) = frame else {
-            self.counts.no_frame += 1;
-            return None;
-        };
-        if !fits {
-            self.worker.edge.port().release(frame);
-            self.counts.stray_overflow += 1;
-            return None;
-        }
-        Some(Due { frame, payload: HEADROOM..end, key, tag: Some(tag), hairpins })
+        true
     }
 
     /// Judges what other workers handed over.
     pub(super) fn take_strays(&mut self) {
         for taken in 1..=STRAYS {
-            let Some(stray) = self.worker.handoff.pop() else { break };
+            if !self.take_stray() {
+                break;
+            }
             if taken == STRAYS {
                 // There may be more: the next sleep ends at once.
                 let _ = self.worker.wake.write(1);
-            }
-            if let Some(due) = self.take_stray(stray) {
-                self.due.push(due);
             }
         }
         if self.due.is_empty() {
