@@ -37,6 +37,7 @@ mod relay;
 mod renewal;
 mod reports;
 mod sockets;
+mod sources;
 mod stage;
 mod tcp;
 mod telephone;

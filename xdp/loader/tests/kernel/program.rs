@@ -3,12 +3,17 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use sallyport_abi::Counter;
+use sallyport_abi::{Counter, FlowKey};
 
 use crate::cases::{self, of};
-use crate::frames::{stun, tagged, udp};
+use crate::frames::{rtp, stun, tagged, udp};
 use crate::lab::Lab;
-use crate::runner::{By, Fate, Runner};
+use crate::runner::{By, FLOWS, Fate, Runner};
+
+/// Whether it is the key of an installed flow.
+fn is(key: &FlowKey, flow: usize) -> bool {
+    (key.local().to_string(), key.remote().to_string()) == (FLOWS[flow].1.into(), FLOWS[flow].2.into())
+}
 
 #[test]
 fn every_frame_of_the_table_meets_its_fate() {
@@ -184,6 +189,50 @@ fn a_flow_is_moved_removed_and_counted_anew() {
         assert!(runner.kernel.remove_flow(&key).is_err(), "removed twice");
         runner.kernel.clear_flows().unwrap();
         assert_eq!(runner.kernel.flows().len(), 0);
+        runner.kernel.detach_all();
+    });
+}
+
+/// Inside, remote port 0 in the map stands for every port of that address that has no flow of its own.
+#[test]
+fn what_comes_from_any_port_of_a_peer_that_may_move_is_the_worker_s() {
+    let Some(lab) = Lab::quiet() else { return };
+    lab.appliance(|| {
+        let mut runner = Runner::new(&lab);
+        let unknown = Fate::Drop(Counter::DropUnknownFlow);
+        for (nth, flow) in [(0, 2), (1, 3)] {
+            let (key, _) = runner.kernel.flows().into_iter().find(|(key, _)| is(key, flow)).unwrap();
+            let any = FlowKey { remote_port: [0; 2], ..key };
+            let from = |port: u16| {
+                let mut remote = key.remote();
+                remote.set_port(port);
+                udp(&remote.to_string(), &key.local().to_string(), &rtp(160))
+            };
+            assert_eq!(runner.run("not yet", By::Inside, 0, &from(6000)), unknown);
+            let (direction, epoch) = (0x0200_0010 + nth, 9);
+            runner.kernel.insert_flow(&any, direction, epoch).unwrap();
+            assert_eq!(runner.run("any", By::Inside, 0, &from(6000)), Fate::Flow(direction, epoch));
+            assert_eq!(
+                runner.run("its own", By::Inside, 0, &of(flow, &rtp(160))),
+                Fate::Flow(FLOWS[flow].3, FLOWS[flow].4)
+            );
+            assert_eq!(runner.run("none", By::Inside, 0, &from(0)), Fate::Drop(Counter::DropSource));
+            let stranger = if nth == 0 { "10.0.0.66:6000" } else { "[fd00:66::66]:6000" };
+            let stranger = udp(stranger, &key.local().to_string(), &rtp(160));
+            assert_eq!(runner.run("another address", By::Inside, 0, &stranger), unknown);
+            let counted = runner.kernel.flow(&any).unwrap().unwrap();
+            assert_eq!((counted.packets, counted.bytes), (1, 172));
+            runner.kernel.remove_flow(&any).unwrap();
+            assert_eq!(runner.run("no more", By::Inside, 0, &from(6000)), unknown);
+            assert!(runner.kernel.flow(&any).unwrap().is_none());
+        }
+        // Browsers are found by ICE.
+        let (key, _) = runner.kernel.flows().into_iter().find(|(key, _)| is(key, 0)).unwrap();
+        runner.kernel.insert_flow(&FlowKey { remote_port: [0; 2], ..key }, 1, 1).unwrap();
+        let mut remote = key.remote();
+        remote.set_port(6000);
+        let frame = udp(&remote.to_string(), &key.local().to_string(), &rtp(160));
+        assert_eq!(runner.run("outside", By::Outside, 0, &frame), unknown);
         runner.kernel.detach_all();
     });
 }
