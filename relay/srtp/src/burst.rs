@@ -7,7 +7,7 @@ use crate::index::guess;
 use crate::opener::{OpenError, Opened, Opener};
 use crate::replay::{WINDOW, Window};
 use crate::sealer::{SealError, Sealer};
-use crate::suites::{BURST, Batch, Desc, Suite};
+use crate::suites::{BURST, Batch, Desc, Refused, Suite};
 
 /// Which of the two a packet is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -107,14 +107,10 @@ impl Known {
 impl Plan {
     const NONE: Self = Self { kind: Kind::Rtp, ssrc: 0, index: 0, header: 0 };
 
+    /// What is to be done to a packet of RTP.
     #[inline]
-    pub fn desc<'a>(&self, suite: &'a Suite, packet: &'a mut [u8], sealing: bool) -> Option<Desc<'a>> {
-        let desc = match self.kind {
-            Kind::Rtp => Desc::rtp(suite, packet, self.header as usize, self.ssrc, self.index),
-            Kind::Rtcp if sealing => Desc::sealing_rtcp(suite, packet, self.ssrc, self.index as u32),
-            Kind::Rtcp => Desc::opening_rtcp(suite, packet, self.ssrc, self.index as u32),
-        };
-        desc.ok()
+    pub fn desc<'a>(&self, suite: &'a Suite, packet: &'a mut [u8]) -> Result<Desc<'a>, Refused> {
+        Desc::rtp(suite, packet, self.header as usize, self.ssrc, self.index)
     }
 }
 
@@ -238,19 +234,29 @@ impl Wave {
 
     fn unprotect(&self, pool: &impl Openers, jobs: &mut [OpenJob<'_, '_>]) -> u64 {
         let mut batch = Batch::new();
-        let mut lost = 0u64;
+        let (mut apart, mut refused) = (0u64, 0u64);
         let mut entries = self.entries().iter().enumerate().peekable();
         for (at, job) in jobs.iter_mut().enumerate() {
             let Some((number, entry)) = entries.next_if(|(_, entry)| usize::from(entry.job) == at) else {
                 continue;
             };
-            let suite = pool.opener(entry.opener).map(|opener| opener.suite(entry.plan.kind));
-            let desc = suite.and_then(|suite| entry.plan.desc(suite, job.buf.packet_mut(), false));
-            if desc.is_none_or(|desc| batch.push(desc).is_err()) {
-                lost |= 1 << number;
-            }
+            let Plan { kind, ssrc, index, .. } = entry.plan;
+            let opener = pool.opener(entry.opener);
+            let packet = job.buf.packet_mut();
+            let outcome = match (opener, kind) {
+                (Some(opener), Kind::Rtp) => {
+                    if entry.plan.desc(&opener.rtp, packet).map(|desc| batch.push(desc).is_ok()) == Ok(true) {
+                        continue;
+                    }
+                    Err(Refused)
+                }
+                (Some(opener), Kind::Rtcp) => opener.rtcp.unprotect(packet, ssrc, index as u32),
+                (None, _) => Err(Refused),
+            };
+            apart |= 1 << number;
+            refused |= u64::from(outcome.is_err()) << number;
         }
-        spread(batch.unprotect(), lost)
+        refused | spread(batch.unprotect(), apart)
     }
 
     fn commit(&self, pool: &mut impl Openers, jobs: &mut [OpenJob<'_, '_>], refused: u64) {
@@ -294,17 +300,25 @@ pub fn seal_burst(pool: &mut impl Sealers, jobs: &mut [SealJob<'_, '_>]) {
 
 fn protect(pool: &impl Sealers, jobs: &mut [SealJob<'_, '_>], plans: &[Plan; BURST]) {
     let mut batch = Batch::new();
-    // Those that are not in the batch.
-    let mut lost = 0u64;
+    // Those that are not in the batch, and those of them that are refused.
+    let (mut apart, mut refused) = (0u64, 0u64);
     for (at, (job, plan)) in jobs.iter_mut().zip(plans).enumerate() {
         let sealer = if job.outcome.is_ok() { pool.sealer(job.sealer) } else { None };
-        let suite = sealer.map(|sealer| sealer.suite(plan.kind));
-        let desc = suite.and_then(|suite| plan.desc(suite, job.buf.packet_mut(), true));
-        if desc.is_none_or(|desc| batch.push(desc).is_err()) {
-            lost |= 1 << at;
-        }
+        let packet = job.buf.packet_mut();
+        let outcome = match (sealer, plan.kind) {
+            (Some(sealer), Kind::Rtp) => {
+                if plan.desc(&sealer.rtp, packet).map(|desc| batch.push(desc).is_ok()) == Ok(true) {
+                    continue;
+                }
+                Err(Refused)
+            }
+            (Some(sealer), Kind::Rtcp) => sealer.rtcp.protect(packet, plan.ssrc, plan.index as u32),
+            (None, _) => Err(Refused),
+        };
+        apart |= 1 << at;
+        refused |= u64::from(outcome.is_err()) << at;
     }
-    let refused = spread(batch.protect(), lost);
+    refused |= spread(batch.protect(), apart);
     // Of what was committed none is ever refused. If one were, its index would be gone and it must not leave.
     for (at, job) in jobs.iter_mut().enumerate() {
         if refused >> at & 1 != 0 && job.outcome.is_ok() {
@@ -313,9 +327,9 @@ fn protect(pool: &impl Sealers, jobs: &mut [SealJob<'_, '_>], plans: &[Plan; BUR
     }
 }
 
-/// Refused are the bits of `lost`, and of the others, in their order, those of `bad`.
-fn spread(bad: u64, lost: u64) -> u64 {
-    let (mut refused, mut bad, mut rest) = (lost, bad, !lost);
+/// The bits of `bad`, which are those of a batch in its order, in their places: those that are not `apart`.
+fn spread(bad: u64, apart: u64) -> u64 {
+    let (mut refused, mut bad, mut rest) = (0, bad, !apart);
     while bad != 0 && rest != 0 {
         refused |= (bad & 1) << rest.trailing_zeros();
         bad >>= 1;

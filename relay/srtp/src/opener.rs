@@ -9,7 +9,7 @@ use crate::burst::{Kind, Known, Plan};
 use crate::replay::{Judgement, Window};
 use crate::rtcp::INDEX_WORD;
 use crate::sources::{Forgotten, Sources};
-use crate::suites::{Suite, unprotect_one};
+use crate::suites::{RtcpSuite, Suite, unprotect_one};
 
 /// Why a packet was not opened. No state moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,10 +82,12 @@ pub struct OpenerState {
 /// It keeps [`crate::SOURCES`] sources apart. A new one gets a place by its first packet whose tag verifies; where all
 /// are taken the source heard longest ago is forgotten, and nothing of it is opened any more: with its indices gone,
 /// a replay could not be told from a new packet.
+#[repr(C)]
 pub struct Opener {
     pub(crate) rtp: Suite,
-    pub(crate) rtcp: Suite,
+    // Behind a block that ends a line: it begins one.
     sources: Sources<Seen>,
+    pub(crate) rtcp: RtcpSuite,
     forgotten: Forgotten,
 }
 
@@ -95,7 +97,7 @@ impl Opener {
     /// # Errors
     /// [`KeyError`] where the key does not fit its profile.
     pub fn new(key: &KeyMaterial) -> Result<Self, KeyError> {
-        let (rtp, rtcp) = (Suite::rtp(key)?, Suite::rtcp(key)?);
+        let (rtp, rtcp) = (Suite::rtp(key)?, RtcpSuite::new(key)?);
         Ok(Self { rtp, rtcp, sources: Sources::new(), forgotten: Forgotten::new() })
     }
 
@@ -111,13 +113,9 @@ impl Opener {
     /// Fetches into the cache what the next packet is likely to need.
     pub(crate) fn prefetch(&self, kind: Kind) {
         self.sources.prefetch();
-        self.suite(kind).prefetch();
-    }
-
-    pub(crate) const fn suite(&self, kind: Kind) -> &Suite {
         match kind {
-            Kind::Rtp => &self.rtp,
-            Kind::Rtcp => &self.rtcp,
+            Kind::Rtp => self.rtp.prefetch(),
+            Kind::Rtcp => self.rtcp.prefetch(),
         }
     }
 
@@ -135,7 +133,7 @@ impl Opener {
         let Plan { kind, ssrc, index, .. } = *plan;
         let trailer = match kind {
             Kind::Rtp => self.rtp.tag_len(),
-            Kind::Rtcp => INDEX_WORD + self.rtcp.tag_len(),
+            Kind::Rtcp => INDEX_WORD + self.rtcp.tag().octets(),
         };
         buf.shrink_tail(trailer).map_err(|_| OpenError::Short)?;
         self.update(ssrc, |seen| match kind {
@@ -148,8 +146,12 @@ impl Opener {
     /// Plans, opens and finishes one packet.
     pub(crate) fn open(&mut self, kind: Kind, buf: &mut PacketBuf<'_>) -> Result<Opened, OpenError> {
         let (plan, _) = self.plan(kind, buf.packet())?;
-        let desc = plan.desc(self.suite(kind), buf.packet_mut(), false).ok_or(OpenError::Tag)?;
-        unprotect_one(desc).map_err(|_| OpenError::Tag)?;
+        let packet = buf.packet_mut();
+        let opened = match kind {
+            Kind::Rtp => plan.desc(&self.rtp, packet).and_then(unprotect_one),
+            Kind::Rtcp => self.rtcp.unprotect(packet, plan.ssrc, plan.index as u32),
+        };
+        opened.map_err(|_| OpenError::Tag)?;
         self.finish(buf, &plan)
     }
 
