@@ -1,6 +1,7 @@
 //! Bursts through openers and sealers of many directions: what one call each would do, in the order of the packets, with
 //! the crypto of all done side by side.
 
+use arrayvec::ArrayVec;
 use sallyport_wire::PacketBuf;
 
 use crate::index::guess;
@@ -120,14 +121,13 @@ impl Plan {
 /// A packet whose outcome hangs on that of one before it (an index guess near a turn, a replay within the burst, a source
 /// that may take another's place) waits until that one is decided.
 pub fn open_burst(pool: &mut impl Openers, jobs: &mut [OpenJob<'_, '_>]) {
-    let mut wave = Wave { entries: [Entry::NONE; BURST], count: 0, openers: 0 };
     for jobs in jobs.chunks_mut(BURST) {
         let mut pending = u64::MAX >> (BURST - jobs.len());
         while pending != 0 {
-            (wave.count, wave.openers) = (0, 0);
-            pending = wave.fill(pool, jobs, pending);
-            let refused = wave.unprotect(pool, jobs);
+            let mut wave = Wave { entries: ArrayVec::new(), openers: 0 };
+            let (later, refused) = wave.unprotect(pool, jobs, pending);
             wave.commit(pool, jobs, refused);
+            pending = later;
         }
     }
 }
@@ -139,20 +139,15 @@ const STATES_AHEAD: usize = 8;
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     job: u8,
-    opener: u32,
     /// Whether it would add its source.
     new: bool,
+    opener: u32,
     plan: Plan,
-}
-
-impl Entry {
-    const NONE: Self = Self { job: 0, opener: 0, new: false, plan: Plan::NONE };
 }
 
 /// Packets none of whose outcomes hangs on another's.
 struct Wave {
-    entries: [Entry; BURST],
-    count: usize,
+    entries: ArrayVec<Entry, BURST>,
     /// A bit by the opener's number: clear where no packet before was of this opener.
     openers: u64,
 }
@@ -162,17 +157,23 @@ const fn bit(number: u32) -> u64 {
 }
 
 impl Wave {
-    /// Takes in what of the pending jobs can be decided now; what is still pending then. Nothing overtakes a packet of its
-    /// own opener.
-    fn fill(&mut self, pool: &impl Openers, jobs: &mut [OpenJob<'_, '_>], pending: u64) -> u64 {
+    /// Takes in what of the pending jobs can be decided now, and does its crypto; what is still pending then, and a bit for
+    /// each entry that is refused. Nothing overtakes a packet of its own opener.
+    fn unprotect(&mut self, pool: &impl Openers, jobs: &mut [OpenJob<'_, '_>], pending: u64) -> (u64, u64) {
+        let mut batch = Batch::new();
         let (mut later, mut waiting) = (0, 0);
-        for at in 0..jobs.len() {
-            if let Some(next) = jobs.get(at + STATES_AHEAD)
-                && let Some(opener) = pool.opener(next.opener)
+        let (mut apart, mut refused) = (0u64, 0u64);
+        let mut jobs = jobs.iter_mut();
+        for at in 0..BURST {
+            let ahead = jobs.as_slice().get(STATES_AHEAD).map(|next| (next.opener, next.kind));
+            let Some(job) = jobs.next() else { break };
+            if let Some((opener, kind)) = ahead.and_then(|(number, kind)| Some((pool.opener(number)?, kind)))
             {
-                opener.prefetch(next.kind);
+                opener.prefetch(kind);
             }
-            let Some(job) = jobs.get_mut(at).filter(|_| pending >> at & 1 != 0) else { continue };
+            if pending >> at & 1 == 0 {
+                continue;
+            }
             let same = bit(job.opener);
             // By bits only, so one of another opener may wait too: for nothing, but no longer than a wave.
             if waiting & same != 0 {
@@ -185,8 +186,21 @@ impl Wave {
             };
             match opener.plan(job.kind, job.buf.packet()) {
                 Ok((plan, known)) if self.is_free(job.opener, &plan, known) => {
-                    let new = known == Known::New;
-                    self.add(Entry { job: at as u8, opener: job.opener, new, plan });
+                    let number = self.entries.len();
+                    let entry = Entry { job: at as u8, new: known == Known::New, opener: job.opener, plan };
+                    // There is room for as many as there are jobs.
+                    let _ = self.entries.try_push(entry);
+                    self.openers |= same;
+                    let packet = job.buf.packet_mut();
+                    let outcome = match plan.kind {
+                        Kind::Rtp => match plan.desc(&opener.rtp, packet).map(|desc| batch.push(desc)) {
+                            Ok(Ok(())) => continue,
+                            Ok(Err(_)) | Err(Refused) => Err(Refused),
+                        },
+                        Kind::Rtcp => opener.rtcp.unprotect(packet, plan.ssrc, plan.index as u32),
+                    };
+                    apart |= 1 << number;
+                    refused |= u64::from(outcome.is_err()) << number;
                 }
                 Err(error) if error.is_of_form() || self.openers & same == 0 => job.outcome = Err(error),
                 Ok(_) | Err(_) => {
@@ -195,19 +209,7 @@ impl Wave {
                 }
             }
         }
-        later
-    }
-
-    fn add(&mut self, entry: Entry) {
-        if let Some(place) = self.entries.get_mut(self.count) {
-            *place = entry;
-            self.count += 1;
-            self.openers |= bit(entry.opener);
-        }
-    }
-
-    fn entries(&self) -> &[Entry] {
-        self.entries.get(..self.count).unwrap_or_default()
+        (later, refused | spread(batch.unprotect(), apart))
     }
 
     /// Whether a plan holds whatever becomes of the packets before it.
@@ -217,7 +219,7 @@ impl Wave {
     }
 
     fn is_free_of(&self, opener: u32, plan: &Plan, known: Known) -> bool {
-        let before = || self.entries().iter().filter(|entry| entry.opener == opener);
+        let before = || self.entries.iter().filter(|entry| entry.opener == opener);
         // A new source may push another out, and with it what is known of this one.
         if before().any(|entry| entry.new) {
             return false;
@@ -232,35 +234,8 @@ impl Wave {
         }
     }
 
-    fn unprotect(&self, pool: &impl Openers, jobs: &mut [OpenJob<'_, '_>]) -> u64 {
-        let mut batch = Batch::new();
-        let (mut apart, mut refused) = (0u64, 0u64);
-        let mut entries = self.entries().iter().enumerate().peekable();
-        for (at, job) in jobs.iter_mut().enumerate() {
-            let Some((number, entry)) = entries.next_if(|(_, entry)| usize::from(entry.job) == at) else {
-                continue;
-            };
-            let Plan { kind, ssrc, index, .. } = entry.plan;
-            let opener = pool.opener(entry.opener);
-            let packet = job.buf.packet_mut();
-            let outcome = match (opener, kind) {
-                (Some(opener), Kind::Rtp) => {
-                    if entry.plan.desc(&opener.rtp, packet).map(|desc| batch.push(desc).is_ok()) == Ok(true) {
-                        continue;
-                    }
-                    Err(Refused)
-                }
-                (Some(opener), Kind::Rtcp) => opener.rtcp.unprotect(packet, ssrc, index as u32),
-                (None, _) => Err(Refused),
-            };
-            apart |= 1 << number;
-            refused |= u64::from(outcome.is_err()) << number;
-        }
-        refused | spread(batch.unprotect(), apart)
-    }
-
     fn commit(&self, pool: &mut impl Openers, jobs: &mut [OpenJob<'_, '_>], refused: u64) {
-        for (number, entry) in self.entries().iter().enumerate() {
+        for (number, entry) in self.entries.iter().enumerate() {
             let Some(job) = jobs.get_mut(usize::from(entry.job)) else { continue };
             job.outcome = match pool.opener_mut(entry.opener) {
                 Some(opener) if refused >> number & 1 == 0 => opener.finish(job.buf, &entry.plan),

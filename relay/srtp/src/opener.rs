@@ -102,6 +102,7 @@ impl Opener {
     }
 
     /// What is known of a source; `None` of a new one.
+    #[inline]
     pub(crate) fn seen(&self, ssrc: u32) -> Result<Option<&Seen>, OpenError> {
         match self.sources.of(ssrc) {
             Some(seen) => Ok(Some(seen)),
@@ -111,6 +112,7 @@ impl Opener {
     }
 
     /// Fetches into the cache what the next packet is likely to need.
+    #[inline]
     pub(crate) fn prefetch(&self, kind: Kind) {
         self.sources.prefetch();
         match kind {
@@ -129,6 +131,7 @@ impl Opener {
     }
 
     /// Takes off what sealing added and marks the index, behind a verified tag only.
+    #[inline]
     pub(crate) fn finish(&mut self, buf: &mut PacketBuf<'_>, plan: &Plan) -> Result<Opened, OpenError> {
         let Plan { kind, ssrc, index, .. } = *plan;
         let trailer = match kind {
@@ -156,6 +159,7 @@ impl Opener {
     }
 
     /// Changes what is known of a source, behind a verified tag only.
+    #[inline]
     pub(crate) fn update(&mut self, ssrc: u32, change: impl FnOnce(&mut Seen)) {
         if let Some(left) = self.sources.update(ssrc, change) {
             self.forgotten.add(left);
@@ -193,6 +197,7 @@ fn unite(window: &mut Option<Window>, other: Option<Window>) {
 }
 
 /// Whether an index may be opened.
+#[inline]
 pub fn judge(window: &Window, index: u64) -> Result<(), OpenError> {
     match window.judge(index) {
         Judgement::New => Ok(()),

@@ -81,6 +81,7 @@ impl Window {
     }
 
     /// The highest index seen.
+    #[inline]
     pub const fn highest(&self) -> u64 {
         self.highest
     }

@@ -85,6 +85,7 @@ impl Sealer {
     }
 
     /// Fetches into the cache what the next packet is likely to need.
+    #[inline]
     pub(crate) fn prefetch(&self, kind: Kind) {
         self.sources.prefetch();
         match kind {
@@ -94,6 +95,7 @@ impl Sealer {
     }
 
     /// Makes room for what sealing adds and uses up the index: from here on nothing can fail.
+    #[inline]
     pub(crate) fn commit(&mut self, kind: Kind, buf: &mut PacketBuf<'_>) -> Result<Plan, SealError> {
         let (plan, tag, word) = match kind {
             Kind::Rtp => (self.plan_rtp(buf.packet())?, self.rtp.tag(), 0),
@@ -126,6 +128,7 @@ impl Sealer {
     }
 
     /// Changes what was sealed for a source that [`Sealer::used`] has answered for.
+    #[inline]
     pub(crate) fn update(&mut self, ssrc: u32, change: impl FnOnce(&mut Used)) {
         self.sources.update(ssrc, change);
     }

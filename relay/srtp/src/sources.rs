@@ -109,6 +109,7 @@ impl<T: Copy + Default> Sources<T> {
     }
 
     /// Fetches into the cache what the next packet is likely to need.
+    #[inline]
     pub fn prefetch(&self) {
         prefetch_start(&self.ssrcs);
     }

@@ -92,11 +92,13 @@ impl Tag {
     }
 
     /// Whether a packet of this length, clear up to `header`, can be sealed (the tag not being there yet).
+    #[inline]
     pub(crate) const fn takes(self, header: usize, length: usize) -> bool {
         length < PACKET_MAX - 64 && fits(self, length, header, length)
     }
 
     /// Where the index word lies in an SRTCP packet of `length` octets: behind the tag with GCM, before it with AES-CM.
+    #[inline]
     pub(crate) const fn rtcp_index_at(self, length: usize) -> Option<usize> {
         let behind = if self.is_gcm() { 0 } else { self.octets() };
         length.checked_sub(behind + INDEX_WORD)
