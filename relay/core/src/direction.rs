@@ -244,7 +244,7 @@ impl Direction {
             let (timestamp, payload_type) = (header.timestamp(), header.payload_type());
             let (clock, begins) = (self.rules.clock.hz(), self.stream.has_begun());
             let arrival = Arrival { ssrc, sequence, timestamp, payload_type, clock, begins };
-            self.quality.arrive_untimed(&arrival, now);
+            self.quality.arrive_untimed(arrival, now);
         }
         (digits, ends)
     }
@@ -322,7 +322,7 @@ struct Ears<'a> {
 impl Ears<'_> {
     /// `timed`: its timestamp says when it was sent.
     #[inline]
-    fn note(&mut self, packet: &Arrival, timed: bool, now: Now) {
+    fn note(&mut self, packet: Arrival, timed: bool, now: Now) {
         if let Some(missing) = &mut self.missing {
             missing.arrive(packet.ssrc, packet.sequence, packet.begins, now);
         }
@@ -357,14 +357,14 @@ fn rewrite(
     let arrival = |begins| Arrival { ssrc, sequence, timestamp, payload_type, clock: from, begins };
     let Some(leaves) = leaves else {
         if stream.skip(ssrc, sequence) {
-            ears.note(&arrival(stream.has_begun()), false, now);
+            ears.note(arrival(stream.has_begun()), false, now);
         }
         return Err(Reason::PayloadType);
     };
     let event = leaves.is_event();
     if let Some(reason) = holds {
         if !recovered && stream.hold(ssrc, sequence) {
-            ears.note(&arrival(stream.has_begun()), !event, now);
+            ears.note(arrival(stream.has_begun()), !event, now);
         }
         return Err(reason);
     }
@@ -376,7 +376,7 @@ fn rewrite(
     let numbers = Numbers { ssrc, sequence, timestamp, clock, event };
     let place = if recovered { stream.fill(&numbers) } else { stream.place(&numbers, now) };
     if !recovered && place != Err(Reason::OutOfSequence) {
-        ears.note(&arrival(stream.has_begun()), !event, now);
+        ears.note(arrival(stream.has_begun()), !event, now);
     }
     let place = place?;
     if event && from != to {
