@@ -252,14 +252,16 @@ impl Translator {
     /// Verifies and decrypts.
     fn open(&mut self, packets: &mut [Inbound<'_, '_>], ways: &mut [Way]) {
         let due = |(_, way): &(_, &Way)| way.step == Step::Arrived;
-        let mut jobs: ArrayVec<OpenJob<'_, '_>, BURST> = packets
-            .iter_mut()
-            .zip(&*ways)
-            .filter(due)
-            .map(|(packet, way)| OpenJob::new(way.slot, way.kind(), packet.buf))
-            .collect();
-        open_burst(&mut self.table, &mut jobs);
-        let outcomes: ArrayVec<_, BURST> = jobs.into_iter().map(|job| job.outcome).collect();
+        let outcomes: ArrayVec<_, BURST> = {
+            let jobs = packets.iter_mut().zip(&*ways).filter(due);
+            let mut jobs: ArrayVec<_, BURST> =
+                jobs.map(|(packet, way)| OpenJob::new(way.slot, way.kind(), packet.buf)).collect();
+            if jobs.is_empty() {
+                return;
+            }
+            open_burst(&mut self.table, &mut jobs);
+            jobs.iter().map(|job| job.outcome).collect()
+        };
         let due = packets.iter_mut().zip(ways).filter(|(_, way)| way.step == Step::Arrived);
         for ((packet, way), outcome) in due.zip(outcomes) {
             way.follow(packet, outcome.map(|_| Step::Open).map_err(open_reason));
@@ -342,14 +344,16 @@ impl Translator {
             }
         }
         let due = |(_, way): &(_, &Way)| way.step == Step::Rewritten;
-        let mut jobs: ArrayVec<SealJob<'_, '_>, BURST> = packets
-            .iter_mut()
-            .zip(&*ways)
-            .filter(due)
-            .map(|(packet, way)| SealJob::new(way.slot, way.kind(), packet.buf))
-            .collect();
-        seal_burst(&mut self.table, &mut jobs);
-        let outcomes: ArrayVec<_, BURST> = jobs.into_iter().map(|job| job.outcome).collect();
+        let outcomes: ArrayVec<_, BURST> = {
+            let jobs = packets.iter_mut().zip(&*ways).filter(due);
+            let mut jobs: ArrayVec<_, BURST> =
+                jobs.map(|(packet, way)| SealJob::new(way.slot, way.kind(), packet.buf)).collect();
+            if jobs.is_empty() {
+                return;
+            }
+            seal_burst(&mut self.table, &mut jobs);
+            jobs.iter().map(|job| job.outcome).collect()
+        };
         let due = packets.iter_mut().zip(ways).filter(|(_, way)| way.step == Step::Rewritten);
         for ((packet, way), outcome) in due.zip(outcomes) {
             match outcome {

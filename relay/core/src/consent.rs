@@ -73,11 +73,9 @@ pub enum Met {
     Bad(Reason),
 }
 
-/// The state of one pair.
+/// The state of one pair. Checks are seconds apart: passwords key HMAC anew for each, and take no room in between.
 pub struct Consent {
     plan: Plan,
-    ours: Hmac<Sha1>,
-    theirs: Hmac<Sha1>,
     pending: [Option<TransactionId>; PENDING],
     at: usize,
     confirmed: Now,
@@ -94,17 +92,7 @@ impl Consent {
         if !ufrags || !passwords {
             return None;
         }
-        let key = |password: &str| <Hmac<Sha1> as KeyInit>::new_from_slice(password.as_bytes()).ok();
-        Some(Self {
-            ours: key(&plan.local_pwd)?,
-            theirs: key(&plan.remote_pwd)?,
-            plan,
-            pending: [None; PENDING],
-            at: 0,
-            confirmed: now,
-            due: now,
-            lapsed: false,
-        })
+        Some(Self { plan, pending: [None; PENDING], at: 0, confirmed: now, due: now, lapsed: false })
     }
 
     pub fn plan(&self) -> &Plan {
@@ -139,9 +127,9 @@ impl Consent {
             // Another generation of credentials: an ICE restart, perhaps.
             return Met::Foreign;
         }
-        if !verify(&message, &self.ours) {
+        let Some(ours) = keyed(&self.plan.local_pwd).filter(|ours| verify(&message, ours)) else {
             return Met::Bad(Reason::StunIntegrity);
-        }
+        };
         if self.lapsed {
             return Met::Bad(Reason::ConsentLost);
         }
@@ -153,7 +141,7 @@ impl Consent {
             return Met::Foreign;
         }
         let id = message.transaction_id();
-        match self.answer(id, buf) {
+        match self.answer(id, &ours, buf) {
             Some(()) => Met::Answered,
             None => Met::Bad(Reason::NoRoom),
         }
@@ -166,11 +154,11 @@ impl Consent {
         rest == Some(self.plan.remote_ufrag.as_bytes())
     }
 
-    fn answer(&self, id: TransactionId, buf: &mut PacketBuf<'_>) -> Option<()> {
+    fn answer(&self, id: TransactionId, ours: &Hmac<Sha1>, buf: &mut PacketBuf<'_>) -> Option<()> {
         let mut room = [0; 128];
         let length = Builder::new(&mut room, Class::Success, stun::BINDING, id)
             .and_then(|builder| builder.xor_mapped_address(self.plan.flow.remote))
-            .and_then(|builder| builder.integrity(|bytes| tag(&self.ours, &[bytes])))
+            .and_then(|builder| builder.integrity(|bytes| tag(ours, &[bytes])))
             .and_then(Builder::fingerprint)
             .ok()?;
         let have = buf.len();
@@ -187,7 +175,7 @@ impl Consent {
         let Ok(message) = Message::parse(buf.packet()) else { return Met::Bad(Reason::Malformed) };
         let id = Some(message.transaction_id());
         let Some(place) = self.pending.iter().position(|pending| *pending == id) else { return Met::Foreign };
-        if !verify(&message, &self.theirs) {
+        if !keyed(&self.plan.remote_pwd).is_some_and(|theirs| verify(&message, &theirs)) {
             return Met::Bad(Reason::StunIntegrity);
         }
         self.pending[place] = None;
@@ -206,6 +194,7 @@ impl Consent {
     pub fn check(&mut self, random: &mut Random, room: &mut [u8; MESSAGE_MAX], now: Now) -> Option<usize> {
         let lapse = self.confirmed.plus(LAPSE);
         self.due = now.plus(random.interval()).min(lapse.max(now.plus(1)));
+        let theirs = keyed(&self.plan.remote_pwd)?;
         let id = random.transaction();
         self.pending[self.at] = Some(id);
         self.at = (self.at + 1) % PENDING;
@@ -218,10 +207,15 @@ impl Consent {
             .and_then(|builder| builder.attribute(stun::USERNAME, &username))
             .and_then(|builder| builder.attribute(stun::PRIORITY, &[&PRIORITY.to_be_bytes()]))
             .and_then(|builder| builder.attribute(role, &[&tie_breaker.to_be_bytes()]))
-            .and_then(|builder| builder.integrity(|bytes| tag(&self.theirs, &[bytes])))
+            .and_then(|builder| builder.integrity(|bytes| tag(&theirs, &[bytes])))
             .and_then(Builder::fingerprint)
             .ok()
     }
+}
+
+/// HMAC under a password; one of any length is a key.
+fn keyed(password: &str) -> Option<Hmac<Sha1>> {
+    <Hmac<Sha1> as KeyInit>::new_from_slice(password.as_bytes()).ok()
 }
 
 fn tag(key: &Hmac<Sha1>, pieces: &[&[u8]]) -> [u8; 20] {

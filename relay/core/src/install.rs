@@ -249,7 +249,7 @@ impl Translator {
         new: Vec<Option<Consent>>,
         mut old: Vec<Consent>,
     ) -> Vec<Consent> {
-        let mut kept = Vec::new();
+        let mut kept = Vec::with_capacity(plan.consents.len());
         for (wanted, new) in plan.consents.iter().zip(new) {
             let consent = match new {
                 Some(consent) => {

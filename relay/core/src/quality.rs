@@ -114,7 +114,7 @@ impl Quality {
     /// A packet came. A source that is new, jumps by more than 1,000 or steps back by 128 or more begins anew, as it does in
     /// the stream that leaves.
     #[inline]
-    pub fn arrive(&mut self, packet: &Arrival, now: Now) {
+    pub fn arrive(&mut self, packet: Arrival, now: Now) {
         let step = packet.sequence.wrapping_sub((self.highest & 0xffff) as u16).cast_signed();
         // Nearly all packets are the next one of their source, behind one that came: one question, not five.
         let known = !packet.begins & self.begun & (packet.ssrc == self.ssrc);
@@ -153,14 +153,14 @@ impl Quality {
     /// Takes note of a packet whose timestamp says nothing of when it was sent: of a named event, or of a type that this leg
     /// does not carry.
     #[inline]
-    pub fn arrive_untimed(&mut self, packet: &Arrival, now: Now) {
+    pub fn arrive_untimed(&mut self, packet: Arrival, now: Now) {
         let known = self.source() == Some(packet.ssrc);
-        let untimed = Arrival { timestamp: self.timestamp, clock: self.clock, ..*packet };
-        self.arrive(if known { &untimed } else { packet }, now);
+        let untimed = Arrival { timestamp: self.timestamp, clock: self.clock, ..packet };
+        self.arrive(if known { untimed } else { packet }, now);
     }
 
     #[cold]
-    fn begin(&mut self, packet: &Arrival, now: Now) {
+    fn begin(&mut self, packet: Arrival, now: Now) {
         self.settle(WINDOW);
         self.seldom.counts.received += u64::from(self.received);
         (self.ssrc, self.begun) = (packet.ssrc, true);
@@ -245,7 +245,7 @@ impl Quality {
     /// Interarrival jitter (RFC 3550 section A.8). Packets that share a timestamp, as those of one picture or one digit do,
     /// tell nothing of it but by the first of them.
     #[inline]
-    fn time(&mut self, packet: &Arrival, now: Now) {
+    fn time(&mut self, packet: Arrival, now: Now) {
         if packet.timestamp == self.timestamp {
             return;
         }
@@ -370,10 +370,10 @@ mod tests {
         let mut quality = Quality::default();
         let mut last = 0;
         for number in numbers {
-            quality.arrive(&packet(1, (number & 0xffff) as u16, 0), Now(0));
+            quality.arrive(packet(1, (number & 0xffff) as u16, 0), Now(0));
             last = last.max(number);
         }
-        (1..=WINDOW).for_each(|n| quality.arrive(&packet(1, ((last + n) & 0xffff) as u16, 0), Now(0)));
+        (1..=WINDOW).for_each(|n| quality.arrive(packet(1, ((last + n) & 0xffff) as u16, 0), Now(0)));
         quality.report()
     }
 
@@ -431,9 +431,9 @@ mod tests {
     fn a_new_source_settles_what_the_former_one_owes() {
         let mut quality = Quality::default();
         for n in [10, 11, 14] {
-            quality.arrive(&packet(1, n, 0), Now(0));
+            quality.arrive(packet(1, n, 0), Now(0));
         }
-        quality.arrive(&packet(2, 5000, 0), Now(0));
+        quality.arrive(packet(2, 5000, 0), Now(0));
         assert_eq!(quality.report().missed, 2);
         let reception = quality.reception().unwrap();
         assert_eq!(
@@ -446,7 +446,7 @@ mod tests {
     fn reception_counts_cycles() {
         let mut quality = Quality::default();
         for n in 65_530..65_545u32 {
-            quality.arrive(&packet(1, (n & 0xffff) as u16, 0), Now(0));
+            quality.arrive(packet(1, (n & 0xffff) as u16, 0), Now(0));
         }
         let wanted = Reception { ssrc: 1, highest: 65_544, expected: 15, received: 15, jitter: 0 };
         assert_eq!(quality.reception(), Some(wanted));
@@ -460,7 +460,7 @@ mod tests {
         for n in 0..2000u32 {
             let late = u64::from(n * 7919 % 31) * 250;
             let now = Now(3_000_000 + u64::from(n) * 20_000 + late);
-            quality.arrive(&packet(1, (n & 0xffff) as u16, n * 160), now);
+            quality.arrive(packet(1, (n & 0xffff) as u16, n * 160), now);
             let transit = (now.0 as f64).mul_add(0.008, -f64::from(n * 160));
             if let Some(before) = before.replace(transit) {
                 estimate += ((transit - before).abs() - estimate) / 16.0;
@@ -470,10 +470,10 @@ mod tests {
         assert!((f64::from(jitter) - estimate).abs() < 1.5, "{jitter} for {estimate}");
         assert_eq!(quality.report().jitter_us, jitter * 125);
         // A clock that is set anew, packets of one timestamp and another clock leave it.
-        quality.arrive(&packet(1, 2000, 7), Now(60_000_000));
-        quality.arrive(&packet(1, 2001, 7), Now(61_000_000));
+        quality.arrive(packet(1, 2000, 7), Now(60_000_000));
+        quality.arrive(packet(1, 2001, 7), Now(61_000_000));
         assert_eq!(quality.reception().unwrap().jitter, jitter);
-        quality.arrive(&Arrival { clock: 48_000, ..packet(1, 2002, 8) }, Now(61_000_000));
+        quality.arrive(Arrival { clock: 48_000, ..packet(1, 2002, 8) }, Now(61_000_000));
         assert!((jitter * 6..jitter * 6 + 6).contains(&quality.reception().unwrap().jitter));
     }
 

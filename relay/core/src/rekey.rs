@@ -103,22 +103,25 @@ fn name(side: Option<&Protection>) -> Option<Name> {
 
 /// What was opened under keys that are wiped: one that comes back opens nothing twice.
 #[derive(Default)]
-pub struct Retired(Vec<(Name, OpenerState)>);
+#[allow(clippy::box_collection, reason = "most directions have one key; a pointer is a third of a list")]
+pub struct Retired(Option<Box<Vec<(Name, OpenerState)>>>);
 
 impl Retired {
     /// Keeps the indices of an opener that is given up, the oldest of too many making room.
     fn keep(&mut self, name: Option<Name>, opener: &Opener) {
         let state = opener.checkpoint();
         let Some(name) = name.filter(|_| !state.sources.is_empty()) else { return };
-        if self.0.len() == RETIRED {
-            self.0.remove(0);
+        let all = self.0.get_or_insert_default();
+        if all.len() == RETIRED {
+            all.remove(0);
         }
-        self.0.push((name, state));
+        all.push((name, state));
     }
 
     fn take(&mut self, name: Option<Name>) -> Option<OpenerState> {
-        let at = self.0.iter().position(|(other, _)| Some(*other) == name)?;
-        Some(self.0.remove(at).1)
+        let all = self.0.as_mut()?;
+        let at = all.iter().position(|(other, _)| Some(*other) == name)?;
+        Some(all.remove(at).1)
     }
 }
 

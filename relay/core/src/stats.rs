@@ -13,7 +13,24 @@ use sallyport_plan::CallId;
 use crate::packet::{Payload, Verdict};
 use crate::reason::Reason;
 
-/// One number a reason.
+/// One number a reason, of a direction: more than 2^32 - 1 are no more than that many.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DirectionDrops([u32; Reason::ALL.len()]);
+
+impl DirectionDrops {
+    /// Counts one.
+    pub fn count(&mut self, reason: Reason) {
+        let count = &mut self.0[reason as usize];
+        *count = count.saturating_add(1);
+    }
+
+    /// Names and numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        Reason::ALL.iter().map(|reason| (reason.name(), self.0[*reason as usize].into()))
+    }
+}
+
+/// One number a reason, of a worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Drops([u64; Reason::ALL.len()]);
 

@@ -1,13 +1,14 @@
 //! Bursts through openers and sealers of many directions: what one call each would do, in the order of the packets, with
 //! the crypto of all done side by side.
 
+use arrayvec::ArrayVec;
 use sallyport_wire::PacketBuf;
 
 use crate::index::guess;
 use crate::opener::{OpenError, Opened, Opener};
 use crate::replay::{WINDOW, Window};
 use crate::sealer::{SealError, Sealer};
-use crate::suites::{BURST, Batch, Desc, Suite};
+use crate::suites::{BURST, Batch, Desc, Refused, Suite};
 
 /// Which of the two a packet is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -107,14 +108,10 @@ impl Known {
 impl Plan {
     const NONE: Self = Self { kind: Kind::Rtp, ssrc: 0, index: 0, header: 0 };
 
+    /// What is to be done to a packet of RTP.
     #[inline]
-    pub fn desc<'a>(&self, suite: &'a Suite, packet: &'a mut [u8], sealing: bool) -> Option<Desc<'a>> {
-        let desc = match self.kind {
-            Kind::Rtp => Desc::rtp(suite, packet, self.header as usize, self.ssrc, self.index),
-            Kind::Rtcp if sealing => Desc::sealing_rtcp(suite, packet, self.ssrc, self.index as u32),
-            Kind::Rtcp => Desc::opening_rtcp(suite, packet, self.ssrc, self.index as u32),
-        };
-        desc.ok()
+    pub fn desc<'a>(&self, suite: &'a Suite, packet: &'a mut [u8]) -> Result<Desc<'a>, Refused> {
+        Desc::rtp(suite, packet, self.header as usize, self.ssrc, self.index)
     }
 }
 
@@ -124,14 +121,13 @@ impl Plan {
 /// A packet whose outcome hangs on that of one before it (an index guess near a turn, a replay within the burst, a source
 /// that may take another's place) waits until that one is decided.
 pub fn open_burst(pool: &mut impl Openers, jobs: &mut [OpenJob<'_, '_>]) {
-    let mut wave = Wave { entries: [Entry::NONE; BURST], count: 0, openers: 0 };
     for jobs in jobs.chunks_mut(BURST) {
         let mut pending = u64::MAX >> (BURST - jobs.len());
         while pending != 0 {
-            (wave.count, wave.openers) = (0, 0);
-            pending = wave.fill(pool, jobs, pending);
-            let refused = wave.unprotect(pool, jobs);
+            let mut wave = Wave { entries: ArrayVec::new(), openers: 0 };
+            let (later, refused) = wave.unprotect(pool, jobs, pending);
             wave.commit(pool, jobs, refused);
+            pending = later;
         }
     }
 }
@@ -143,20 +139,15 @@ const STATES_AHEAD: usize = 8;
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     job: u8,
-    opener: u32,
     /// Whether it would add its source.
     new: bool,
+    opener: u32,
     plan: Plan,
-}
-
-impl Entry {
-    const NONE: Self = Self { job: 0, opener: 0, new: false, plan: Plan::NONE };
 }
 
 /// Packets none of whose outcomes hangs on another's.
 struct Wave {
-    entries: [Entry; BURST],
-    count: usize,
+    entries: ArrayVec<Entry, BURST>,
     /// A bit by the opener's number: clear where no packet before was of this opener.
     openers: u64,
 }
@@ -166,17 +157,23 @@ const fn bit(number: u32) -> u64 {
 }
 
 impl Wave {
-    /// Takes in what of the pending jobs can be decided now; what is still pending then. Nothing overtakes a packet of its
-    /// own opener.
-    fn fill(&mut self, pool: &impl Openers, jobs: &mut [OpenJob<'_, '_>], pending: u64) -> u64 {
+    /// Takes in what of the pending jobs can be decided now, and does its crypto; what is still pending then, and a bit for
+    /// each entry that is refused. Nothing overtakes a packet of its own opener.
+    fn unprotect(&mut self, pool: &impl Openers, jobs: &mut [OpenJob<'_, '_>], pending: u64) -> (u64, u64) {
+        let mut batch = Batch::new();
         let (mut later, mut waiting) = (0, 0);
-        for at in 0..jobs.len() {
-            if let Some(next) = jobs.get(at + STATES_AHEAD)
-                && let Some(opener) = pool.opener(next.opener)
+        let (mut apart, mut refused) = (0u64, 0u64);
+        let mut jobs = jobs.iter_mut();
+        for at in 0..BURST {
+            let ahead = jobs.as_slice().get(STATES_AHEAD).map(|next| (next.opener, next.kind));
+            let Some(job) = jobs.next() else { break };
+            if let Some((opener, kind)) = ahead.and_then(|(number, kind)| Some((pool.opener(number)?, kind)))
             {
-                opener.prefetch(next.kind);
+                opener.prefetch(kind);
             }
-            let Some(job) = jobs.get_mut(at).filter(|_| pending >> at & 1 != 0) else { continue };
+            if pending >> at & 1 == 0 {
+                continue;
+            }
             let same = bit(job.opener);
             // By bits only, so one of another opener may wait too: for nothing, but no longer than a wave.
             if waiting & same != 0 {
@@ -189,8 +186,21 @@ impl Wave {
             };
             match opener.plan(job.kind, job.buf.packet()) {
                 Ok((plan, known)) if self.is_free(job.opener, &plan, known) => {
-                    let new = known == Known::New;
-                    self.add(Entry { job: at as u8, opener: job.opener, new, plan });
+                    let number = self.entries.len();
+                    let entry = Entry { job: at as u8, new: known == Known::New, opener: job.opener, plan };
+                    // There is room for as many as there are jobs.
+                    let _ = self.entries.try_push(entry);
+                    self.openers |= same;
+                    let packet = job.buf.packet_mut();
+                    let outcome = match plan.kind {
+                        Kind::Rtp => match plan.desc(&opener.rtp, packet).map(|desc| batch.push(desc)) {
+                            Ok(Ok(())) => continue,
+                            Ok(Err(_)) | Err(Refused) => Err(Refused),
+                        },
+                        Kind::Rtcp => opener.rtcp.unprotect(packet, plan.ssrc, plan.index as u32),
+                    };
+                    apart |= 1 << number;
+                    refused |= u64::from(outcome.is_err()) << number;
                 }
                 Err(error) if error.is_of_form() || self.openers & same == 0 => job.outcome = Err(error),
                 Ok(_) | Err(_) => {
@@ -199,19 +209,7 @@ impl Wave {
                 }
             }
         }
-        later
-    }
-
-    fn add(&mut self, entry: Entry) {
-        if let Some(place) = self.entries.get_mut(self.count) {
-            *place = entry;
-            self.count += 1;
-            self.openers |= bit(entry.opener);
-        }
-    }
-
-    fn entries(&self) -> &[Entry] {
-        self.entries.get(..self.count).unwrap_or_default()
+        (later, refused | spread(batch.unprotect(), apart))
     }
 
     /// Whether a plan holds whatever becomes of the packets before it.
@@ -221,7 +219,7 @@ impl Wave {
     }
 
     fn is_free_of(&self, opener: u32, plan: &Plan, known: Known) -> bool {
-        let before = || self.entries().iter().filter(|entry| entry.opener == opener);
+        let before = || self.entries.iter().filter(|entry| entry.opener == opener);
         // A new source may push another out, and with it what is known of this one.
         if before().any(|entry| entry.new) {
             return false;
@@ -236,25 +234,8 @@ impl Wave {
         }
     }
 
-    fn unprotect(&self, pool: &impl Openers, jobs: &mut [OpenJob<'_, '_>]) -> u64 {
-        let mut batch = Batch::new();
-        let mut lost = 0u64;
-        let mut entries = self.entries().iter().enumerate().peekable();
-        for (at, job) in jobs.iter_mut().enumerate() {
-            let Some((number, entry)) = entries.next_if(|(_, entry)| usize::from(entry.job) == at) else {
-                continue;
-            };
-            let suite = pool.opener(entry.opener).map(|opener| opener.suite(entry.plan.kind));
-            let desc = suite.and_then(|suite| entry.plan.desc(suite, job.buf.packet_mut(), false));
-            if desc.is_none_or(|desc| batch.push(desc).is_err()) {
-                lost |= 1 << number;
-            }
-        }
-        spread(batch.unprotect(), lost)
-    }
-
     fn commit(&self, pool: &mut impl Openers, jobs: &mut [OpenJob<'_, '_>], refused: u64) {
-        for (number, entry) in self.entries().iter().enumerate() {
+        for (number, entry) in self.entries.iter().enumerate() {
             let Some(job) = jobs.get_mut(usize::from(entry.job)) else { continue };
             job.outcome = match pool.opener_mut(entry.opener) {
                 Some(opener) if refused >> number & 1 == 0 => opener.finish(job.buf, &entry.plan),
@@ -294,17 +275,25 @@ pub fn seal_burst(pool: &mut impl Sealers, jobs: &mut [SealJob<'_, '_>]) {
 
 fn protect(pool: &impl Sealers, jobs: &mut [SealJob<'_, '_>], plans: &[Plan; BURST]) {
     let mut batch = Batch::new();
-    // Those that are not in the batch.
-    let mut lost = 0u64;
+    // Those that are not in the batch, and those of them that are refused.
+    let (mut apart, mut refused) = (0u64, 0u64);
     for (at, (job, plan)) in jobs.iter_mut().zip(plans).enumerate() {
         let sealer = if job.outcome.is_ok() { pool.sealer(job.sealer) } else { None };
-        let suite = sealer.map(|sealer| sealer.suite(plan.kind));
-        let desc = suite.and_then(|suite| plan.desc(suite, job.buf.packet_mut(), true));
-        if desc.is_none_or(|desc| batch.push(desc).is_err()) {
-            lost |= 1 << at;
-        }
+        let packet = job.buf.packet_mut();
+        let outcome = match (sealer, plan.kind) {
+            (Some(sealer), Kind::Rtp) => {
+                if plan.desc(&sealer.rtp, packet).map(|desc| batch.push(desc).is_ok()) == Ok(true) {
+                    continue;
+                }
+                Err(Refused)
+            }
+            (Some(sealer), Kind::Rtcp) => sealer.rtcp.protect(packet, plan.ssrc, plan.index as u32),
+            (None, _) => Err(Refused),
+        };
+        apart |= 1 << at;
+        refused |= u64::from(outcome.is_err()) << at;
     }
-    let refused = spread(batch.protect(), lost);
+    refused |= spread(batch.protect(), apart);
     // Of what was committed none is ever refused. If one were, its index would be gone and it must not leave.
     for (at, job) in jobs.iter_mut().enumerate() {
         if refused >> at & 1 != 0 && job.outcome.is_ok() {
@@ -313,9 +302,9 @@ fn protect(pool: &impl Sealers, jobs: &mut [SealJob<'_, '_>], plans: &[Plan; BUR
     }
 }
 
-/// Refused are the bits of `lost`, and of the others, in their order, those of `bad`.
-fn spread(bad: u64, lost: u64) -> u64 {
-    let (mut refused, mut bad, mut rest) = (lost, bad, !lost);
+/// The bits of `bad`, which are those of a batch in its order, in their places: those that are not `apart`.
+fn spread(bad: u64, apart: u64) -> u64 {
+    let (mut refused, mut bad, mut rest) = (0, bad, !apart);
     while bad != 0 && rest != 0 {
         refused |= (bad & 1) << rest.trailing_zeros();
         bad >>= 1;

@@ -9,6 +9,7 @@ pub const HALF_TURN: u64 = 1 << 15;
 /// The index nearest to `highest` that has this sequence number (RFC 3711 appendix A); `None` where it would lie behind
 /// the last. There is no turn before the first, so in the first one every sequence number means itself unless it is
 /// nearer in the second.
+#[inline]
 pub fn guess(highest: u64, sequence: u16) -> Option<u64> {
     let (roc, last) = (highest >> 16, (highest & 0xffff) as u16);
     let roc = if last < 0x8000 {

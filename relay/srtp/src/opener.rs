@@ -9,7 +9,7 @@ use crate::burst::{Kind, Known, Plan};
 use crate::replay::{Judgement, Window};
 use crate::rtcp::INDEX_WORD;
 use crate::sources::{Forgotten, Sources};
-use crate::suites::{Suite, unprotect_one};
+use crate::suites::{RtcpSuite, Suite, unprotect_one};
 
 /// Why a packet was not opened. No state moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,10 +82,12 @@ pub struct OpenerState {
 /// It keeps [`crate::SOURCES`] sources apart. A new one gets a place by its first packet whose tag verifies; where all
 /// are taken the source heard longest ago is forgotten, and nothing of it is opened any more: with its indices gone,
 /// a replay could not be told from a new packet.
+#[repr(C)]
 pub struct Opener {
     pub(crate) rtp: Suite,
-    pub(crate) rtcp: Suite,
+    // Behind a block that ends a line: it begins one.
     sources: Sources<Seen>,
+    pub(crate) rtcp: RtcpSuite,
     forgotten: Forgotten,
 }
 
@@ -95,11 +97,12 @@ impl Opener {
     /// # Errors
     /// [`KeyError`] where the key does not fit its profile.
     pub fn new(key: &KeyMaterial) -> Result<Self, KeyError> {
-        let (rtp, rtcp) = (Suite::rtp(key)?, Suite::rtcp(key)?);
+        let (rtp, rtcp) = (Suite::rtp(key)?, RtcpSuite::new(key)?);
         Ok(Self { rtp, rtcp, sources: Sources::new(), forgotten: Forgotten::new() })
     }
 
     /// What is known of a source; `None` of a new one.
+    #[inline]
     pub(crate) fn seen(&self, ssrc: u32) -> Result<Option<&Seen>, OpenError> {
         match self.sources.of(ssrc) {
             Some(seen) => Ok(Some(seen)),
@@ -109,15 +112,12 @@ impl Opener {
     }
 
     /// Fetches into the cache what the next packet is likely to need.
+    #[inline]
     pub(crate) fn prefetch(&self, kind: Kind) {
         self.sources.prefetch();
-        self.suite(kind).prefetch();
-    }
-
-    pub(crate) const fn suite(&self, kind: Kind) -> &Suite {
         match kind {
-            Kind::Rtp => &self.rtp,
-            Kind::Rtcp => &self.rtcp,
+            Kind::Rtp => self.rtp.prefetch(),
+            Kind::Rtcp => self.rtcp.prefetch(),
         }
     }
 
@@ -131,11 +131,12 @@ impl Opener {
     }
 
     /// Takes off what sealing added and marks the index, behind a verified tag only.
+    #[inline]
     pub(crate) fn finish(&mut self, buf: &mut PacketBuf<'_>, plan: &Plan) -> Result<Opened, OpenError> {
         let Plan { kind, ssrc, index, .. } = *plan;
         let trailer = match kind {
             Kind::Rtp => self.rtp.tag_len(),
-            Kind::Rtcp => INDEX_WORD + self.rtcp.tag_len(),
+            Kind::Rtcp => INDEX_WORD + self.rtcp.tag().octets(),
         };
         buf.shrink_tail(trailer).map_err(|_| OpenError::Short)?;
         self.update(ssrc, |seen| match kind {
@@ -148,12 +149,17 @@ impl Opener {
     /// Plans, opens and finishes one packet.
     pub(crate) fn open(&mut self, kind: Kind, buf: &mut PacketBuf<'_>) -> Result<Opened, OpenError> {
         let (plan, _) = self.plan(kind, buf.packet())?;
-        let desc = plan.desc(self.suite(kind), buf.packet_mut(), false).ok_or(OpenError::Tag)?;
-        unprotect_one(desc).map_err(|_| OpenError::Tag)?;
+        let packet = buf.packet_mut();
+        let opened = match kind {
+            Kind::Rtp => plan.desc(&self.rtp, packet).and_then(unprotect_one),
+            Kind::Rtcp => self.rtcp.unprotect(packet, plan.ssrc, plan.index as u32),
+        };
+        opened.map_err(|_| OpenError::Tag)?;
         self.finish(buf, &plan)
     }
 
     /// Changes what is known of a source, behind a verified tag only.
+    #[inline]
     pub(crate) fn update(&mut self, ssrc: u32, change: impl FnOnce(&mut Seen)) {
         if let Some(left) = self.sources.update(ssrc, change) {
             self.forgotten.add(left);
@@ -191,6 +197,7 @@ fn unite(window: &mut Option<Window>, other: Option<Window>) {
 }
 
 /// Whether an index may be opened.
+#[inline]
 pub fn judge(window: &Window, index: u64) -> Result<(), OpenError> {
     match window.judge(index) {
         Judgement::New => Ok(()),

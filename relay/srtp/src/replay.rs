@@ -1,6 +1,6 @@
 //! The replay window (RFC 3711 section 3.3.2): 128 indices up to the highest seen.
 
-use std::num::NonZeroU128;
+use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,34 +19,80 @@ pub enum Judgement {
 }
 
 /// The highest index seen and which of the [`WINDOW`] up to it were; bit 0 stands for the highest, so one is always set.
+///
+/// In three words, where one of 128 bits would want a fourth for its alignment and a fifth for an `Option` around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Whole", into = "Whole")]
 pub struct Window {
     highest: u64,
-    seen: NonZeroU128,
+    /// The 64 up to the highest.
+    near: NonZeroU64,
+    /// The 64 below.
+    far: u64,
+}
+
+const _: () = assert!(size_of::<Option<Window>>() == 24);
+
+/// A window as it is kept over restarts.
+#[derive(Serialize, Deserialize)]
+struct Whole {
+    highest: u64,
+    seen: u128,
+}
+
+impl From<Whole> for Window {
+    fn from(whole: Whole) -> Self {
+        Self::new(whole.highest, whole.seen)
+    }
+}
+
+impl From<Window> for Whole {
+    fn from(window: Window) -> Self {
+        Self { highest: window.highest, seen: window.seen() }
+    }
 }
 
 impl Window {
+    /// The highest one counts as seen, whatever the bits say.
+    #[inline]
+    const fn new(highest: u64, seen: u128) -> Self {
+        let (near, far) = (seen as u64, (seen >> 64) as u64);
+        // The lowest bit is set, so the other arm is never taken.
+        let near = match NonZeroU64::new(near | 1) {
+            Some(near) => near,
+            None => NonZeroU64::MIN,
+        };
+        Self { highest, near, far }
+    }
+
+    #[inline]
+    const fn seen(&self) -> u128 {
+        (self.far as u128) << 64 | self.near.get() as u128
+    }
+
     /// A window that has seen `index` only.
     pub(crate) const fn at(index: u64) -> Self {
-        Self { highest: index, seen: NonZeroU128::MIN }
+        Self::new(index, 1)
     }
 
     /// A window in which everything up to `index` counts as seen.
     pub(crate) const fn closed_up_to(index: u64) -> Self {
-        Self { highest: index, seen: NonZeroU128::MAX }
+        Self::new(index, u128::MAX)
     }
 
     /// The highest index seen.
+    #[inline]
     pub const fn highest(&self) -> u64 {
         self.highest
     }
 
     /// Judges an index and changes nothing.
+    #[inline]
     pub(crate) fn judge(&self, index: u64) -> Judgement {
         match self.highest.checked_sub(index) {
             None => Judgement::New,
             Some(behind) if behind >= WINDOW => Judgement::Old,
-            Some(behind) if self.seen.get() & (1 << behind) != 0 => Judgement::Seen,
+            Some(behind) if self.seen() & (1 << behind) != 0 => Judgement::Seen,
             Some(_) => Judgement::New,
         }
     }
@@ -56,12 +102,12 @@ impl Window {
     pub(crate) fn mark(&mut self, index: u64) {
         if index > self.highest {
             let below = match u32::try_from(index - self.highest) {
-                Ok(ahead) => self.seen.get().checked_shl(ahead).unwrap_or(0),
+                Ok(ahead) => self.seen().checked_shl(ahead).unwrap_or(0),
                 Err(_) => 0,
             };
-            *self = Self { highest: index, seen: NonZeroU128::MIN | below };
+            *self = Self::new(index, below | 1);
         } else if self.highest - index < WINDOW {
-            self.seen |= 1 << (self.highest - index);
+            *self = Self::new(self.highest, self.seen() | 1 << (self.highest - index));
         }
     }
 
@@ -69,8 +115,8 @@ impl Window {
     pub(crate) fn merge(&mut self, other: Self) {
         let (high, low) = if self.highest >= other.highest { (*self, other) } else { (other, *self) };
         let behind = u32::try_from(high.highest - low.highest).unwrap_or(u32::MAX);
-        let below = low.seen.get().checked_shl(behind).unwrap_or(0);
-        *self = Self { highest: high.highest, seen: high.seen | below };
+        let below = low.seen().checked_shl(behind).unwrap_or(0);
+        *self = Self::new(high.highest, high.seen() | below);
     }
 }
 

@@ -35,14 +35,14 @@ impl Opener {
     }
 
     pub(crate) fn plan_rtcp(&self, packet: &[u8]) -> Result<(Plan, Known), OpenError> {
-        let trailer = INDEX_WORD + self.rtcp.tag_len();
+        let trailer = INDEX_WORD + self.rtcp.tag().octets();
         if packet.len() < CLEAR + trailer {
             return Err(OpenError::Short);
         }
         if !is_version_2(packet) {
             return Err(OpenError::Malformed);
         }
-        let at = self.rtcp.rtcp_index_at(packet.len()).ok_or(OpenError::Short)?;
+        let at = self.rtcp.tag().rtcp_index_at(packet.len()).ok_or(OpenError::Short)?;
         let ssrc = word(packet, 4).ok_or(OpenError::Short)?;
         let last = word(packet, at).ok_or(OpenError::Short)?;
         if last & ENCRYPTED == 0 {

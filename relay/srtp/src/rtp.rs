@@ -26,6 +26,7 @@ impl Opener {
         self.open(Kind::Rtp, buf)
     }
 
+    #[inline]
     pub(crate) fn plan_rtp(&self, packet: &[u8]) -> Result<(Plan, Known), OpenError> {
         let header = Header::parse(packet).map_err(|error| match error {
             Malformed::Short => OpenError::Short,
@@ -62,6 +63,7 @@ impl Sealer {
         self.seal(Kind::Rtp, buf)
     }
 
+    #[inline]
     pub(crate) fn plan_rtp(&self, packet: &[u8]) -> Result<Plan, SealError> {
         let header = Header::parse(packet).map_err(|_| SealError::Malformed)?;
         let (ssrc, sequence) = (header.ssrc(), header.sequence());
@@ -73,6 +75,7 @@ impl Sealer {
     }
 }
 
+#[inline]
 fn next_index(window: &Window, sequence: u16) -> Result<u64, SealError> {
     let highest = window.highest();
     if highest >= INDEX_MAX {

@@ -11,7 +11,7 @@ use crate::opener::commit;
 use crate::replay::Window;
 use crate::rtcp::{INDEX_WORD, RTCP_INDEX_MAX};
 use crate::sources::Sources;
-use crate::suites::{Suite, protect_one};
+use crate::suites::{RtcpSuite, Suite, protect_one};
 
 /// Why a packet was not sealed. It is as it was, and no state moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,10 +56,12 @@ pub struct SealerState {
 }
 
 /// Seals packets under one master key, for [`crate::SOURCES`] sources at the most.
+#[repr(C)]
 pub struct Sealer {
     pub(crate) rtp: Suite,
-    pub(crate) rtcp: Suite,
+    // Behind a block that ends a line: it begins one.
     sources: Sources<Used>,
+    pub(crate) rtcp: RtcpSuite,
 }
 
 impl Sealer {
@@ -68,7 +70,7 @@ impl Sealer {
     /// # Errors
     /// [`KeyError`] where the key does not fit its profile.
     pub fn new(key: &KeyMaterial) -> Result<Self, KeyError> {
-        Ok(Self { rtp: Suite::rtp(key)?, rtcp: Suite::rtcp(key)?, sources: Sources::new() })
+        Ok(Self { rtp: Suite::rtp(key)?, rtcp: RtcpSuite::new(key)?, sources: Sources::new() })
     }
 
     /// What was sealed for a source; nothing for a new one.
@@ -83,30 +85,24 @@ impl Sealer {
     }
 
     /// Fetches into the cache what the next packet is likely to need.
+    #[inline]
     pub(crate) fn prefetch(&self, kind: Kind) {
         self.sources.prefetch();
-        self.suite(kind).prefetch();
-    }
-
-    pub(crate) const fn suite(&self, kind: Kind) -> &Suite {
         match kind {
-            Kind::Rtp => &self.rtp,
-            Kind::Rtcp => &self.rtcp,
+            Kind::Rtp => self.rtp.prefetch(),
+            Kind::Rtcp => self.rtcp.prefetch(),
         }
     }
 
     /// Makes room for what sealing adds and uses up the index: from here on nothing can fail.
+    #[inline]
     pub(crate) fn commit(&mut self, kind: Kind, buf: &mut PacketBuf<'_>) -> Result<Plan, SealError> {
-        let plan = match kind {
-            Kind::Rtp => self.plan_rtp(buf.packet()),
-            Kind::Rtcp => self.plan_rtcp(buf.packet()),
-        }?;
-        let suite = self.suite(kind);
-        let trailer = match kind {
-            Kind::Rtp => suite.tag_len(),
-            Kind::Rtcp => INDEX_WORD + suite.tag_len(),
+        let (plan, tag, word) = match kind {
+            Kind::Rtp => (self.plan_rtp(buf.packet())?, self.rtp.tag(), 0),
+            Kind::Rtcp => (self.plan_rtcp(buf.packet())?, self.rtcp.tag(), INDEX_WORD),
         };
-        let takes = suite.takes(plan.header as usize, buf.len());
+        let trailer = word + tag.octets();
+        let takes = tag.takes(plan.header as usize, buf.len());
         // No room is told before what cannot be sealed.
         buf.grow_tail(trailer).map_err(|_| SealError::Room)?;
         if !takes {
@@ -123,11 +119,16 @@ impl Sealer {
     /// Commits and seals one packet.
     pub(crate) fn seal(&mut self, kind: Kind, buf: &mut PacketBuf<'_>) -> Result<(), SealError> {
         let plan = self.commit(kind, buf)?;
-        let desc = plan.desc(self.suite(kind), buf.packet_mut(), true).ok_or(SealError::Malformed)?;
-        protect_one(desc).map_err(|_| SealError::Malformed)
+        let packet = buf.packet_mut();
+        let sealed = match kind {
+            Kind::Rtp => plan.desc(&self.rtp, packet).and_then(protect_one),
+            Kind::Rtcp => self.rtcp.protect(packet, plan.ssrc, plan.index as u32),
+        };
+        sealed.map_err(|_| SealError::Malformed)
     }
 
     /// Changes what was sealed for a source that [`Sealer::used`] has answered for.
+    #[inline]
     pub(crate) fn update(&mut self, ssrc: u32, change: impl FnOnce(&mut Used)) {
         self.sources.update(ssrc, change);
     }

@@ -148,7 +148,7 @@ impl Direction {
         let again = self.cold.again.wrapping_add(1);
         let (length, to_seal) = self.ring.as_ref()?.write(number, low_half(again), room, now)?;
         if !to_seal {
-            return Some((self.rules.rtp, length));
+            return Some((self.cold.plan.rtp, length));
         }
         if !self.cold.pace.take(AGAIN, now) {
             return None;

@@ -21,19 +21,18 @@ mod batch;
 mod keys;
 mod portable;
 mod select;
+mod session;
 #[cfg(target_arch = "x86_64")]
 mod shani;
 #[cfg(test)]
 pub(crate) mod vectors;
 
-use sallyport_plan::{KeyMaterial, Profile};
-
 use crate::KeyError;
-use crate::kdf::{Label, derive};
 use crate::rtcp::{CLEAR, ENCRYPTED, INDEX_WORD};
 
 pub use batch::Batch;
 pub use select::{Backend, Selection, Unsupported, force, selected, self_test};
+pub(crate) use session::RtcpSuite;
 
 /// The tag is wrong, or the packet does not fit the suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +51,7 @@ const STREAM_MAX: usize = 16 << 16;
 /// Octets of a packet at the most, far more than UDP carries: offsets are kept in 32 bits, numbers of blocks in 24.
 const PACKET_MAX: usize = 1 << 24;
 
-/// RTP or RTCP session keys of one context, inline.
+/// Session keys of one context, inline.
 pub struct Suite(Keys);
 
 enum Keys {
@@ -91,61 +90,25 @@ impl Tag {
     const fn is_gcm(self) -> bool {
         matches!(self, Self::Gcm)
     }
+
+    /// Whether a packet of this length, clear up to `header`, can be sealed (the tag not being there yet).
+    #[inline]
+    pub(crate) const fn takes(self, header: usize, length: usize) -> bool {
+        length < PACKET_MAX - 64 && fits(self, length, header, length)
+    }
+
+    /// Where the index word lies in an SRTCP packet of `length` octets: behind the tag with GCM, before it with AES-CM.
+    #[inline]
+    pub(crate) const fn rtcp_index_at(self, length: usize) -> Option<usize> {
+        let behind = if self.is_gcm() { 0 } else { self.octets() };
+        length.checked_sub(behind + INDEX_WORD)
+    }
 }
 
 /// Key block: the tag of the enumeration hides in it.
 const _: () = assert!(size_of::<Suite>() <= 512);
 
 impl Suite {
-    /// Keys for RTP.
-    pub(crate) fn rtp(master: &KeyMaterial) -> Result<Self, KeyError> {
-        let tag = match master.profile() {
-            Profile::AesCm128HmacSha1_32 | Profile::AesCm256HmacSha1_32 => Tag::HmacSha1_32,
-            Profile::AesCm128HmacSha1_80 | Profile::AesCm256HmacSha1_80 => Tag::HmacSha1_80,
-            Profile::AeadAes128Gcm | Profile::AeadAes256Gcm => Tag::Gcm,
-        };
-        Self::derived(master, tag, [Label::RtpEncryption, Label::RtpAuthentication, Label::RtpSalt])
-    }
-
-    /// Keys for RTCP, whose tags are long in every profile.
-    pub(crate) fn rtcp(master: &KeyMaterial) -> Result<Self, KeyError> {
-        let tag = match master.profile() {
-            Profile::AeadAes128Gcm | Profile::AeadAes256Gcm => Tag::Gcm,
-            Profile::AesCm128HmacSha1_32
-            | Profile::AesCm256HmacSha1_32
-            | Profile::AesCm128HmacSha1_80
-            | Profile::AesCm256HmacSha1_80 => Tag::HmacSha1_80,
-        };
-        Self::derived(master, tag, [Label::RtcpEncryption, Label::RtcpAuthentication, Label::RtcpSalt])
-    }
-
-    fn derived(
-        master: &KeyMaterial,
-        tag: Tag,
-        [encryption, authentication, salt]: [Label; 3],
-    ) -> Result<Self, KeyError> {
-        if !master.is_well_formed() {
-            return Err(KeyError);
-        }
-        let backend = selected().backend;
-        let (short, long);
-        let key: &[u8] = if master.profile().key_len() == 32 {
-            long = derive::<32>(master, encryption)?;
-            &long[..]
-        } else {
-            short = derive::<16>(master, encryption)?;
-            &short[..]
-        };
-        if tag.is_gcm() {
-            return Self::gcm(backend, key, &*derive::<12>(master, salt)?);
-        }
-        let (mac, salt) = (derive::<20>(master, authentication)?, derive::<14>(master, salt)?);
-        match tag {
-            Tag::HmacSha1_32 => Self::aes_cm_short(backend, key, &mac, &salt),
-            Tag::HmacSha1_80 | Tag::Gcm => Self::aes_cm(backend, key, &mac, &salt),
-        }
-    }
-
     /// AEAD_AES_128_GCM or AEAD_AES_256_GCM (RFC 7714), by the length of the session key.
     ///
     /// # Errors
@@ -251,18 +214,6 @@ impl Suite {
     pub const fn tag_len(&self) -> usize {
         self.tag().octets()
     }
-
-    /// Whether a packet of this length, clear up to `header`, can be sealed (the tag not being there yet).
-    pub(crate) const fn takes(&self, header: usize, length: usize) -> bool {
-        length < PACKET_MAX - 64 && fits(self.tag(), length, header, length)
-    }
-
-    /// Where the index word lies in an SRTCP packet of `length` octets: behind the tag with GCM, before it with AES-CM.
-    pub(crate) const fn rtcp_index_at(&self, length: usize) -> Option<usize> {
-        let tag = self.tag();
-        let behind = if tag.is_gcm() { 0 } else { tag.octets() };
-        length.checked_sub(behind + INDEX_WORD)
-    }
 }
 
 /// Fetches the line into the cache that something begins in. A hint.
@@ -340,7 +291,7 @@ impl<'a> Desc<'a> {
         ssrc: u32,
         index: u32,
     ) -> Result<Self, Refused> {
-        let at = suite.rtcp_index_at(packet.len()).ok_or(Refused)?;
+        let at = suite.tag().rtcp_index_at(packet.len()).ok_or(Refused)?;
         let desc = Self::opening_rtcp(suite, packet, ssrc, index)?;
         let word = desc.packet.get_mut(at..).and_then(<[u8]>::first_chunk_mut).ok_or(Refused)?;
         *word = (index | ENCRYPTED).to_be_bytes();
