@@ -35,7 +35,7 @@ impl Translator {
         Some(Checkpoint { call, directions: directions.collect() })
     }
 
-    /// A call that is to be kept before its turn, since its directions have used up half of what a restart steps over.
+    /// A call that is to be kept before its turn, since a direction of it has used up a quarter of what a restart steps over.
     pub fn poll_hasty(&mut self) -> Option<CallId> {
         self.hasty.pop_front()
     }

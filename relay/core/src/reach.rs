@@ -4,9 +4,8 @@
 //! beyond leaves, whatever a source sends or skips, so that no number is ever used by both relays.
 //!
 //! ```text
-//!   kept ──────────────── half ──────────┬───────────┬──────── kept + ahead
-//!         nothing is to be said          │ no gaps   │ packets of our own
-//!                        ask to be kept ─┴───────────┘
+//!   kept ──── a quarter ──── three quarters ──── 128 less ──── kept + ahead
+//!              ask to be kept        leave no gaps    packets of our own alone
 //! ```
 
 use crate::stream::is_before;
@@ -22,7 +21,7 @@ enum Ask {
     Asked,
 }
 
-/// What becomes of a number beyond half of the room.
+/// What becomes of a number beyond a quarter of the room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// It may be used.
@@ -36,8 +35,8 @@ pub enum Step {
 /// Numbers that may be used. Extended to 32 bits, compared by serial number arithmetic.
 #[derive(Debug, Clone, Copy)]
 pub struct Reach {
-    /// Half of the room is used up behind this.
-    half: u32,
+    /// A quarter of the room is used up behind this.
+    early: u32,
     /// Numbers behind what is kept that a restart steps over; 0 where nobody keeps anything.
     ahead: u16,
     ask: Ask,
@@ -46,31 +45,31 @@ pub struct Reach {
 impl Reach {
     /// Without a bound, for a stream that nobody keeps. `last`: the number in front of the first.
     pub const fn unbounded(last: u32) -> Self {
-        Self { half: last.wrapping_add(1 << 30), ahead: 0, ask: Ask::No }
+        Self { early: last.wrapping_add(1 << 30), ahead: 0, ask: Ask::No }
     }
 
     /// Up to `ahead` numbers behind `kept`.
     pub const fn behind(kept: u32, ahead: u16) -> Self {
-        Self { half: kept.wrapping_add(ahead as u32 / 2), ahead, ask: Ask::No }
+        Self { early: kept.wrapping_add(ahead as u32 / 4), ahead, ask: Ask::No }
     }
 
     /// Behind the same number, where a restart steps over another count.
     pub fn stepping(&mut self, ahead: u16) {
         if self.ahead != 0 && self.ahead != ahead {
-            *self = Self::behind(self.half.wrapping_sub(u32::from(self.ahead) / 2), ahead);
+            *self = Self::behind(self.early.wrapping_sub(u32::from(self.ahead) / 4), ahead);
         }
     }
 
-    /// Whether a number lies beyond half of the room, so that [`Self::step`] is to be asked.
+    /// Whether a number lies beyond a quarter of the room, so that [`Self::step`] is to be asked.
     #[inline]
     pub fn is_near(&self, number: u32) -> bool {
-        is_before(self.half, number)
+        is_before(self.early, number)
     }
 
     /// What becomes of a number behind the last one.
     pub fn step(&mut self, last: u32, number: u32) -> Step {
         if self.ahead == 0 {
-            self.half = number.wrapping_add(1 << 30);
+            self.early = number.wrapping_add(1 << 30);
             return Step::Take;
         }
         if self.ask == Ask::No {
@@ -106,7 +105,7 @@ impl Reach {
     /// The last number that a restart steps over.
     fn end(&self) -> u32 {
         let ahead = u32::from(self.ahead);
-        self.half.wrapping_add(ahead - ahead / 2)
+        self.early.wrapping_add(ahead - ahead / 4)
     }
 }
 
@@ -119,7 +118,7 @@ mod tests {
         for kept in [0, 65_000, u32::MAX - 700] {
             let mut reach = Reach::behind(kept, 2048);
             let at = |numbers: u32| kept.wrapping_add(numbers);
-            assert!(!reach.is_near(at(1024)) && reach.is_near(at(1025)) && !reach.asks());
+            assert!(!reach.is_near(at(512)) && reach.is_near(at(513)) && !reach.asks());
             assert_eq!(reach.step(at(400), at(1408)), Step::Take, "a gap of a thousand");
             assert!(reach.asks());
             assert_eq!(reach.step(at(400), at(1409)), Step::Close);

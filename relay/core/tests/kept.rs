@@ -208,6 +208,8 @@ impl Call {
     }
 
     fn ask(&mut self, packets: u16) -> usize {
+        // As long as one who asks is let wait.
+        self.bench.elapse(60_000);
         let at = (self.key(), OUTSIDE_SSRC);
         let last = self.left.get(&at).and_then(|left| left.highest).unwrap_or(0);
         let number = |back: u16| ((last - i64::from(back)) & 0xffff) as u16;
@@ -311,7 +313,7 @@ impl Call {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(120))]
+    #![proptest_config(ProptestConfig::with_cases(60))]
 
     /// Skips, floods, retransmissions, digits and reports; checkpoints that are written late or never, and heard of later still.
     #[test]
@@ -335,7 +337,8 @@ fn each_kind_of_packet_would_use_some_twice_without_a_bound() {
     let skips: Vec<Step> = std::iter::repeat_n(Skip(900), 40).chain([Crash, Keep, Talk(1500)]).collect();
     let flood = vec![Talk(3000), Crash, Keep, Talk(3000)];
     let reports = vec![Report(3000), Crash, Keep, Report(3000)];
-    let asks: Vec<Step> = (0..9).flat_map(|_| [Talk(250), Ask(249)]).collect();
+    let asks: Vec<Step> =
+        (0..3).flat_map(|_| std::iter::once(Talk(60)).chain(std::iter::repeat_n(Ask(59), 12))).collect();
     let asks = [asks.clone(), vec![Crash, Keep], asks].concat();
     let digits: Vec<Step> = std::iter::repeat_n(Dial, 150).collect();
     let digits = [digits, vec![Crash, Keep, Talk(1500)]].concat();
