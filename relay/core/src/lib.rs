@@ -39,6 +39,7 @@
 //!     digits: Digits::Pass,
 //!     resend: Resend::Never,
 //!     fork: None,
+//!     learns: false,
 //!     reverse: DirectionIndex(reverse),
 //!     mute: Mute::Open,
 //! };
@@ -73,6 +74,7 @@ mod feedback;
 mod fork;
 mod install;
 mod keeping;
+mod latch;
 mod ledger;
 mod limit;
 mod missing;
