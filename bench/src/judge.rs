@@ -51,7 +51,7 @@ pub struct Options {
     /// Packets of 5 ms; 70,000 take six minutes.
     #[arg(long, default_value_t = 70_000, value_parser = clap::value_parser!(u32).range(400..=1_000_000))]
     pub packets: u32,
-    /// A call of some fifteen seconds instead, which comes to the end of its numbers by skipping most of them.
+    /// A call of some twenty seconds instead, which comes to the end of its numbers by skipping most of them.
     #[arg(long)]
     pub short: bool,
     /// Has other troubles in the same places.

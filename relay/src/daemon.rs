@@ -30,7 +30,7 @@ use crate::link;
 use crate::nexthop;
 use crate::offload::{self, Offload};
 use crate::ports::Ports;
-use crate::sessions::Sessions;
+use crate::sessions::{self, Sessions};
 use crate::tcp;
 use crate::uplink::{self, Message, Uplink, Waiting};
 use crate::worker::{self, Handle, Worker};
@@ -290,7 +290,10 @@ impl Crew<'_> {
         Ok(Worker {
             index,
             edge,
-            translator: translator.with_browsers(self.config.inside.browsers).with_epoch(self.ntp),
+            translator: translator
+                .with_browsers(self.config.inside.browsers)
+                .with_epoch(self.ntp)
+                .with_ahead(sessions::ahead),
             own: self.own.clone(),
             handoff,
             tcp: self.tcp,

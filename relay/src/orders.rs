@@ -83,6 +83,10 @@ pub enum Order {
         /// Which.
         direction: DirectionIndex,
     },
+    /// These checkpoints are written: a restart would go on behind them. No answer.
+    Kept(Vec<Checkpoint>),
+    /// Nothing of these calls is kept, nor will be: no restart goes on with them. No answer.
+    Unkept(Vec<CallId>),
     /// Statistics of a call.
     Report(CallId),
     /// Counters and frames; the number comes back.
@@ -138,7 +142,8 @@ pub enum Notice {
         /// Where its frames are.
         frames: FrameCount,
     },
-    /// Indices of some calls; each call's come once a second.
+    /// Indices of some calls, answered by `Kept`; each call's come once a second, when it is installed, and where a restart would
+    /// soon not step over all that was used.
     Checkpoint(Vec<Checkpoint>),
     /// A datagram for control.
     Punt {

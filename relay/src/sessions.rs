@@ -7,10 +7,10 @@
 //!   slot: | length u32 | postcard(Plan) ... | at 48 KiB: length u32 | postcard(Checkpoint) ... |     length 0: free
 //! ```
 //!
-//! The checkpoint holds the SRTP indices of two seconds ago at the most; whoever adopts it jumps ahead of all that can
-//! have been sent since.
+//! The checkpoint holds SRTP indices of, mostly, less than two seconds ago; whoever adopts it steps over [`ahead`] of them. Workers
+//! hear which checkpoints are written, and use no more than that ([`sallyport_core::Translator::kept`]), however long it takes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
@@ -35,18 +35,19 @@ const SLOT: u64 = 64 * 1024;
 /// Where in a slot the checkpoint lies.
 const CHECKPOINT: u64 = 48 * 1024;
 
-/// How old a checkpoint is at the most where a relay goes on from it, in microseconds: two seconds, and two more for which the
-/// uplink may be held up.
+/// How old a checkpoint may be without anybody feeling it who asks for retransmissions as fast as they are given, in microseconds:
+/// two seconds, and two more for which the uplink may be held up.
 const OLD: u64 = 4_000_000;
 
-/// Packets that a stream can have sent since the checkpoint that a restart goes on from. As little as is safe, since a stream
-/// that is silent over several restarts moves on by as much each time, and must stay within half a turn of 2^16 (RFC 3711
-/// section 3.3.1).
+/// Numbers, of RTP, of retransmissions and of RTCP each, that a restart steps over, and so as many as a stream may use until a
+/// checkpoint is written: of sound forty seconds, room for a gap of a thousand among them, of pictures some ten seconds. No more
+/// than that, since a stream that is silent over several restarts moves on by as much each time, and must stay within half a turn
+/// of 2^16 (RFC 3711 section 3.3.1).
 pub const fn ahead(medium: Medium) -> u16 {
     // Retransmissions go by what is asked for.
     const { assert!(resent_within(OLD) < 8192, "the step of pictures") };
     match medium {
-        Medium::Audio => 1024,
+        Medium::Audio => 2048,
         Medium::Video => 8192,
     }
 }
@@ -60,12 +61,25 @@ pub struct Orphan {
     pub checkpoint: Option<Checkpoint>,
 }
 
+/// What of a call a restart would go on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// The checkpoint.
+    Kept,
+    /// Nothing, now and later.
+    Lost,
+    /// It has ended.
+    Ended,
+}
+
 /// The slots, and which call has which.
 pub struct Sessions {
     memory: File,
     slots: u64,
     used: HashMap<CallId, u64>,
     free: Vec<u64>,
+    /// Calls that could not be kept once. They never are again: what they use meanwhile nobody counts.
+    lost: HashSet<CallId>,
 }
 
 impl Sessions {
@@ -80,7 +94,8 @@ impl Sessions {
             None => create()?,
         };
         memory.set_len(slots * SLOT)?;
-        let mut sessions = Self { memory, slots, used: HashMap::new(), free: Vec::new() };
+        let (used, free, lost) = Default::default();
+        let mut sessions = Self { memory, slots, used, free, lost };
         let found = sessions.scan();
         Ok((sessions, found))
     }
@@ -91,7 +106,9 @@ impl Sessions {
             match self.read::<Plan>(slot * SLOT, CHECKPOINT).filter(|plan| plan.validate().is_ok()) {
                 Some(plan) => {
                     self.used.insert(plan.call, slot);
+                    // Of a former call in the slot it would say nothing.
                     let checkpoint = self.read::<Checkpoint>(slot * SLOT + CHECKPOINT, SLOT - CHECKPOINT);
+                    let checkpoint = checkpoint.filter(|checkpoint| checkpoint.call == plan.call);
                     found.push(Orphan { plan, checkpoint });
                 }
                 None => self.free.push(slot),
@@ -123,26 +140,43 @@ impl Sessions {
         self.memory.write_all_at(&length.to_le_bytes(), at)
     }
 
-    /// Writes the call's plan; a failure costs a restart's survival, not the call.
+    /// Writes the call's plan, before anything is sealed as it says; a failure costs a restart's survival, not the call.
     pub fn store(&mut self, plan: &Plan) {
-        let slot = self.used.get(&plan.call).copied().or_else(|| self.free.pop());
-        let Some(slot) = slot else { return };
-        self.used.insert(plan.call, slot);
-        if let Err(error) = self.write(plan, slot * SLOT, CHECKPOINT) {
-            tracing::warn!(call = %plan.call, %error, "the call would not survive a restart of the relay");
+        if self.lost.contains(&plan.call) {
+            return;
         }
+        let slot = self.used.get(&plan.call).copied().or_else(|| self.free.pop());
+        let written = slot.map_or(Err(io::ErrorKind::StorageFull.into()), |slot| {
+            self.used.insert(plan.call, slot);
+            self.write(plan, slot * SLOT, CHECKPOINT)
+        });
+        self.keep_or_lose(plan.call, written);
     }
 
-    /// Writes the indices of a call that is stored.
-    pub fn checkpoint(&mut self, checkpoint: &Checkpoint) {
-        let Some(slot) = self.used.get(&checkpoint.call) else { return };
-        if let Err(error) = self.write(checkpoint, slot * SLOT + CHECKPOINT, SLOT - CHECKPOINT) {
-            tracing::warn!(call = %checkpoint.call, %error, "indices are not kept for a restart");
+    /// Writes the indices of a call that is stored; what of it a restart would go on with.
+    pub fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Written {
+        let call = checkpoint.call;
+        if let Some(slot) = self.used.get(&call) {
+            let written = self.write(checkpoint, slot * SLOT + CHECKPOINT, SLOT - CHECKPOINT);
+            if self.keep_or_lose(call, written) {
+                return Written::Kept;
+            }
         }
+        if self.lost.contains(&call) { Written::Lost } else { Written::Ended }
+    }
+
+    fn keep_or_lose(&mut self, call: CallId, written: io::Result<()>) -> bool {
+        if let Err(error) = &written {
+            tracing::warn!(%call, %error, "the call would not survive a restart of the relay");
+            self.forget(call);
+            self.lost.insert(call);
+        }
+        written.is_ok()
     }
 
     /// Wipes the call's slot.
     pub fn forget(&mut self, call: CallId) {
+        self.lost.remove(&call);
         let Some(slot) = self.used.remove(&call) else { return };
         self.wipe(slot);
         self.free.push(slot);
@@ -222,16 +256,45 @@ mod tests {
         sessions.store(&plan(2, b"two again"));
         sessions.forget(CallId(1));
         let checkpoint = Checkpoint { call: CallId(2), directions: vec![] };
-        sessions.checkpoint(&checkpoint);
-        sessions.checkpoint(&Checkpoint { call: CallId(1), directions: vec![] });
+        assert_eq!(sessions.checkpoint(&checkpoint), Written::Kept);
+        assert_eq!(sessions.checkpoint(&Checkpoint { call: CallId(1), directions: vec![] }), Written::Ended);
         let memory = sessions.memory.try_clone().unwrap();
-        let mut next = Sessions { memory, slots: 3, used: HashMap::new(), free: vec![] };
+        let (used, free, lost) = Default::default();
+        let mut next = Sessions { memory, slots: 3, used, free, lost };
         assert_eq!(next.scan(), [Orphan { plan: plan(2, b"two again"), checkpoint: Some(checkpoint) }]);
         assert_eq!((next.used.len(), next.free.len()), (1, 2));
         next.clear();
         let mut bytes = vec![1; 3 * SLOT as usize];
         next.memory.read_exact_at(&mut bytes, 0).unwrap();
         assert!(bytes.iter().all(|byte| *byte == 0), "keys are wiped");
+    }
+
+    #[test]
+    fn what_could_not_be_kept_once_never_is() {
+        let (mut sessions, _) = Sessions::open(1).unwrap();
+        let checkpoint = |call| Checkpoint { call: CallId(call), directions: vec![] };
+        sessions.store(&plan(1, b"one"));
+        sessions.store(&plan(2, b"no slot"));
+        assert_eq!(sessions.checkpoint(&checkpoint(2)), Written::Lost);
+        sessions.forget(CallId(1));
+        sessions.store(&plan(2, b"there is one"));
+        assert_eq!(sessions.checkpoint(&checkpoint(2)), Written::Lost);
+        assert!(sessions.scan().is_empty());
+        sessions.forget(CallId(2));
+        assert_eq!(sessions.checkpoint(&checkpoint(2)), Written::Ended);
+        sessions.store(&plan(3, &[1; 50_000]));
+        assert_eq!(sessions.checkpoint(&checkpoint(3)), Written::Lost, "too large");
+        assert!(sessions.scan().is_empty());
+    }
+
+    #[test]
+    fn indices_of_a_former_call_in_the_slot_are_none_of_the_next() {
+        let (mut sessions, _) = Sessions::open(1).unwrap();
+        sessions.store(&plan(1, b"one"));
+        sessions.checkpoint(&Checkpoint { call: CallId(1), directions: vec![] });
+        let slot = sessions.used[&CallId(1)];
+        sessions.write(&plan(2, b"two"), slot * SLOT, CHECKPOINT).unwrap();
+        assert_eq!(sessions.scan(), [Orphan { plan: plan(2, b"two"), checkpoint: None }]);
     }
 
     #[test]

@@ -190,6 +190,8 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                 | Order::Adopt { .. }
                 | Order::Dial { .. }
                 | Order::Picture { .. }
+                | Order::Kept(_)
+                | Order::Unkept(_)
                 | Order::Report(_) => {}
             }
         }

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 
-use sallyport_core::Digit;
+use sallyport_core::{Checkpoint, Digit};
 use sallyport_plan::{CallId, Command, Event, FlowKey, Plan, PortPair, Refusal, Zone};
 use sallyport_wire::frame::Link;
 
@@ -28,7 +28,7 @@ use crate::nexthop::{Answer, Question};
 use crate::offload::Offload;
 use crate::orders::{Notice, Order};
 use crate::ports::Ports;
-use crate::sessions::Sessions;
+use crate::sessions::{Sessions, Written};
 use crate::worker::Handle;
 
 /// Punted datagrams that may wait for the uplink at once; more are dropped and counted.
@@ -111,7 +111,7 @@ pub struct State {
     homes: HashMap<CallId, u8>,
     /// On XDP: which worker heard which browser.
     arrivals: arrivals::Arrivals,
-    adopted: HashMap<CallId, sallyport_core::Checkpoint>,
+    adopted: HashMap<CallId, Checkpoint>,
     /// Whether control waits for the list until all adopted calls run, or do not.
     listing: bool,
     dropped_events: u64,
@@ -428,6 +428,22 @@ impl Uplink {
         }
     }
 
+    /// Writes checkpoints, and tells their worker which of them are written.
+    fn keep(&mut self, worker: u8, mut checkpoints: Vec<Checkpoint>) {
+        let mut lost = Vec::new();
+        checkpoints.retain(|checkpoint| {
+            let written = self.sessions.checkpoint(checkpoint);
+            lost.extend((written == Written::Lost).then_some(checkpoint.call));
+            written == Written::Kept
+        });
+        if !checkpoints.is_empty() {
+            self.order(worker, Order::Kept(checkpoints));
+        }
+        if !lost.is_empty() {
+            self.order(worker, Order::Unkept(lost));
+        }
+    }
+
     fn notice(&mut self, worker: u8, notice: Notice) {
         match notice {
             Notice::Installed { call, changes } => self.installed(worker, call, changes),
@@ -445,11 +461,7 @@ impl Uplink {
                 self.state.arrivals.note(path, worker);
                 self.tell(&Event::Punt { path, call, payload });
             }
-            Notice::Checkpoint(checkpoints) => {
-                for checkpoint in &checkpoints {
-                    self.sessions.checkpoint(checkpoint);
-                }
-            }
+            Notice::Checkpoint(checkpoints) => self.keep(worker, checkpoints),
             Notice::Digit { call, direction, digit: Digit { event, duration } } => {
                 self.tell(&Event::Digit { call, direction, event, duration });
             }

@@ -2,6 +2,7 @@
 
 mod counts;
 mod forks;
+mod keep;
 mod own;
 mod passing;
 
@@ -33,10 +34,6 @@ use crate::sessions;
 use crate::sleeper::Sleeper;
 use counts::Counts;
 
-/// How often indices are kept for a restart, in microseconds.
-const CHECKPOINT_INTERVAL: u64 = 1_000_000;
-/// Calls whose indices are kept in one turn.
-const CHECKPOINTS: usize = 16;
 /// Bursts that a worker takes before it looks at orders, strays and timers again: a flood must not starve those.
 const BURSTS: usize = 8;
 /// Strays that it takes at once, for the same reason.
@@ -440,31 +437,6 @@ impl<N: Fn(Notice) -> bool> Running<N> {
         }
     }
 
-    /// When the next group of calls is due to have its indices kept.
-    fn keeps_at(&self) -> Option<Now> {
-        let done = self.round.saturating_sub(self.unkept.len()) as u64;
-        let passed = done * CHECKPOINT_INTERVAL / (self.round as u64).max(1);
-        (!self.unkept.is_empty()).then(|| self.kept.plus(passed))
-    }
-
-    /// Has the indices of each call kept once an interval, spread over it: all at once would hold up their packets.
-    fn keep(&mut self, now: Now) {
-        if self.unkept.is_empty() && now.since(self.kept) >= CHECKPOINT_INTERVAL {
-            self.kept = now;
-            self.unkept.extend(self.worker.translator.calls().map(|(call, _)| call));
-            self.round = self.unkept.len();
-        }
-        if self.keeps_at().is_none_or(|at| at > now) {
-            return;
-        }
-        let calls = self.unkept.drain(self.unkept.len().saturating_sub(CHECKPOINTS)..);
-        let checkpoints: Vec<Checkpoint> =
-            calls.filter_map(|call| self.worker.translator.checkpoint_of(call)).collect();
-        if !checkpoints.is_empty() {
-            (self.notify)(Notice::Checkpoint(checkpoints));
-        }
-    }
-
     fn obey(&mut self) {
         while let Ok(order) = self.inbox.try_recv() {
             match order {
@@ -514,6 +486,10 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                     let now = self.now();
                     self.worker.translator.dial(call, direction, &digits, now);
                 }
+                Order::Kept(checkpoints) => self.kept(&checkpoints),
+                Order::Unkept(calls) => {
+                    calls.into_iter().for_each(|call| self.worker.translator.release(call))
+                }
                 Order::Report(call) => {
                     let directions = self.worker.translator.report(call);
                     (self.notify)(Notice::Report { call, directions });
@@ -532,13 +508,11 @@ impl<N: Fn(Notice) -> bool> Running<N> {
             self.links.extend(links);
             if let Some(checkpoint) = checkpoint {
                 self.worker.translator.restore(checkpoint, sessions::ahead, now);
-                // Kept before the first packet can come: should this relay die at once as well, the next one must not go
-                // on from where this one did.
-                let kept = self.worker.translator.checkpoint_of(call);
-                (self.notify)(Notice::Checkpoint(kept.into_iter().collect()));
-                // Of many calls more would be owed than there is room for.
-                self.resend(now);
             }
+            // What was restored sends nothing until this is written: should this relay die at once as well, the next one must not
+            // go on from where this one did. What is new survives a restart from now on.
+            let kept = self.worker.translator.checkpoint_of(call);
+            (self.notify)(Notice::Checkpoint(kept.into_iter().collect()));
         }
         (self.notify)(Notice::Installed { call, changes });
     }

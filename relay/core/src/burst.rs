@@ -299,7 +299,11 @@ impl Translator {
                     }
                 }
                 let direction = self.table.at_mut(slot).ok_or(Reason::StaleFlow)?;
-                let rewritten = direction.rewrite_rtp(packet.buf, now)?;
+                let rewritten = direction.rewrite_rtp(packet.buf, now);
+                if direction.stream.asks() {
+                    self.hurry(slot);
+                }
+                let rewritten = rewritten?;
                 // No packet is longer than 2^16 octets.
                 way.octets = u32::try_from(rewritten.octets).unwrap_or(u32::MAX);
                 self.stats.continue_or_break(rewritten.follows);

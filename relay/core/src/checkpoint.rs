@@ -5,10 +5,10 @@ use sallyport_srtp::{OpenerState, SealedSource, SealerState};
 use serde::{Deserialize, Serialize};
 
 use crate::Now;
-use crate::direction::Direction;
+use crate::direction::{Direction, first_again, first_kept};
 use crate::ledger::KeyId;
 use crate::packet::{Opening, Sealing};
-use crate::stream::StreamState;
+use crate::stream::{StreamState, is_before};
 
 /// Indices of one direction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +32,72 @@ pub struct Checkpoint {
     pub directions: Vec<DirectionState>,
 }
 
+/// Indices that a written checkpoint has of a direction, beside those of its stream, and how far behind them a restart goes on:
+/// what it steps over may be used until another one is written, and nothing else.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Kept {
+    /// Sequence number of the last retransmission, extended.
+    again: u32,
+    /// The next SRTCP index.
+    rtcp: u32,
+    /// 0 where nobody keeps anything.
+    ahead: u16,
+}
+
+impl Kept {
+    /// A checkpoint knows nothing of a new key or, where `again` is `None`, of a new SSRC.
+    pub fn begin(&mut self, again: Option<u32>) {
+        self.rtcp = 0;
+        self.again = again.unwrap_or(self.again);
+    }
+
+    /// Whether a retransmission may have the number.
+    pub fn has_again(&self, number: u32) -> bool {
+        self.ahead == 0 || !is_before(self.again.wrapping_add(u32::from(self.ahead)), number)
+    }
+
+    /// Whether a compound may have the index.
+    pub fn has_rtcp(&self, index: u32) -> bool {
+        self.ahead == 0 || index < self.rtcp.saturating_add(u32::from(self.ahead))
+    }
+}
+
 impl Direction {
+    /// `state` is written, or, where it is not known, nothing of the direction is: what [`Direction::restore`] would step over
+    /// may be used from now on, and nothing else.
+    pub fn bind(&mut self, state: Option<&DirectionState>, ahead: u16) {
+        let (call, plan) = (self.cold.call, &self.cold.plan);
+        let sequence = state.map_or_else(|| first_kept(call, plan), |state| state.stream.sequence);
+        let key = KeyId::of_side(plan.seal.as_ref());
+        let sealed = state.and_then(|state| state.sealed.as_ref()).filter(|(known, _)| Some(*known) == key);
+        let source = |ssrc: u32| {
+            let mut sources = sealed.into_iter().flat_map(|(_, sealed)| &sealed.sources);
+            sources.find(|source| source.ssrc == ssrc)
+        };
+        let rtcp = source(plan.ssrc.0).map_or(0, |source| source.rtcp);
+        let again = match plan.resend {
+            Resend::Rtx { ssrc, .. } => source(ssrc.0).and_then(|source| source.rtp),
+            Resend::Never | Resend::Same => None,
+        };
+        let again = again.map_or_else(|| first_again(call, plan), |last| (last & 0xffff_ffff) as u32);
+        self.cold.kept = Kept { again, rtcp, ahead };
+        self.stream.keep(sequence, ahead);
+    }
+
+    /// A restart steps over another count from now on, where it is bound to any.
+    pub fn stepping(&mut self, ahead: u16) {
+        if self.cold.kept.ahead != 0 {
+            self.cold.kept.ahead = ahead;
+            self.stream.stepping(ahead);
+        }
+    }
+
+    /// No restart goes on with it: all indices may be used.
+    pub fn release(&mut self) {
+        self.cold.kept = Kept::default();
+        self.stream.release();
+    }
+
     /// Its indices now.
     pub fn checkpoint(&self) -> DirectionState {
         let plan = &self.cold.plan;

@@ -15,6 +15,7 @@ use sha1::{Digest, Sha1};
 
 use crate::Now;
 use crate::arrivals::{Arrivals, FEEDBACK_MAX};
+use crate::checkpoint::Kept;
 use crate::continuity::Continuity;
 use crate::dial::Dial;
 use crate::event::{self, Digit, Hearing};
@@ -87,6 +88,10 @@ pub struct Cold {
     pub hearing: Hearing,
     /// The sequence number of its last retransmission, extended; before the first one, the one in front of it.
     pub again: u32,
+    /// What of its indices is kept, beside those of the stream.
+    pub kept: Kept,
+    /// Whether its receiver is to be told how far retransmissions have stepped, once they may leave.
+    pub announces: bool,
     /// Retransmissions that may still leave.
     pace: Bucket,
     /// What is missing of what it receives, where that may come by retransmission or be asked for.
@@ -121,6 +126,8 @@ impl Cold {
             arrivals: None,
             hearing,
             again,
+            kept: Kept::default(),
+            announces: false,
             pace: Bucket::default(),
             missing: None,
             asking: false,
@@ -173,6 +180,9 @@ impl Direction {
             self.ring = Ring::new(&plan.resend).map(Box::new);
         }
         self.take_up_retransmissions(&plan);
+        if self.cold.plan.ssrc != plan.ssrc {
+            self.cold.kept.begin(None);
+        }
         let rules = Rules::new(&plan);
         if let Some(extensions) = &rules.extensions {
             self.names |= extensions.begins_to_name(self.rules.extensions.as_deref());
@@ -194,6 +204,7 @@ impl Direction {
     pub fn reseal(&mut self, seal: Sealing) {
         self.seal = seal;
         self.cold.again = first_again(self.cold.call, &self.cold.plan);
+        self.cold.kept.begin(Some(self.cold.again));
         if let Some(ring) = &mut self.ring {
             ring.clear();
         }
@@ -424,9 +435,14 @@ fn low_half(value: u32) -> u16 {
 
 /// The number in front of that of a direction's first retransmission: it follows from the direction, so that a restarted relay
 /// knows it too.
-fn first_again(call: CallId, plan: &Plan) -> u32 {
+pub fn first_again(call: CallId, plan: &Plan) -> u32 {
     let [high, low] = name(call, plan);
     u32::from(START + u16::from_be_bytes([low, high]) % STARTS)
+}
+
+/// The number in front of that of a direction's first packet, for the same reason.
+pub fn first_kept(call: CallId, plan: &Plan) -> u32 {
+    Stream::new(name(call, plan)).checkpoint().sequence
 }
 
 /// Two octets that look random and are the same after a restart.

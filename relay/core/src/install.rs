@@ -7,6 +7,7 @@ use sallyport_plan::{CallId, Direction as DirectionPlan, FlowKey, Plan, Protecti
 use crate::Now;
 use crate::consent::Consent;
 use crate::direction::{Direction, REPORT_ROOM};
+use crate::keeping::Keeping;
 use crate::packet::{Opening, Sealing};
 use crate::table::{DirectionId, Tag};
 use crate::translator::{Call, FlowChanges, Removed, Translator};
@@ -127,12 +128,13 @@ impl Translator {
     ) -> FlowChanges {
         let id = plan.call;
         let former = self.calls.remove(&id);
+        let keeping = former.as_ref().map_or(Keeping::Kept, |call| call.keeping);
         let (old_slots, old_consents) = former.map(|call| (call.slots, call.consents)).unwrap_or_default();
         let old_flows = self.flows(&old_slots);
         // Collected in place they would keep the room that their keys had.
         let mut slots = Vec::with_capacity(prepared.len());
         for direction in prepared {
-            slots.push(self.put(id, direction, now));
+            slots.push(self.put(id, direction, keeping, now));
         }
         for at in old_slots {
             if !slots.contains(&at) {
@@ -149,19 +151,20 @@ impl Translator {
         let changes = self.flow_changes(&slots, &old_flows);
         let consents = self.keep_consents(plan, consents, old_consents);
         self.ledger.enter(plan);
-        self.calls.insert(id, Call { version: plan.version, slots, consents });
+        self.calls.insert(id, Call { version: plan.version, slots, consents, keeping });
         self.lapse(id);
         changes
     }
 
     /// Puts a direction into the slot that it has, or into a free one.
-    fn put(&mut self, call: CallId, prepared: Prepared, now: Now) -> usize {
+    fn put(&mut self, call: CallId, prepared: Prepared, keeping: Keeping, now: Now) -> usize {
         let Prepared { plan, open, seal, slot } = prepared;
         let led = |at| {
             let to = |flow| self.table.lookup(flow).is_some_and(|tag| tag.direction.slot() == at);
             plan.ingress.iter().all(to)
         };
         let leads = slot.is_some_and(led);
+        let ahead = self.ahead.filter(|_| keeping == Keeping::Kept).map(|ahead| ahead(plan.medium));
         if let Some(at) = slot
             && let Some(direction) = self.table.at_mut(at)
         {
@@ -174,6 +177,9 @@ impl Translator {
                 direction.reseal(seal);
             }
             direction.swap(plan);
+            if let Some(ahead) = ahead {
+                direction.stepping(ahead);
+            }
             self.begin_reports(at, now);
             if changes {
                 self.begin_change(at, now);
@@ -181,7 +187,11 @@ impl Translator {
             return at;
         }
         let (open, seal) = (open.unwrap_or(Opening::Waiting), seal.unwrap_or(Sealing::Waiting));
-        let at = self.table.put(Direction::new(call, plan, open, seal));
+        let mut direction = Direction::new(call, plan, open, seal);
+        if let Some(ahead) = ahead {
+            direction.bind(None, ahead);
+        }
+        let at = self.table.put(direction);
         self.begin_reports(at, now);
         at
     }

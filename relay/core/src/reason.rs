@@ -44,6 +44,8 @@ pub enum Reason {
     RtcpSource,
     /// Nothing of the compound belongs on the other leg.
     RtcpEmpty,
+    /// More numbers than a restart of the relay steps over have been used since they were kept last.
+    Unkept,
     /// The outgoing index was sealed before.
     IndexReuse,
     /// All indices of the key are used up.
@@ -54,7 +56,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::UnknownFlow,
         Self::RateLimited,
         Self::StaleFlow,
@@ -75,6 +77,7 @@ impl Reason {
         Self::Repeated,
         Self::RtcpSource,
         Self::RtcpEmpty,
+        Self::Unkept,
         Self::IndexReuse,
         Self::Exhausted,
         Self::NoRoom,
@@ -103,6 +106,7 @@ impl Reason {
             Self::Repeated => "drop_repeated",
             Self::RtcpSource => "drop_rtcp_source",
             Self::RtcpEmpty => "drop_rtcp_empty",
+            Self::Unkept => "drop_unkept",
             Self::IndexReuse => "drop_index_reuse",
             Self::Exhausted => "drop_exhausted",
             Self::NoRoom => "drop_no_room",

@@ -10,6 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Now;
+use crate::reach::{Reach, Step};
 use crate::reason::Reason;
 
 /// A forward jump of the incoming sequence beyond this is a restart, not a loss.
@@ -106,6 +107,8 @@ pub struct Stream {
     /// No packet leaves below this any more.
     floor: u32,
     last: u32,
+    /// How far numbers may go until the stream is kept once more.
+    reach: Reach,
     /// The latest timestamp that left, and when the first packet with it did.
     latest: Option<u32>,
     latest_at: Now,
@@ -143,6 +146,7 @@ impl Stream {
             event: None,
             floor: u32::from(first) + 1 - u32::from(LATE.unsigned_abs()),
             last: u32::from(first) - 1,
+            reach: Reach::unbounded(u32::from(first) - 1),
             latest: None,
             latest_at: Now(0),
             rebase: None,
@@ -157,10 +161,12 @@ impl Stream {
     /// A new source re-bases: the sequence goes on with the next number, the timestamp with the time that has passed, at least
     /// one unit. So does a jump beyond 1,000, a step back beyond the replay window and the source before the last one, once a
     /// second packet in sequence has shown that the first was no straggler; where the source's timestamps went on, they do.
-    /// Losses and reordering within those bounds stay as they are.
+    /// Losses and reordering within those bounds stay as they are, unless a gap would leave too few of the numbers that a
+    /// restart steps over.
     ///
     /// # Errors
-    /// [`Reason::OutOfSequence`] for such a first packet, [`Reason::Late`] for one from before the last re-basing.
+    /// [`Reason::OutOfSequence`] for such a first packet, [`Reason::Late`] for one from before the last re-basing,
+    /// [`Reason::Unkept`] for one beyond all that a restart steps over.
     pub fn place(&mut self, packet: &Numbers, now: Now) -> Result<Place, Reason> {
         let incoming = self.arrive(packet.ssrc, packet.sequence)?;
         let mut rebase = self.rebase.take();
@@ -171,14 +177,23 @@ impl Stream {
             rebase = Some(Rebase::Resume);
         }
         if rebase.is_some() {
-            outgoing = self.last.wrapping_add(1);
-            self.offset = outgoing.wrapping_sub(incoming);
-            if self.latest.is_some() {
-                self.floor = outgoing;
-            }
+            outgoing = self.go_on(incoming);
         }
         if is_before(outgoing, self.floor) {
             return Err(Reason::Late);
+        }
+        if self.reach.is_near(outgoing) && is_before(self.last, outgoing) {
+            match self.reach.step(self.last, outgoing) {
+                Step::Take => {}
+                Step::Close => {
+                    rebase = Some(Rebase::Resume);
+                    outgoing = self.go_on(incoming);
+                }
+                Step::Stop => {
+                    self.rebase = rebase;
+                    return Err(Reason::Unkept);
+                }
+            }
         }
         let sequence = low(outgoing);
         if !is_before(self.last, outgoing) {
@@ -191,6 +206,16 @@ impl Stream {
             self.floor = self.floor.wrapping_add(FLOOR_MAX / 2);
         }
         Ok(Place { sequence, timestamp })
+    }
+
+    /// Re-bases the sequence: the outgoing number that `incoming` becomes.
+    fn go_on(&mut self, incoming: u32) -> u32 {
+        let outgoing = self.last.wrapping_add(1);
+        self.offset = outgoing.wrapping_sub(incoming);
+        if self.latest.is_some() {
+            self.floor = outgoing;
+        }
+        outgoing
     }
 
     /// The place that a packet of the past has, which comes by retransmission. It re-bases nothing.
@@ -231,11 +256,16 @@ impl Stream {
         follows
     }
 
-    /// The sequence number of a packet of our own, behind all that have left; what comes goes on behind it.
-    pub fn insert(&mut self) -> u16 {
+    /// The sequence number of a packet of our own, behind all that have left; what comes goes on behind it. `None` beyond all
+    /// that a restart steps over.
+    pub fn insert(&mut self) -> Option<u16> {
+        let next = self.last.wrapping_add(1);
+        if !self.reach.has(next) {
+            return None;
+        }
         self.rebase.get_or_insert(Rebase::Resume);
-        self.last = self.last.wrapping_add(1);
-        low(self.last)
+        self.last = next;
+        Some(low(next))
     }
 
     /// The timestamp of an event of our own that begins now; `clock` in Hz, that of the sound where none has left yet.
@@ -396,6 +426,32 @@ impl Stream {
             source: self.source(),
             timestamp_offset: self.timestamp_offset,
         }
+    }
+
+    /// A checkpoint that has `kept` is written: what a restart from it steps over may be used.
+    pub fn keep(&mut self, kept: u32, ahead: u16) {
+        self.reach = Reach::behind(kept, ahead);
+    }
+
+    /// A restart steps over another count from now on.
+    pub fn stepping(&mut self, ahead: u16) {
+        self.reach.stepping(ahead);
+    }
+
+    /// No restart goes on with the stream: all numbers may be used.
+    pub fn release(&mut self) {
+        self.reach = Reach::unbounded(self.last);
+    }
+
+    /// Whether it is to be kept before its turn.
+    #[inline]
+    pub fn asks(&self) -> bool {
+        self.reach.asks()
+    }
+
+    /// It is under way to be kept.
+    pub fn is_asked(&mut self) {
+        self.reach.is_asked();
     }
 
     /// Goes on behind a checkpoint that may be `ahead` packets old.

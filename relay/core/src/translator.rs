@@ -8,12 +8,12 @@ use sallyport_plan::{CallId, Counter, DirectionIndex, DirectionReport, FlowKey, 
 
 use crate::Now;
 use crate::arrivals;
-use crate::checkpoint::Checkpoint;
 use crate::consent::{Consent, MESSAGE_MAX, Random};
 use crate::direction::{Direction, FEEDBACK_ROOM, Lost, REPORT_ROOM};
 use crate::event::Digit;
 use crate::feedback::Bound;
 use crate::fork::{Copies, FORK_ROOM};
+use crate::keeping::Keeping;
 use crate::ledger::Ledger;
 use crate::limit::{FLOW, Sources};
 use crate::reports;
@@ -29,6 +29,9 @@ const LEAVING: usize = 512;
 
 /// Packets that may be owed. What is beyond is asked for again.
 const RESENDS: usize = 1024;
+
+/// Calls that may wait to be kept before their turn. What is beyond asks again with its next packet.
+pub(crate) const HASTY: usize = 64;
 
 /// Reports that are looked after at once: packets wait meanwhile.
 pub(crate) const REPORTS: usize = 32;
@@ -119,6 +122,8 @@ pub(crate) struct Call {
     /// Slots in the order of the plan's directions.
     pub slots: Vec<usize>,
     pub consents: Vec<Consent>,
+    /// Whether a restart may go on with it.
+    pub keeping: Keeping,
 }
 
 /// One worker's directions.
@@ -153,6 +158,10 @@ pub struct Translator {
     repeats: bool,
     /// Copies of what has left, to be sent behind it.
     pub(crate) copies: Copies,
+    /// Numbers that a restart steps over, where somebody keeps indices.
+    pub(crate) ahead: Option<fn(Medium) -> u16>,
+    /// Calls whose indices are to be kept before their turn.
+    pub(crate) hasty: VecDeque<CallId>,
     pub(crate) stats: Stats,
 }
 
@@ -179,6 +188,8 @@ impl Translator {
             owed: VecDeque::with_capacity(RESENDS),
             repeats: false,
             copies: Copies::default(),
+            ahead: None,
+            hasty: VecDeque::with_capacity(HASTY),
             stats: Stats::default(),
         }
     }
@@ -373,7 +384,7 @@ impl Translator {
     }
 
     /// Whether there was room for it.
-    fn owe(&mut self, tag: Tag, owed: Owed) -> bool {
+    pub(crate) fn owe(&mut self, tag: Tag, owed: Owed) -> bool {
         let room = self.owed.len() < RESENDS;
         if room {
             self.owed.push_back((tag, owed));
@@ -495,31 +506,6 @@ impl Translator {
     /// Every counter of this worker. A packet that is judged moves exactly one of them by one.
     pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         self.stats.iter()
-    }
-
-    /// Indices of one call, for a restart; `None` for an unknown one.
-    pub fn checkpoint_of(&self, call: CallId) -> Option<Checkpoint> {
-        let slots = &self.calls.get(&call)?.slots;
-        let directions = slots.iter().filter_map(|at| self.table.at(*at)).map(Direction::checkpoint);
-        Some(Checkpoint { call, directions: directions.collect() })
-    }
-
-    /// Goes on behind a checkpoint of an installed call; to be called before its first packet. A direction's checkpoint may be
-    /// as many packets old as `ahead` says of its medium, at most 2^14. One that the checkpoint does not know goes on as if
-    /// all those packets had been its first.
-    pub fn restore(&mut self, checkpoint: &Checkpoint, ahead: impl Fn(Medium) -> u16, now: Now) {
-        let slots = self.calls.get(&checkpoint.call).map(|call| call.slots.clone()).unwrap_or_default();
-        for at in slots {
-            let Some(direction) = self.table.at_mut(at) else { continue };
-            let index = direction.cold.plan.index;
-            let ahead = ahead(direction.cold.plan.medium);
-            let state = checkpoint.directions.iter().find(|state| state.index == index);
-            if direction.restore(state, ahead, now)
-                && let Some(tag) = self.table.tag(at)
-            {
-                self.owe(tag, Owed::Padding);
-            }
-        }
     }
 }
 

@@ -124,6 +124,9 @@ impl Uplink {
                 self.state.links.extend(links.iter().copied());
                 let worker = self.worker_for(call);
                 let checkpoint = self.state.adopted.get(&call).cloned();
+                // First of all: a relay that knew the keys of the plan before it alone would let control begin with these
+                // once more, and with the same indices.
+                self.sessions.store(&plan);
                 self.order(worker, Order::Install { plan: Box::new(plan), links, checkpoint });
             }
             Err(refusal) => {
@@ -190,6 +193,9 @@ impl Uplink {
         match changes {
             Err(refusal) => {
                 self.refuse(call, refusal);
+                if let Some(running) = self.state.calls.get(&call) {
+                    self.sessions.store(&running.plan);
+                }
                 self.forget_paths(call, &egress(&plan));
                 self.next_install(call);
                 self.abandon(call);
@@ -230,7 +236,9 @@ impl Uplink {
             }
         }
         self.route(call, worker, insert, remove);
-        self.sessions.store(&plan);
+        if plan.is_silent() {
+            self.sessions.store(&plan);
+        }
         let running = self.state.calls.entry(call).or_insert_with(|| Running {
             worker,
             plan: plan.clone(),

@@ -133,6 +133,11 @@ impl Sealer {
         self.sources.update(ssrc, change);
     }
 
+    /// The next SRTCP index of a source.
+    pub fn next_rtcp(&self, ssrc: u32) -> u32 {
+        self.sources.of(ssrc).map_or(0, |used| used.rtcp)
+    }
+
     /// The indices used so far. Allocates.
     pub fn checkpoint(&self) -> SealerState {
         let source = |(ssrc, used): (u32, Used)| {

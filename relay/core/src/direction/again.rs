@@ -146,11 +146,12 @@ impl Direction {
             return None;
         }
         let again = self.cold.again.wrapping_add(1);
+        let is_kept = self.cold.kept.has_again(again);
         let (length, to_seal) = self.ring.as_ref()?.write(number, low_half(again), room, now)?;
         if !to_seal {
             return Some((self.cold.plan.rtp, length));
         }
-        if !self.cold.pace.take(AGAIN, now) {
+        if !is_kept || !self.cold.pace.take(AGAIN, now) {
             return None;
         }
         self.cold.again = again;
@@ -160,10 +161,10 @@ impl Direction {
     /// Writes a retransmission of nothing, by which its receiver learns that the numbers of retransmissions have stepped ahead.
     /// Where it goes and how long it is; `None` where it must not leave.
     pub fn announce(&mut self, room: &mut [u8; RESEND_ROOM], now: Now) -> Option<(FlowKey, usize)> {
-        if !self.may_leave() || !self.cold.pace.take(AGAIN, now) {
+        let again = self.cold.again.wrapping_add(1);
+        if !self.may_leave() || !self.cold.kept.has_again(again) || !self.cold.pace.take(AGAIN, now) {
             return None;
         }
-        let again = self.cold.again.wrapping_add(1);
         let timestamp = self.stream.latest().map_or(0, |(timestamp, _)| timestamp);
         let length = self.ring.as_ref()?.pad(low_half(again), timestamp, room)?;
         self.cold.again = again;

@@ -8,7 +8,6 @@ use super::{Direction, low, low_half};
 use crate::Now;
 use crate::feedback::{Bound, LOST};
 use crate::limit::PICTURE;
-use crate::packet::Sealing;
 use crate::reason::Reason;
 use crate::reports;
 use crate::resend::Asked;
@@ -47,9 +46,7 @@ impl Direction {
         lost: &mut Lost,
         now: Now,
     ) -> Result<bool, Reason> {
-        if matches!(self.seal, Sealing::Waiting) {
-            return Err(Reason::Early);
-        }
+        self.may_report()?;
         if self.rules.passage == Passage::Transparent {
             return rtcp::pass(buf.packet()).map(|()| false);
         }

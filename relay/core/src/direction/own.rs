@@ -11,6 +11,7 @@ use crate::extensions;
 use crate::feedback::{Bound, Wishes};
 use crate::limit::{BOUND, PICTURE};
 use crate::packet::{Payload, Sealing};
+use crate::reason::Reason;
 use crate::reports::{Report, Sender};
 use crate::rtcp;
 use crate::stream::Origin;
@@ -36,7 +37,10 @@ impl Direction {
         let block = dial.step(now);
         self.sounding = dial.is_sounding();
         let Some(block) = block else { return Ok(None) };
-        let sequence = self.stream.insert();
+        let Some(sequence) = self.stream.insert() else {
+            self.sounding = false;
+            return Err(dial.clear());
+        };
         let timestamp =
             block.timestamp.unwrap_or_else(|| self.stream.begin_event(self.rules.clock.hz(), now));
         dial.began(timestamp);
@@ -169,6 +173,20 @@ impl Direction {
         !self.lapsed && !matches!(self.seal, Sealing::Waiting)
     }
 
+    /// Whether another compound may leave.
+    ///
+    /// # Errors
+    /// [`Reason::Early`], [`Reason::Unkept`] where its index would be beyond all that a restart steps over.
+    pub(super) fn may_report(&self) -> Result<(), Reason> {
+        match &self.seal {
+            Sealing::Waiting => Err(Reason::Early),
+            Sealing::Srtp(sealer) if !self.cold.kept.has_rtcp(sealer.next_rtcp(self.rules.ssrc)) => {
+                Err(Reason::Unkept)
+            }
+            Sealing::Srtp(_) | Sealing::Plain => Ok(()),
+        }
+    }
+
     /// Makes of a packet of our own, the first `length` octets of `room`, what its leg takes: where it goes and how long it is.
     pub(super) fn protect(
         &mut self,
@@ -176,6 +194,9 @@ impl Direction {
         room: &mut [u8],
         length: usize,
     ) -> Option<(FlowKey, usize)> {
+        if payload == Payload::Rtcp {
+            self.may_report().ok()?;
+        }
         let mut buf = PacketBuf::new(room, 0..length).ok()?;
         if let Sealing::Srtp(sealer) = &mut self.seal {
             let sealed = match payload {
