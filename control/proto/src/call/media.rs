@@ -156,6 +156,7 @@ impl Call {
         let Some(outside) = self.outside.nominated.or(next) else {
             // Nothing can pass yet; but whoever comes after us has to know whom to tell BYE.
             if self.inside.answered {
+                self.recording.planned([None; 2]);
                 self.plan_is(Plan::silent(self.id, version, record.encode()), now);
             }
             return;
@@ -186,7 +187,10 @@ impl Call {
             record: record.encode(),
         });
         match built {
-            Ok(plan) => self.plan_is(plan, now),
+            Ok(plan) => {
+                self.recording.planned(self.recording.forks());
+                self.plan_is(plan, now);
+            }
             Err(refusal) => self.end(EndCause::Refused(refusal), now),
         }
     }
