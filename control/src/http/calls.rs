@@ -126,7 +126,8 @@ pub async fn list(State(shared): State<Shared>, headers: HeaderMap) -> Result<Js
     Ok(Json(views.iter().map(|view| Call::new(view, &[])).collect()))
 }
 
-/// What happens to a call, as it happens: `ringing`, `early`, `answered`, `connected`, `recording`, `ended`.
+/// What happens to a call, as it happens: `ringing`, `early`, `answered`, `connected`, `held`, `resumed`, `dtmf`, `info`, `transfer`,
+/// `renewed`, `not_renewed`, `recording`, `talk`, `hold`, `video_offered`, and `ended`, the last one.
 #[utoipa::path(get, path = "/v1/calls/{id}/events", params(("id" = String, Path)),
     responses((status = 200, description = "Server-sent events", content_type = "text/event-stream"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]

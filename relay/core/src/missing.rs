@@ -131,17 +131,24 @@ impl Missing {
         now.plus(u64::from(REORDER) * 1000)
     }
 
-    /// What its sender is to be asked for now; `round_trip` to it, microseconds. `has_place`: whether a packet could still
-    /// leave, by its number.
-    pub fn ask(&mut self, round_trip: Option<u32>, now: Now, has_place: impl Fn(u16) -> bool) -> Wanted {
+    /// What its sender is to be asked for now; `round_trip` to it, microseconds. What lies `reach` or more behind the highest
+    /// nobody could take any more. `has_place`: whether a packet could still leave, by its number.
+    pub fn ask(
+        &mut self,
+        round_trip: Option<u32>,
+        reach: u16,
+        now: Now,
+        has_place: impl Fn(u16) -> bool,
+    ) -> Wanted {
         let [least, most, unknown] = PATIENCE;
         let patience = round_trip.map_or(unknown, |micros| (micros / 2000 * 3).clamp(least, most));
         let mut wanted = Wanted::default();
-        let at = millis(now);
+        let (at, highest) = (millis(now), self.highest);
         self.entries.retain(|entry| {
             let open = has_place(low(entry.number));
+            let too_far = highest.wrapping_sub(entry.number) >= u32::from(reach);
             let is_due = at.wrapping_sub(entry.due(patience)).cast_signed() >= 0;
-            if !open || (is_due && entry.is_given_up(at)) {
+            if !open || too_far || (is_due && entry.is_given_up(at)) {
                 wanted.given_up += u64::from(open);
                 return false;
             }
@@ -173,6 +180,8 @@ mod tests {
 
     use super::*;
 
+    const FAR: u16 = JUMP.unsigned_abs();
+
     const fn at(ms: u64) -> Now {
         Now(ms * 1000)
     }
@@ -184,7 +193,7 @@ mod tests {
     }
 
     fn asks(missing: &mut Missing, ms: u64) -> Vec<u16> {
-        missing.ask(Some(40_000), at(ms), |_| true).numbers.to_vec()
+        missing.ask(Some(40_000), FAR, at(ms), |_| true).numbers.to_vec()
     }
 
     #[test]
@@ -194,10 +203,10 @@ mod tests {
         assert_eq!(asks(&mut missing, 1010), [0, 1]);
         assert_eq!(asks(&mut missing, 1069), []);
         assert!(missing.take(7, 0, 128) && !missing.take(7, 0, 128) && !missing.take(8, 1, 128));
-        let wanted = missing.ask(Some(40_000), at(1070), |_| true);
+        let wanted = missing.ask(Some(40_000), FAR, at(1070), |_| true);
         assert_eq!((wanted.numbers.to_vec(), wanted.next), (vec![1], Some(at(1130))));
         missing.arrive(7, 1, false, at(1080));
-        assert_eq!(missing.ask(None, at(2000), |_| true), Wanted::default());
+        assert_eq!(missing.ask(None, FAR, at(2000), |_| true), Wanted::default());
     }
 
     #[test]
@@ -205,14 +214,14 @@ mod tests {
         let mut missing = after(&[1, 3]);
         let (mut asked, mut given_up, mut now) = (0, 0, 1000);
         while !missing.is_empty() {
-            let wanted = missing.ask(Some(40_000), at(now), |_| true);
+            let wanted = missing.ask(Some(40_000), FAR, at(now), |_| true);
             asked += wanted.numbers.len();
             given_up += wanted.given_up;
             now += 1;
         }
         assert_eq!((asked, given_up), (usize::from(TRIES), 1));
         let mut missing = after(&[1, 3]);
-        let wanted = missing.ask(None, at(1010), |_| false);
+        let wanted = missing.ask(None, FAR, at(1010), |_| false);
         assert_eq!(
             (wanted.numbers.len(), wanted.given_up),
             (0, 0),
@@ -223,6 +232,15 @@ mod tests {
         missing.arrive(8, 9, false, at(1020));
         missing.arrive(8, 11, false, at(1020));
         assert_eq!(asks(&mut missing, 1030), [10]);
+    }
+
+    #[test]
+    fn what_nobody_could_take_any_more_is_given_up_at_once() {
+        let mut missing = after(&[1, 200]);
+        let wanted = missing.ask(None, 128, at(1010), |_| true);
+        assert_eq!((wanted.numbers.first(), wanted.given_up), (Some(&73), 198 - 127));
+        let mut missing = after(&[1, 200]);
+        assert_eq!(missing.ask(None, FAR, at(1010), |_| true).given_up, 0);
     }
 
     proptest! {
@@ -246,7 +264,7 @@ mod tests {
                 }
                 came.insert(arrives);
                 missing.arrive(7, arrives, false, at(now));
-                let wanted = missing.ask(Some(10_000), at(now), |_| true);
+                let wanted = missing.ask(Some(10_000), FAR, at(now), |_| true);
                 for asked in wanted.numbers {
                     prop_assert!(!came.contains(&asked));
                     *tries.entry(asked).or_default() += 1;

@@ -95,6 +95,15 @@ impl Call {
         }
     }
 
+    /// Who has offered it is gone. An inside that takes it yet is told that there is none after all.
+    pub(super) fn abandon_adding(&mut self, now: Instant) {
+        if self.adding.take().is_some() {
+            self.deadlines.adding = None;
+            self.video.forget();
+            self.replan(now);
+        }
+    }
+
     fn end_adding(&mut self, now: Instant) {
         (self.adding, self.deadlines.adding) = (None, None);
         let Some(offer) = self.outside.offer.take() else { return };

@@ -28,6 +28,7 @@ impl Call {
     /// [`AcceptError::Gone`] where the inside does not want to show one, or something else is under way.
     pub fn offer_picture(&mut self) -> Result<String, AcceptError> {
         let busy = self.adding.is_some() || self.outside.answer.is_some() || self.video.is_wanted();
+        let busy = busy || self.successor.is_some();
         let runs = self.cause.is_none() && self.outside.keys.is_some() && !self.relayed.away;
         let theirs = self.inside.answer.as_ref().and_then(|answer| answer.video.as_ref());
         let theirs = theirs.filter(|_| runs && !busy && self.pairs(true) > 1).ok_or(AcceptError::Gone)?;

@@ -19,16 +19,16 @@ impl Call {
         if self.cause.is_some() || !self.replied || self.inside.answer.is_none() {
             return Err(AcceptError::Gone);
         }
-        if self.adding.is_some() || self.outside.answer.is_some() {
-            return Err(OfferError::Pending.into());
-        }
         let mut offer = BrowserOffer::parse(offer)?;
-        // Both at once: who offers here has refused ours.
-        self.outside.proposal = Proposal::None;
         // A browser's connection keeps the certificates that it was made with: this one is another.
         if self.outside.fingerprint != Some(offer.fingerprint) {
             return self.start_over(offer, now);
         }
+        if self.adding.is_some() || self.outside.answer.is_some() {
+            return Err(OfferError::Pending.into());
+        }
+        // Both at once: who offers here has refused ours.
+        self.outside.proposal = Proposal::None;
         self.keep_role(&mut offer)?;
         let chosen = self.still_offered(&offer)?;
         // It is the former connection that speaks.

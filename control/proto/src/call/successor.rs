@@ -15,6 +15,7 @@ use super::Call;
 use super::ice::Ice;
 use super::media::dtls_start;
 use super::plan::Keys;
+use super::proposing::Proposal;
 use crate::api::{CallEvent, Command, EndCause, StepState};
 use crate::error::{AcceptError, OfferError};
 use crate::sdp::{BrowserOffer, Chosen};
@@ -60,6 +61,9 @@ impl Call {
         let chosen = self.still_offered(&offer)?;
         let had_flow = self.successor.as_ref().is_some_and(|successor| successor.flow.is_some());
         self.drop_successor();
+        // Whoever waits for an answer to the former connection's offer does so no more, and has not taken ours.
+        (self.outside.answer, self.outside.proposal) = (None, Proposal::None);
+        self.abandon_adding(now);
         (self.outside.next, self.deadlines.restart, self.deadlines.gone) = (None, None, None);
         if self.outside.keys.is_none() {
             // There is nothing to go back to.

@@ -174,7 +174,7 @@ impl Video {
         let (rtp, rtcp) = self.ports?;
         let settled = self.theirs.is_some();
         let formats: Vec<VideoFormat> = if settled {
-            self.chosen.iter().map(|chosen| chosen.from_inside.clone()).collect()
+            self.chosen.iter().map(|chosen| chosen.from_inside.toward(&chosen.outside)).collect()
         } else {
             self.ours.clone()
         };
@@ -245,8 +245,8 @@ impl Video {
     pub fn offers<'a>(&'a self, formats: &'a [ChosenVideo]) -> Option<AnswerVideo<'a>> {
         let (direction, agreed) = (Direction::SendRecv, &self.agreed);
         let most = self.theirs.as_ref().and_then(|theirs| theirs.most);
-        let (ssrc, rtx) = (self.ssrc.0, self.rtx);
-        let offered = AnswerVideo { most, ssrc, rtx, chosen: formats, direction, agreed };
+        let (ssrc, rtx, theirs) = (self.ssrc.0, self.rtx, self.receives());
+        let offered = AnswerVideo { most, ssrc, rtx, chosen: formats, theirs, direction, agreed };
         (!formats.is_empty()).then_some(offered)
     }
 
@@ -258,7 +258,13 @@ impl Video {
         let direction = Direction::SendRecv;
         let Self { chosen, agreed, .. } = self;
         let most = self.theirs.as_ref().and_then(|theirs| theirs.most);
-        told.then_some(AnswerVideo { most, ssrc: self.ssrc.0, rtx: self.rtx, chosen, direction, agreed })
+        let (ssrc, rtx, theirs) = (self.ssrc.0, self.rtx, self.receives());
+        told.then_some(AnswerVideo { most, ssrc, rtx, chosen, theirs, direction, agreed })
+    }
+
+    /// What the inside wants to receive.
+    fn receives(&self) -> &[VideoFormat] {
+        self.theirs.as_ref().map_or(&[], |theirs| &theirs.formats)
     }
 
     /// The browser offers anew: under other numbers, or no picture any more. One that was refused stays refused.

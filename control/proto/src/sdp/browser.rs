@@ -87,6 +87,8 @@ pub struct AnswerVideo<'a> {
     pub rtx: u32,
     /// Formats of the call.
     pub chosen: &'a [ChosenVideo],
+    /// The same as the inside wants to receive them.
+    pub theirs: &'a [VideoFormat],
     /// What we are ready for.
     pub direction: Direction,
     /// Bits a second that the inside wants at the most.
@@ -437,7 +439,11 @@ fn film(
     (setup, direction): (&str, Direction),
     (parts, video): (&AnswerParts<'_>, &AnswerVideo<'_>),
 ) {
-    let formats: Vec<VideoFormat> = video.chosen.iter().map(|chosen| chosen.outside.clone()).collect();
+    let toward = |chosen: &ChosenVideo| {
+        let theirs = video.theirs.iter().find(|theirs| theirs.payload_type == chosen.to_inside);
+        theirs.map_or_else(|| chosen.outside.clone(), |theirs| chosen.outside.toward(theirs))
+    };
+    let formats: Vec<VideoFormat> = video.chosen.iter().map(toward).collect();
     let again: String = formats.iter().filter_map(|format| Some(format!(" {}", format.rtx?))).collect();
     transport(text, section, (&(list(&formats) + &again), video.most), setup, parts);
     let _ = write!(text, "a={}\r\na=rtcp-mux\r\na=rtcp-rsize\r\n", direction.name());

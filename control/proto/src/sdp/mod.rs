@@ -8,6 +8,7 @@ mod extension;
 mod fragment;
 mod inside;
 mod keying;
+mod receiver;
 mod video;
 
 use sdp_types::Media;

@@ -64,7 +64,7 @@ pub struct ChosenVideo {
 
 impl VideoFormat {
     /// A value of one of its parameters.
-    fn parameter(&self, name: &str) -> Option<&str> {
+    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         let mut pairs = self.parameters.split(';').filter_map(|pair| pair.split_once('='));
         pairs.find(|(have, _)| have.trim().eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
@@ -83,8 +83,7 @@ impl VideoFormat {
         };
         let profile = |format: &Self| {
             // profile_idc and the constraints that make it what it is; the level is the receiver's limit only.
-            let id = format.parameter("profile-level-id").unwrap_or("42000a");
-            let octets = u32::from_str_radix(id, 16).unwrap_or(0x42_00_0a);
+            let octets = format.profile_level();
             let (idc, baseline) = (octets >> 16, octets & 0x4000 != 0);
             if idc == 0x42 { (0x42, false) } else { (idc, baseline) }
         };

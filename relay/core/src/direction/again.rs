@@ -40,16 +40,22 @@ impl Direction {
         let payload_type = buf.packet().get(1).map_or(0, |octet| octet & 0x7f);
         let Some(of) = self.rules.leaves(payload_type).and_then(Leaves::repeats) else { return Ok(false) };
         let source = self.stream.source().ok_or(Reason::Repeated)?;
-        // Nobody takes what lies behind the window in which repetitions are told (RFC 3711 section 3.3.2).
-        let reach = if matches!(self.seal, Sealing::Plain) { JUMP } else { -LATE };
+        let reach = self.reach();
         resend::unwrap(buf, source, of)?;
         let sequence = Header::parse(buf.packet()).map_err(|_| Reason::Malformed)?.sequence();
         let missing = self.cold.missing.as_mut();
-        if !missing.is_some_and(|missing| missing.take(source, sequence, reach.unsigned_abs())) {
+        if !missing.is_some_and(|missing| missing.take(source, sequence, reach)) {
             return Err(Reason::Repeated);
         }
         self.quality.recover(source, sequence);
         Ok(true)
+    }
+
+    /// How far behind the last packet one can still be taken: not behind the window in which repetitions are told, where there
+    /// is one (RFC 3711 section 3.3.2).
+    fn reach(&self) -> u16 {
+        let reach = if matches!(self.seal, Sealing::Plain) { JUMP } else { -LATE };
+        reach.unsigned_abs()
     }
 
     /// Whether a timer for questions is to be started now: something is missing, and none runs.
@@ -62,6 +68,7 @@ impl Direction {
 
     /// Its timer has run out: writes a NACK for what is missing of it (RFC 4585 section 6.2.1), as it leaves on `reverse`.
     pub fn ask_again(&mut self, reverse: &mut Self, room: &mut [u8; NACK_ROOM], now: Now) -> Asking {
+        let reach = self.reach();
         let cold = &mut *self.cold;
         cold.asking = false;
         let asks = self.rules.nack && self.rules.mute == Mute::Open && reverse.may_leave();
@@ -73,7 +80,7 @@ impl Direction {
             return Asking::default();
         }
         let Wanted { numbers, given_up, next } =
-            missing.ask(cold.reports.round_trip(), now, |number| self.stream.has_place(number));
+            missing.ask(cold.reports.round_trip(), reach, now, |number| self.stream.has_place(number));
         cold.asking = next.is_some();
         let named = numbers.len() as u64;
         let sent = (named > 0).then(|| reverse.want(Wishes::for_packets(numbers), source, room)).flatten();

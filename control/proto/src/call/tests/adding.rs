@@ -56,6 +56,13 @@ fn films(rig: &Rig) -> Vec<Mute> {
     rig.plans().pop().unwrap().directions[2..].iter().map(|direction| direction.mute).collect()
 }
 
+impl Rig {
+    /// The browser adds a picture, and the inside has been asked.
+    pub fn adds_a_picture(&mut self) {
+        assert!(!tells(self).starts_with(REFUSED));
+    }
+}
+
 /// The call goes on, and what happens to the picture afterwards is as if it had always been there.
 fn goes_on(mut rig: Rig) {
     assert_eq!(films(&rig), [Mute::Open, Mute::Open]);

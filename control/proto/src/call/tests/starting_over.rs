@@ -288,3 +288,36 @@ fn a_connection_that_is_over_and_speaks_again_has_so_long_to_live_again() {
         if lives { rig.finish() } else { rig.is_over() }
     }
 }
+
+#[test]
+fn a_page_that_is_loaded_anew_while_its_picture_is_being_added_starts_over_at_once() {
+    let mut rig = Rig::connected();
+    rig.adds_a_picture();
+    let waited = rig.count(|command| matches!(command, Command::Renegotiated(_)));
+    let sent = rig.requests(&Method::Invite).len();
+    let answer = rig.starts_over(OTHER, ELSEWHERE).unwrap();
+    // One answer, and it is the other connection's.
+    assert_eq!(rig.count(|command| matches!(command, Command::Renegotiated(_))), waited + 1);
+    rig.checks(&answer);
+    rig.shakes_hands(OTHER);
+    assert_eq!(rig.names().last(), Some(&"renewed"));
+    // The inside, which takes the picture yet, hears that there is none.
+    rig.respond(&Method::Invite, 200, "pbx", &sdp("10.0.0.5", "0 101", super::video::H264), &[]);
+    assert_eq!(rig.requests(&Method::Invite).len(), sent + 1);
+    let body = String::from_utf8(rig.requests(&Method::Invite).pop().unwrap().1.body).unwrap();
+    assert!(super::video::section(&body).starts_with("m=video 0 "), "{body}");
+    rig.respond(&Method::Invite, 200, "pbx", &sdp("10.0.0.5", "0 101", "m=video 0 RTP/AVP 96\r\n"), &[]);
+    assert_eq!((rig.last().directions.len(), rig.cause()), (2, None));
+    rig.finish();
+}
+
+#[test]
+fn no_picture_is_proposed_while_another_connection_is_being_made() {
+    let mut rig = Rig::connected();
+    let body = sdp("10.0.0.5", "0 101", super::video::H264);
+    rig.ask(Method::Invite, "pbx", &body).unwrap();
+    rig.starts_over(OTHER, ELSEWHERE).unwrap();
+    assert_eq!(rig.call.offer_picture(), Err(AcceptError::Gone));
+    rig.wait(Duration::from_secs(31));
+    assert!(rig.call.offer_picture().is_ok());
+}
