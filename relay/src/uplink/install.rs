@@ -230,6 +230,7 @@ impl Uplink {
             }
         }
         self.route(call, worker, insert, remove);
+        self.teach(worker, &plan);
         self.sessions.store(&plan);
         let running = self.state.calls.entry(call).or_insert_with(|| Running {
             worker,
