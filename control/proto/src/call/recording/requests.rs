@@ -20,6 +20,13 @@ impl Session {
     }
 }
 
+/// An INVITE or UPDATE that asks for a snapshot (RFC 7866 section 8.2).
+fn asks_for_metadata(request: &Request) -> bool {
+    let kind = request.content_type.as_deref().unwrap_or_default().split(';').next().unwrap_or_default();
+    let asks = kind.trim().eq_ignore_ascii_case("application/rs-metadata-request");
+    asks && matches!(request.method, Method::Invite | Method::Update)
+}
+
 impl Call {
     /// Answers a request of the recorder within the session; whether it is the recorder's.
     pub(in crate::call) fn recorder_asks(
@@ -35,6 +42,10 @@ impl Call {
             self.recorder_acknowledges(request, now);
             return true;
         }
+        // All that there is goes out in an INVITE of ours, which follows: this one is as if it had no body.
+        let curious = asks_for_metadata(request);
+        let bare = Request { content_type: None, body: Vec::new(), ..request.clone() };
+        let request = if curious { &bare } else { request };
         let refusal = objection(request);
         let in_order = refusal.is_some() || session.dialog.admit(request);
         self.recorder_lives(now);
@@ -45,6 +56,9 @@ impl Call {
             (None, "BYE" | "OPTIONS" | "INFO" | "NOTIFY") => answer(request, OK),
             (None, _) => answer(request, NOT_ALLOWED),
         };
+        if let Some(session) = self.recording.session.as_mut().filter(|_| response.status == OK.0) {
+            session.curious |= curious;
+        }
         let left = request.method == Method::Bye && response.status == OK.0;
         self.reply(transaction, response);
         if left {

@@ -63,6 +63,9 @@ pub struct Session {
     /// What it would not have: it is not offered again.
     #[serde(skip)]
     declined: Option<Spoken>,
+    /// It wants to be told all there is to say (RFC 7866 section 8.2).
+    #[serde(skip)]
+    pub(super) curious: bool,
 }
 
 impl Session {
@@ -135,6 +138,7 @@ impl Call {
             invite: None,
             unacked: None,
             declined: None,
+            curious: false,
         });
         self.send_to_recorder(ports);
     }
@@ -181,7 +185,9 @@ impl Call {
         if session.declined.is_some() && session.declined != spoken {
             session.declined = None;
         }
-        if !waits && session.told != spoken && session.declined.is_none() {
+        let news = session.told != spoken && session.declined.is_none();
+        if !waits && (news || session.curious) {
+            session.curious = false;
             self.send_to_recorder(&ports);
         }
     }
@@ -255,6 +261,9 @@ impl Call {
         match status {
             408 | 481 => self.recording_over(true, now),
             491 => {
+                if let Some(session) = &mut self.recording.session {
+                    session.curious = true;
+                }
                 let part = u64::from(self.random.u32() % 191) * 10;
                 // Section 14.1, for whoever owns the Call-ID.
                 self.deadlines.recorder_glare = Some(now + Duration::from_millis(2_100 + part));

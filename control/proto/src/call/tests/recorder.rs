@@ -328,6 +328,26 @@ fn after_a_491_the_recorder_is_told_again_and_only_then_counts_as_told() {
 }
 
 #[test]
+fn a_recorder_that_asks_for_it_is_told_who_talks_once_more() {
+    let mut rig = Rig::recorded();
+    let kind = Some("application/rs-metadata-request");
+    let recorders = rig.recorders();
+    let asks = |rig: &mut Rig| rig.ask_in(&recorders, (Method::Update, "srs"), b"why", kind, &[]).unwrap();
+    let answer = asks(&mut rig);
+    assert_eq!((answer.status, answer.body.len()), (200, 0));
+    let invites = rig.to_recorder(&Method::Invite);
+    let body = String::from_utf8(invites[1].body.clone()).unwrap();
+    assert!(invites.len() == 2 && body.contains("<datamode>complete</datamode>"), "{body}");
+    rig.recorder_says(491, b"");
+    rig.wait(Duration::from_secs(5));
+    assert_eq!(rig.to_recorder(&Method::Invite).len(), 3, "what met another INVITE comes again");
+    rig.recorder_says(200, &takes([6000, 6002], "recvonly", ""));
+    rig.wait(Duration::from_secs(5));
+    assert_eq!((rig.to_recorder(&Method::Invite).len(), forks(&rig.last_plan())), (3, both()));
+    rig.finish();
+}
+
+#[test]
 fn a_next_control_goes_on_behind_all_that_was_said_to_the_recorder() {
     let settings = recorder(true, false);
     let goes_on = |rig: &Rig| {
