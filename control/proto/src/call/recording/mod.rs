@@ -191,7 +191,12 @@ impl Call {
 
     /// A new control goes on with it: what was under way begins anew.
     pub(super) fn recording_resumes(&mut self, now: Instant) {
-        self.recorder_lives(now);
+        // The plan with the copies went out before this could be told.
+        let on = CallEvent::Recording { on: true, failed: false };
+        if self.cause.is_none() && self.recording.is_on() && !self.past.contains(&on) {
+            self.past.push(on);
+        }
+        self.recorder_resumes(now);
         self.see_to_recording(now);
     }
 
@@ -297,8 +302,8 @@ impl Call {
         let on = self.recording.is_on();
         self.leave_recorder();
         let recording = &mut self.recording;
-        let copied = std::mem::take(&mut recording.forks) != [None; 2];
         (recording.state, recording.toward, recording.due) = (State::Over, None, false);
+        (recording.forks, recording.unsaved) = ([None; 2], true);
         self.deadlines.recording = None;
         if on || failed {
             self.notify(CallEvent::Recording { on: false, failed });
@@ -306,8 +311,6 @@ impl Call {
         let required = self.settings.recording.as_ref().is_some_and(|recording| recording.required);
         if required && self.recording.wanted {
             self.end(EndCause::NotRecorded, now);
-        } else if copied || required {
-            self.replan(now);
         }
     }
 

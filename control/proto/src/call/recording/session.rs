@@ -63,6 +63,9 @@ pub struct Session {
     /// What it would not have: it is not offered again.
     #[serde(skip)]
     declined: Option<Spoken>,
+    /// A former control began it, and nothing was kept since.
+    #[serde(skip)]
+    resumed: bool,
     /// It wants to be told all there is to say (RFC 7866 section 8.2).
     #[serde(skip)]
     pub(super) curious: bool,
@@ -82,6 +85,7 @@ impl Session {
     /// As a new control goes on with it.
     pub fn resumed(mut self) -> Self {
         self.dialog.cseq = self.dialog.cseq.saturating_add(GAP);
+        self.resumed = true;
         self
     }
 
@@ -138,6 +142,7 @@ impl Call {
             invite: None,
             unacked: None,
             declined: None,
+            resumed: false,
             curious: false,
         });
         self.send_to_recorder(ports);
@@ -302,12 +307,23 @@ impl Call {
         self.deadlines.recorder_alive = runs.then(|| now + ALIVE);
     }
 
+    /// A new control does not know since when it has been silent, and does not ask those of all calls at once.
+    pub(super) fn recorder_resumes(&mut self, now: Instant) {
+        self.recorder_lives(now);
+        if let Some(at) = &mut self.deadlines.recorder_alive {
+            let part = self.random.u32() % 60_000;
+            *at = now + Duration::from_millis(u64::from(part));
+        }
+    }
+
     /// It has been silent for long: RTP has no answer, so that SIP is asked (RFC 3261 section 11).
     pub(in crate::call) fn ask_recorder(&mut self, now: Instant) {
         self.recorder_lives(now);
         let Some(session) = self.recording.session.as_mut().filter(|session| !session.is_open()) else {
             return;
         };
+        // The next control counts on from here, where this one does behind the gap.
+        self.recording.unsaved |= std::mem::take(&mut session.resumed);
         let mut request = session.dialog.next(Method::Options);
         request.headers.push(("Accept".into(), ACCEPT.into()));
         if !self.is_asking(Purpose::Alive) {

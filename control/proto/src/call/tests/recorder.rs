@@ -386,6 +386,49 @@ fn a_next_control_goes_on_behind_all_that_was_said_to_the_recorder() {
 }
 
 #[test]
+fn controls_one_after_the_other_count_on_with_the_recorder() {
+    let settings = recorder(true, false);
+    let mut rig = Rig::recorded();
+    let (mut plan, mut last) = (rig.last_plan(), 1);
+    let recorders = rig.recorders();
+    for _ in 0..3 {
+        let mut next = Rig::restored_with(&settings, &plan, rig.now);
+        next.ledger.talks(&recorders.call_id);
+        next.obedient = true;
+        next.wait(Duration::from_secs(60));
+        let asked = next.requests(&Method::Options).remove(0).1;
+        assert!(asked.cseq > last, "{} after {last}", asked.cseq);
+        next.respond(&Method::Options, 200, "srs", b"", &[]);
+        (plan, last) = (next.last_plan(), asked.cseq);
+        next.finish();
+    }
+    rig.put(Input::HangUp);
+    rig.is_over();
+}
+
+#[test]
+fn a_next_control_knows_what_became_of_a_recording() {
+    let settings = recorder(true, false);
+    // It began with the last plan, and could be told behind it only.
+    let mut rig = Rig::invites(settings.clone());
+    rig.come_up();
+    rig.recorder_says(200, &takes([6000, 6002], "recvonly", ""));
+    let next = Rig::restored_with(&settings, &rig.last_plan(), rig.now);
+    assert!(next.call.past().contains(&CallEvent::Recording { on: true, failed: false }));
+    rig.finish();
+    // It failed, and is not tried again.
+    let mut rig = Rig::invites(settings.clone());
+    rig.come_up();
+    rig.recorder_says(503, b"");
+    let mut next = Rig::restored_with(&settings, &rig.last_plan(), rig.now);
+    assert!(next.call.past().contains(&CallEvent::Recording { on: false, failed: true }));
+    next.wait(Duration::from_secs(5));
+    assert!(next.done.iter().all(|command| !matches!(command, Command::Reserve { .. })));
+    next.finish();
+    rig.finish();
+}
+
+#[test]
 fn where_a_recording_is_asked_for_and_required_nobody_is_heard_until_it_runs() {
     let mut rig = Rig::with(recorder(false, true), "");
     rig.reserve();
