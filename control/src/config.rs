@@ -150,6 +150,8 @@ pub struct Inside {
     pub browsers: Option<u16>,
     /// Whether media there is encrypted, under keys in SIP's descriptions.
     pub srtp: Srtp,
+    /// Whether telephony is heard from the port that it signals only, and not from another one of the same address.
+    pub strict_source: bool,
     /// Read by the relay.
     #[serde(skip_serializing)]
     pub dscp: Option<u8>,

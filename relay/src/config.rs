@@ -176,6 +176,9 @@ pub struct Inside {
     /// Read by control: whether media there is encrypted.
     #[serde(skip_serializing)]
     pub srtp: Option<String>,
+    /// Read by control: whether telephony is heard from the port that it signals only.
+    #[serde(skip_serializing)]
+    pub strict_source: Option<bool>,
     /// DSCP of what leaves here, 0 to 63.
     pub dscp: Dscp,
     /// Octets of the longest IP packet that leaves here uncut, 1280 or more; absent: as the interface has it.
@@ -190,6 +193,7 @@ impl Default for Inside {
             ports: [20000, 29999],
             browsers: None,
             srtp: None,
+            strict_source: None,
             dscp: Dscp::default(),
             mtu: None,
         }

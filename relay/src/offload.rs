@@ -5,9 +5,11 @@ mod placed;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context;
-use sallyport_abi::{FlowKey as KernelKey, Tally};
+use nix::time::{ClockId, clock_gettime};
+use sallyport_abi::{ACTION_REWRITE, FlowKey as KernelKey, Tally};
 use sallyport_core::Tag;
 use sallyport_io::{AfXdpPort, FrameSize, Mode, OpenError, Queue};
 use sallyport_plan::{CallId, DirectionIndex, FlowKey, Zone};
@@ -22,8 +24,11 @@ use placed::{Flows, Owner};
 /// UMEM frames for each socket of a worker: half of them receive, which bridges 10 ms in which the worker does not run at
 /// 100,000 packets a second.
 const FRAMES: u32 = 2048;
-/// Kernel flow entries a call: outside, inside RTP, inside RTCP, and as many again while a plan is swapped.
-const FLOWS_PER_CALL: u32 = 8;
+/// How long ago the last packet of a source that still sends may have come: five of its packets.
+const HEARD: Duration = Duration::from_millis(100);
+/// Kernel flow entries a call: outside, inside RTP and RTCP, each from its port and from any, and as many again while a plan is
+/// swapped.
+const FLOWS_PER_CALL: u32 = 10;
 
 /// The loaded program and what it runs on.
 pub struct Offload {
@@ -173,6 +178,14 @@ impl Offload {
     /// Forgets what was counted of a call that is gone.
     pub fn forget(&mut self, call: CallId) {
         self.flows.forget(call);
+    }
+
+    /// Whether the kernel sends on what comes by a flow, and something has come just now.
+    pub fn is_heard(&self, flow: &FlowKey) -> bool {
+        let sent_on = self.kernel.flow(&kernel_key(flow)).ok().flatten();
+        let last = sent_on.filter(|flow| flow.action == ACTION_REWRITE).map_or(0, |flow| flow.last_seen_ns);
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+        last > 0 && now.saturating_sub(Duration::from_nanos(last)) < HEARD
     }
 
     /// How frames that the kernel sends on itself leave: back by the interface they came in by (`true`), or redirected to

@@ -167,6 +167,13 @@ pub enum Notice {
         /// Which direction.
         direction: DirectionIndex,
     },
+    /// A peer is heard from a port that its plan does not name.
+    Source {
+        /// Which call.
+        call: CallId,
+        /// The flow by which it comes.
+        flow: FlowKey,
+    },
     /// Consent lapsed.
     ConsentLost {
         /// Which call.

@@ -455,6 +455,7 @@ impl Uplink {
             }
             Notice::Disconnected(flow) => self.disconnected(flow),
             Notice::Picture { call, direction } => self.tell(&Event::Picture { call, direction }),
+            Notice::Source { call, flow } => self.source(call, flow),
             Notice::ConsentLost { call, flow } => {
                 if let Some(running) = self.state.calls.get_mut(&call) {
                     running.lapsed.push(flow);

@@ -430,6 +430,9 @@ impl<N: Fn(Notice) -> bool> Running<N> {
                 CoreEvent::Digit { call, direction, digit } => {
                     (self.notify)(Notice::Digit { call, direction, digit });
                 }
+                CoreEvent::Source { call, flow } => {
+                    (self.notify)(Notice::Source { call, flow });
+                }
                 CoreEvent::Picture { call, direction } => {
                     (self.notify)(Notice::Picture { call, direction });
                 }

@@ -155,19 +155,36 @@ struct place {
 	__u32 frame_max; /* octets that a frame of its sockets takes */
 };
 
+/* A packet of a flow: counted, and named in the metadata. */
+static __always_inline void note(struct sallyport_flow_value *flow, const struct datagram *packet, struct sallyport_meta *meta)
+{
+	__sync_fetch_and_add(&flow->packets, 1);
+	__sync_fetch_and_add(&flow->bytes, packet->payload_len);
+	meta->kind = SALLYPORT_META_FLOW;
+	meta->direction = flow->direction;
+	meta->epoch = flow->epoch;
+	flow->last_seen_ns = bpf_ktime_get_ns();
+}
+
+/* The flow of the same address whatever its port, or NULL: of telephony that may send from elsewhere than it says. */
+static __always_inline struct sallyport_flow_value *any_port(const struct datagram *packet)
+{
+	struct sallyport_flow_key key = packet->key;
+
+	key.remote_port[0] = 0;
+	key.remote_port[1] = 0;
+	return bpf_map_lookup_elem(&flows, &key);
+}
+
 /* A datagram to a media port. */
 static __always_inline int decide_media(struct xdp_md *ctx, struct place in, const struct datagram *packet)
 {
 	struct sallyport_meta meta = { .magic = SALLYPORT_META_MAGIC };
 	struct sallyport_flow_value *flow = bpf_map_lookup_elem(&flows, &packet->key);
 
-	if (flow) {
-		__sync_fetch_and_add(&flow->packets, 1);
-		__sync_fetch_and_add(&flow->bytes, packet->payload_len);
-		meta.kind = SALLYPORT_META_FLOW;
-		meta.direction = flow->direction;
-		meta.epoch = flow->epoch;
-		flow->last_seen_ns = bpf_ktime_get_ns();
+	/* Port 0 is nobody's: in the map it stands for any. */
+	if (flow && (packet->key.remote_port[0] || packet->key.remote_port[1])) {
+		note(flow, packet, &meta);
 		if (flow->action == SALLYPORT_ACTION_REWRITE) {
 			int action = rewrite(ctx, flow, packet);
 
@@ -178,6 +195,13 @@ static __always_inline int decide_media(struct xdp_md *ctx, struct place in, con
 	}
 	if (bad_source(&packet->key))
 		return leave(SALLYPORT_DROP_SOURCE, XDP_DROP);
+	if (in.zone == SALLYPORT_INSIDE && !in.browsers) {
+		flow = any_port(packet);
+		if (flow) {
+			note(flow, packet, &meta);
+			return redirect(ctx, in.xsk_base, &meta, SALLYPORT_REDIRECT_FLOW);
+		}
+	}
 	if (!in.browsers || !is_stun(ctx, packet))
 		return leave(SALLYPORT_DROP_UNKNOWN_FLOW, XDP_DROP);
 	if (!admit(packet->key.remote_address))

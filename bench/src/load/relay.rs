@@ -218,6 +218,7 @@ pub fn plan(call: &LoadCall, media: SocketAddr, ports: PortPair) -> Plan {
         digits: Digits::Pass,
         resend: Resend::Never,
         fork: None,
+        learns: false,
         reverse: DirectionIndex(1),
         mute: Mute::Open,
     };
@@ -236,6 +237,7 @@ pub fn plan(call: &LoadCall, media: SocketAddr, ports: PortPair) -> Plan {
         digits: Digits::Pass,
         resend: Resend::Never,
         fork: None,
+        learns: false,
         reverse: DirectionIndex(0),
         mute: Mute::Open,
     };

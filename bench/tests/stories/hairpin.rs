@@ -131,6 +131,7 @@ fn plain(call: u128, [near, far]: [(PortPair, SocketAddr); 2]) -> Plan {
         digits: Digits::Pass,
         resend: Resend::Never,
         fork: None,
+        learns: false,
         reverse: DirectionIndex(reverse),
         mute: Mute::Open,
     };

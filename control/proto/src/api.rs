@@ -56,6 +56,8 @@ pub enum Input {
     },
     /// Whoever sends on this direction of the plan wants a whole picture of the other side; the relay has asked for it by RTCP.
     Picture(DirectionIndex),
+    /// A peer inside is heard by this flow, which the plan does not name.
+    Source(FlowKey),
     /// The relay is away: nothing can be told to it. What it runs goes on, for a while at least.
     RelayAway,
     /// The relay is back and runs this version of the plan.

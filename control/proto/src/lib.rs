@@ -26,6 +26,7 @@ mod relayed;
 pub mod sdp;
 mod settings;
 pub mod sip;
+mod sources;
 
 pub use api::{
     CallEvent, CallFailure, CallState, CallView, Command, DtlsRole, DtlsStart, EndCause, Input, Party,

@@ -75,6 +75,8 @@ pub struct Policy {
     pub audio_level: bool,
     /// Whether media inside is encrypted.
     pub srtp: Srtp,
+    /// Whether peers inside are heard from the port that they signal only.
+    pub strict_source: bool,
 }
 
 impl Default for Policy {
@@ -89,6 +91,7 @@ impl Default for Policy {
             audio_level: false,
             dtmf: Dtmf::Auto,
             srtp: Srtp::Off,
+            strict_source: false,
         }
     }
 }

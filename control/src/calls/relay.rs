@@ -47,6 +47,7 @@ impl Calls {
                 self.told(call, Input::Digit { direction, event, duration });
             }
             Event::Picture { call, direction } => self.told(call, Input::Picture(direction)),
+            Event::Source { call, flow } => self.told(call, Input::Source(flow)),
             Event::Running(plan) => {
                 if let Some(found) = &mut self.adopting {
                     found.push(plan);

@@ -59,6 +59,7 @@ impl Calls {
                         config::Srtp::Optional => Srtp::Optional,
                         config::Srtp::Required => Srtp::Required,
                     },
+                    strict_source: config.inside.strict_source,
                 },
             },
             recording: config.recording.settings(),

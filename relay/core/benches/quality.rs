@@ -51,6 +51,7 @@ fn call(number: usize) -> Plan {
         digits: Digits::Pass,
         resend: Resend::Never,
         fork: None,
+        learns: false,
         reverse: DirectionIndex(reverse),
         mute: Mute::Open,
     };

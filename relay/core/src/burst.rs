@@ -93,7 +93,7 @@ pub(crate) struct Way {
 impl Way {
     const NONE: Self = Self { step: Step::Judged, payload: Payload::Rtp, slot: u32::MAX, octets: 0 };
 
-    const fn kind(&self) -> Kind {
+    pub const fn kind(&self) -> Kind {
         match self.payload {
             Payload::Rtp => Kind::Rtp,
             Payload::Rtcp => Kind::Rtcp,
@@ -164,13 +164,16 @@ impl Translator {
                 packet.verdict = self.stranger(packet, now);
                 continue;
             };
-            let fed = |at: &usize| self.table.at(*at).is_some_and(|owner| owner.is_fed_by(&packet.from));
-            let Some(slot) = self.table.owned(tag).filter(fed) else {
+            let Some(slot) = self.table.owned(tag) else {
                 packet.verdict = Verdict::Drop(Reason::StaleFlow);
                 continue;
             };
-            way.slot = u32::try_from(slot).unwrap_or(u32::MAX);
-            let step = self.judge(slot, way, packet, now);
+            let step = if self.table.at(slot).is_some_and(|owner| owner.is_fed_by(&packet.from)) {
+                way.slot = u32::try_from(slot).unwrap_or(u32::MAX);
+                self.judge(slot, way, packet, now)
+            } else {
+                self.stray(slot, way, packet, now)
+            };
             way.follow(packet, step);
         }
     }

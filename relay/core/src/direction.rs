@@ -18,6 +18,7 @@ use crate::continuity::Continuity;
 use crate::dial::Dial;
 use crate::event::{self, Digit, Hearing};
 use crate::extensions::{self, Extensions};
+use crate::latch::Latch;
 use crate::limit::Bucket;
 use crate::missing::Missing;
 use crate::packet::{Opening, Payload, Sealing};
@@ -98,6 +99,8 @@ pub struct Cold {
     pub retired: Retired,
     /// Digits that it is to send.
     pub dial: Option<Box<Dial>>,
+    /// What it knows of sources that its plan does not name.
+    pub latch: Latch,
 }
 
 impl Cold {
@@ -123,6 +126,7 @@ impl Cold {
             rekeying: false,
             retired: Retired::default(),
             dial: None,
+            latch: Latch::default(),
         }
     }
 }
@@ -177,6 +181,9 @@ impl Direction {
             _ => rules.watches().then(Box::default),
         };
         self.rules = rules;
+        if self.cold.plan.ingress != plan.ingress {
+            self.cold.latch = Latch::default();
+        }
         self.cold.plan = plan;
     }
 

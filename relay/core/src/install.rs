@@ -217,9 +217,9 @@ impl Translator {
     fn flows(&self, slots: &[usize]) -> Vec<FlowKey> {
         let directions = slots.iter().filter_map(|at| self.table.at(*at));
         let mut flows = Vec::new();
-        for flow in directions.flat_map(|direction| &direction.cold.plan.ingress) {
-            if !flows.contains(flow) {
-                flows.push(*flow);
+        for flow in directions.flat_map(|direction| direction.cold.plan.flows()) {
+            if !flows.contains(&flow) {
+                flows.push(flow);
             }
         }
         flows

@@ -112,6 +112,7 @@ mod tests {
             digits: Digits::Pass,
             resend: Resend::Never,
             fork: None,
+            learns: false,
             reverse: DirectionIndex(index),
             mute: Mute::Open,
         }

@@ -39,6 +39,7 @@
 //!     digits: Digits::Pass,
 //!     resend: Resend::Never,
 //!     fork: None,
+//!     learns: false,
 //!     reverse: DirectionIndex(reverse),
 //!     mute: Mute::Open,
 //! };
@@ -72,6 +73,7 @@ mod extensions;
 mod feedback;
 mod fork;
 mod install;
+mod latch;
 mod ledger;
 mod limit;
 mod missing;

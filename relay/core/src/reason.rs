@@ -9,6 +9,8 @@ pub enum Reason {
     RateLimited,
     /// The flow's direction has been replaced, or fed by other flows, since the packet was tagged.
     StaleFlow,
+    /// From the signalled address, but another port, and not shown to be the peer's, or not yet.
+    Unlatched,
     /// Not what its first octets promise.
     Malformed,
     /// A kind of packet that this leg does not carry.
@@ -52,10 +54,11 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::UnknownFlow,
         Self::RateLimited,
         Self::StaleFlow,
+        Self::Unlatched,
         Self::Malformed,
         Self::Unexpected,
         Self::StunIntegrity,
@@ -83,6 +86,7 @@ impl Reason {
             Self::UnknownFlow => "drop_unknown_flow",
             Self::RateLimited => "drop_rate_limited",
             Self::StaleFlow => "drop_stale_flow",
+            Self::Unlatched => "drop_unlatched",
             Self::Malformed => "drop_malformed",
             Self::Unexpected => "drop_unexpected",
             Self::StunIntegrity => "drop_stun_integrity",

@@ -5,7 +5,7 @@
 //! `nack_answered` were sent again from here, `nack_limited` were not because they just had been or too much was,
 //! `nack_declined` because they were gone or nothing could leave when their turn came, `nack_forwarded` were asked of the
 //! sender. Of packets that are missing here `nack_asked` were asked of their sender, `nack_given_up` never came;
-//! `rtx_recovered` were lost and came by retransmission. Of copies, `forked` were made, and for `fork_overflow` there was no
+//! `rtx_recovered` were lost and came by retransmission. `sources_learned` are ports of peers that were not signalled. Of copies, `forked` were made, and for `fork_overflow` there was no
 //! room.
 
 use sallyport_plan::CallId;
@@ -64,6 +64,8 @@ pub struct Stats {
     pub given_up: u64,
     /// Packets that came by retransmission.
     pub recovered: u64,
+    /// Sources that were taken for the peer's though their port was not signalled.
+    pub latched: u64,
     forked: u64,
     fork_overflow: u64,
 }
@@ -131,6 +133,7 @@ impl Stats {
             ("nack_asked", self.asked),
             ("nack_given_up", self.given_up),
             ("rtx_recovered", self.recovered),
+            ("sources_learned", self.latched),
             ("forked", self.forked),
             ("fork_overflow", self.fork_overflow),
         ];

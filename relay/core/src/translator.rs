@@ -22,7 +22,7 @@ use crate::stats::Stats;
 use crate::table::{DirectionId, Table, Tag};
 
 /// Events that may wait. While they do, no further consent lapses: [`Translator::poll_timeout`] stays due.
-const EVENTS: usize = 64;
+pub(crate) const EVENTS: usize = 64;
 
 /// Packets whose stay is kept in mind until they have left: those of a turn of a worker. What is beyond is not counted.
 const LEAVING: usize = 512;
@@ -85,6 +85,13 @@ pub enum CoreEvent {
         /// Which digit, and for how long.
         digit: Digit,
     },
+    /// A peer is heard from a port that its plan does not name.
+    Source {
+        /// Which call.
+        call: CallId,
+        /// The flow by which the packets come.
+        flow: FlowKey,
+    },
     /// Whoever sends on a direction wants a whole picture of the other side; the wish has left.
     Picture {
         /// Which call.
@@ -137,7 +144,7 @@ pub struct Translator {
     pub(crate) sources: Sources,
     /// The port of browsers inside.
     browsers: Option<u16>,
-    events: VecDeque<CoreEvent>,
+    pub(crate) events: VecDeque<CoreEvent>,
     /// Slots of directions, one for each packet that was forwarded since the last burst came.
     pub(crate) leaving: ArrayVec<u32, LEAVING>,
     /// What directions owe their receivers.
@@ -217,7 +224,8 @@ impl Translator {
 
     /// The tag of a flow, for packets that come without one.
     pub fn lookup(&self, key: &FlowKey) -> Option<Tag> {
-        self.table.lookup(key)
+        let any = || self.table.lookup(&key.of_any_port());
+        self.table.lookup(key).or_else(|| if key.zone == Zone::Inside { any() } else { None })
     }
 
     /// When [`Translator::handle_timeout`] wants to be called; `None` while no pair is kept alive.

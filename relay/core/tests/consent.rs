@@ -215,7 +215,7 @@ fn many_lapses_at_once_are_all_told() {
         assert!(!events.is_empty());
         lost.extend(events.into_iter().filter_map(|event| match event {
             CoreEvent::ConsentLost { call, .. } => Some(call),
-            CoreEvent::Digit { .. } | CoreEvent::Picture { .. } => None,
+            CoreEvent::Digit { .. } | CoreEvent::Picture { .. } | CoreEvent::Source { .. } => None,
         }));
     }
     assert_eq!(lost.len(), 500);

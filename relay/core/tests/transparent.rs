@@ -46,6 +46,7 @@ fn plan(version: u32, passage: Passage) -> Plan {
         digits: Digits::Pass,
         resend: Resend::Never,
         fork: None,
+        learns: false,
         reverse: DirectionIndex(1 - index),
         mute: Mute::Open,
     };

@@ -37,4 +37,4 @@ pub use quality::{Quality, STAYS, Told};
 pub use wire::{DecodeError, MESSAGE_MAX, bytes, decode, encode};
 
 /// Version of this contract. Both sides send it first and refuse any other.
-pub const VERSION: u16 = 6;
+pub const VERSION: u16 = 7;

@@ -121,6 +121,14 @@ pub enum Event {
         /// UDP payload.
         payload: Vec<u8>,
     },
+    /// A direction that learns hears its peer from another port than its plan says. Told again as long as the plan does not name
+    /// it.
+    Source {
+        /// Which call.
+        call: CallId,
+        /// The flow by which the packets come.
+        flow: FlowKey,
+    },
     /// Consent of a nominated pair lapsed (RFC 7675 section 5.1): nothing is sent there any more.
     ConsentLost {
         /// Which call.

@@ -37,6 +37,14 @@ pub struct FlowKey {
     pub remote: SocketAddr,
 }
 
+impl FlowKey {
+    /// The same peer at any port, which no peer has: 0.
+    #[must_use]
+    pub const fn of_any_port(self) -> Self {
+        Self { remote: SocketAddr::new(self.remote.ip(), 0), ..self }
+    }
+}
+
 /// Synchronization source (RFC 3550 section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ssrc(pub u32);
@@ -150,6 +158,9 @@ pub struct Direction {
     /// Whose packets feed it: one flow where RTP and RTCP share a port (RFC 5761), two where they do not. Directions of a
     /// bundle (RFC 8843) have the same ones: see [`Direction::may_share_with`].
     pub ingress: Vec<FlowKey>,
+    /// Whether its peer may turn out to send from another port of the same address: what comes from there is heard once it has
+    /// shown to be the peer's, and control is told ([`crate::Event::Source`]). Of flows inside only.
+    pub learns: bool,
     /// How packets arrive. `None` until the handshake has ended: media is then dropped as early.
     pub open: Option<Protection>,
     /// How packets leave. `None` until the handshake has ended.
@@ -180,6 +191,12 @@ pub struct Direction {
 }
 
 impl Direction {
+    /// Flows that lead to it, and the same of any port where it learns from which one its peer sends.
+    pub fn flows(&self) -> impl Iterator<Item = FlowKey> + '_ {
+        let any = self.ingress.iter().filter(|_| self.learns).map(|flow| flow.of_any_port());
+        self.ingress.iter().copied().chain(any)
+    }
+
     /// Whether its packets could leave as they came: plain on both sides, no payload type becomes another, no event another
     /// clock's, nobody is told of digits, and nobody gets copies.
     pub fn may_be_transparent(&self) -> bool {
@@ -315,6 +332,9 @@ impl Plan {
         if direction.payload_types.iter().any(|map| map.from.0 > 127 || map.to.0 > 127) {
             return Err(Refusal::Malformed);
         }
+        if direction.learns && direction.ingress.iter().any(|flow| flow.zone != Zone::Inside) {
+            return Err(Refusal::Malformed);
+        }
         if !direction.extensions.is_well_formed() {
             return Err(Refusal::Malformed);
         }
@@ -418,6 +438,7 @@ mod tests {
             extensions: Extensions::default(),
             digits: Digits::Pass,
             resend: Resend::Never,
+            learns: false,
             reverse: DirectionIndex(reverse),
             mute: Mute::Open,
             fork: None,

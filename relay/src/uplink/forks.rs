@@ -80,6 +80,7 @@ mod tests {
             index: DirectionIndex(0),
             medium: Medium::Audio,
             ingress: vec![path(20_000)],
+            learns: false,
             open: None,
             seal: None,
             rtp: path(20_000),

@@ -2,7 +2,7 @@
 
 use sallyport_abi::{Egress, Target};
 use sallyport_core::Tag;
-use sallyport_plan::{CallId, Direction, DirectionReport, FlowKey, Mute, Passage, Plan};
+use sallyport_plan::{CallId, Direction, DirectionReport, Event, FlowKey, Mute, Passage, Plan};
 use sallyport_xdp::{MapError, Rewrite};
 
 use super::Uplink;
@@ -19,9 +19,11 @@ impl Uplink {
         // Nor are TCP's, which come as connections.
         let comes = |(flow, _): &&(FlowKey, Tag)| !self.own.is_hairpin(flow) && !self.own.is_tcp(flow);
         for (flow, tag) in flows.iter().filter(comes).collect::<Vec<_>>() {
-            let fed = plan.directions.iter().find(|direction| direction.ingress.contains(flow));
-            let Some(direction) = fed else { continue };
-            let rewrite = self.rewrite(plan, direction, flow);
+            let led = |direction: &&Direction| direction.flows().any(|one| one == *flow);
+            let Some(direction) = plan.directions.iter().find(led) else { continue };
+            // What may come from any port the worker looks at.
+            let named = direction.ingress.contains(flow);
+            let rewrite = if named { self.rewrite(plan, direction, flow) } else { None };
             if let Some(offload) = &mut self.offload {
                 offload.place_flow(flow, (plan.call, direction.index), *tag, rewrite)?;
             }
@@ -72,6 +74,18 @@ impl Uplink {
             if let Err(error) = self.place_flows(&plan, &flows) {
                 tracing::error!(%error, "the kernel goes on sending to a former next hop");
             }
+        }
+    }
+
+    /// A peer is heard from a port that its plan does not name: control may change the plan. Not where the kernel sends on what
+    /// still comes from the port that is named, past the worker who judged that.
+    pub(super) fn source(&mut self, call: CallId, flow: FlowKey) {
+        let running = self.state.calls.get(&call);
+        let named = running.into_iter().flat_map(|running| &running.flows).map(|(flow, _)| flow);
+        let mut named = named.filter(|named| named.of_any_port() == flow.of_any_port());
+        let comes = |named: &FlowKey| self.offload.as_ref().is_some_and(|offload| offload.is_heard(named));
+        if !named.any(comes) {
+            self.tell(&Event::Source { call, flow });
         }
     }
 

@@ -14,7 +14,8 @@ use crate::orders::Notice;
 impl<N: Fn(Notice) -> bool> Running<N> {
     /// The tag of a flow, be it ours or another worker's.
     pub(super) fn tag_of(&self, key: &FlowKey) -> Option<Tag> {
-        self.worker.translator.lookup(key).or_else(|| self.routes.get(key).copied())
+        let routes = || self.routes.get(key).or_else(|| self.routes.get(&key.of_any_port())).copied();
+        self.worker.translator.lookup(key).or_else(routes)
     }
 
     /// Gives a packet that was to leave by `path` to the flow of ours at its other end, as if it had come in there. Without

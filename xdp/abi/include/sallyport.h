@@ -9,7 +9,7 @@
 #include <linux/types.h>
 
 /* Changes with every change of a key, a value or their meaning: pinned maps of another version are not adopted. */
-#define SALLYPORT_ABI_VERSION 5
+#define SALLYPORT_ABI_VERSION 6
 
 /* Zones. */
 #define SALLYPORT_OUTSIDE 1
@@ -39,7 +39,8 @@ struct sallyport_meta {
 	__u32 kind;
 };
 
-/* Whose packet: addresses are 16 octets, IPv4 mapped (RFC 4291 2.5.5.2); ports and addresses in network order. */
+/* Whose packet: addresses are 16 octets, IPv4 mapped (RFC 4291 2.5.5.2); ports and addresses in network order. Inside, remote
+ * port 0 stands for any that has no flow of its own. */
 struct sallyport_flow_key {
 	__u8 zone;
 	__u8 pad[3];

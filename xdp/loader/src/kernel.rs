@@ -218,6 +218,14 @@ impl Kernel {
         self.map(map::FLOWS).and_then(maps::flows).unwrap_or_default()
     }
 
+    /// A flow; `None` where it is not there.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn flow(&self, key: &FlowKey) -> Result<Option<FlowValue>, MapError> {
+        maps::flow(self.map(map::FLOWS)?, key)
+    }
+
     /// How many flows there are; none where the map cannot be read.
     pub fn flow_count(&self) -> usize {
         self.map(map::FLOWS).and_then(maps::flow_count).unwrap_or_default()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aya::maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError as AyaMapError, MapInfo, PerCpuArray};
 use sallyport_abi::{
     Counter, FlowKey, FlowValue, InterfaceValue, MediaKey, MediaValue, Settings, Tally, map,
 };
@@ -35,6 +35,19 @@ pub fn flow_count(map: &Map) -> Result<usize, MapError> {
     let hash = HashMap::<&MapData, FlowKey, FlowValue>::try_from(map).map_err(of(map::FLOWS))?;
     let one = |count, key: Result<_, _>| key.map(|_| count + 1).map_err(of(map::FLOWS));
     hash.keys().take(patience(map)).try_fold(0, one)
+}
+
+/// A flow; `None` where it is not there.
+///
+/// # Errors
+/// What the kernel says.
+pub fn flow(map: &Map, key: &FlowKey) -> Result<Option<FlowValue>, MapError> {
+    let hash = HashMap::<&MapData, FlowKey, FlowValue>::try_from(map).map_err(of(map::FLOWS))?;
+    match hash.get(key, 0) {
+        Ok(value) => Ok(Some(value)),
+        Err(AyaMapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(of(map::FLOWS)(error)),
+    }
 }
 
 /// Flows, sorted.

@@ -1,5 +1,6 @@
 //! The browser's side of a call: answer, ICE, DTLS, and the plan that follows from them.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use sallyport_plan::{FlowKey, Plan, Profile};
@@ -183,16 +184,36 @@ impl Call {
             ssrc: self.ssrc,
             agreed: &self.outside.agreed,
             video,
+            learns: !self.settings.sip.policy.strict_source,
             forks: self.recording.forks(),
             record: record.encode(),
         });
+        self.inside.sources.keep(&self.signalled());
         match built {
-            Ok(plan) => {
+            Ok(mut plan) => {
+                self.inside.sources.settle(&mut plan);
                 self.recording.planned(self.recording.forks());
                 self.plan_is(plan, now);
             }
             Err(refusal) => self.end(EndCause::Refused(refusal), now),
         }
+    }
+
+    /// The relay hears the inside from another port than was signalled: what we send goes there, too.
+    pub(super) fn source(&mut self, flow: &FlowKey, now: Instant) {
+        let strict = self.settings.sip.policy.strict_source;
+        if !strict && self.inside.sources.hear(flow, &self.signalled()) {
+            self.replan(now);
+        }
+    }
+
+    /// Ports of ours inside, and what was signalled of the other ends.
+    pub(super) fn signalled(&self) -> Vec<(SocketAddr, SocketAddr)> {
+        let sound = self.inside.offer.as_ref().zip(self.inside.answer.as_ref());
+        let sound = sound.map(|(ours, theirs)| [(ours.rtp, theirs.rtp), (ours.rtcp, theirs.rtcp)]);
+        let film =
+            self.video.film().map(|Film { ports, theirs, .. }| [(ports.0, theirs.0), (ports.1, theirs.1)]);
+        sound.into_iter().chain(film).flatten().collect()
     }
 
     fn plan_is(&mut self, plan: Plan, now: Instant) {

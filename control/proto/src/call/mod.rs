@@ -50,6 +50,7 @@ use crate::sdp::{
 };
 use crate::settings::Settings;
 use crate::sip::{Credentials, Dialog, Request, TransactionId};
+use crate::sources::Sources;
 
 use deadlines::{Deadlines, passed};
 use farewell::{Bye, LINGER};
@@ -151,6 +152,8 @@ struct Inside {
     /// What the far end was told that the browser does with the sound.
     told: Direction,
     answer: Option<InsideAnswer>,
+    /// Where it sends from, where it did not say so.
+    sources: Sources,
     /// Whether the far end holds the call.
     held: bool,
     chosen: Vec<Chosen>,
@@ -363,6 +366,7 @@ impl Call {
             Input::Disconnected(flow) => self.disconnected(flow, now),
             Input::Digit { direction, event, duration } => self.heard(direction, event, duration, now),
             Input::Picture(direction) => self.wishes(direction, now),
+            Input::Source(flow) => self.source(&flow, now),
             Input::RelayAway => self.relay_away(now),
             Input::RelayBack(version) => self.relay_back(version, now),
             Input::RelayLost => self.end(EndCause::RelayLost, now),

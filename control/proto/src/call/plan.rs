@@ -57,6 +57,8 @@ pub struct Parts<'a> {
     pub agreed: &'a Agreed,
     /// The picture, where there is one.
     pub video: Option<Film<'a>>,
+    /// Whether the inside is heard from other ports than it signals.
+    pub learns: bool,
     /// Where copies of the sound go, of the browser's and of the inside's.
     pub forks: [Option<Fork>; 2],
     /// What a new control needs.
@@ -102,6 +104,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         digits: digits::inward(dtmf, taken, answer.direction.receives() && direction.sends()),
         resend: Resend::Never,
         fork: inward_fork,
+        learns: false,
         reverse: OUTWARD,
         mute: mute(answer.direction.receives() && direction.sends()),
     };
@@ -121,6 +124,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         digits: if taken { Digits::PassAndTell } else { Digits::Pass },
         resend: Resend::Never,
         fork: outward_fork,
+        learns: parts.learns,
         reverse: INWARD,
         mute: mute(answer.direction.sends() && direction.receives()),
     };

@@ -15,6 +15,7 @@ use crate::error::RestoreError;
 use crate::random::{Random, Seed};
 use crate::relayed::Relayed;
 use crate::settings::Settings;
+use crate::sources::Sources;
 
 impl Call {
     /// Goes on with a call that the relay runs, from the record in its plan. One that was answered but has no keys yet,
@@ -44,6 +45,7 @@ impl Call {
         // The ACK may have come while nobody was there.
         call.deadlines.rekeyed = call.inside.sdes.keep_back().then_some(now);
         call.fill(plan.version, record, now);
+        call.inside.sources = Sources::of(plan, &call.signalled());
         match outside(plan) {
             Some((flow, keys)) => call.outside_of(plan, flow, keys),
             None => call.end(EndCause::Restarted, now),

@@ -262,6 +262,7 @@ impl Bridge {
             | Input::NextDtlsFailed(_)
             | Input::Digit { .. }
             | Input::Picture(_)
+            | Input::Source(_)
             | Input::Decline(_)
             | Input::Dtmf { .. }
             | Input::Info { .. }

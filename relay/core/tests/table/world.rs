@@ -117,6 +117,7 @@ pub fn plan(profile: Option<Profile>, paths: Paths) -> Plan {
         digits: Digits::Pass,
         resend: Resend::Never,
         fork: None,
+        learns: false,
         reverse: OUTWARD,
         mute: Mute::Open,
     };
@@ -135,6 +136,7 @@ pub fn plan(profile: Option<Profile>, paths: Paths) -> Plan {
         digits: Digits::Pass,
         resend: Resend::Never,
         fork: None,
+        learns: false,
         reverse: INWARD,
         mute: Mute::Open,
     };

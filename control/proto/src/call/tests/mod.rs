@@ -24,6 +24,7 @@ mod relay;
 mod sdes;
 mod sdes_video;
 mod setup;
+mod sources;
 mod starting_over;
 mod timers;
 mod transfer;

@@ -202,6 +202,7 @@ fn direction(index: u8, from: &Side, to: &Side) -> Option<Direction> {
         digits: Digits::Pass,
         resend: Resend::Never,
         fork: None,
+        learns: false,
         reverse: DirectionIndex(1 - index),
         mute: if open { Mute::Open } else { Mute::Held },
     })

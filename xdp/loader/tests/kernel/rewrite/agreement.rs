@@ -42,6 +42,7 @@ fn translator(phones: &[Phone; 2]) -> Translator {
             digits: Digits::Pass,
             resend: Resend::Never,
             fork: None,
+            learns: false,
             reverse: DirectionIndex(1 - index),
             mute: Mute::Open,
         }
