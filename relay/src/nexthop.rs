@@ -3,7 +3,7 @@
 //! One thread asks the kernel, so that a next hop that does not answer keeps nobody waiting; it watches what it has
 //! answered and reports a neighbour that moved.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -14,7 +14,7 @@ use sallyport_plan::{FlowKey, Refusal, Zone};
 use sallyport_wire::frame::Link;
 
 use crate::facts::Interface;
-use crate::netlink::{Mac, Netlink};
+use crate::netlink::{Mac, Netlink, Route};
 
 /// How long a next hop may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const HOPE: Duration = Duration::from_millis(50);
 /// How often an unanswered one is looked at.
 const GLANCE: Duration = Duration::from_millis(10);
-/// How often the answered ones are looked at.
+/// How often the answered ones are looked at, and the others asked for again.
 const REFRESH: Duration = Duration::from_secs(1);
 
 /// Link headers of some paths.
@@ -58,6 +58,30 @@ pub enum Answer {
     },
     /// Watched paths whose next hop has another hardware address now.
     Moved(Links),
+}
+
+/// What the kernel is asked.
+trait Kernel {
+    /// [`Netlink::route`].
+    fn route(&mut self, address: IpAddr) -> io::Result<Route>;
+    /// [`Netlink::neighbours`].
+    fn neighbours(&mut self, ifindex: u32) -> io::Result<Vec<(IpAddr, Mac)>>;
+    /// [`Netlink::resolve`].
+    fn resolve(&mut self, ifindex: u32, address: IpAddr) -> io::Result<()>;
+}
+
+impl Kernel for Netlink {
+    fn route(&mut self, address: IpAddr) -> io::Result<Route> {
+        Self::route(self, address)
+    }
+
+    fn neighbours(&mut self, ifindex: u32) -> io::Result<Vec<(IpAddr, Mac)>> {
+        Self::neighbours(self, ifindex)
+    }
+
+    fn resolve(&mut self, ifindex: u32, address: IpAddr) -> io::Result<()> {
+        Self::resolve(self, ifindex, address)
+    }
 }
 
 /// Starts the resolver in the network namespace of the calling thread; it ends when the returned sender is dropped.
@@ -96,15 +120,15 @@ struct Hop {
     mac: Option<Mac>,
 }
 
-struct Resolver<F> {
-    netlink: Netlink,
+struct Resolver<F, K> {
+    netlink: K,
     interfaces: [Interface; 2],
     waiting: Vec<Waiting>,
     watched: HashMap<FlowKey, Hop>,
     answer: F,
 }
 
-impl<F: Fn(Answer)> Resolver<F> {
+impl<F: Fn(Answer), K: Kernel> Resolver<F, K> {
     fn run(mut self, inbox: &Receiver<Question>) {
         let mut refresh = Instant::now() + REFRESH;
         loop {
@@ -238,18 +262,135 @@ impl<F: Fn(Answer)> Resolver<F> {
             return;
         }
         let table = self.table();
-        let mut moved = Vec::new();
+        let (mut moved, mut missing) = (Vec::new(), HashSet::new());
         for (path, hop) in &mut self.watched {
             let now = table.get(&(hop.ifindex, hop.address)).copied();
-            if now.is_some() && now != hop.mac {
+            if now.is_none() {
+                missing.insert((hop.ifindex, hop.address));
+            } else if now != hop.mac {
                 hop.mac = now;
                 moved.push((*path, *hop));
             }
+        }
+        // Nobody else asks: packets leave past the kernel. It may have been down, or unknown when it was asked for.
+        for (ifindex, address) in missing {
+            let _ = self.netlink.resolve(ifindex, address);
         }
         let links: Links =
             moved.iter().filter_map(|(path, hop)| Some((*path, self.link(path, hop)?))).collect();
         if !links.is_empty() {
             (self.answer)(Answer::Moved(links));
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::cell::RefCell;
+    use std::net::SocketAddr;
+    use std::rc::Rc;
+
+    use super::*;
+
+    /// A kernel whose neighbours come and go.
+    #[derive(Default)]
+    struct State {
+        neighbours: Vec<(IpAddr, Mac)>,
+        asked: Vec<IpAddr>,
+    }
+
+    #[derive(Default, Clone)]
+    struct Told(Rc<RefCell<State>>);
+
+    impl Kernel for Told {
+        fn route(&mut self, address: IpAddr) -> io::Result<Route> {
+            Ok(Route { ifindex: 2, next_hop: address })
+        }
+
+        fn neighbours(&mut self, ifindex: u32) -> io::Result<Vec<(IpAddr, Mac)>> {
+            Ok(if ifindex == 2 { self.0.borrow().neighbours.clone() } else { Vec::new() })
+        }
+
+        fn resolve(&mut self, _: u32, address: IpAddr) -> io::Result<()> {
+            self.0.borrow_mut().asked.push(address);
+            Ok(())
+        }
+    }
+
+    fn interface(zone: Zone, ifindex: u32) -> Interface {
+        Interface {
+            name: String::new(),
+            ifindex,
+            zone,
+            mac: [2; 6],
+            addresses: Vec::new(),
+            queues: 1,
+            port_min: 20_000,
+            port_max: 20_100,
+            browsers: None,
+            tcp: None,
+            dscp: 0,
+            mtu: 1500,
+            lower_mtu: None,
+            hashes_ports: false,
+        }
+    }
+
+    fn path(last: u8) -> FlowKey {
+        let [local, remote] = [1, last].map(|last| SocketAddr::from(([10, 0, 0, last], 20_000)));
+        FlowKey { zone: Zone::Inside, local, remote }
+    }
+
+    #[test]
+    fn a_next_hop_that_was_unknown_or_has_gone_is_asked_for_until_it_answers() {
+        let (kernel, answers) = (Told::default(), RefCell::new(Vec::new()));
+        let mut resolver = Resolver {
+            netlink: kernel.clone(),
+            interfaces: [interface(Zone::Outside, 1), interface(Zone::Inside, 2)],
+            waiting: Vec::new(),
+            watched: HashMap::new(),
+            answer: |answer| answers.borrow_mut().push(answer),
+        };
+        let knows = |all: &[(u8, u8)]| {
+            let entry = |(last, mac): &(u8, u8)| (path(*last).remote.ip(), [*mac; 6]);
+            kernel.0.borrow_mut().neighbours = all.iter().map(entry).collect();
+        };
+        let asked = || std::mem::take(&mut kernel.0.borrow_mut().asked);
+        let told = || answers.borrow_mut().pop();
+        let moved = |last: u8, mac: u8| match told() {
+            Some(Answer::Moved(links)) => {
+                links.len() == 1 && links[0].0 == path(last) && links[0].1.destination_mac == [mac; 6]
+            }
+            _ => false,
+        };
+        knows(&[(9, 9)]);
+        resolver.take(Question::Resolve {
+            ticket: 1,
+            paths: vec![path(9)],
+            hopes: vec![path(66)],
+            watch: true,
+        });
+        thread::sleep(HOPE);
+        resolver.look();
+        assert!(matches!(told(), Some(Answer::Resolved { links: Ok(links), .. }) if links.len() == 1));
+        asked();
+        resolver.refresh();
+        resolver.refresh();
+        assert_eq!(asked(), [path(66).remote.ip(); 2], "again, and nobody who is known");
+        assert!(told().is_none());
+        knows(&[(9, 9), (66, 6)]);
+        resolver.refresh();
+        assert!(moved(66, 6) && asked().is_empty());
+        knows(&[(9, 9)]);
+        resolver.refresh();
+        assert_eq!((asked(), told().is_none()), (vec![path(66).remote.ip()], true), "it has gone");
+        knows(&[(9, 9), (66, 7)]);
+        resolver.refresh();
+        assert!(moved(66, 7), "another machine has its address");
+        resolver.take(Question::Forget(vec![path(66)]));
+        knows(&[(9, 9)]);
+        resolver.refresh();
+        assert!(asked().is_empty());
     }
 }

@@ -19,7 +19,7 @@ use super::problem::Problem;
 #[serde(deny_unknown_fields)]
 pub struct RecordingRequest {
     /// `ADDRESS:PORT` for RTP of the browser's sound and of the far end's; RTCP goes one port above each. They lie in the
-    /// configuration's `[recording] networks`. Without it the configured recorder is invited.
+    /// configuration's `[recording] networks`, and are of one IP version. Without it the configured recorder is invited.
     to: Option<[String; 2]>,
 }
 
@@ -43,7 +43,7 @@ pub async fn begin(
     let RecordingRequest { to } =
         if body.is_empty() { RecordingRequest::default() } else { json(&headers, body)? };
     let wish = match to {
-        Some([one, other]) => Recorded::To([listener(&shared, &one)?, listener(&shared, &other)?]),
+        Some([one, other]) => Recorded::To(listeners(&shared, &one, &other)?),
         None => Recorded::Server,
     };
     shared.calls.act(id, Input::Record(wish)).await.map_err(call_problem)?;
@@ -63,6 +63,15 @@ pub async fn end(
     shared.access.token(&headers)?;
     shared.calls.act(id, Input::Record(Recorded::Stop)).await.map_err(call_problem)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Two addresses that copies may go to: both leave by port pairs of one IP version.
+fn listeners(shared: &Shared, one: &str, other: &str) -> Result<[SocketAddr; 2], Problem> {
+    let both = [listener(shared, one)?, listener(shared, other)?];
+    if both[0].is_ipv4() == both[1].is_ipv4() {
+        return Ok(both);
+    }
+    Err(wrong("listener", "to names two addresses of one IP version"))
 }
 
 /// An address that copies may go to.

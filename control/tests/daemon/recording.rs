@@ -110,8 +110,10 @@ fn a_call_that_must_be_recorded_ends_where_nobody_records_it() {
 
 #[test]
 fn administrators_have_calls_recorded_or_listen_in_where_the_configuration_lets_them() {
-    let net =
-        |at: SocketAddr| format!("server = 'sip:srs@{at}'\ncalls = 'asked'\nnetworks = ['{}/31']", at.ip());
+    let net = |at: SocketAddr| {
+        let networks = format!("['{}/31', '2001:db8::/64']", at.ip());
+        format!("server = 'sip:srs@{at}'\ncalls = 'asked'\nnetworks = {networks}")
+    };
     let lab = lab(net);
     let path = lab.call();
     let recording = format!("{path}/recording");
@@ -122,6 +124,7 @@ fn administrators_have_calls_recorded_or_listen_in_where_the_configuration_lets_
     let cases = [
         (r#"{"to": ["203.0.113.9:4000", "203.0.113.9:4002"]}"#.to_owned(), 403, "listener"),
         (format!(r#"{{"to": ["{at}:0", "{at}:4002"]}}"#), 400, "listener"),
+        (format!(r#"{{"to": ["{at}:4000", "[2001:db8::1]:4002"]}}"#), 400, "listener"),
         (format!(r#"{{"to": ["{at}:4000"]}}"#), 400, "body"),
         (r#"{"from": 1}"#.to_owned(), 400, "body"),
     ];
@@ -139,6 +142,12 @@ fn administrators_have_calls_recorded_or_listen_in_where_the_configuration_lets_
     until("copies have ended", || lab.copies() == [None, None]);
     assert_eq!(lab.post(&recording, "").0, 202);
     until("the recorder has the copies", || lab.copies()[0] == Some(SocketAddr::new(at, 30_000)));
+    until("control knows", || lab.control.ask("GET", &path).json()["recording"] == true);
     lab.is_clean(&path);
+    let metrics = lab.control.ask("GET", "/metrics").text();
+    for (outcome, count) in [("begun", 2), ("ended", 2)] {
+        let line = format!("sallyport_recordings_total{{outcome=\"{outcome}\"}} {count}\n");
+        assert!(metrics.contains(&line), "the last one ended with its call: {metrics}");
+    }
     assert_eq!(lab.post(&recording, "").0, 404);
 }

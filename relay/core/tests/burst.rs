@@ -5,11 +5,9 @@
 mod common;
 mod table;
 
-use common::{Bench, Out};
+use common::{Arrival, Bench, Out};
 use proptest::prelude::*;
-use sallyport_core::{Inbound, Payload, Tag, Verdict};
 use sallyport_plan::{CallId, FlowKey, Plan, Profile, Protection};
-use sallyport_wire::PacketBuf;
 use table::world::*;
 
 const CALLS: u8 = 3;
@@ -103,12 +101,6 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-struct Arrival {
-    from: FlowKey,
-    tag: Option<Tag>,
-    octets: Vec<u8>,
-}
-
 /// The peers of all calls.
 struct Peers {
     browsers: Vec<Peer>,
@@ -174,40 +166,6 @@ impl Peers {
     }
 }
 
-fn out(verdict: &Verdict, octets: &[u8]) -> Out {
-    match verdict {
-        Verdict::Forward(cleared) if cleared.payload() == Payload::Rtp => {
-            Out::Rtp(*cleared.egress(), octets.to_vec())
-        }
-        Verdict::Forward(cleared) => Out::Rtcp(*cleared.egress(), octets.to_vec()),
-        Verdict::Reply(_) => Out::Reply(octets.to_vec()),
-        Verdict::Punt(call) => Out::Punt(*call),
-        Verdict::Consumed => Out::Consumed,
-        Verdict::Heard => Out::Heard,
-        Verdict::Answered => Out::Answered,
-        Verdict::Drop(reason) => Out::Drop(*reason),
-    }
-}
-
-fn in_a_burst(bench: &mut Bench, burst: &[Arrival]) -> Vec<Out> {
-    let mut rooms: Vec<Vec<u8>> = burst
-        .iter()
-        .map(|packet| [vec![0xEE; HEAD], packet.octets.clone(), vec![0xEE; TAIL]].concat())
-        .collect();
-    let mut bufs: Vec<PacketBuf<'_>> = rooms
-        .iter_mut()
-        .map(|room| {
-            let end = room.len() - TAIL;
-            PacketBuf::new(room, HEAD..end).unwrap()
-        })
-        .collect();
-    let packets = burst.iter().zip(&mut bufs);
-    let mut packets: Vec<_> =
-        packets.map(|(packet, buf)| Inbound::new(packet.from, packet.tag, buf)).collect();
-    bench.core.translate_burst(&mut packets, bench.now);
-    packets.iter().map(|packet| out(&packet.verdict, packet.buf.packet())).collect()
-}
-
 fn one_by_one(bench: &mut Bench, burst: &[Arrival]) -> Vec<Out> {
     let one = |packet: &Arrival| match packet.tag {
         Some(tag) => bench.tagged(tag, packet.from, &packet.octets),
@@ -230,7 +188,7 @@ proptest! {
                 None
             };
             if let Op::Pause { micros } = op {
-                let (seen, wanted) = (in_a_burst(&mut bursts, &waiting), one_by_one(&mut singles, &waiting));
+                let (seen, wanted) = (bursts.burst(&waiting), one_by_one(&mut singles, &waiting));
                 prop_assert_eq!(&seen, &wanted);
                 forwarded += seen.iter().filter(|out| matches!(out, Out::Rtp(..) | Out::Rtcp(..))).count();
                 waiting.clear();

@@ -5,10 +5,9 @@
 mod common;
 mod table;
 
-use common::{Bench, Out};
-use sallyport_core::{Digit, FORK_ROOM, Inbound, Reason, Verdict};
+use common::{Arrival, Bench, Out};
+use sallyport_core::{Digit, FORK_ROOM, Reason};
 use sallyport_plan::{CallId, Digits, FlowKey, Fork, Mute, Passage, Plan, Profile, Refusal, Zone};
-use sallyport_wire::PacketBuf;
 use sallyport_wire::rtp::Header;
 use table::world::*;
 
@@ -27,7 +26,10 @@ fn fork(port: u16) -> Fork {
 
 /// The call, recorded both ways or not.
 fn recorded(version: u32, both: bool) -> Plan {
-    let mut plan = Plan { version, ..plan(Some(PROFILE), paths()) };
+    copied(Plan { version, ..plan(Some(PROFILE), paths()) }, both)
+}
+
+fn copied(mut plan: Plan, both: bool) -> Plan {
     for (direction, port) in plan.directions.iter_mut().zip([20_010, 20_012]) {
         direction.fork = both.then(|| fork(port));
     }
@@ -137,21 +139,39 @@ fn copies_begin_and_end_with_the_plan_and_the_stream_goes_on() {
         copied.push(bench.copies().len());
     }
     assert_eq!(copied, [0, 0, 0, 1, 1, 1, 0, 0, 0]);
+    let all = [fork(20_010), fork(20_012)].map(|fork| [fork.rtp, fork.rtcp]).concat();
     let removed = bench.core.remove(CallId(1), bench.now).unwrap();
-    assert!(!removed.egress.contains(&fork(20_010).rtp));
+    assert!(all.iter().all(|path| !removed.egress.contains(path)), "those ended before it did");
+    bench.core.install(recorded(10, true), bench.now).unwrap();
+    let removed = bench.core.remove(CallId(1), bench.now).unwrap();
+    assert!(all.iter().all(|path| removed.egress.contains(path)), "{:?}", removed.egress);
 }
 
 #[test]
-fn digits_of_control_are_copied_with_the_stream() {
-    let (mut bench, _) = bench(recorded(1, true));
+fn digits_of_control_are_copied_with_the_stream_before_they_are_sealed() {
+    let (mut bench, mut browser) = bench(copied(plan_sealed_inside(PROFILE), true));
+    let mut agent = Peer::new(&key(PROFILE, FROM_AGENT), &key(PROFILE, TO_AGENT));
     bench.core.dial(CallId(1), INWARD, &[Digit { event: 5, duration: 40 }], bench.now);
     let mut sent = Vec::new();
     for _ in 0..10 {
         bench.elapse(20_000);
         bench.core.handle_dials(bench.now, &mut |_, bytes| sent.push(bytes.to_vec()));
     }
-    let copies: Vec<Vec<u8>> = bench.copies().into_iter().map(|(_, bytes)| bytes).collect();
-    assert!(sent.len() >= 4 && copies == sent);
+    let spoken = g711(BROWSER, 1, 160 * 20);
+    sent.push(bench.send(paths().outside, &browser.seal(&spoken.bytes())).forwarded());
+    let copies = bench.copies();
+    assert!(copies.iter().all(|(path, _)| *path == fork(20_010).rtp));
+    let copies: Vec<Vec<u8>> = copies.into_iter().map(|(_, bytes)| bytes).collect();
+    let opened: Vec<Vec<u8>> = sent.iter().map(|bytes| agent.open(bytes)).collect();
+    assert!(opened.len() > 4 && sent.iter().zip(&copies).all(|(sent, copy)| sent != copy));
+    assert_eq!(copies, opened, "what the agent reads");
+    let event = |bytes: &Vec<u8>| {
+        let header = Header::parse(bytes).unwrap();
+        header.payload_type() == 101 && bytes[12] == 5
+    };
+    assert_eq!(copies.iter().filter(|copy| event(copy)).count(), copies.len() - 1);
+    let numbers: Vec<u16> = copies.iter().map(|copy| Header::parse(copy).unwrap().sequence()).collect();
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)), "{numbers:?}");
 }
 
 #[test]
@@ -159,23 +179,13 @@ fn a_burst_has_its_copies_and_what_is_too_much_is_counted() {
     let (mut bench, mut browser) = bench(recorded(1, true));
     let tag = bench.core.lookup(&paths().outside);
     for round in 0..3u16 {
-        let mut rooms: Vec<Vec<u8>> = (0..64u16)
-            .map(|nth| {
-                let spoken = g711(BROWSER, 64 * round + nth, 160 * u32::from(64 * round + nth));
-                [vec![0; HEAD], browser.seal(&spoken.bytes()), vec![0; TAIL]].concat()
-            })
-            .collect();
-        let mut bufs: Vec<PacketBuf<'_>> = rooms
-            .iter_mut()
-            .map(|room| {
-                let end = room.len() - TAIL;
-                PacketBuf::new(room, HEAD..end).unwrap()
-            })
-            .collect();
-        let mut packets: Vec<Inbound<'_, '_>> =
-            bufs.iter_mut().map(|buf| Inbound::new(paths().outside, tag, buf)).collect();
-        bench.core.translate_burst(&mut packets, bench.now);
-        assert!(packets.iter().all(|packet| matches!(packet.verdict, Verdict::Forward(_))));
+        let mut spoken = |nth: u16| {
+            let nth = 64 * round + nth;
+            let octets = browser.seal(&g711(BROWSER, nth, 160 * u32::from(nth)).bytes());
+            Arrival { from: paths().outside, tag, octets }
+        };
+        let arrivals: Vec<Arrival> = (0..64).map(&mut spoken).collect();
+        assert!(bench.burst(&arrivals).iter().all(|out| matches!(out, Out::Rtp(..))));
     }
     assert_eq!(["forked", "fork_overflow"].map(|name| bench.counter(name)), [128, 64], "nobody polled");
     assert_eq!(bench.copies().len(), 128);

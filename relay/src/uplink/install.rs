@@ -236,6 +236,7 @@ impl Uplink {
             }
         }
         self.route(call, worker, insert, remove);
+        self.teach(worker, &plan);
         if plan.is_silent() {
             self.sessions.store(&plan);
         }

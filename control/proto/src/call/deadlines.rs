@@ -21,6 +21,10 @@ pub(super) struct Deadlines {
     pub adding: Option<Instant>,
     /// A recorder's answer to our INVITE.
     pub recording: Option<Instant>,
+    /// Its ACK to our 2xx, the time after its 491, and that of asking whether it is still there.
+    pub recorder_ack: Option<Instant>,
+    pub recorder_glare: Option<Instant>,
+    pub recorder_alive: Option<Instant>,
     /// Another connection of the browser, whose handshake has not ended.
     pub successor: Option<Instant>,
     /// A browser that has closed its connection and may come back by another.
@@ -37,6 +41,8 @@ impl Deadlines {
         let setup = [self.relay, self.ring, self.ice, self.dtls, self.restart];
         let dialog = [self.glare, self.refresh, self.expiry, self.referral, self.former, self.linger];
         let later = [self.transfer, self.adding, self.recording, self.successor, self.gone, self.rekeyed];
+        let recorder = [self.recorder_ack, self.recorder_glare, self.recorder_alive];
+        let later = later.into_iter().chain(recorder);
         setup.into_iter().chain(dialog).chain(later).flatten().min()
     }
 }

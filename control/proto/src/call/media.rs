@@ -157,6 +157,7 @@ impl Call {
         let Some(outside) = self.outside.nominated.or(next) else {
             // Nothing can pass yet; but whoever comes after us has to know whom to tell BYE.
             if self.inside.answered {
+                self.recording.planned([None; 2]);
                 self.plan_is(Plan::silent(self.id, version, record.encode()), now);
             }
             return;
@@ -191,6 +192,7 @@ impl Call {
         match built {
             Ok(mut plan) => {
                 self.inside.sources.settle(&mut plan);
+                self.recording.planned(self.recording.forks());
                 self.plan_is(plan, now);
             }
             Err(refusal) => self.end(EndCause::Refused(refusal), now),

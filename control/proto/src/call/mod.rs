@@ -470,15 +470,13 @@ impl Call {
         if passed(&mut self.deadlines.adding, now) {
             self.picture_refused(now);
         }
-        if passed(&mut self.deadlines.recording, now) {
-            self.recording_over(true, now);
-        }
         if passed(&mut self.deadlines.transfer, now) {
             self.transfer_forgotten();
         }
         if self.reliable_due().is_some_and(|at| at <= now) {
             self.repeat_reliable(now);
         }
+        self.recording_time(now);
     }
 
     /// Until when the ACK to our 2xx is waited for: a call that ends waits for the one before which it may not say BYE.
@@ -533,9 +531,9 @@ impl Call {
         }
         // Whatever the relay holds or not: its answer to a reservation or a plan may be on its way.
         self.commands.push_back(Command::Remove);
+        self.recording_ends_with_call();
         self.notify(CallEvent::Ended { cause });
         self.hang_up_inside(remote);
-        self.leave_recorder();
         self.finish_if_quiet();
     }
 

@@ -12,7 +12,7 @@ use crate::sdp::{Agreed, Chosen, Codec, Direction, InsideAnswer, InsideOffer, Se
 use crate::sip::Dialog;
 
 /// Version of the form; another one is not read.
-const VERSION: u8 = 8;
+const VERSION: u8 = 9;
 
 /// The part of a call that cannot be told from its plan. Keys are in the plan, but for one that is not sealed with yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,6 +26,8 @@ pub(super) enum Purpose {
     Progress,
     /// PRACK.
     Acknowledge,
+    /// Whether a recorder is still there.
+    Alive,
     /// BYE of a dialog that is not the call's any more.
     Farewell,
 }
@@ -99,7 +101,8 @@ impl Call {
             return true;
         }
         let asking = self.inside.asking.swap_remove(at);
-        if [401, 407].contains(&response.status) && self.again(response, &asking) {
+        let challenged = [401, 407].contains(&response.status) && asking.purpose != Purpose::Alive;
+        if challenged && self.again(response, &asking) {
             return true;
         }
         self.settled(&asking, Some(response), now);
@@ -155,6 +158,9 @@ impl Call {
         // One that gets no answer ends no call, as phones that do not know it may well say nothing.
         if purpose == Purpose::Wish && status != 481 {
             return self.wish_settled(status);
+        }
+        if purpose == Purpose::Alive {
+            return self.recorder_told(&asking.request.call_id, status, now);
         }
         // What was asked in a dialog that was replaced since is of no interest.
         if self.cause.is_some() {

@@ -50,6 +50,7 @@ impl Call {
             Some((flow, keys)) => call.outside_of(plan, flow, keys),
             None => call.end(EndCause::Restarted, now),
         }
+        call.recording_resumes(now);
         Ok(call)
     }
 

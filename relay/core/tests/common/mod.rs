@@ -2,7 +2,9 @@
 
 #![allow(dead_code)]
 
-use sallyport_core::{CoreEvent, Limits, Now, Payload, RESEND_ROOM, Reason, Tag, Translator, Verdict};
+use sallyport_core::{
+    CoreEvent, Inbound, Limits, Now, Payload, RESEND_ROOM, Reason, Tag, Translator, Verdict,
+};
 use sallyport_plan::{CallId, DirectionReport, FlowKey};
 use sallyport_wire::PacketBuf;
 
@@ -22,6 +24,23 @@ pub enum Out {
 }
 
 impl Out {
+    /// Of a verdict, and the octets that the packet has by then.
+    pub fn of(verdict: &Verdict, octets: &[u8]) -> Self {
+        let octets = octets.to_vec();
+        match verdict {
+            Verdict::Forward(cleared) => match cleared.payload() {
+                Payload::Rtp => Self::Rtp(*cleared.egress(), octets),
+                Payload::Rtcp => Self::Rtcp(*cleared.egress(), octets),
+            },
+            Verdict::Reply(_) => Self::Reply(octets),
+            Verdict::Punt(call) => Self::Punt(*call),
+            Verdict::Consumed => Self::Consumed,
+            Verdict::Heard => Self::Heard,
+            Verdict::Answered => Self::Answered,
+            Verdict::Drop(reason) => Self::Drop(*reason),
+        }
+    }
+
     /// The bytes of what was forwarded.
     pub fn forwarded(self) -> Vec<u8> {
         match self {
@@ -29,6 +48,13 @@ impl Out {
             other => panic!("not forwarded: {other:?}"),
         }
     }
+}
+
+/// A packet of a burst.
+pub struct Arrival {
+    pub from: FlowKey,
+    pub tag: Option<Tag>,
+    pub octets: Vec<u8>,
 }
 
 pub struct Bench {
@@ -69,19 +95,25 @@ impl Bench {
             Some(tag) => self.core.translate(tag, &from, &mut buf, self.now),
             None => self.core.unknown(&from, &mut buf, self.now),
         };
-        let out = buf.packet().to_vec();
-        match verdict {
-            Verdict::Forward(cleared) => match cleared.payload() {
-                Payload::Rtp => Out::Rtp(*cleared.egress(), out),
-                Payload::Rtcp => Out::Rtcp(*cleared.egress(), out),
-            },
-            Verdict::Reply(_) => Out::Reply(out),
-            Verdict::Punt(call) => Out::Punt(call),
-            Verdict::Consumed => Out::Consumed,
-            Verdict::Heard => Out::Heard,
-            Verdict::Answered => Out::Answered,
-            Verdict::Drop(reason) => Out::Drop(reason),
-        }
+        Out::of(&verdict, buf.packet())
+    }
+
+    /// Packets at once.
+    pub fn burst(&mut self, arrivals: &[Arrival]) -> Vec<Out> {
+        let room = |arrival: &Arrival| [vec![0xEE; HEAD], arrival.octets.clone(), vec![0xEE; TAIL]].concat();
+        let mut rooms: Vec<Vec<u8>> = arrivals.iter().map(room).collect();
+        let mut bufs: Vec<PacketBuf<'_>> = rooms
+            .iter_mut()
+            .map(|room| {
+                let end = room.len() - TAIL;
+                PacketBuf::new(room, HEAD..end).unwrap()
+            })
+            .collect();
+        let packets = arrivals.iter().zip(&mut bufs);
+        let mut packets: Vec<_> =
+            packets.map(|(arrival, buf)| Inbound::new(arrival.from, arrival.tag, buf)).collect();
+        self.core.translate_burst(&mut packets, self.now);
+        packets.iter().map(|packet| Out::of(&packet.verdict, packet.buf.packet())).collect()
     }
 
     /// What the timer sends now.

@@ -4,6 +4,7 @@
 
 mod description;
 mod metadata;
+mod requests;
 mod session;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use sallyport_plan::{Fork, PortPair};
 use serde::{Deserialize, Serialize};
 
 use super::Call;
+use super::deadlines::passed;
 use crate::api::{CallEvent, Command, EndCause, Recorded};
 use crate::settings::Settings;
 use crate::sip::TransactionId;
@@ -48,10 +50,19 @@ pub(super) struct Recording {
     wanted: bool,
     /// Who listens in instead: addresses for RTP, one a direction.
     toward: Option<[SocketAddr; 2]>,
+    /// Where copies leave from.
     ports: Option<[PortPair; 2]>,
+    /// The same of the other IP version, where a former recording was of that.
+    spare: Option<[PortPair; 2]>,
+    /// Where copies are to go.
     forks: [Option<Fork>; 2],
-    /// The first version of the plan that has the copies, until the relay has it.
-    due: Option<u32>,
+    /// Where the last plan has them go, and the last that the relay took.
+    planned: [Option<Fork>; 2],
+    placed: [Option<Fork>; 2],
+    /// Copies are to begin, and nobody was told that they have.
+    due: bool,
+    /// The record of the call is older than what is to be kept of it.
+    unsaved: bool,
     session: Option<Session>,
     /// INVITEs that nobody wants any more, until they have their answers.
     leaving: Vec<Leaving>,
@@ -62,6 +73,7 @@ pub(super) struct Recording {
 pub struct Kept {
     state: State,
     wanted: bool,
+    toward: Option<[SocketAddr; 2]>,
     ports: Option<[PortPair; 2]>,
     forks: [Option<Fork>; 2],
     session: Option<Session>,
@@ -79,13 +91,16 @@ impl Recording {
         let runs = self.state == State::Running;
         let state = if runs || self.state == State::Over { self.state } else { State::Off };
         let session = self.session.clone().filter(|_| runs);
-        Kept { state, wanted: self.wanted, ports: self.ports.filter(|_| runs), forks: self.forks, session }
+        let ports = self.ports.filter(|_| runs);
+        Kept { state, wanted: self.wanted, toward: self.toward, ports, forks: self.forks, session }
     }
 
-    /// From a record.
+    /// From a record, whose plan the relay has.
     pub fn restored(kept: Kept) -> Self {
-        let Kept { state, wanted, ports, forks, session } = kept;
-        Self { state, wanted, ports, forks, session, ..Self::default() }
+        let Kept { state, wanted, toward, ports, forks, session } = kept;
+        let session = session.map(Session::resumed);
+        let (planned, placed) = (forks, forks);
+        Self { state, wanted, toward, ports, forks, planned, placed, session, ..Self::default() }
     }
 
     /// Where copies of either direction go, the browser's first.
@@ -101,7 +116,7 @@ impl Recording {
 
     /// Whether copies are made.
     pub fn is_on(&self) -> bool {
-        self.state == State::Running && self.due.is_none()
+        self.state == State::Running && !self.due
     }
 
     /// Whether nothing of it is to be waited for.
@@ -112,6 +127,11 @@ impl Recording {
     /// Whether port pairs that came are for it.
     pub fn waits_for_ports(&self) -> bool {
         self.state == State::Ports
+    }
+
+    /// A plan goes out with these copies, and with what is to be kept.
+    pub fn planned(&mut self, forks: [Option<Fork>; 2]) {
+        (self.planned, self.unsaved) = (forks, false);
     }
 }
 
@@ -138,6 +158,7 @@ impl Call {
         if self.may_record(&wish).is_err() || self.cause.is_some() {
             return;
         }
+        self.recording.unsaved = true;
         match wish {
             Recorded::Stop => {
                 self.recording.wanted = false;
@@ -152,7 +173,8 @@ impl Call {
         }
     }
 
-    /// Begins what is wanted once there is something to record, and tells the recorder what has changed.
+    /// Begins what is wanted once there is something to record, tells the recorder what has changed, and has the relay keep what
+    /// a new control needs: whom asked for what, where copies go, how far the dialog is.
     pub(super) fn see_to_recording(&mut self, now: Instant) {
         if self.cause.is_some() || self.relayed.away {
             return;
@@ -162,18 +184,51 @@ impl Call {
             State::Running => self.tell_recorder(),
             State::Ports | State::Inviting | State::Over => {}
         }
+        if std::mem::take(&mut self.recording.unsaved) {
+            self.replan(now);
+        }
+    }
+
+    /// A new control goes on with it: what was under way begins anew.
+    pub(super) fn recording_resumes(&mut self, now: Instant) {
+        // The plan with the copies went out before this could be told.
+        let on = CallEvent::Recording { on: true, failed: false };
+        if self.cause.is_none() && self.recording.is_on() && !self.past.contains(&on) {
+            self.past.push(on);
+        }
+        self.recorder_resumes(now);
+        self.see_to_recording(now);
+    }
+
+    /// What has to do with time.
+    pub(super) fn recording_time(&mut self, now: Instant) {
+        if passed(&mut self.deadlines.recording, now) || passed(&mut self.deadlines.recorder_ack, now) {
+            self.recording_over(true, now);
+        }
+        if passed(&mut self.deadlines.recorder_alive, now) {
+            self.ask_recorder(now);
+        }
+        // Behind it the recorder is told what it has not heard yet.
+        let _ = passed(&mut self.deadlines.recorder_glare, now);
+        self.see_to_recording(now);
     }
 
     fn begin_recording(&mut self, now: Instant) {
-        let wanted = self.recording.toward.is_some() || self.recording.wanted;
+        let invites = self.recording.wanted && self.settings.recording.is_some();
+        let wanted = self.recording.toward.is_some() || invites;
         let ready = self.inside.answered && self.adding.is_none();
         let Some(own) = self.inside.offer.as_ref().filter(|_| wanted && ready) else { return };
         self.deadlines.recording = Some(now + PATIENCE);
-        if self.recording.ports.is_some() {
-            return self.recording_has_ports(now);
-        }
         let server = self.settings.recording.as_ref().and_then(|recording| recording.family);
         let toward = self.recording.toward.map(|[one, _]| one.ip()).or(server).unwrap_or(own.rtp.ip());
+        let recording = &mut self.recording;
+        let fits = |[one, _]: &[PortPair; 2]| one.rtp.is_ipv4() == toward.is_ipv4();
+        if recording.ports.as_ref().is_some_and(|ports| !fits(ports)) {
+            std::mem::swap(&mut recording.ports, &mut recording.spare);
+        }
+        if recording.ports.is_some() {
+            return self.recording_has_ports();
+        }
         self.recording.state = State::Ports;
         self.commands.push_back(Command::Reserve { toward, pairs: PAIRS });
     }
@@ -182,10 +237,10 @@ impl Call {
     pub(super) fn reserved_for_recording(&mut self, ports: &[PortPair], now: Instant) {
         let [one, other] = ports else { return self.recording_over(true, now) };
         self.recording.ports = Some([*one, *other]);
-        self.recording_has_ports(now);
+        self.recording_has_ports();
     }
 
-    fn recording_has_ports(&mut self, now: Instant) {
+    fn recording_has_ports(&mut self) {
         let Some(ports) = self.recording.ports else { return };
         let Some(addresses) = self.recording.toward else {
             self.recording.state = State::Inviting;
@@ -199,35 +254,47 @@ impl Call {
         for ((fork, pair), address) in forks.iter_mut().zip(&ports).zip(addresses) {
             *fork = rtcp(address).map(|rtcp| description::to(pair, address, rtcp));
         }
-        self.copy_to(forks, now);
+        self.copy_to(forks);
     }
 
-    /// Copies go there from now on.
-    fn copy_to(&mut self, forks: [Option<Fork>; 2], now: Instant) {
+    /// Copies go there from now on: the relay is told when all is said that this comes of.
+    fn copy_to(&mut self, forks: [Option<Fork>; 2]) {
         self.deadlines.recording = None;
-        let first = self.recording.state != State::Running;
-        self.recording.state = State::Running;
-        self.recording.forks = forks;
-        if first {
-            self.recording.due = Some(self.relayed.sent + 1);
-        }
-        self.replan(now);
+        let recording = &mut self.recording;
+        recording.due |= recording.state != State::Running;
+        (recording.state, recording.forks, recording.unsaved) = (State::Running, forks, true);
     }
 
-    /// The relay has a plan: if it is the first one with the copies, the call is recorded by now.
+    /// The relay has this version of the plan: if it is the first one with the copies, the call is recorded by now.
     pub(super) fn recording_installed(&mut self, version: u32) {
-        if self.recording.due.take_if(|due| *due <= version).is_some() {
+        if version != self.relayed.sent {
+            return;
+        }
+        self.recording.placed = self.recording.planned;
+        if self.recording.due && self.recording.placed != [None; 2] {
+            self.recording.due = false;
             self.notify(CallEvent::Recording { on: true, failed: false });
         }
     }
 
-    /// Whether a plan that was refused is one that began to copy: then it is the copies that are refused.
+    /// Whether a plan that was refused has other copies than the one that runs: then it is the copies that are refused, and the
+    /// call goes on without, or ends as one that nobody records.
     pub(super) fn recording_refused(&mut self, now: Instant) -> bool {
-        let blamed = self.recording.due.is_some_and(|due| self.relayed.sent >= due);
+        let Recording { planned, placed, .. } = self.recording;
+        let blamed = planned != placed && planned != [None; 2];
         if blamed {
             self.recording_over(true, now);
         }
         blamed
+    }
+
+    /// The call ends, and its recording with it.
+    pub(super) fn recording_ends_with_call(&mut self) {
+        if self.recording.is_on() {
+            self.notify(CallEvent::Recording { on: false, failed: false });
+        }
+        self.recording.state = State::Over;
+        self.leave_recorder();
     }
 
     /// It ends, or comes to nothing; the recorder hears of it unless it said so itself.
@@ -235,8 +302,8 @@ impl Call {
         let on = self.recording.is_on();
         self.leave_recorder();
         let recording = &mut self.recording;
-        let copied = std::mem::take(&mut recording.forks) != [None; 2];
-        (recording.state, recording.toward, recording.due) = (State::Over, None, None);
+        (recording.state, recording.toward, recording.due) = (State::Over, None, false);
+        (recording.forks, recording.unsaved) = ([None; 2], true);
         self.deadlines.recording = None;
         if on || failed {
             self.notify(CallEvent::Recording { on: false, failed });
@@ -244,13 +311,12 @@ impl Call {
         let required = self.settings.recording.as_ref().is_some_and(|recording| recording.required);
         if required && self.recording.wanted {
             self.end(EndCause::NotRecorded, now);
-        } else if copied || required {
-            self.replan(now);
         }
     }
 
     /// The relay is away: ports that no plan names are lost with it, and what waits for them begins anew.
     pub(super) fn recording_loses_relay(&mut self) {
+        self.recording.spare = None;
         if self.recording.state != State::Running {
             self.recording.ports = None;
         }

@@ -58,6 +58,11 @@ impl Ledger {
         Self { held: true, dialogs, adopted: true, version, ..Self::default() }
     }
 
+    /// A dialog that a former control began.
+    pub fn talks(&mut self, call_id: &str) {
+        self.dialogs.insert(call_id.to_owned(), Dialog { talking: true, ..Dialog::default() });
+    }
+
     pub fn input(&mut self, input: &Input) {
         match input {
             Input::Installed(version) if self.in_flight == Some(*version) => self.in_flight = None,
@@ -177,7 +182,7 @@ impl Ledger {
                 assert!(dialog.talking || dialog.early, "no BYE without a dialog");
                 dialog.hung_up = true;
             }
-            Method::Info | Method::Update | Method::Notify => {}
+            Method::Info | Method::Update | Method::Notify | Method::Options => {}
             other if ["PRACK", "REFER"].contains(&other.as_str()) => {}
             other => panic!("{other} is no request of ours"),
         }

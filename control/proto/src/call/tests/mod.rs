@@ -18,6 +18,7 @@ mod ledger;
 mod network;
 mod proposing;
 mod random;
+mod recorder;
 mod recording;
 mod relay;
 mod sdes;
@@ -187,8 +188,13 @@ impl Rig {
 
     /// A new control goes on with the call whose plan this is.
     pub fn restored(plan: &Plan, at: Instant) -> Self {
+        Self::restored_with(&settings("secret"), plan, at)
+    }
+
+    /// The same under its own settings.
+    pub fn restored_with(settings: &Settings, plan: &Plan, at: Instant) -> Self {
         // Each control has a certificate of its own.
-        let other = Settings { fingerprint: [9; 32], ..Settings::clone(&settings("secret")) };
+        let other = Settings { fingerprint: [9; 32], ..settings.clone() };
         let call = Call::restore(plan, Arc::new(other), Seed([4; 32]), at).unwrap();
         let ledger = Ledger::restored(plan, &call.inside.dialog.call_id);
         let mut rig = Self {

@@ -12,7 +12,7 @@ use crate::sip::{Dialog, Method, Request};
 
 const SERVER: &str = "sip:srs@10.0.0.66:5070;transport=tcp";
 
-fn recorder(all: bool, required: bool) -> Arc<Settings> {
+pub fn recorder(all: bool, required: bool) -> Arc<Settings> {
     let recording = RecordingSettings {
         uri: SERVER.into(),
         route: vec!["<sip:10.0.0.66:5070;transport=tcp;lr>".into()],
@@ -24,7 +24,7 @@ fn recorder(all: bool, required: bool) -> Arc<Settings> {
 }
 
 /// What the recorder says of its media: a port for each section, 0 for one that it does not want.
-fn takes(ports: [u16; 2], direction: &str, more: &str) -> Vec<u8> {
+pub fn takes(ports: [u16; 2], direction: &str, more: &str) -> Vec<u8> {
     let [one, other] = ports;
     format!(
         "v=0\r\no=srs 1 1 IN IP4 10.0.0.66\r\ns=-\r\nc=IN IP4 10.0.0.66\r\nt=0 0\r\n\
@@ -35,7 +35,7 @@ fn takes(ports: [u16; 2], direction: &str, more: &str) -> Vec<u8> {
 }
 
 /// Copies of one direction.
-fn fork(local: u16, remote: u16) -> Fork {
+pub fn fork(local: u16, remote: u16) -> Fork {
     let path = |nth| FlowKey {
         zone: Zone::Inside,
         local: ([10, 0, 0, 1], local + nth).into(),
@@ -44,17 +44,17 @@ fn fork(local: u16, remote: u16) -> Fork {
     Fork { rtp: path(0), rtcp: path(1) }
 }
 
-fn both() -> [Option<Fork>; 2] {
+pub fn both() -> [Option<Fork>; 2] {
     [Some(fork(20_100, 6000)), Some(fork(20_102, 6002))]
 }
 
-fn forks(plan: &Plan) -> [Option<Fork>; 2] {
+pub fn forks(plan: &Plan) -> [Option<Fork>; 2] {
     [plan.directions[0].fork, plan.directions[1].fork]
 }
 
 impl Rig {
     /// The relay gives the ports of the copies.
-    fn gives_ports(&mut self) {
+    pub fn gives_ports(&mut self) {
         let pair = |port: u16| PortPair {
             rtp: ([10, 0, 0, 1], port).into(),
             rtcp: ([10, 0, 0, 1], port + 1).into(),
@@ -63,7 +63,7 @@ impl Rig {
     }
 
     /// A call whose recorder has its INVITE.
-    fn invites(settings: Arc<Settings>) -> Self {
+    pub fn invites(settings: Arc<Settings>) -> Self {
         let mut rig = Self::with(settings, "");
         rig.reserve();
         rig.ring();
@@ -72,14 +72,14 @@ impl Rig {
         rig
     }
 
-    fn recorded() -> Self {
+    pub fn recorded() -> Self {
         let mut rig = Self::invites(recorder(true, false));
         rig.recorder_says(200, &takes([6000, 6002], "recvonly", ""));
         rig.come_up_recorded();
         rig
     }
 
-    fn come_up_recorded(&mut self) {
+    pub fn come_up_recorded(&mut self) {
         self.connect();
         self.installed();
         self.keys(FINGERPRINT);
@@ -87,22 +87,22 @@ impl Rig {
         self.obedient = true;
     }
 
-    fn to_recorder(&self, method: &Method) -> Vec<Request> {
+    pub fn to_recorder(&self, method: &Method) -> Vec<Request> {
         let all = self.requests(method).into_iter().map(|(_, request)| request);
         all.filter(|request| request.to.contains("srs@")).collect()
     }
 
-    fn recorder_says(&mut self, status: u16, body: &[u8]) {
+    pub fn recorder_says(&mut self, status: u16, body: &[u8]) {
         assert!(self.requests(&Method::Invite).pop().unwrap().1.to.contains("srs@"));
         self.respond(&Method::Invite, status, "srs", body, &[]);
     }
 
-    fn recorders(&self) -> Dialog {
+    pub fn recorders(&self) -> Dialog {
         let request = self.to_recorder(&Method::Invite).pop().unwrap();
         Dialog { from: request.from, call_id: request.call_id, ..Dialog::default() }
     }
 
-    fn told(&self) -> Vec<(bool, bool)> {
+    pub fn told(&self) -> Vec<(bool, bool)> {
         let of = |event: CallEvent| match event {
             CallEvent::Recording { on, failed } => Some((on, failed)),
             _ => None,
