@@ -172,7 +172,7 @@ impl Calls {
             ice_lite: self.config.outside.ice == Ice::Lite,
             fingerprint: self.identity.fingerprint(),
             toward,
-            video: false,
+            video: self.config.sip.video,
             sip: SipSettings {
                 domain: none(),
                 user: none(),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sallyport_plan::{DirectionReport, Status, Zone};
-use sallyport_proto::ng::{BridgeTag, Protection, Value, Verb, ok};
+use sallyport_plan::{DirectionReport, Medium, Status, Zone};
+use sallyport_proto::ng::{BridgeMedium, BridgeTag, Protection, Value, Verb, ok};
 use sallyport_proto::quality::{loss_percent, mos};
 
 use super::ask::Described;
@@ -97,16 +97,16 @@ pub fn calls(shown: &[(&Described, Vec<DirectionReport>)]) -> Value {
     let mut totals = [0, 0, 0];
     let mut sources = BTreeMap::new();
     for (call, directions) in shown {
-        for (at, report) in directions.iter().enumerate() {
+        for report in directions {
             if let Some(source) = report.quality.source {
-                let heard = heard(report, directions.get(at ^ 1));
+                let reverse = directions.iter().find(|other| other.index.0 == report.index.0 ^ 1);
+                let heard = heard(report, reverse);
                 sources.insert(source.0.to_string().into_bytes(), heard);
             }
             totals.iter_mut().zip(numbers(report)).for_each(|(total, number)| *total += number);
         }
         for (at, tag) in call.tags.iter().enumerate() {
-            let report = directions.iter().find(|report| usize::from(report.index.0) == at);
-            tags.insert(tag.tag.clone().into_bytes(), side(call, at, tag, report));
+            tags.insert(tag.tag.clone().into_bytes(), side(call, at, tag, directions));
         }
     }
     let created = shown.iter().map(|(call, _)| call.created).min().unwrap_or_default();
@@ -162,22 +162,33 @@ fn words(words: &[&str]) -> Value {
     Value::List(words.iter().map(Value::text).collect())
 }
 
-/// One side with its one medium.
-fn side(call: &Described, at: usize, tag: &BridgeTag, report: Option<&DirectionReport>) -> Value {
-    let mut streams = vec![stream(tag, if tag.mux { &["RTP", "RTCP"] } else { &["RTP"] }, report)];
-    if !tag.mux {
+/// One side of a section.
+fn medium(tag: &BridgeTag, medium: &BridgeMedium, directions: &[DirectionReport]) -> Value {
+    let report = directions.iter().find(|report| report.index.0 == medium.direction);
+    let mut streams = vec![stream(medium, if medium.mux { &["RTP", "RTCP"] } else { &["RTP"] }, report)];
+    if !medium.mux {
         let rtcp = |pair: Option<(SocketAddr, SocketAddr)>| pair.map(|(_, rtcp)| (rtcp, rtcp));
-        let odd = BridgeTag { local: rtcp(tag.local), remote: rtcp(tag.remote), ..tag.clone() };
+        let odd = BridgeMedium { local: rtcp(medium.local), remote: rtcp(medium.remote), ..medium.clone() };
         streams.push(stream(&odd, &["RTCP"], None));
     }
-    let medium = Value::dict([
-        ("index", Value::Int(1)),
-        ("type", Value::text("audio")),
-        ("protocol", Value::text(tag.profile.name())),
+    Value::dict([
+        ("index", Value::count(u64::try_from(medium.place + 1).unwrap_or_default())),
+        (
+            "type",
+            Value::text(match medium.medium {
+                Medium::Audio => "audio",
+                Medium::Video => "video",
+            }),
+        ),
+        ("protocol", Value::text(medium.profile.name())),
         ("interface", Value::text(if tag.zone == Zone::Outside { "external" } else { "internal" })),
         ("streams", Value::List(streams)),
-        ("flags", medium_flags(tag)),
-    ]);
+        ("flags", medium_flags(tag, medium)),
+    ])
+}
+
+/// One side with its sections.
+fn side(call: &Described, at: usize, tag: &BridgeTag, directions: &[DirectionReport]) -> Value {
     let other = call.tags.get(1 - at.min(1)).map(|other| other.tag.as_str()).unwrap_or_default();
     let dialogue = || {
         let one = [("tag", Value::text(other)), ("type", Value::text("offer/answer"))];
@@ -189,35 +200,38 @@ fn side(call: &Described, at: usize, tag: &BridgeTag, report: Option<&DirectionR
         ("in dialogue with", Value::text(other)),
         ("subscriptions", dialogue()),
         ("subscribers", dialogue()),
-        ("medias", Value::List(vec![medium])),
+        ("medias", Value::List(tag.medias.iter().map(|one| medium(tag, one, directions)).collect())),
     ])
 }
 
-fn medium_flags(tag: &BridgeTag) -> Value {
+fn medium_flags(tag: &BridgeTag, medium: &BridgeMedium) -> Value {
     let outside = tag.zone == Zone::Outside;
     let flags = [
         ("initialized", true),
-        ("send", tag.receives),
-        ("recv", tag.sends),
-        ("rtcp-mux", tag.mux),
-        ("DTLS-SRTP", tag.profile.protection == Protection::Dtls),
-        ("SDES", tag.profile.protection == Protection::Sdes),
+        ("send", medium.receives),
+        ("recv", medium.sends),
+        ("rtcp-mux", medium.mux),
+        ("DTLS-SRTP", medium.profile.protection == Protection::Dtls),
+        ("SDES", medium.profile.protection == Protection::Sdes),
         ("ICE", outside),
     ];
     Value::List(flags.into_iter().filter(|(_, is)| *is).map(|(name, _)| Value::text(name)).collect())
 }
 
-fn stream(tag: &BridgeTag, flags: &[&str], report: Option<&DirectionReport>) -> Value {
+fn stream(medium: &BridgeMedium, flags: &[&str], report: Option<&DirectionReport>) -> Value {
     let mut members = vec![
         ("stats", stats(report.map(numbers).unwrap_or_default())),
-        ("flags", words(&if tag.remote.is_some() { [flags, &["filled"]].concat() } else { flags.to_vec() })),
+        (
+            "flags",
+            words(&if medium.remote.is_some() { [flags, &["filled"]].concat() } else { flags.to_vec() }),
+        ),
     ];
-    if let Some((local, _)) = tag.local {
+    if let Some((local, _)) = medium.local {
         members.push(("local port", Value::count(local.port())));
         members.push(("local address", Value::text(local.ip().to_string())));
         members.push(("family", Value::text(family(local))));
     }
-    if let Some((remote, _)) = tag.remote {
+    if let Some((remote, _)) = medium.remote {
         let endpoint = || {
             Value::dict([
                 ("family", Value::text(family(remote))),

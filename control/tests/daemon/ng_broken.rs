@@ -36,7 +36,8 @@ fn what_is_broken_is_answered_and_leaves_nothing() {
     for (strange, reason) in [
         (offer.replace("a=rtcp-mux\r\n", ""), "rtcp-mux"),
         (offer.replace("sha-256", "sha-1"), ""),
-        (offer.replace("m=audio", "m=video"), "No audio"),
+        (offer.replace("m=audio", "m=image"), "No audio or video"),
+        (offer.replace("m=audio", "m=video"), "No codec"),
         (offer.replace("UDP/TLS/RTP/SAVPF", "DCCP/TLS/RTP/SAVPF"), "transport protocol"),
     ] {
         let error = lab.error(&request("offer", "strange", inward(&strange)));

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{FlowKey, Zone};
+use crate::flow::{FlowKey, Zone};
 
 /// Where copies of what a direction sends go as well: to a recorder, or to somebody who listens in. A copy is the packet as it is
 /// before it is sealed, rewritten already; media that is held is not copied. Nothing that comes from there is taken, and the

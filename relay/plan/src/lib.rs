@@ -15,6 +15,7 @@ extern crate alloc;
 
 mod clock;
 mod extension;
+mod flow;
 mod fork;
 mod id;
 mod key;
@@ -25,13 +26,14 @@ mod wire;
 
 pub use clock::Clock;
 pub use extension::{ExtensionMap, Extensions, Mid};
+pub use flow::{FlowKey, Zone};
 pub use fork::Fork;
 pub use id::{CallId, ParseCallIdError};
 pub use key::{KeyMaterial, Profile, Protection, SALT_MAX};
 pub use message::{Command, Counter, DirectionReport, Event, InterfaceStatus, PortPair, Refusal, Status};
 pub use plan::{
-    Consent, Digits, Direction, DirectionIndex, FlowKey, Format, IceRole, Medium, Mute, Passage, Plan, Pt,
-    PtMap, Resend, Ssrc, Zone,
+    Consent, Digits, Direction, DirectionIndex, Format, IceRole, Medium, Mute, Passage, Plan, Pt, PtMap,
+    Resend, Ssrc,
 };
 pub use quality::{Quality, STAYS, Told};
 pub use wire::{DecodeError, MESSAGE_MAX, bytes, decode, encode};

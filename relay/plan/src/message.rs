@@ -7,8 +7,9 @@ use core::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::flow::{FlowKey, Zone};
 use crate::id::CallId;
-use crate::plan::{DirectionIndex, FlowKey, Medium, Plan, Zone};
+use crate::plan::{DirectionIndex, Medium, Plan};
 use crate::quality::Quality;
 
 /// What control asks of the relay. Each is answered by the events named.

@@ -8,8 +8,7 @@ use super::Call;
 use super::ice::Ice;
 use crate::error::AcceptError;
 use crate::sdp::{
-    Agreed, AnswerParts, BrowserOffer, Chosen, ChosenVideo, Codec, Direction, Kind, VideoFormat,
-    VideoSection, browser_offer,
+    Agreed, AnswerParts, BrowserOffer, Chosen, ChosenVideo, Codec, Direction, Kind, browser_offer, renumbered,
 };
 use crate::settings::Dtmf;
 
@@ -80,7 +79,9 @@ impl Call {
     fn offered_film(&self, sound: &[Chosen]) -> Vec<ChosenVideo> {
         let theirs = self.inside.invited.as_ref().and_then(|invited| invited.offer.as_ref()?.video.as_ref());
         let taken = sound.iter().map(|codec| codec.outside).collect();
-        theirs.filter(|_| self.pairs(true) > 1).map_or_else(Vec::new, |theirs| renumbered(theirs, taken))
+        theirs
+            .filter(|_| self.pairs(true) > 1)
+            .map_or_else(Vec::new, |theirs| renumbered(&theirs.formats, taken))
     }
 
     /// What the inside offers, in its order, under its payload types where it offers anything. Named events are offered on the
@@ -113,17 +114,4 @@ impl Call {
             |Codec { kind, payload_type }: Codec| Chosen { kind, outside: payload_type, inside: None };
         offered.into_iter().map(chosen).collect()
     }
-}
-
-/// Their formats under numbers that are not taken.
-pub(super) fn renumbered(theirs: &VideoSection, mut taken: Vec<u8>) -> Vec<ChosenVideo> {
-    let mut renumber = |format: &VideoFormat| {
-        // 64 to 95 look like RTCP on a port that both share (RFC 5761 section 4).
-        let own = Some(format.payload_type).filter(|number| !(64..96).contains(number));
-        let number = own.into_iter().chain(96..=127).find(|number| !taken.contains(number))?;
-        taken.push(number);
-        let outside = VideoFormat { payload_type: number, rtx: None, ..format.without_sets() };
-        Some(ChosenVideo { outside, from_inside: format.clone(), to_inside: format.payload_type })
-    };
-    theirs.formats.iter().filter_map(&mut renumber).collect()
 }

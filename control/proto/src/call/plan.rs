@@ -1,15 +1,14 @@
 //! From what both legs agreed on to a plan: a pure function.
 
 use sallyport_plan::{
-    CallId, Clock, Consent, Digits, Direction, DirectionIndex, ExtensionMap, Extensions, FlowKey, Fork,
-    Format, KeyMaterial, Medium, Mid, Mute, Passage, Plan, Protection, Pt, PtMap, Refusal, Resend, Ssrc,
-    Zone,
+    CallId, Consent, Digits, Direction, DirectionIndex, ExtensionMap, Extensions, FlowKey, Fork, KeyMaterial,
+    Medium, Mute, Passage, Plan, Protection, PtMap, Refusal, Resend, Ssrc, Zone,
 };
 
 use super::digits;
 use super::video::Film;
 use crate::sdp::{
-    Agreed, Chosen, ChosenVideo, Direction as SoundDirection, Extension, InsideAnswer, InsideOffer,
+    Agreed, Chosen, Direction as SoundDirection, Extension, InsideAnswer, InsideOffer, payload_types,
 };
 use crate::settings::Dtmf;
 
@@ -119,7 +118,7 @@ pub fn build(parts: Parts<'_>) -> Result<Plan, Refusal> {
         passage: Passage::Translated,
         ssrc: Ssrc(ssrc.0),
         payload_types: maps(chosen.iter().filter_map(Chosen::outward)),
-        extensions: Extensions { carried: carried(true), mid: mid(parts.agreed), ..Extensions::default() },
+        extensions: Extensions { carried: carried(true), mid: parts.agreed.name(), ..Extensions::default() },
         // Browsers play them, and tell no page.
         digits: if taken { Digits::PassAndTell } else { Digits::Pass },
         resend: Resend::Never,
@@ -156,36 +155,13 @@ fn carried(agreed: &Agreed, inside: (&InsideOffer, &InsideAnswer), outward: bool
     Extension::CARRIED.into_iter().filter_map(map).collect()
 }
 
-/// Payload types of the picture inward and outward, and how packets that browsers lose leave again: retransmissions are between
-/// the browser and us.
-fn picture_types(film: &Film<'_>) -> (Vec<PtMap>, Vec<PtMap>, Resend) {
-    let format = Format::Media(Clock::Hz90000);
-    let map = |numbers: fn(&ChosenVideo) -> (u8, u8)| {
-        let numbers = film.chosen.iter().map(numbers);
-        numbers.map(|(from, to)| PtMap { from: Pt(from), to: Pt(to), format }).collect::<Vec<_>>()
-    };
-    let again = || film.chosen.iter().filter_map(|one| Some((one, one.outside.rtx?)));
-    let mut inward = map(|one| (one.outside.payload_type, one.to_inside));
-    inward.extend(again().map(|(one, rtx)| {
-        let of = Pt(one.outside.payload_type);
-        PtMap { from: Pt(rtx), to: Pt(one.to_inside), format: Format::Rtx(of) }
-    }));
-    let payload_types: Vec<_> = again().map(|(one, rtx)| (Pt(one.outside.payload_type), Pt(rtx))).collect();
-    let resend = if payload_types.is_empty() {
-        Resend::Same
-    } else {
-        Resend::Rtx { ssrc: Ssrc(film.rtx), payload_types }
-    };
-    (inward, map(|one| (one.from_inside.payload_type, one.outside.payload_type)), resend)
-}
-
 /// The picture's directions: within the sound's bundle outside, on its own ports inside.
 fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>, keys: Option<Keys>) -> [Direction; 2] {
     let (open, seal) = protection(keys);
     let inner = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
     let (rtp, rtcp) = (inner(film.ports.0, film.theirs.0), inner(film.ports.1, film.theirs.1));
     let mute = |open: bool| if open { Mute::Open } else { Mute::Held };
-    let (inward_types, outward_types, resend) = picture_types(film);
+    let (inward_types, outward_types, resend) = payload_types(film.chosen, film.rtx);
     [
         Direction {
             index: VIDEO_INWARD,
@@ -214,7 +190,7 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>, keys: Option<Key
             open: Some(open),
             ssrc: Ssrc(film.ssrc.0),
             extensions: Extensions {
-                mid: mid(film.agreed),
+                mid: film.agreed.name(),
                 remb: film.agreed.knows_remb(),
                 ..Extensions::default()
             },
@@ -232,12 +208,6 @@ fn picture([inward, outward]: [&Direction; 2], film: &Film<'_>, keys: Option<Key
 /// The id of a header extension that both we and the inside speak of.
 pub fn inside_extension(ours: &InsideOffer, theirs: &InsideAnswer, extension: Extension) -> Option<u8> {
     ours.extensions.id(extension).filter(|id| theirs.extensions.id(extension) == Some(*id))
-}
-
-/// What names a section of a bundle outside.
-fn mid(agreed: &Agreed) -> Option<Mid> {
-    let id = agreed.extensions.id(Extension::Mid)?;
-    Some(Mid { id, name: agreed.mid.clone()? })
 }
 
 /// One for each payload type that arrives; the first that names it counts.

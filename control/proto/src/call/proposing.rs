@@ -4,9 +4,8 @@ use std::time::Instant;
 
 use super::Call;
 use super::ice::lines;
-use super::offering::renumbered;
 use crate::error::{AcceptError, OfferError};
-use crate::sdp::{BrowserOffer, Setup, browser_reoffer};
+use crate::sdp::{BrowserOffer, Setup, browser_reoffer, renumbered};
 
 /// What becomes of one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,7 +32,7 @@ impl Call {
         let theirs = self.inside.answer.as_ref().and_then(|answer| answer.video.as_ref());
         let theirs = theirs.filter(|_| runs && !busy && self.pairs(true) > 1).ok_or(AcceptError::Gone)?;
         let current = self.outside.offer.as_ref().ok_or(AcceptError::Gone)?;
-        let formats = renumbered(theirs, current.numbers());
+        let formats = renumbered(&theirs.formats, current.numbers());
         // Who sent the ClientHello stays who did (RFC 8842 section 5.2).
         let active = self.outside.setup == Setup::Passive;
         self.outside.version += 1;

@@ -3,6 +3,7 @@
 mod media;
 mod negotiate;
 mod record;
+mod section;
 mod side;
 #[cfg(test)]
 mod tests;
@@ -12,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sallyport_plan::{CallId, PortPair, Refusal, Zone};
+use sallyport_plan::{CallId, Medium, PortPair, Refusal, Zone};
 
 use super::flags::{Flags, Profile};
 use super::peer::Peer;
@@ -22,7 +23,11 @@ use crate::api::{CallEvent, CallFailure, CallState, CallView, Command, EndCause,
 use crate::random::{Random, Seed};
 use crate::relayed::Relayed;
 use crate::settings::Settings;
+use section::Section;
 use side::Side;
+
+/// Sections that a call may have: each may need two port pairs, and the relay gives a call eight.
+const SECTIONS_MAX: usize = 4;
 
 /// What all bridges share beside [`Settings`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +102,8 @@ pub struct Bridge {
     commands: VecDeque<Command>,
     /// First the one that made the first offer.
     sides: [Side; 2],
+    /// Those with sound or pictures, in the order in which they came; their places in a plan stay.
+    sections: Vec<Section>,
     offered: Option<Offered>,
     answered: bool,
     waiting: Option<Waiting>,
@@ -123,11 +130,7 @@ impl Bridge {
     ) -> Result<Self, String> {
         let sdp = Sdp::parse(&request.sdp)?;
         let mut peer = Peer::read(&sdp, &request.flags)?;
-        if peer.refused {
-            return Err("No audio section in SDP: nothing else is carried".into());
-        }
-        let mut random = Random::new(seed);
-        let sides = negotiate::sides(&options, request, &peer, &mut random)?;
+        let sides = negotiate::sides(&options, request, &peer)?;
         negotiate::strip(&mut peer, &request.flags)?;
         let mut bridge = Self {
             id,
@@ -138,9 +141,10 @@ impl Bridge {
             signalled: Duration::ZERO,
             settings,
             options,
-            random,
+            random: Random::new(seed),
             commands: VecDeque::new(),
             sides,
+            sections: Vec::new(),
             offered: None,
             answered: false,
             waiting: Some(Waiting::Ports),
@@ -151,8 +155,9 @@ impl Bridge {
             cause: None,
             over: false,
         };
+        bridge.check(0, &mut peer)?;
+        bridge.take_up(&mut peer)?;
         let (toward, pairs) = bridge.wanted_ports(&peer, &request.flags)?;
-        bridge.check(0, &peer)?;
         bridge.offered = Some(Offered { by: 0, sdp, peer, flags: request.flags.clone() });
         bridge.commands.push_back(Command::Reserve { toward, pairs });
         bridge.deadlines.relay = Some(now + bridge.settings.timeouts.relay);
@@ -173,12 +178,14 @@ impl Bridge {
         self.deadlines.delete = None;
         self.signalled = self.begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
         let outcome = match request.verb {
-            Verb::Offer => self.offer(request),
+            Verb::Offer => self.offer(request, now),
             Verb::Answer => self.answer(request, now),
             _ => Err("Unrecognized command".into()),
         };
         match outcome {
-            Ok(()) if !self.connected => self.deadlines.quiet = Some(now + self.options.patience),
+            Ok(()) if !self.connected && self.cause.is_none() => {
+                self.deadlines.quiet = Some(now + self.options.patience)
+            }
             Ok(()) => {}
             Err(reason) => self.fail(&reason),
         }
@@ -302,24 +309,50 @@ impl Bridge {
     }
 
     fn reserved(&mut self, ports: &[PortPair]) {
-        self.deadlines.relay = None;
         if !matches!(self.waiting, Some(Waiting::Ports)) {
             return;
         }
         let mut ports = ports.iter().copied();
-        for side in self.sides.iter_mut().filter(|side| side.zone == Zone::Inside) {
-            side.ports = ports.next();
-        }
-        match self.show_offer() {
-            Ok(text) => {
-                self.waiting = None;
-                self.commands.push_back(Command::Answer(text));
+        let offered = self.offered.as_ref().map(|offered| &offered.peer);
+        let wanted = |section: &&mut Section| offered.is_some_and(|peer| peer.at(section.at).is_some());
+        for section in self.sections.iter_mut().filter(wanted) {
+            let inside = |(_, side): &(_, &Side)| side.zone == Zone::Inside;
+            for (end, _) in section.ends.iter_mut().zip(&self.sides).filter(inside) {
+                end.ports = end.ports.or_else(|| ports.next());
             }
-            Err(reason) => self.end(EndCause::Protocol(reason)),
+        }
+        self.go_on();
+    }
+
+    /// The relay gave ports, or has none for what a later offer adds.
+    fn go_on(&mut self) {
+        self.deadlines.relay = self.deadlines.relay.filter(|_| self.relayed.in_flight);
+        self.waiting = None;
+        match self.show_offer() {
+            Ok(text) => self.commands.push_back(Command::Answer(text)),
+            Err(reason) if self.answered => {
+                self.offered = None;
+                self.fail(&reason);
+            }
+            Err(reason) => {
+                self.waiting = Some(Waiting::Ports);
+                self.end(EndCause::Protocol(reason));
+            }
         }
     }
 
+    /// Whether this is about ports that a later offer needs for more sections.
+    fn adds(&self) -> bool {
+        let first = self.sections.iter().all(|section| !section.has_ports(&self.sides));
+        matches!(self.waiting, Some(Waiting::Ports)) && !first
+    }
+
     fn refused(&mut self, refusal: Refusal) {
+        let of_ports = matches!(refusal, Refusal::NoPorts | Refusal::TooLarge | Refusal::Unreachable);
+        if of_ports && self.adds() {
+            self.go_on();
+            return;
+        }
         self.relayed.in_flight = false;
         self.end(EndCause::Refused(refusal));
     }
@@ -347,6 +380,15 @@ impl Bridge {
         if self.relayed.installed == 0 {
             self.end(EndCause::RelayLost);
             return;
+        }
+        // Its successor knows only of ports that a plan has.
+        for section in &mut self.sections {
+            if !section.is_installed(&self.sides) {
+                section.ends.iter_mut().for_each(|end| end.ports = None);
+            }
+        }
+        if self.adds() {
+            self.go_on();
         }
         self.relayed.away = true;
         self.deadlines.relay = Some(now + self.settings.timeouts.away);
@@ -386,7 +428,12 @@ impl Bridge {
     /// The call as REST shows it.
     pub fn view(&self) -> CallView {
         let outside = self.sides.iter().find_map(|side| side.outside.as_deref());
-        let peer = self.sides.iter().rev().find_map(|side| side.peer.as_ref());
+        let codec = |medium: Medium| {
+            let section = self.sections.iter().find(|section| section.medium == medium && section.live)?;
+            let formats = section.ends.iter().rev().find_map(|end| end.said.as_ref())?.formats.first();
+            let chosen = section.chosen.first().map(|chosen| &chosen.outside);
+            Some(chosen.or(formats)?.name.clone())
+        };
         CallView {
             incoming: false,
             from: String::new(),
@@ -394,8 +441,8 @@ impl Bridge {
             state: self.state(),
             to: format!("ng:{}", self.call_id),
             created: self.created,
-            codec: peer.and_then(|peer| peer.formats.first()).map(|format| format.name.clone()),
-            video: None,
+            codec: codec(Medium::Audio),
+            video: codec(Medium::Video),
             ice: match outside.map(|outside| outside.nominated.is_some()) {
                 Some(true) => StepState::Connected,
                 Some(false) if self.answered => StepState::Checking,
@@ -417,7 +464,7 @@ impl Bridge {
             CallState::Connected
         } else if self.answered {
             CallState::Answered
-        } else if self.sides.iter().any(|side| side.ports.is_some()) {
+        } else if self.sections.iter().any(|section| section.has_ports(&self.sides)) {
             CallState::Calling
         } else {
             CallState::Reserving
@@ -468,22 +515,32 @@ impl Bridge {
 
     /// Both sides, for those who ask.
     pub fn tags(&self) -> impl Iterator<Item = BridgeTag> {
-        self.sides.iter().map(|side| {
-            let flows = side.flows();
-            let direction = side.peer.as_ref().map(|peer| peer.direction);
+        self.sides.iter().enumerate().map(|(at, side)| {
+            let medium = |(index, section): (u8, &Section)| self.tag_medium((index, section), at);
             BridgeTag {
                 tag: side.tag.clone(),
                 zone: side.zone,
                 profile: side.profile,
-                local: flows
-                    .map(|(rtp, rtcp)| (rtp.local, rtcp.local))
-                    .or_else(|| side.ports.map(|ports| (ports.rtp, ports.rtcp))),
-                remote: side.remote(),
-                mux: side.mux,
-                sends: direction.is_some_and(crate::sdp::Direction::sends),
-                receives: direction.is_some_and(crate::sdp::Direction::receives),
+                medias: (0..).zip(&self.sections).map(medium).collect(),
             }
         })
+    }
+
+    fn tag_medium(&self, (index, section): (u8, &Section), at: usize) -> BridgeMedium {
+        let end = &section.ends[at];
+        let direction = end.said.as_ref().map(|said| said.direction).filter(|_| section.live);
+        let flows = section.flows(at, &self.sides).map(|(rtp, rtcp)| (rtp.local, rtcp.local));
+        BridgeMedium {
+            place: section.at,
+            medium: section.medium,
+            direction: 2 * index + u8::from(at == 1),
+            profile: end.said.as_ref().map_or(self.sides[at].profile, |said| said.profile),
+            local: flows.or_else(|| end.ports.map(|ports| (ports.rtp, ports.rtcp))),
+            remote: section.remote(at, &self.sides),
+            mux: end.mux,
+            sends: direction.is_some_and(crate::sdp::Direction::sends),
+            receives: direction.is_some_and(crate::sdp::Direction::receives),
+        }
     }
 
     /// Whether nobody would miss the call were its end never told: no consent is kept on either side.
@@ -499,6 +556,21 @@ pub struct BridgeTag {
     pub tag: String,
     /// Where it is.
     pub zone: Zone,
+    /// Its profile.
+    pub profile: Profile,
+    /// Its sound and pictures.
+    pub medias: Vec<BridgeMedium>,
+}
+
+/// What a side has of one section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BridgeMedium {
+    /// Place of the section, from 0.
+    pub place: usize,
+    /// Sound or a picture.
+    pub medium: Medium,
+    /// Index of the direction that comes from the side.
+    pub direction: u8,
     /// Its profile.
     pub profile: Profile,
     /// Where it sends RTP and RTCP; outside not before there is a path.

@@ -16,7 +16,7 @@ mod request;
 mod sdp;
 mod value;
 
-pub use bridge::{Bridge, BridgeSettings, BridgeTag};
+pub use bridge::{Bridge, BridgeMedium, BridgeSettings, BridgeTag};
 pub use flags::{Flags, Profile, Protection};
 pub use frame::{Form, Frame};
 pub use replies::{Replies, Seen};

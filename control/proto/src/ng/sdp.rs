@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use sdp_types::{Attribute, Media};
+
 use crate::sdp::OFFER_MAX;
 
 /// Sections that an SDP may have.
@@ -38,6 +40,29 @@ pub struct Section {
     pub formats: String,
     /// What follows.
     pub lines: Vec<Line>,
+}
+
+impl Section {
+    /// The same as a library's, for what is read of calls of ours in the same way.
+    pub fn media(&self) -> Media {
+        let attribute = |line: &Line| {
+            let (attribute, value) = line.attribute()?;
+            let value = line.value.contains(':').then(|| value.to_owned());
+            Some(Attribute { attribute: attribute.to_owned(), value })
+        };
+        Media {
+            media: self.medium.clone(),
+            port: self.port,
+            num_ports: None,
+            proto: self.profile.clone(),
+            fmt: self.formats.clone(),
+            media_title: None,
+            connections: Vec::new(),
+            bandwidths: Vec::new(),
+            key: None,
+            attributes: self.lines.iter().filter_map(attribute).collect(),
+        }
+    }
 }
 
 /// A session description.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use sallyport_plan::Mid;
 use sdp_types::{Bandwidth, Media, Session};
 use serde::{Deserialize, Serialize};
 
@@ -127,6 +128,25 @@ impl Agreed {
             remb: of("goog-remb"),
             nack: !of("nack").is_empty(),
         }
+    }
+
+    /// What we offer a browser of a section of a bundle with this name and these payload types: to name it, and to tell what
+    /// arrives.
+    pub fn offered(name: &str, types: impl Iterator<Item = u8>) -> Self {
+        let named = (1..=NAME_MAX).contains(&name.len());
+        Self {
+            extensions: Extensions::numbered([Extension::Mid, Extension::TransportWide].into_iter())
+                .only(|extension| named || extension != Extension::Mid),
+            mid: named.then(|| name.to_owned()),
+            transport_cc: types.collect(),
+            ..Self::default()
+        }
+    }
+
+    /// What names the section in what leaves.
+    pub fn name(&self) -> Option<Mid> {
+        let id = self.extensions.id(Extension::Mid)?;
+        Some(Mid { id, name: self.mid.clone()? })
     }
 
     /// The id of transport-wide sequence numbers, where arrivals can be fed back.

@@ -23,8 +23,10 @@ pub use fragment::parse_fragment;
 pub(crate) use inside::place;
 pub use inside::{InsideAnswer, InsideOffer, MediaLine};
 pub use keying::{InsideProfile, Keying};
-pub(crate) use video::choose as choose_video;
 pub use video::{ChosenVideo, VideoFormat, VideoSection};
+pub(crate) use video::{
+    choose as choose_video, describe, describe_rtx, formats as video_formats, payload_types, renumbered,
+};
 
 /// Octets that an SDP or a fragment of one may have.
 pub const OFFER_MAX: usize = 64 * 1024;

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
+use sallyport_plan::{Clock, Format, Pt, PtMap, Resend, Ssrc};
 use serde::{Deserialize, Serialize};
 
 use super::codec::rtpmaps;
@@ -160,6 +161,39 @@ pub fn choose(ours: &[VideoFormat], theirs: &[VideoFormat], outside: &[VideoForm
         Some(ChosenVideo { outside, from_inside, to_inside: to.payload_type })
     };
     theirs.iter().filter_map(choose).collect()
+}
+
+/// Their formats under numbers that are not taken, as a browser may be offered them.
+pub fn renumbered(theirs: &[VideoFormat], mut taken: Vec<u8>) -> Vec<ChosenVideo> {
+    let mut renumber = |format: &VideoFormat| {
+        // 64 to 95 look like RTCP on a port that both share (RFC 5761 section 4).
+        let own = Some(format.payload_type).filter(|number| !(64..96).contains(number));
+        let number = own.into_iter().chain(96..=127).find(|number| !taken.contains(number))?;
+        taken.push(number);
+        let outside = VideoFormat { payload_type: number, rtx: None, ..format.without_sets() };
+        Some(ChosenVideo { outside, from_inside: format.clone(), to_inside: format.payload_type })
+    };
+    theirs.iter().filter_map(&mut renumber).collect()
+}
+
+/// Payload types of the picture inward and outward, and how packets that browsers lose leave again, under `rtx` as their SSRC:
+/// retransmissions are between the browser and us.
+pub fn payload_types(chosen: &[ChosenVideo], rtx: u32) -> (Vec<PtMap>, Vec<PtMap>, Resend) {
+    let format = Format::Media(Clock::Hz90000);
+    let map = |numbers: fn(&ChosenVideo) -> (u8, u8)| {
+        let numbers = chosen.iter().map(numbers);
+        numbers.map(|(from, to)| PtMap { from: Pt(from), to: Pt(to), format }).collect::<Vec<_>>()
+    };
+    let again = || chosen.iter().filter_map(|one| Some((one, one.outside.rtx?)));
+    let mut inward = map(|one| (one.outside.payload_type, one.to_inside));
+    inward.extend(again().map(|(one, rtx)| {
+        let of = Pt(one.outside.payload_type);
+        PtMap { from: Pt(rtx), to: Pt(one.to_inside), format: Format::Rtx(of) }
+    }));
+    let payload_types: Vec<_> = again().map(|(one, rtx)| (Pt(one.outside.payload_type), Pt(rtx))).collect();
+    let resend =
+        if payload_types.is_empty() { Resend::Same } else { Resend::Rtx { ssrc: Ssrc(rtx), payload_types } };
+    (inward, map(|one| (one.from_inside.payload_type, one.outside.payload_type)), resend)
 }
 
 /// Lines of `a=rtpmap` and `a=fmtp`, with the feedback that we translate.

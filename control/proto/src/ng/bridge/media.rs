@@ -7,11 +7,13 @@ use sallyport_plan::{
     Profile, Pt, PtMap, Refusal, Resend, Ssrc, Zone,
 };
 
-use super::super::peer::{Format, Peer};
+use super::super::peer::{Format, Said};
 use super::record::Record;
-use super::side::{Keys, Side};
+use super::section::Section;
+use super::side::Keys;
 use super::{Bridge, Waiting};
 use crate::api::{CallEvent, Command, DtlsStart, EndCause, StepState};
+use crate::sdp::{self, Agreed};
 
 /// Named events (RFC 4733 section 2.6.1).
 const EVENT: &str = "telephone-event/";
@@ -141,11 +143,9 @@ impl Bridge {
         if self.cause.is_some() {
             return None;
         }
-        let [one, other] = &self.sides;
-        let mut directions = vec![direction(0, one, other)?, direction(1, other, one)?];
-        // Between plain peers nothing has to change: their reports stay true, and the kernel can do it.
-        if directions.iter().all(Direction::may_be_transparent) {
-            directions.iter_mut().for_each(|direction| direction.passage = Passage::Transparent);
+        let directions: Vec<Direction> = self.directions();
+        if directions.is_empty() {
+            return None;
         }
         let consents = self.sides.iter().filter_map(|side| side.outside.as_ref()?.consent.clone()).collect();
         let record = Record::of(self).encode();
@@ -181,49 +181,112 @@ impl Bridge {
     }
 }
 
-/// One way, from one side to the other.
-fn direction(index: u8, from: &Side, to: &Side) -> Option<Direction> {
-    let (rtp, rtcp) = from.flows()?;
-    let (to_rtp, to_rtcp) = to.flows()?;
-    let (sender, receiver) = (from.peer.as_ref()?, to.peer.as_ref()?);
-    let open = sender.direction.sends() && receiver.direction.receives();
-    Some(Direction {
-        index: DirectionIndex(index),
-        medium: Medium::Audio,
-        ingress: if rtp == rtcp { vec![rtp] } else { vec![rtp, rtcp] },
-        open: from.protections().0,
-        seal: to.protections().1,
-        rtp: to_rtp,
-        rtcp: to_rtcp,
-        passage: Passage::Translated,
-        ssrc: Ssrc(to.ssrc),
-        payload_types: payload_types(sender, receiver),
-        extensions: Extensions::default(),
-        digits: Digits::Pass,
-        resend: Resend::Never,
-        fork: None,
-        learns: false,
-        reverse: DirectionIndex(1 - index),
-        mute: if open { Mute::Open } else { Mute::Held },
-    })
+impl Bridge {
+    fn directions(&self) -> Vec<Direction> {
+        let mut directions = Vec::with_capacity(2 * self.sections.len());
+        for (index, section) in (0..).zip(&self.sections) {
+            let both = [self.direction(2 * index, section, 0), self.direction(2 * index + 1, section, 1)];
+            let [Some(mut there), Some(mut back)] = both else { continue };
+            // Between plain peers nothing has to change: their reports stay true, and the kernel can do it.
+            if there.may_be_transparent() && back.may_be_transparent() {
+                (there.passage, back.passage) = (Passage::Transparent, Passage::Transparent);
+            }
+            directions.extend([there, back]);
+        }
+        directions
+    }
+
+    /// One way of a section, from one side to the other.
+    fn direction(&self, index: u8, section: &Section, from: usize) -> Option<Direction> {
+        let to = 1 - from;
+        let ((rtp, rtcp), (to_rtp, to_rtcp)) =
+            (section.flows(from, &self.sides)?, section.flows(to, &self.sides)?);
+        let (sender, receiver) = (section.ends[from].said.as_ref()?, section.ends[to].said.as_ref()?);
+        let open = section.live && sender.direction.sends() && receiver.direction.receives();
+        let (payload_types, resend) = self.passes(section, from, (sender, receiver));
+        Some(Direction {
+            index: DirectionIndex(index),
+            medium: section.medium,
+            ingress: if rtp == rtcp { vec![rtp] } else { vec![rtp, rtcp] },
+            open: section.protections(from, &self.sides).0,
+            seal: section.protections(to, &self.sides).1,
+            rtp: to_rtp,
+            rtcp: to_rtcp,
+            passage: Passage::Translated,
+            ssrc: Ssrc(section.ends[to].ssrc),
+            payload_types,
+            extensions: self.extensions(section, from),
+            digits: Digits::Pass,
+            resend,
+            fork: None,
+            learns: false,
+            reverse: DirectionIndex(index ^ 1),
+            mute: if open { Mute::Open } else { Mute::Held },
+        })
+    }
+
+    /// Payload types that pass, and what leaves again.
+    fn passes(
+        &self,
+        section: &Section,
+        from: usize,
+        (sender, receiver): (&Said, &Said),
+    ) -> (Vec<PtMap>, Resend) {
+        if section.chosen.is_empty() {
+            let inward = self.sides[from].zone == Zone::Outside;
+            let pictures = self.sections.iter().filter(|_| inward).flat_map(|section| &section.chosen);
+            let taken = pictures.flat_map(|one| [Some(one.outside.payload_type), one.outside.rtx]).flatten();
+            return (payload_types(sender, receiver, &taken.collect::<Vec<u8>>()), Resend::Never);
+        }
+        let (inward, mut outward, resend) = sdp::payload_types(&section.chosen, section.rtx);
+        if self.sides[from].zone == Zone::Outside {
+            return (inward, Resend::Never);
+        }
+        // As with sound, who sends under its own number is helped.
+        for one in &section.chosen {
+            let [from, to] = [one.to_inside, one.outside.payload_type].map(Pt);
+            if outward.iter().all(|map| map.from != from) {
+                outward.push(PtMap { from, to, format: plan::Format::Media(Clock::Hz90000) });
+            }
+        }
+        (outward, resend)
+    }
+
+    /// Numbers are those of the bundle, so that its first section hears them all.
+    fn extensions(&self, section: &Section, from: usize) -> Extensions {
+        let film = section.medium == Medium::Video;
+        match [self.sides[from].zone, self.sides[1 - from].zone] {
+            [Zone::Outside, _] => {
+                let mut agreed = self.sections.iter().map(|section| &section.ends[from].agreed);
+                let nack = film && section.ends[from].agreed.knows_nack();
+                let transport_wide = agreed.find_map(Agreed::transport_wide);
+                Extensions { transport_wide, nack, ..Extensions::default() }
+            }
+            [_, Zone::Outside] => {
+                let agreed = &section.ends[1 - from].agreed;
+                let remb = film && agreed.knows_remb();
+                Extensions { mid: agreed.name(), remb, ..Extensions::default() }
+            }
+            _ => Extensions::default(),
+        }
+    }
 }
 
 /// Payload types pass as they are: each side was shown those of the other. A side that sends under its own type for a
-/// codec, where the two differ, is helped.
-fn payload_types(sender: &Peer, receiver: &Peer) -> Vec<PtMap> {
+/// codec, where the two differ, is helped. `taken`: types that the sender has for another section of its bundle.
+fn payload_types(sender: &Said, receiver: &Said, taken: &[u8]) -> Vec<PtMap> {
     let map = |from: &Format, to: &Format| PtMap {
         from: Pt(from.payload_type),
         to: Pt(to.payload_type),
         format: format(from, to),
     };
-    let mut maps: Vec<PtMap> = receiver.formats.iter().map(|format| map(format, format)).collect();
-    for own in &sender.formats {
-        let taken = maps.iter().any(|map| map.from.0 == own.payload_type);
-        let theirs = receiver
-            .formats
-            .iter()
-            .find(|format| !own.name.is_empty() && format.name.eq_ignore_ascii_case(&own.name));
-        if let Some(theirs) = theirs.filter(|_| !taken) {
+    let free = |format: &&Format| !taken.contains(&format.payload_type);
+    let mut maps: Vec<PtMap> =
+        receiver.formats.iter().filter(free).map(|format| map(format, format)).collect();
+    for own in sender.formats.iter().filter(free) {
+        let mapped = maps.iter().any(|map| map.from.0 == own.payload_type);
+        let theirs = receiver.formats.iter().find(|format| !own.name.is_empty() && format.is_alike(own));
+        if let Some(theirs) = theirs.filter(|_| !mapped) {
             maps.push(map(own, theirs));
         }
     }
@@ -237,6 +300,7 @@ fn format(from: &Format, to: &Format) -> plan::Format {
         let rate = format.name.split('/').nth(1).and_then(|rate| rate.trim().parse().ok());
         rate.and_then(Clock::of).unwrap_or(match format.payload_type {
             10 | 11 => Clock::Hz44100,
+            25..=34 => Clock::Hz90000,
             0..=95 => Clock::Hz8000,
             _ => Clock::Hz48000,
         })

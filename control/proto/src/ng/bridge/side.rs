@@ -1,18 +1,15 @@
 //! One side of a bridge.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
-use sallyport_plan::{
-    Consent, FlowKey, KeyMaterial, PortPair, Profile as SrtpProfile, Protection as Seal, Zone,
-};
+use sallyport_plan::{Consent, FlowKey, KeyMaterial, Profile as SrtpProfile, Zone};
 
-use super::super::flags::{Profile, Protection};
-use super::super::peer::{IceParameters, Peer};
+use super::super::flags::Profile;
+use super::super::peer::IceParameters;
 use crate::api::{DtlsRole, StepState};
 use crate::call::ice::Ice;
 use crate::random::Random;
-use crate::sdp::{Crypto, Setup};
+use crate::sdp::Setup;
 use crate::settings::Settings;
 
 /// Keys of a leg.
@@ -169,44 +166,14 @@ pub struct Side {
     pub profile: Profile,
     /// The profile's name in its SDP.
     pub profile_name: String,
-    /// The stream that we send it.
-    pub ssrc: u32,
-    /// Our ports for it, inside.
-    pub ports: Option<PortPair>,
-    /// What it said last and both agreed on.
-    pub peer: Option<Peer>,
-    /// RTP and RTCP on one port.
-    pub mux: bool,
-    /// Whether we offered that.
-    pub mux_offered: bool,
-    /// Name of its audio section.
-    pub mid: Option<String>,
     /// Outside only.
     pub outside: Option<Box<Outside>>,
-    /// Keys that we offered it, or answered with.
-    pub crypto: Vec<Crypto>,
-    /// Keys in use from the SDP.
-    pub sdes: Option<Keys>,
 }
 
 impl Side {
     /// A side that has said nothing.
-    pub fn new(tag: &str, zone: Zone, profile: Profile, profile_name: &str, random: &mut Random) -> Self {
-        Self {
-            tag: tag.to_owned(),
-            zone,
-            profile,
-            profile_name: profile_name.to_owned(),
-            ssrc: random.u32(),
-            ports: None,
-            peer: None,
-            mux: false,
-            mux_offered: false,
-            mid: None,
-            outside: None,
-            crypto: Vec::new(),
-            sdes: None,
-        }
+    pub fn new(tag: &str, zone: Zone, profile: Profile, profile_name: &str) -> Self {
+        Self { tag: tag.to_owned(), zone, profile, profile_name: profile_name.to_owned(), outside: None }
     }
 
     /// The pair in use.
@@ -222,37 +189,5 @@ impl Side {
     /// When its agent wants to be woken.
     pub fn ice_due(&self) -> Option<Instant> {
         self.outside.as_ref().filter(|outside| outside.begun)?.ice.as_ref()?.due()
-    }
-
-    /// Where its RTP and RTCP go.
-    pub fn remote(&self) -> Option<(SocketAddr, SocketAddr)> {
-        if let Some(flow) = self.nominated() {
-            return Some((flow.remote, flow.remote));
-        }
-        let peer = self.peer.as_ref()?;
-        let rtp = peer.rtp?;
-        Some((rtp, if self.mux { rtp } else { peer.rtcp? }))
-    }
-
-    /// Flows of its RTP and RTCP; `None` while there is no path.
-    pub fn flows(&self) -> Option<(FlowKey, FlowKey)> {
-        if self.zone == Zone::Outside {
-            return self.nominated().map(|flow| (flow, flow));
-        }
-        let (ports, (rtp, rtcp)) = (self.ports?, self.remote()?);
-        let flow = |local, remote| FlowKey { zone: Zone::Inside, local, remote };
-        let first = flow(ports.rtp, rtp);
-        Some((first, if self.mux { first } else { flow(ports.rtcp, rtcp) }))
-    }
-
-    /// How packets come from it and go to it; `None` before there are keys.
-    pub fn protections(&self) -> (Option<Seal>, Option<Seal>) {
-        let keys = match self.profile.protection {
-            Protection::Plain => return (Some(Seal::Plain), Some(Seal::Plain)),
-            Protection::Sdes => self.sdes.as_ref(),
-            Protection::Dtls => self.outside.as_ref().and_then(|outside| outside.keys.as_ref()),
-        };
-        let seal = |key: &KeyMaterial| Seal::Srtp(key.clone());
-        (keys.map(|keys| seal(&keys.receive)), keys.map(|keys| seal(&keys.send)))
     }
 }

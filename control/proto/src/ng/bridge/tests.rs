@@ -1,6 +1,7 @@
 mod flags;
 mod opensips;
 mod strange;
+mod video;
 
 use super::*;
 use crate::ng::{Value, bencode};
@@ -122,7 +123,8 @@ fn a_browsers_offer_loses_all_that_is_the_browsers() {
         text,
         "v=0\r\no=- 46117 2 IN IP4 10.0.0.1\r\ns=-\r\nc=IN IP4 10.0.0.1\r\nt=0 0\r\nm=audio 20000 RTP/AVP 9 0 8 110\r\n\
          a=rtpmap:9 G722/8000\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:110 telephone-event/48000\r\n\
-         a=label:main\r\na=sendrecv\r\na=rtcp:20001\r\nm=video 0 UDP/TLS/RTP/SAVPF 96\r\na=inactive\r\n"
+         a=label:main\r\na=sendrecv\r\na=rtcp:20001\r\nm=video 20002 RTP/AVP 96\r\na=rtpmap:96 VP8/90000\r\n\
+         a=rtcp-fb:96 nack pli\r\na=rtcp-fb:96 ccm fir\r\na=sendrecv\r\na=rtcp:20003\r\n"
     );
 }
 

@@ -229,9 +229,10 @@ fn codecs_are_taken_out_of_offers_and_answers() {
 }
 
 #[test]
-fn one_audio_section_of_several_is_carried_and_the_rest_declined() {
+fn sound_and_pictures_are_carried_in_their_places_and_the_rest_declined() {
     let more = "m=video 4010 RTP/AVP 96\r\na=rtpmap:96 VP8/90000\r\nm=audio 4020 RTP/AVP 8\r\n\
-        m=application 4030 UDP/DTLS/SCTP webrtc-datachannel\r\na=sctp-port:5000\r\nm=image 4040 udptl t38\r\n";
+        m=application 4030 UDP/DTLS/SCTP webrtc-datachannel\r\na=sctp-port:5000\r\nm=image 4040 udptl t38\r\n\
+        m=text 4050 RTP/AVP 98\r\na=rtpmap:98 t140/1000\r\nm=video 4060 TCP/RTP/AVP 96\r\n";
     let (mut bridge, offer) = offered(&format!("{PHONE}{more}"), "");
     let sections = |sdp: &str| -> Vec<String> {
         sdp.lines()
@@ -240,28 +241,40 @@ fn one_audio_section_of_several_is_carried_and_the_rest_declined() {
             .collect()
     };
     let declined =
-        ["m=video 0 RTP/AVP", "m=audio 0 RTP/AVP", "m=application 0 UDP/DTLS/SCTP", "m=image 0 udptl"];
-    assert_eq!(sections(&offer)[0], "m=audio 20002 RTP/AVP");
-    assert_eq!(sections(&offer)[1..], declined);
-    assert!(!offer.contains("VP8") && !offer.contains("sctp-port"), "{offer}");
-    // One that answers with less, or accepts what we declined.
-    for answer in [PHONE.to_owned(), format!("{PHONE}{more}")] {
-        let (_, text) = answered(&mut bridge, &answer);
-        assert_eq!(sections(&text)[0], "m=audio 20000 RTP/AVP");
-        assert_eq!(sections(&text)[1..], declined);
-    }
-    // The first audio refused, the second in use; then none at all.
-    let second = PHONE.replace("m=audio 4000", "m=audio 4050");
-    let moved = format!(
-        "{}m=audio 0 RTP/AVP 0\r\n{}",
-        PHONE.split("m=").next().unwrap(),
-        &second[second.find("m=").unwrap()..]
+        ["m=application 0 UDP/DTLS/SCTP", "m=image 0 udptl", "m=text 0 RTP/AVP", "m=video 0 TCP/RTP/AVP"];
+    assert_eq!(
+        sections(&offer)[..3],
+        ["m=audio 20002 RTP/AVP", "m=video 20006 RTP/AVP", "m=audio 20010 RTP/AVP"]
     );
-    bridge.request(Instant::now(), &request("offer", &moved, ""));
-    assert_eq!(sections(&said(&mut bridge)), ["m=audio 0 RTP/AVP", "m=audio 20002 RTP/AVP"]);
-    let (plan, text) = answered(&mut bridge, &moved.replace("4050", "4060"));
-    assert_eq!(sections(&text), ["m=audio 0 RTP/AVP", "m=audio 20000 RTP/AVP"]);
-    assert_eq!(plan.directions[0].rtp.remote.port(), 4060);
+    assert_eq!(sections(&offer)[3..], declined);
+    assert!(offer.contains("VP8") && !offer.contains("sctp-port"), "{offer}");
+    // One that answers with less, or accepts what we declined.
+    let (plan, text) = answered(&mut bridge, PHONE);
+    assert_eq!(sections(&text)[..3], ["m=audio 20000 RTP/AVP", "m=video 0 RTP/AVP", "m=audio 0 RTP/AVP"]);
+    assert_eq!(plan.directions.len(), 2);
+    let (plan, text) = answered(&mut bridge, &format!("{PHONE}{more}"));
+    assert_eq!(
+        sections(&text)[..3],
+        ["m=audio 20000 RTP/AVP", "m=video 20004 RTP/AVP", "m=audio 20008 RTP/AVP"]
+    );
+    assert_eq!(sections(&text)[3..], declined);
+    let indices: Vec<u8> = plan.directions.iter().map(|direction| direction.index.0).collect();
+    assert_eq!(indices, [0, 1, 2, 3, 4, 5]);
+    // All sound refused, the picture in use; then nothing at all.
+    let (head, _) = PHONE.split_once("m=").unwrap();
+    let film = format!(
+        "{head}m=audio 0 RTP/AVP 0\r\nm=video 4070 RTP/AVP 96\r\na=rtpmap:96 VP8/90000\r\nm=audio 0 RTP/AVP 8\r\n"
+    );
+    bridge.request(Instant::now(), &request("offer", &film, ""));
+    assert_eq!(
+        sections(&said(&mut bridge)),
+        ["m=audio 0 RTP/AVP", "m=video 20006 RTP/AVP", "m=audio 0 RTP/AVP"]
+    );
+    let (plan, text) = answered(&mut bridge, &film.replace("4070", "4080"));
+    assert_eq!(sections(&text), ["m=audio 0 RTP/AVP", "m=video 20004 RTP/AVP", "m=audio 0 RTP/AVP"]);
+    let mutes: Vec<Mute> = plan.directions.iter().map(|direction| direction.mute).collect();
+    assert_eq!(mutes, [Mute::Held, Mute::Held, Mute::Open, Mute::Open, Mute::Held, Mute::Held]);
+    assert_eq!(plan.directions[2].rtp.remote.port(), 4080);
     bridge.request(Instant::now(), &request("offer", &PHONE.replace("m=audio 4000", "m=audio 0"), ""));
     assert_eq!(sections(&said(&mut bridge)), ["m=audio 0 RTP/AVP"]);
     assert_eq!(bridge.view().state, CallState::Connected, "the call goes on");

@@ -39,9 +39,10 @@ fn a_call_between_browser_and_telephony_as_opensips_words_it() {
     assert!(offer.flags.unknown.is_empty() && offer.to_tag.is_none());
     let when = (Instant::now(), 0);
     let mut bridge = Bridge::new(CallId(1), settings(), Arc::default(), Seed([9; 32]), when, &offer).unwrap();
-    assert!(matches!(bridge.poll_command(), Some(Command::Reserve { pairs: 1, .. })));
+    assert!(matches!(bridge.poll_command(), Some(Command::Reserve { pairs: 2, .. })));
     let at = |port| std::net::SocketAddr::from(([10, 0, 0, 1], port));
-    bridge.handle(Instant::now(), Input::Reserved(vec![PortPair { rtp: at(20_000), rtcp: at(20_001) }]));
+    let pair = |port| PortPair { rtp: at(port), rtcp: at(port + 1) };
+    bridge.handle(Instant::now(), Input::Reserved(vec![pair(20_000), pair(20_002)]));
     let inside = said(&mut bridge);
     assert!(
         inside.contains("m=audio 20000 RTP/AVP 9 0 8 110\r\n")

@@ -95,8 +95,10 @@ fn drive(bridge: &mut Bridge) -> usize {
                 let ip =
                     if toward.is_ipv4() { "10.0.0.1".parse().unwrap() } else { "fd00::1".parse().unwrap() };
                 let at = |port| std::net::SocketAddr::new(ip, port);
+                let taken = bridge.sections.iter().flat_map(|section| &section.ends);
+                let taken = u16::try_from(taken.filter(|end| end.ports.is_some()).count()).unwrap();
                 let pair = |number: u8| {
-                    let port = 20_000 + 2 * u16::from(number);
+                    let port = 20_000 + 2 * (taken + u16::from(number));
                     PortPair { rtp: at(port), rtcp: at(port + 1) }
                 };
                 bridge.handle(Instant::now(), Input::Reserved((0..pairs).map(pair).collect()));
@@ -125,13 +127,17 @@ proptest! {
 
     #[test]
     fn harmed_offers_and_answers_are_answered_once_and_the_call_can_be_deleted(
-        web in any::<bool>(),
+        which in 0..4_u8,
         offer in proptest::collection::vec(harm(), 0..4),
         answer in proptest::collection::vec(harm(), 0..4),
         again in proptest::collection::vec(harm(), 0..4),
     ) {
-        let (first, flags, second) =
-            if web { (WEB, "RTP/AVP ICE=remove rtcp-mux-demux", PHONE) } else { (PHONE, "RTP/AVP", PHONE) };
+        let (first, flags, second) = match which {
+            0 => (WEB, "RTP/AVP ICE=remove rtcp-mux-demux", video::FILM_PHONE),
+            1 => (video::FILM_PHONE, "UDP/TLS/RTP/SAVPF ICE=force", WEB),
+            2 => (video::FILM_PHONE, "RTP/AVP", video::FILM_PHONE),
+            _ => (PHONE, "RTP/AVP", PHONE),
+        };
         let Some(request) = wire("offer", first, flags, &offer) else { return Ok(()) };
         let when = (Instant::now(), 0);
         let Ok(mut bridge) = Bridge::new(CallId(1), settings(), Arc::default(), Seed([9; 32]), when, &request) else {
