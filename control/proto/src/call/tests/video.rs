@@ -107,6 +107,32 @@ fn a_picture_has_directions_of_its_own_in_the_bundle() {
 }
 
 #[test]
+fn each_side_is_told_how_large_a_picture_the_other_decodes() {
+    let theirs = H264.replace("42801f;", "42800c;max-fs=396;level-asymmetry-allowed=1;");
+    let mut rig = calling();
+    let invite = section(&last_body(&rig));
+    assert!(invite.contains("packetization-mode=1;profile-level-id=42e01f\r\n"), "{invite}");
+    pick_up(&mut rig, &theirs);
+    rig.come_up();
+    let answer = section(&rig.answer().unwrap());
+    assert!(answer.contains("profile-level-id=42e00c;max-fs=396\r\n"), "{answer}");
+    let said = rig.ask(Method::Invite, "pbx", &sdp("10.0.0.5", "0 101", &theirs)).unwrap();
+    let said = section(&String::from_utf8(said.body).unwrap());
+    assert!(said.contains("profile-level-id=42e01f\r\n") && !said.contains("max-fs"), "{said}");
+    rig.finish();
+    let mut rig = Rig::incoming(&sdp("10.0.0.9", "0 101", &theirs), &[]).unwrap();
+    rig.reserve();
+    rig.take_with(FILM).unwrap();
+    let said = section(&String::from_utf8(rig.replies(super::INVITE).pop().unwrap().body).unwrap());
+    assert!(said.contains("profile-level-id=42801f;") && !said.contains("max-fs"), "{said}");
+    rig.acknowledge(b"");
+    rig.come_up();
+    let answer = section(&rig.answer().unwrap());
+    assert!(answer.contains("profile-level-id=42e00c;max-fs=396\r\n"), "{answer}");
+    rig.finish();
+}
+
+#[test]
 fn what_does_not_fit_leaves_the_sound() {
     let none = Arc::new(Settings { video: false, ..Settings::clone(&settings("secret")) });
     let mut off = Rig::with(none, FILM);
