@@ -386,6 +386,21 @@ fn a_number_that_sound_and_picture_share_is_renumbered_for_the_browser() {
 }
 
 #[test]
+fn a_section_is_never_anothers() {
+    let (mut bridge, _) = offered(PHONE, "");
+    let film = PHONE.replace("m=audio", "m=video");
+    for verb in ["answer", "offer"] {
+        bridge.request(Instant::now(), &request(verb, &film, ""));
+        let failed = commands(&mut bridge);
+        assert!(
+            matches!(failed.as_slice(), [Command::Fail(failure)] if failure.text.contains("another's")),
+            "{verb}: {failed:?}"
+        );
+    }
+    assert_eq!(answered(&mut bridge, PHONE).0.directions.len(), 2, "the call goes on");
+}
+
+#[test]
 fn each_section_has_keys_of_its_own() {
     let keys = |sdp: &str| -> Vec<String> {
         let inline = |line: &str| line.split("inline:").nth(1).unwrap().to_owned();
