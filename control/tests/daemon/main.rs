@@ -23,6 +23,7 @@ mod middle;
 mod ng;
 mod ng_broken;
 mod ng_told;
+mod ng_video;
 mod outage;
 mod pbx;
 mod peers;

@@ -142,6 +142,10 @@ impl Bridge {
         let names: Vec<String> = peer.heads.iter().map(|head| head.profile.clone()).collect();
         let (main, ice, certified) = (peer.main, peer.ice.is_some(), peer.fingerprint.is_some());
         keep(peer, |place, said| {
+            let known = self.sections.iter().find(|section| section.at == place);
+            if known.is_some_and(|section| section.medium != said.medium) {
+                return Err("A section has become another's".into());
+            }
             if said.profile.protection != side.profile.protection {
                 let name = names.get(place).map(String::as_str).unwrap_or_default();
                 return Err(format!("Transport protocol {name} does not fit {}", side.profile.name()));
@@ -178,9 +182,8 @@ impl Bridge {
             if browser && said.medium == Medium::Video && said.film.is_empty() {
                 return Err("No codec is left".into());
             }
-            if let Some(section) = sections.iter().find(|section| section.at == at) {
-                let same = section.medium == said.medium;
-                return if same { Ok(()) } else { Err("A section has become another's".into()) };
+            if sections.iter().any(|section| section.at == at) {
+                return Ok(());
             }
             let full = sections.len() >= SECTIONS_MAX || (said.medium == Medium::Video && !settings.video);
             if full || (browser && sections.iter().any(|section| section.medium == said.medium)) {

@@ -285,6 +285,17 @@ fn a_phone_calls_a_browser_with_a_picture() {
     assert_eq!((plan.directions[2].mute, plan.directions[0].mute), (Mute::Held, Mute::Open));
 }
 
+/// The browser adds a picture; what the phone is offered when the relay has said this of ports.
+fn adds(bridge: &mut Bridge, outcome: Input) -> String {
+    commands(bridge);
+    bridge.request(Instant::now(), &request("offer", &film_web(), INWARD));
+    assert!(matches!(bridge.poll_command(), Some(Command::Reserve { pairs: 1, .. })));
+    bridge.request(Instant::now(), &request("offer", &film_web(), INWARD));
+    assert!(matches!(bridge.poll_command(), Some(Command::Fail(failure)) if failure.text.contains("busy")));
+    bridge.handle(Instant::now(), outcome);
+    said(bridge)
+}
+
 #[test]
 fn a_picture_is_added_dropped_and_brought_back() {
     let audio = film_web().split("m=video").next().unwrap().replace("BUNDLE a v", "BUNDLE a");
@@ -294,17 +305,6 @@ fn a_picture_is_added_dropped_and_brought_back() {
     assert_eq!(connected(&mut bridge).directions.len(), 2);
     let at = |port| std::net::SocketAddr::from(([10, 0, 0, 1], port));
     let pair = PortPair { rtp: at(20_002), rtcp: at(20_003) };
-    let adds = |bridge: &mut Bridge, outcome: Input| {
-        commands(bridge);
-        bridge.request(Instant::now(), &request("offer", &film_web(), INWARD));
-        assert!(matches!(bridge.poll_command(), Some(Command::Reserve { pairs: 1, .. })));
-        bridge.request(Instant::now(), &request("offer", &film_web(), INWARD));
-        assert!(
-            matches!(bridge.poll_command(), Some(Command::Fail(failure)) if failure.text.contains("busy"))
-        );
-        bridge.handle(Instant::now(), outcome);
-        said(bridge)
-    };
     // Where there are no ports, or no relay, the call stays one of sound.
     let without = adds(&mut bridge, Input::Refused(Refusal::NoPorts));
     has(
@@ -383,6 +383,21 @@ fn a_number_that_sound_and_picture_share_is_renumbered_for_the_browser() {
     let answer = again(&mut bridge, "answer", &phone, "");
     has(&answer, &["m=audio 10000 UDP/TLS/RTP/SAVPF 8 0"]);
     connected(&mut bridge);
+}
+
+#[test]
+fn a_section_is_never_anothers() {
+    let (mut bridge, _) = offered(PHONE, "");
+    let film = PHONE.replace("m=audio", "m=video");
+    for verb in ["answer", "offer"] {
+        bridge.request(Instant::now(), &request(verb, &film, ""));
+        let failed = commands(&mut bridge);
+        assert!(
+            matches!(failed.as_slice(), [Command::Fail(failure)] if failure.text.contains("another's")),
+            "{verb}: {failed:?}"
+        );
+    }
+    assert_eq!(answered(&mut bridge, PHONE).0.directions.len(), 2, "the call goes on");
 }
 
 #[test]
