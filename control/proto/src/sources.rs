@@ -54,10 +54,11 @@ impl Sources {
         self.heard.retain(|heard| signalled.contains(&(heard.local, heard.signalled)));
     }
 
-    /// Has a plan, made of what was signalled, hear and send where the peers are.
-    pub fn settle(&self, plan: &mut Plan) {
+    /// Has a plan, made of what was signalled, hear where the peers are, and send there where it is to.
+    pub fn settle(&self, plan: &mut Plan, sends: bool) {
         for direction in &mut plan.directions {
-            let paths = direction.ingress.iter_mut().chain([&mut direction.rtp, &mut direction.rtcp]);
+            let egress = [&mut direction.rtp, &mut direction.rtcp].into_iter().filter(|_| sends);
+            let paths = direction.ingress.iter_mut().chain(egress);
             for path in paths.filter(|path| path.zone == Zone::Inside) {
                 let heard = self
                     .heard

@@ -191,7 +191,7 @@ impl Call {
         self.inside.sources.keep(&self.signalled());
         match built {
             Ok(mut plan) => {
-                self.inside.sources.settle(&mut plan);
+                self.inside.sources.settle(&mut plan, true);
                 self.recording.planned(self.recording.forks());
                 self.plan_is(plan, now);
             }

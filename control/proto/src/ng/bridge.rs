@@ -23,6 +23,7 @@ use crate::api::{CallEvent, CallFailure, CallState, CallView, Command, EndCause,
 use crate::random::{Random, Seed};
 use crate::relayed::Relayed;
 use crate::settings::Settings;
+use crate::sources::Sources;
 use section::Section;
 use side::Side;
 
@@ -109,6 +110,11 @@ pub struct Bridge {
     waiting: Option<Waiting>,
     relayed: Relayed,
     deadlines: Deadlines,
+    /// Where telephony sends from, where it did not say so.
+    sources: Sources,
+    /// Whether a request wanted that to be as signalled, and what we send.
+    strict: bool,
+    asymmetric: bool,
     connected: bool,
     past: Vec<CallEvent>,
     cause: Option<EndCause>,
@@ -132,6 +138,7 @@ impl Bridge {
         let mut peer = Peer::read(&sdp, &request.flags)?;
         let sides = negotiate::sides(&options, request, &peer)?;
         negotiate::strip(&mut peer, &request.flags)?;
+        let strict = settings.sip.policy.strict_source;
         let mut bridge = Self {
             id,
             call_id: request.call_id.clone(),
@@ -150,11 +157,15 @@ impl Bridge {
             waiting: Some(Waiting::Ports),
             relayed: Relayed::default(),
             deadlines: Deadlines::default(),
+            sources: Sources::default(),
+            strict,
+            asymmetric: false,
             connected: false,
             past: Vec::new(),
             cause: None,
             over: false,
         };
+        bridge.note_sources(&request.flags);
         bridge.check(0, &mut peer)?;
         bridge.take_up(&mut peer)?;
         let (toward, pairs) = bridge.wanted_ports(&peer, &request.flags)?;
@@ -177,6 +188,7 @@ impl Bridge {
         }
         self.deadlines.delete = None;
         self.signalled = self.begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
+        self.note_sources(&request.flags);
         let outcome = match request.verb {
             Verb::Offer => self.offer(request, now),
             Verb::Answer => self.answer(request, now),
@@ -189,6 +201,12 @@ impl Bridge {
             Ok(()) => {}
             Err(reason) => self.fail(&reason),
         }
+    }
+
+    /// What a request says of sources holds for the rest of the call.
+    fn note_sources(&mut self, flags: &Flags) {
+        self.strict |= flags.strict_source;
+        self.asymmetric |= flags.asymmetric;
     }
 
     /// Ends the call, at once or after a while.
@@ -254,6 +272,7 @@ impl Bridge {
             Input::Disconnected(flow) => self.disconnected(flow, now),
             Input::RelayAway => self.relay_away(now),
             Input::RelayBack(version) => self.relay_back(version, now),
+            Input::Source(flow) => self.source(&flow, now),
             Input::RelayLost => self.end(EndCause::RelayLost),
             Input::DtlsDone { profile, receive, send, peer_fingerprint } => {
                 self.dtls_done(profile, side::Keys { receive, send }, &peer_fingerprint, now);
@@ -269,7 +288,6 @@ impl Bridge {
             | Input::NextDtlsFailed(_)
             | Input::Digit { .. }
             | Input::Picture(_)
-            | Input::Source(_)
             | Input::Decline(_)
             | Input::Dtmf { .. }
             | Input::Info { .. }

@@ -186,19 +186,21 @@ pub struct Flags {
     pub sip_source: bool,
     /// Leave `a=rtcp` out.
     pub no_rtcp_attribute: bool,
+    /// Telephony is heard from the port that it signals only.
+    pub strict_source: bool,
+    /// What it is sent goes to that port, wherever it sends from.
+    pub asymmetric: bool,
     /// An unknown call is an error.
     pub fatal: bool,
     /// Names that mean nothing to us.
     pub unknown: Vec<String>,
 }
 
-/// Flags that change nothing here. The relay sends to the signalled address and takes media from nowhere else, so every
-/// call is as with `strict-source` and `asymmetric`; keys and ports stay over re-offers; nothing is recorded.
+/// Flags that change nothing here: media comes from the signalled address whatever they say, keys and ports stay over
+/// re-offers, nothing is recorded.
 const NO_EFFECT: &[&str] = &[
     "trust-address",
-    "strict-source",
     "symmetric",
-    "asymmetric",
     "symmetric-codecs",
     "asymmetric-codecs",
     "force",
@@ -262,6 +264,8 @@ impl Flags {
             "generate-mid" => self.generate_mid = true,
             "no-rtcp-attribute" => self.no_rtcp_attribute = true,
             "fatal" => self.fatal = true,
+            "strict-source" => self.strict_source = true,
+            "asymmetric" => self.asymmetric = true,
             "internal" | "external" => self.direction.push(name),
             "ice-remove" => self.ice = IceChoice::Remove,
             "ice-force" => self.ice = IceChoice::Force,

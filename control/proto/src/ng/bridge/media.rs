@@ -1,5 +1,6 @@
 //! ICE, DTLS, and the plan that follows from what both sides said.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use sallyport_plan::{
@@ -126,6 +127,8 @@ impl Bridge {
             return;
         }
         let version = self.relayed.sent + 1;
+        let signalled = self.ends_inside();
+        self.sources.keep(&signalled);
         match self.plan(version) {
             None => {}
             Some(Ok(plan)) => {
@@ -149,8 +152,25 @@ impl Bridge {
         }
         let consents = self.sides.iter().filter_map(|side| side.outside.as_ref()?.consent.clone()).collect();
         let record = Record::of(self).encode();
-        let plan = Plan { call: self.id, version, directions, consents, record };
+        let mut plan = Plan { call: self.id, version, directions, consents, record };
+        self.sources.settle(&mut plan, !self.asymmetric);
         Some(plan.validate().map(|()| plan))
+    }
+
+    /// The relay hears telephony from another port than was signalled.
+    pub(super) fn source(&mut self, flow: &FlowKey, now: Instant) {
+        let signalled = self.ends_inside();
+        if self.cause.is_none() && !self.strict && self.sources.hear(flow, &signalled) {
+            self.replan(now);
+        }
+    }
+
+    /// Ports of ours inside, and what was signalled of the other ends.
+    pub(super) fn ends_inside(&self) -> Vec<(SocketAddr, SocketAddr)> {
+        let ends = self.sections.iter().flat_map(|section| [0, 1].map(|at| section.flows(at, &self.sides)));
+        let flows = ends.flatten().flat_map(|(rtp, rtcp)| [rtp, rtcp]);
+        let inside = flows.filter(|flow| flow.zone == Zone::Inside);
+        inside.map(|flow| (flow.local, flow.remote)).collect()
     }
 
     pub(super) fn installed(&mut self, version: u32, now: Instant) {
@@ -219,7 +239,7 @@ impl Bridge {
             digits: Digits::Pass,
             resend,
             fork: None,
-            learns: false,
+            learns: self.sides[from].zone == Zone::Inside && !self.strict,
             reverse: DirectionIndex(index ^ 1),
             mute: if open { Mute::Open } else { Mute::Held },
         })

@@ -19,6 +19,7 @@ use crate::random::{Random, Seed};
 use crate::relayed::Relayed;
 use crate::sdp::{Agreed, ChosenVideo};
 use crate::settings::Settings;
+use crate::sources::Sources;
 
 /// Version of the form; none that [`crate::Call`] writes.
 const VERSION: u8 = 0x83;
@@ -29,6 +30,8 @@ pub struct Record {
     call_id: String,
     branch: Option<String>,
     created: u64,
+    strict: bool,
+    asymmetric: bool,
     sides: [SideRecord; 2],
     sections: Vec<SectionRecord>,
 }
@@ -100,6 +103,8 @@ impl Record {
             call_id: bridge.call_id.clone(),
             branch: bridge.branch.clone(),
             created: bridge.created,
+            strict: bridge.strict,
+            asymmetric: bridge.asymmetric,
             sides: [side(&bridge.sides[0]), side(&bridge.sides[1])],
             sections: bridge.sections.iter().map(section).collect(),
         }
@@ -138,7 +143,8 @@ impl Bridge {
         options: Arc<BridgeSettings>,
         seed: Seed,
     ) -> Result<Self, RestoreError> {
-        let Record { call_id, branch, created, sides, sections } = Record::decode(&plan.record)?;
+        let Record { call_id, branch, created, strict, asymmetric, sides, sections } =
+            Record::decode(&plan.record)?;
         let mut random = Random::new(seed);
         let [one, other] = sides;
         let sides =
@@ -148,7 +154,7 @@ impl Bridge {
             .map(|(index, record)| section(plan, index, record, &sides, &mut random))
             .collect();
         let version = plan.version;
-        Ok(Self {
+        let mut bridge = Self {
             id: plan.call,
             call_id,
             branch,
@@ -166,11 +172,16 @@ impl Bridge {
             waiting: None,
             relayed: Relayed { sent: version, installed: version, complete: true, ..Relayed::default() },
             deadlines: Deadlines::default(),
+            sources: Sources::default(),
+            strict,
+            asymmetric,
             connected: true,
             past: Vec::new(),
             cause: None,
             over: false,
-        })
+        };
+        bridge.sources = Sources::of(plan, &bridge.ends_inside());
+        Ok(bridge)
     }
 }
 

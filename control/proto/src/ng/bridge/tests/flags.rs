@@ -197,10 +197,44 @@ fn mid_is_generated_kept_and_left_out() {
 fn what_is_about_sources_changes_nothing_and_is_known() {
     let (mut plain, offer) = offered(PHONE, "");
     let (plan, answer) = answered(&mut plain, PHONE);
-    let words = "trust-address strict-source symmetric asymmetric port-latching media-handover loop-protect weak-source";
+    let words = "trust-address symmetric port-latching media-handover loop-protect weak-source";
     let (mut bridge, with) = offered(PHONE, words);
     assert_eq!((with, answered_with(&mut bridge, PHONE, words)), (offer, (plan, answer)));
     assert!(request("offer", PHONE, words).flags.unknown.is_empty());
+}
+
+/// The plan that follows where the phone of the offer is heard from another port.
+fn moved(bridge: &mut Bridge, plan: &Plan) -> Option<Plan> {
+    let mut flow = plan.directions[0].ingress[0];
+    flow.remote.set_port(40_000);
+    bridge.handle(Instant::now(), Input::Source(flow));
+    commands(bridge).into_iter().find_map(|command| match command {
+        Command::Install(plan) => Some(plan),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_phone_is_heard_from_another_port_and_sent_to_there_unless_a_flag_says_no() {
+    let ports =
+        |plan: &Plan| (plan.directions[0].ingress[0].remote.port(), plan.directions[1].rtp.remote.port());
+    let (mut bridge, _) = offered(PHONE, "");
+    let (plan, _) = answered(&mut bridge, PHONE);
+    assert!(plan.directions.iter().all(|direction| direction.learns));
+    let next = moved(&mut bridge, &plan).unwrap();
+    assert_eq!((ports(&plan), ports(&next)), ((4000, 4000), (40_000, 40_000)));
+    assert!(moved(&mut bridge, &plan).is_none(), "that is known");
+    let mut adopted = Bridge::restore(&next, settings(), Arc::default(), Seed([3; 32])).unwrap();
+    assert!(moved(&mut adopted, &plan).is_none(), "and outlives control");
+
+    let (mut bridge, _) = offered(PHONE, "asymmetric");
+    let (plan, _) = answered(&mut bridge, PHONE);
+    assert_eq!(ports(&moved(&mut bridge, &plan).unwrap()), (40_000, 4000));
+
+    let (mut bridge, _) = offered(PHONE, "strict-source");
+    let (plan, _) = answered(&mut bridge, PHONE);
+    assert!(plan.directions.iter().all(|direction| !direction.learns));
+    assert!(moved(&mut bridge, &plan).is_none());
 }
 
 #[test]
