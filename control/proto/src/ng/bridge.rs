@@ -203,12 +203,6 @@ impl Bridge {
         }
     }
 
-    /// What a request says of sources holds for the rest of the call.
-    fn note_sources(&mut self, flags: &Flags) {
-        self.strict |= flags.strict_source;
-        self.asymmetric |= flags.asymmetric;
-    }
-
     /// Ends the call, at once or after a while.
     pub fn delete(&mut self, now: Instant, delay: Duration) {
         if delay.is_zero() {

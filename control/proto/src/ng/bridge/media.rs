@@ -8,6 +8,7 @@ use sallyport_plan::{
     Profile, Pt, PtMap, Refusal, Resend, Ssrc, Zone,
 };
 
+use super::super::flags::Flags;
 use super::super::peer::{Format, Said};
 use super::record::Record;
 use super::section::Section;
@@ -155,6 +156,12 @@ impl Bridge {
         let mut plan = Plan { call: self.id, version, directions, consents, record };
         self.sources.settle(&mut plan, !self.asymmetric);
         Some(plan.validate().map(|()| plan))
+    }
+
+    /// What a request says of sources holds for the rest of the call.
+    pub(super) fn note_sources(&mut self, flags: &Flags) {
+        self.strict |= flags.strict_source;
+        self.asymmetric |= flags.asymmetric;
     }
 
     /// The relay hears telephony from another port than was signalled.
