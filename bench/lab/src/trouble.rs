@@ -14,6 +14,8 @@ pub const RATE: u32 = 8000;
 pub const FRAME: u32 = 40;
 /// Between two packets.
 pub const INTERVAL: Duration = Duration::from_millis(5);
+/// How long a call may take to be held, and its other side to agree that it is no more.
+const AGREED: Duration = Duration::from_millis(150);
 /// Packets that are sent while a call is held: two seconds.
 pub const HELD: u32 = 400;
 /// Packets of one who has no business in the call.
@@ -261,6 +263,9 @@ fn happens(
         Trouble::Hold | Trouble::HoldAndRewind => {
             score.note(|tally| tally.unheld = tally.unheld.or(Some(tally.sent)));
             mouth.hold(true)?;
+            // The answer may come before the relay obeys.
+            mouth.listen(Instant::now() + AGREED)?;
+            *next = Instant::now();
             for _ in 0..HELD {
                 mouth.listen(*next)?;
                 mouth.say(&voice.next())?;
@@ -268,6 +273,9 @@ fn happens(
                 score.note(|tally| tally.held += 1);
             }
             mouth.hold(false)?;
+            // What is said before the other side has agreed as well is held yet, as it is in any call.
+            mouth.listen(Instant::now() + AGREED)?;
+            *next = Instant::now();
             score.note(|tally| (tally.holds, tally.signalled) = (tally.holds + 1, tally.signalled + 2));
             if trouble == Trouble::HoldAndRewind {
                 voice.sequence = voice.sequence.wrapping_sub(ANEW);

@@ -21,6 +21,8 @@ use super::{Options, Verdict, Who, arrivals, first_number, go_on, status, wait};
 
 /// A second address of the phone.
 const MOVED: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 6);
+/// Who was never spoken of.
+const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 7);
 /// How long ICE, DTLS and the first packet may take.
 const CONNECT: Duration = Duration::from_secs(30);
 
@@ -72,7 +74,9 @@ pub(super) fn play(options: &Options, say: &mut dyn FnMut(&str)) -> anyhow::Resu
 
 fn start_phone(lab: &Lab, options: &Options, course: &Course) -> anyhow::Result<Phone> {
     let namespace = lab.namespace(Place::Enterprise);
-    namespace.ip(&format!("address add {MOVED}/24 dev {INSIDE_PEER}\n"))?;
+    for address in [MOVED, STRANGER] {
+        namespace.ip(&format!("address add {address}/24 dev {INSIDE_PEER}\n"))?;
+    }
     let score = Arc::new(Score::new(if options.short { u32::MAX } else { options.packets }));
     score.add(course.due());
     // Numbers and time wrap behind the third packet.
@@ -84,7 +88,7 @@ fn start_phone(lab: &Lab, options: &Options, course: &Course) -> anyhow::Result<
             SocketAddr::from((MOVED, 30_102)),
             SocketAddr::from((AGENT, 30_104)),
         ],
-        intruder: SocketAddr::from((MOVED, 30_200)),
+        intruder: SocketAddr::from((STRANGER, 30_200)),
         voice,
     };
     Phone::start(&namespace, setup, score)

@@ -162,7 +162,8 @@ impl Verdict {
         self.least("relay: drop_out_of_sequence", doubted, wanted);
         self.most("relay: and no more but by a hold", doubted, wanted + u64::from(tally.holds));
         // Those of the other way, of its beginning, of others and of an address that was left are no fault of the stream that is judged.
-        let known = ["drop_early", "drop_rtcp_empty", "drop_stale_flow", "drop_unknown_flow"];
+        let known =
+            ["drop_early", "drop_rtcp_empty", "drop_stale_flow", "drop_unlatched", "drop_unknown_flow"];
         let is_known = |name: &str| known.contains(&name.trim_start_matches("xdp_"));
         let counted = ["drop_held", "drop_out_of_sequence"];
         let drops = |wanted: &dyn Fn(&str) -> bool| {

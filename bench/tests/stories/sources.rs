@@ -55,7 +55,7 @@ fn is_heard_and_hears(way: Way, srtp: Srtp) {
     }
     assert_eq!(scene.browser.hang_up().unwrap(), 204);
     scene.agent.process().wait_for_words("terminated", Duration::from_secs(10)).unwrap();
-    judge(&tail(&scene.agent.heard().unwrap(), 2), tone::BROWSER, tone::AGENT);
+    judge(&tail(&scene.agent.heard().unwrap(), 3), tone::BROWSER, tone::AGENT);
     until("everything is released", Duration::from_secs(10), || {
         scene.appliance.status().is_ok_and(|status| status.holds_nothing())
     });
