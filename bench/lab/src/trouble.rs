@@ -15,7 +15,7 @@ pub const FRAME: u32 = 40;
 /// Between two packets.
 pub const INTERVAL: Duration = Duration::from_millis(5);
 /// How long a call may take to be held, and its other side to agree that it is no more.
-const AGREED: Duration = Duration::from_millis(150);
+const AGREED: Duration = Duration::from_millis(100);
 /// Packets that are sent while a call is held: two seconds.
 pub const HELD: u32 = 400;
 /// Packets of one who has no business in the call.

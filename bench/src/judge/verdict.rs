@@ -12,8 +12,8 @@ use serde::Serialize;
 
 /// Packets that may be on their way, and dropped, when a hold begins or ends or somebody is transferred: 15 ms of sound.
 const UNDER_WAY: u64 = 3;
-/// How long a hold is heard: two seconds, signalling, and what a jitter buffer makes of them.
-const HOLD: std::ops::Range<f64> = 1.7..2.4;
+/// How long a hold is heard: two seconds, signalling and the time for it, and what a jitter buffer makes of them.
+const HOLD: std::ops::Range<f64> = 1.7..2.6;
 
 /// One figure.
 #[derive(Debug, Clone, Serialize)]
