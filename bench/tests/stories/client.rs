@@ -174,8 +174,13 @@ fn a_call_whose_path_breaks_finds_another() {
         return;
     }
     let scene = Scene::calling();
-    let path = "const reports = [...(await lab.call().peer.getStats()).values()]; \
-                const pair = reports.find(one => one.type === 'candidate-pair' && one.nominated && one.state === 'succeeded'); \
+    // The nominated pair may be being checked just now.
+    let path = "let reports, pair; \
+                for (let turn = 0; !pair && turn < 100; turn++) { \
+                    if (turn) await new Promise(done => setTimeout(done, 50)); \
+                    reports = [...(await lab.call().peer.getStats()).values()]; \
+                    pair = reports.find(one => one.type === 'candidate-pair' && one.nominated && one.state === 'succeeded'); \
+                } \
                 const local = reports.find(one => one.id === pair.localCandidateId); return local.relatedPort ?? local.port;";
     let port = scene.runs(path);
     let rules = format!(

@@ -4,12 +4,10 @@ use std::net::SocketAddr;
 
 use sallyport_plan::{FlowKey, Plan, Zone};
 
-/// Ports of ours that a call has inside.
-const PORTS: usize = 4;
-
 /// Peers that turned out to be at other ports than they signalled.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sources {
+    /// One of each port of ours at the most.
     heard: Vec<Heard>,
 }
 
@@ -43,7 +41,7 @@ impl Sources {
         }
         let before = self.heard.len();
         self.heard.retain(|former| former.local != local);
-        if from != signalled && self.heard.len() < PORTS {
+        if from != signalled {
             self.heard.push(heard);
         }
         self.heard.len() != before || from != signalled
