@@ -43,8 +43,8 @@ fn is_heard_and_hears(way: Way, srtp: Srtp) {
     eprintln!("{grown:?}");
     let of = |name: &str| grown.get(name).copied().unwrap_or(0);
     assert!((1..=2).contains(&of("sources_learned")), "RTP, and RTCP where it came: {grown:?}");
-    // A plain source shows within three packets what it is, an encrypted one by the first.
-    assert!(of("drop_unlatched") <= 4, "{grown:?}");
+    // A plain source shows within a tenth of a second what it is, an encrypted one by its first packet.
+    assert!(of("drop_unlatched") <= 12, "{grown:?}");
     assert_eq!((of("continuity_broken"), of("drop_bad_tag")), (0, 0), "{grown:?}");
     if way == Way::Xdp {
         let flows = maps(&scene.appliance, "flows");

@@ -194,7 +194,7 @@ impl Direction {
         };
         self.rules = rules;
         if self.cold.plan.ingress != plan.ingress {
-            self.cold.latch = Latch::default();
+            self.cold.latch = Latch::moved();
         }
         self.cold.plan = plan;
     }

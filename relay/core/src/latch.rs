@@ -1,8 +1,9 @@
 //! Telephony that sends from another port than it signals, and may be behind one that it does not know of: where a plan lets a
 //! direction learn, what comes from the signalled address but another port is heard once it has shown to be the peer's.
 //!
-//! An encrypted packet shows that by its tag. A plain stream has to be the only one: three packets in sequence of one source,
-//! of payload types of the call, while nothing comes by the direction's flows; and RTCP has to be of the source that is heard.
+//! An encrypted packet shows that by its tag. A plain stream has to be the only one: packets in sequence of one source, of
+//! payload types of the call, for a tenth of a second in which nothing comes by the direction's flows; and RTCP has to be of the
+//! source that is heard. Who has just been signalled anew is waited for.
 //! The address is never learned: what another one sends meets no flow.
 
 use arrayvec::ArrayVec;
@@ -22,6 +23,10 @@ use crate::translator::{CoreEvent, EVENTS, Translator};
 
 /// Packets in sequence by which a source shows to be one (RFC 3550 appendix A.1 has two).
 const SHOWN: u8 = 3;
+/// Microseconds for which nothing may come by the direction's flows meanwhile: longer than a packet of any sound.
+const ALONE: u64 = 100_000;
+/// Microseconds for which a direction whose flows have changed waits for what comes by them.
+const GRACE: u64 = 1_000_000;
 /// Numbers that may be missing between two of them.
 const GAP: u16 = 16;
 /// Packets of a source that was told of, until it is told of again: one that is heard, and one that waits for that.
@@ -32,6 +37,11 @@ const AGAIN: [u8; 2] = [64, 8];
 pub struct Latch {
     /// Whose trial runs: ports, SSRC, the last sequence number, and what the direction had let pass when it began.
     on_trial: Option<((u16, u16), u32, u16, u32)>,
+    /// When it began.
+    began: Now,
+    /// Before that nobody is heard; begins with the first packet after the flows have changed.
+    not_before: Now,
+    moved: bool,
     /// Packets in sequence so far.
     shown: u8,
     /// Who is heard by now: of RTP and of RTCP.
@@ -41,6 +51,11 @@ pub struct Latch {
 }
 
 impl Latch {
+    /// Of a direction whose flows have just changed.
+    pub fn moved() -> Self {
+        Self { moved: true, ..Self::default() }
+    }
+
     fn hears(&self, ports: (u16, u16)) -> bool {
         self.heard.contains(&Some(ports))
     }
@@ -54,15 +69,24 @@ impl Latch {
 
     /// Whether an RTP packet is the last one that its source needed. `passed`: what the direction has let pass, which must not
     /// change meanwhile.
-    fn shows(&mut self, header: &Header<'_>, ports: (u16, u16), passed: u32) -> bool {
+    fn shows(&mut self, header: &Header<'_>, ports: (u16, u16), passed: u32, now: Now) -> bool {
+        if std::mem::take(&mut self.moved) {
+            self.not_before = now.plus(GRACE);
+        }
+        if now < self.not_before {
+            return false;
+        }
         let (ssrc, sequence) = (header.ssrc(), header.sequence());
         let goes_on = self.on_trial.is_some_and(|(of, source, last, before)| {
             let step = sequence.wrapping_sub(last);
             (of, source, before) == (ports, ssrc, passed) && (1..=GAP).contains(&step)
         });
-        self.shown = if goes_on { self.shown + 1 } else { 1 };
+        self.shown = if goes_on { self.shown.saturating_add(1) } else { 1 };
+        if !goes_on {
+            self.began = now;
+        }
         self.on_trial = Some((ports, ssrc, sequence, passed));
-        self.shown >= SHOWN
+        self.shown >= SHOWN && now.since(self.began) >= ALONE
     }
 }
 
@@ -74,7 +98,13 @@ impl Direction {
     }
 
     /// Whether a plain packet shows that its source is the peer.
-    fn is_shown(&mut self, payload: Payload, packet: &[u8], ports: (u16, u16)) -> Result<bool, Reason> {
+    fn is_shown(
+        &mut self,
+        payload: Payload,
+        packet: &[u8],
+        ports: (u16, u16),
+        now: Now,
+    ) -> Result<bool, Reason> {
         if payload == Payload::Rtcp {
             let (sender, _) = rtcp::speakers(packet);
             return Ok(sender.is_some() && sender == self.stream.source());
@@ -84,7 +114,7 @@ impl Direction {
             return Err(Reason::PayloadType);
         }
         let passed = (self.packets & 0xffff_ffff) as u32;
-        Ok(self.cold.latch.shows(&header, ports, passed))
+        Ok(self.cold.latch.shows(&header, ports, passed, now))
     }
 }
 
@@ -119,7 +149,8 @@ impl Translator {
         let ports = (packet.from.local.port(), packet.from.remote.port());
         let (hears, translated) =
             (direction.cold.latch.hears(ports), direction.cold.plan.passage == Passage::Translated);
-        let shown = hears || (!protected && direction.is_shown(way.payload, packet.buf.packet(), ports)?);
+        let shown =
+            hears || (!protected && direction.is_shown(way.payload, packet.buf.packet(), ports, now)?);
         if protected {
             self.open_alone(way, packet, now)?;
         }
