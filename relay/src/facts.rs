@@ -181,3 +181,24 @@ impl Interface {
         is_theirs && self.addresses.contains(&address.ip())
     }
 }
+
+/// An interface that is not there, for tests.
+#[cfg(test)]
+pub fn imagined(zone: Zone, ifindex: u32) -> Interface {
+    Interface {
+        name: String::new(),
+        ifindex,
+        zone,
+        mac: [2; 6],
+        addresses: Vec::new(),
+        queues: 1,
+        port_min: 20_000,
+        port_max: 20_100,
+        browsers: None,
+        tcp: None,
+        dscp: 0,
+        mtu: 1500,
+        lower_mtu: None,
+        hashes_ports: false,
+    }
+}

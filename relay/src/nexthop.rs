@@ -292,6 +292,7 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
+    use crate::facts::imagined;
 
     /// A kernel whose neighbours come and go.
     #[derive(Default)]
@@ -318,25 +319,6 @@ mod tests {
         }
     }
 
-    fn interface(zone: Zone, ifindex: u32) -> Interface {
-        Interface {
-            name: String::new(),
-            ifindex,
-            zone,
-            mac: [2; 6],
-            addresses: Vec::new(),
-            queues: 1,
-            port_min: 20_000,
-            port_max: 20_100,
-            browsers: None,
-            tcp: None,
-            dscp: 0,
-            mtu: 1500,
-            lower_mtu: None,
-            hashes_ports: false,
-        }
-    }
-
     fn path(last: u8) -> FlowKey {
         let [local, remote] = [1, last].map(|last| SocketAddr::from(([10, 0, 0, last], 20_000)));
         FlowKey { zone: Zone::Inside, local, remote }
@@ -347,7 +329,7 @@ mod tests {
         let (kernel, answers) = (Told::default(), RefCell::new(Vec::new()));
         let mut resolver = Resolver {
             netlink: kernel.clone(),
-            interfaces: [interface(Zone::Outside, 1), interface(Zone::Inside, 2)],
+            interfaces: [imagined(Zone::Outside, 1), imagined(Zone::Inside, 2)],
             waiting: Vec::new(),
             watched: HashMap::new(),
             answer: |answer| answers.borrow_mut().push(answer),

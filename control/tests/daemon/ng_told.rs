@@ -10,7 +10,7 @@ use super::harness::until;
 use super::ng::{Lab, inward, lab, outward, request, text, to};
 
 /// Follows a path of keys and indices.
-fn at<'a>(value: &'a Value, path: &str) -> &'a Value {
+pub fn at<'a>(value: &'a Value, path: &str) -> &'a Value {
     path.split('/').fold(value, |value, step| {
         let found = match value {
             Value::List(items) => items.get(step.parse::<usize>().unwrap()),

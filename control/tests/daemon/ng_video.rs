@@ -6,6 +6,7 @@ use sallyport_proto::ng::Value;
 use super::browser::{Browser, value};
 use super::harness::until;
 use super::ng::{Lab, inward, lab, outward, request, text, to};
+use super::ng_told::at;
 
 /// A browser's offer with a picture in the bundle.
 fn with_film(offer: &str) -> String {
@@ -39,16 +40,6 @@ fn swapped<'a>(sdp: &str, more: Vec<(&'a str, Value)>) -> Vec<(&'a str, Value)> 
     members.extend([("from-tag", Value::text("two")), ("to-tag", Value::text("one"))]);
     members[0] = ("sdp", Value::text(sdp));
     members
-}
-
-fn at<'a>(value: &'a Value, path: &str) -> &'a Value {
-    path.split('/').fold(value, |value, step| {
-        let found = match value {
-            Value::List(items) => items.get(step.parse::<usize>().unwrap()),
-            _ => value.get(step),
-        };
-        found.unwrap_or_else(|| panic!("{step} of {path} in {value:?}"))
-    })
 }
 
 #[test]

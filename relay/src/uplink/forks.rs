@@ -57,7 +57,7 @@ mod tests {
     use sallyport_wire::frame::Link;
 
     use super::*;
-    use crate::facts::Interface;
+    use crate::facts::imagined;
     use crate::hairpin::Own;
     use crate::nexthop::Answer;
     use crate::ports::Ports;
@@ -104,28 +104,9 @@ mod tests {
         }
     }
 
-    fn interface(zone: Zone) -> Interface {
-        Interface {
-            name: String::new(),
-            ifindex: 1,
-            zone,
-            mac: [2; 6],
-            addresses: Vec::new(),
-            queues: 1,
-            port_min: 20_000,
-            port_max: 20_100,
-            browsers: None,
-            tcp: None,
-            dscp: 0,
-            mtu: 1500,
-            lower_mtu: None,
-            hashes_ports: false,
-        }
-    }
-
     fn uplink() -> (Uplink, Receiver<Order>) {
         let (orders, inbox) = channel();
-        let interfaces = [interface(Zone::Outside), interface(Zone::Inside)];
+        let interfaces = [imagined(Zone::Outside, 1), imagined(Zone::Inside, 1)];
         let wake = Arc::new(EventFd::new().unwrap());
         let uplink = Uplink {
             own: Own::new(&interfaces),
